@@ -1,0 +1,93 @@
+"""The networks that run on the simulated memory, and how to name one.
+
+A model is named either by a registered name (`ResNet18`, ..., see `NAMES`) or by `package.module:function`, where the
+function takes no required argument and returns a `torch.nn.Module`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from faultsim.errors import FaultsimError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# name -> (module of this package, function in it)
+_REGISTRY = {
+    "ResNet18": ("resnet", "resnet18"),
+    "ResNet50": ("resnet", "resnet50"),
+    "VGG11": ("vgg", "vgg11"),
+    "VGG16": ("vgg", "vgg16"),
+    "VGG19": ("vgg", "vgg19"),
+    "DigitsNet": ("digitsnet", "DigitsNet"),
+}
+
+NAMES = tuple(_REGISTRY)
+"""Names that `create` knows."""
+
+BASE_MODELS = NAMES[:5]
+"""The five base models of the paper (Appendix C)."""
+
+
+def create(name: str, num_classes: int = 10) -> nn.Module:
+    """A new, randomly initialised model for 3x32x32 input in [-1, 1] and `num_classes` logits.
+
+    Raises FaultsimError for an unknown name or a class count below one.
+    """
+    if name not in _REGISTRY:
+        raise FaultsimError(
+            f"unknown model {name!r}; known are {', '.join(NAMES)}, or give your own as package.module:function"
+        )
+    if num_classes < 1:
+        raise FaultsimError(f"a classifier needs at least one class, not {num_classes}")
+    module, function = _REGISTRY[name]
+    return getattr(importlib.import_module(f"faultsim.models.{module}"), function)(num_classes=num_classes)
+
+
+def resolve(spec: str, num_classes: int = 10) -> nn.Module:
+    """The model that `spec` names: a registered name, or `package.module:function`.
+
+    `num_classes` goes to registered models only; the user's own function is called without arguments.
+    Raises FaultsimError when the module or function is missing, the function fails, or what it returns is not an
+    `nn.Module`.
+    """
+    if ":" not in spec:
+        return create(spec, num_classes)
+    from torch import nn
+
+    module_name, _, function_name = spec.partition(":")
+    if not module_name or not function_name:
+        raise FaultsimError(f"model {spec!r} is incomplete; write package.module:function")
+    # the console script, unlike `python -m`, doesn't look for modules where the user stands
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the user's module may fail in any way while it is imported
+        raise FaultsimError(
+            f"model {spec!r}: importing {module_name!r} failed ({type(error).__name__}: {error}); "
+            "give a module that python can import from here"
+        ) from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise FaultsimError(f"model {spec!r}: module {module_name!r} has no {function_name!r}")
+    if not callable(function):
+        raise FaultsimError(
+            f"model {spec!r}: {function_name!r} is a {type(function).__name__}, not a function that returns a model"
+        )
+    try:
+        model = function()
+    except Exception as error:  # the user's function may fail in any way
+        raise FaultsimError(
+            f"model {spec!r}: calling {function_name}() failed ({type(error).__name__}: {error}); "
+            "it has to work without arguments"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise FaultsimError(
+            f"model {spec!r}: {function_name}() returned a {type(model).__name__}, not a torch.nn.Module"
+        )
+    return model

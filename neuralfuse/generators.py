@@ -1,0 +1,162 @@
+"""The six NeuralFuse generators, and the transformation that they make (the paper, section 2.1 and Appendix D).
+
+A generator G maps an image [batch, 3, H, W] in [-1, 1] to a perturbation of the same shape; the base model then sees
+F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible by 8, because every generator halves them three
+times. The parameter counts are those of the paper's Table 8.
+
+Where Tables 3 and 4 leave a question, the counts of Table 8 (and the shapes) answer it:
+- ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalisation; the last layer
+  has 3 output channels and ends in tanh, so G(x) lies in [-1, 1].
+- DeConvL's three transposed convolutions (128 -> 64, 64 -> 32, 32 -> 3) are all 4x4 with stride 2 and padding 1; the
+  last one is the "Conv, BN, Tanh" of the table's last row (as in DeConvS). Three poolings need three doublings, and a
+  3x3 convolution in its place would give 672 parameters less than Table 8.
+- UNetL, UNetS: the convolution blocks have no bias, the transposed convolutions and the last 1x1 convolution have one
+  and no normalisation. The last row of Table 4 is a plain convolution, so G(x) is not bounded; the clamp of F bounds
+  what the base model sees. A 2x2 transposed convolution with stride 2 doubles a map only with padding 0 (with the
+  "padding=1" of Table 4's caption it would turn 4x4 into 6x6, which can't be joined to 8x8), so the padding is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from faultsim.errors import FaultsimError
+
+REDUCTION = 8
+"""Generators halve the image three times; height and width have to be multiples of this."""
+
+
+def _block(inputs: int, outputs: int, bias: bool = True) -> list[nn.Module]:
+    """A ConvBlock of Tables 3 and 4."""
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _up_block(inputs: int, outputs: int) -> list[nn.Module]:
+    """A DeConvBlock of Table 3: it doubles height and width."""
+    convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _large_encoder() -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    inputs = 3
+    for channels in (32, 64, 128):
+        layers += [*_block(inputs, channels), *_block(channels, channels), nn.MaxPool2d(2)]
+        inputs = channels
+    return layers
+
+
+def _small_encoder() -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for inputs, channels in ((3, 32), (32, 64), (64, 64)):
+        layers += [*_block(inputs, channels), nn.MaxPool2d(2)]
+    return layers
+
+
+def _with_tanh(layers: list[nn.Module]) -> nn.Sequential:
+    """The last block of Table 3 ends in tanh instead of ReLU."""
+    return nn.Sequential(*layers[:-1], nn.Tanh())
+
+
+def conv_large() -> nn.Sequential:
+    """ConvL: 723,273 parameters."""
+    decoder: list[nn.Module] = []
+    for inputs, channels in ((128, 128), (128, 64), (64, 32)):
+        decoder += [*_block(inputs, channels), nn.Upsample(scale_factor=2), *_block(channels, channels)]
+    return _with_tanh([*_large_encoder(), *decoder, *_block(32, 3)])
+
+
+def conv_small() -> nn.Sequential:
+    """ConvS: 113,187 parameters."""
+    decoder: list[nn.Module] = []
+    for inputs, channels in ((64, 64), (64, 32), (32, 3)):
+        decoder += [*_block(inputs, channels), nn.Upsample(scale_factor=2)]
+    return _with_tanh([*_small_encoder(), *decoder, *_block(3, 3)])
+
+
+def deconv_large() -> nn.Sequential:
+    """DeConvL: 647,785 parameters."""
+    decoder = [*_block(128, 128), *_up_block(128, 64), *_block(64, 64), *_up_block(64, 32), *_block(32, 32)]
+    return _with_tanh([*_large_encoder(), *decoder, *_up_block(32, 3)])
+
+
+def deconv_small() -> nn.Sequential:
+    """DeConvS: 156,777 parameters."""
+    return _with_tanh([*_small_encoder(), *_up_block(64, 64), *_up_block(64, 32), *_up_block(32, 3)])
+
+
+class UNet(nn.Module):
+    """UNetL (`width` 16) and UNetS (`width` 8): four scales, joined by concatenation (the paper, Table 4)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        scales = [width << level for level in range(4)]
+        self.down = nn.ModuleList(
+            nn.Sequential(*_block(inputs, channels, bias=False), *_block(channels, channels, bias=False))
+            for inputs, channels in zip([3, *scales], scales, strict=False)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.grow = nn.ModuleList(
+            nn.ConvTranspose2d(2 * channels, channels, 2, stride=2) for channels in reversed(scales[:-1])
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(
+                *_block(2 * channels, channels, bias=False), *_block(channels, channels, bias=False)
+            )
+            for channels in reversed(scales[:-1])
+        )
+        self.last = nn.Conv2d(width, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [self.down[0](x)]
+        for down in self.down[1:]:
+            maps.append(down(self.pool(maps[-1])))
+        y = maps.pop()
+        for grow, up in zip(self.grow, self.up, strict=True):
+            y = up(torch.cat([maps.pop(), grow(y)], dim=1))
+        return self.last(y)
+
+
+_REGISTRY: dict[str, Callable[[], nn.Module]] = {
+    "ConvL": conv_large,
+    "ConvS": conv_small,
+    "DeConvL": deconv_large,
+    "DeConvS": deconv_small,
+    "UNetL": partial(UNet, 16),
+    "UNetS": partial(UNet, 8),
+}
+
+NAMES = tuple(_REGISTRY)
+"""Names that `create` knows."""
+
+
+def create(name: str) -> nn.Module:
+    """A new, randomly initialised generator. Raises FaultsimError for an unknown name."""
+    if name not in _REGISTRY:
+        raise FaultsimError(f"unknown generator {name!r}; known are {', '.join(NAMES)}")
+    return _REGISTRY[name]()
+
+
+class NeuralFuse(nn.Module):
+    """F(x) = clamp(x + G(x), -1, 1), what the base model sees instead of x (the paper, section 2.1)."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [batch, 3, H, W] in [-1, 1] to images of the same shape and range.
+
+        Raises FaultsimError when height or width is not a multiple of 8.
+        """
+        if x.shape[-1] % REDUCTION or x.shape[-2] % REDUCTION:
+            raise FaultsimError(
+                f"a generator halves the image three times, so height and width have to be multiples of {REDUCTION}; "
+                f"got {x.shape[-2]}x{x.shape[-1]}"
+            )
+        return torch.clamp(x + self.generator(x), -1.0, 1.0)
