@@ -1,19 +1,20 @@
-"""The six NeuralFuse generators, and the transformation that they make (the paper, section 2.1 and Appendix D).
+"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D).
 
-A generator G maps an image [batch, 3, H, W] in [-1, 1] to a perturbation of the same shape; the base model then sees
-F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible by 8, because every generator halves them three
-times. The parameter counts are those of the paper's Table 8.
+A generator G maps an image [batch, 3, H, W] in [-1, 1] to a perturbation of the same shape; the base model
+then sees F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible by 8, because every generator
+halves them three times. The parameter counts are those of the paper's Table 8.
 
 Where Tables 3 and 4 leave a question, the counts of Table 8 (and the shapes) answer it:
-- ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalisation; the last layer
-  has 3 output channels and ends in tanh, so G(x) lies in [-1, 1].
-- DeConvL's three transposed convolutions (128 -> 64, 64 -> 32, 32 -> 3) are all 4x4 with stride 2 and padding 1; the
-  last one is the "Conv, BN, Tanh" of the table's last row (as in DeConvS). Three poolings need three doublings, and a
-  3x3 convolution in its place would give 672 parameters less than Table 8.
-- UNetL, UNetS: the convolution blocks have no bias, the transposed convolutions and the last 1x1 convolution have one
-  and no normalisation. The last row of Table 4 is a plain convolution, so G(x) is not bounded; the clamp of F bounds
-  what the base model sees. A 2x2 transposed convolution with stride 2 doubles a map only with padding 0 (with the
-  "padding=1" of Table 4's caption it would turn 4x4 into 6x6, which can't be joined to 8x8), so the padding is 0.
+- ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalisation; the
+  last layer has 3 output channels and ends in tanh, so G(x) lies in [-1, 1].
+- DeConvL's three transposed convolutions (128 -> 64, 64 -> 32, 32 -> 3) are all 4x4 with stride 2 and
+  padding 1; the last one is the "Conv, BN, Tanh" of the table's last row (as in DeConvS). Three poolings
+  need three doublings, and a 3x3 convolution in its place would give 672 parameters less than Table 8.
+- UNetL, UNetS: the convolution blocks have no bias, the transposed convolutions and the last 1x1
+  convolution have one and no normalisation. The last row of Table 4 is a plain convolution, so G(x) is not
+  bounded; the clamp of F bounds what the base model sees. A 2x2 transposed convolution with stride 2
+  doubles a map only with padding 0 (with the "padding=1" of Table 4's caption it would turn 4x4 into 6x6,
+  which can't be joined to 8x8), so the padding is 0.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ class NeuralFuse(nn.Module):
         """
         if x.shape[-1] % REDUCTION or x.shape[-2] % REDUCTION:
             raise FaultsimError(
-                f"a generator halves the image three times, so height and width have to be multiples of {REDUCTION}; "
-                f"got {x.shape[-2]}x{x.shape[-1]}"
+                f"a generator needs a height and a width that are multiples of {REDUCTION}, "
+                f"not {x.shape[-2]}x{x.shape[-1]}"
             )
         return torch.clamp(x + self.generator(x), -1.0, 1.0)

@@ -1,7 +1,7 @@
 """The networks that run on the simulated memory, and how to name one.
 
-A model is named either by a registered name (`ResNet18`, ..., see `NAMES`) or by `package.module:function`, where the
-function takes no required argument and returns a `torch.nn.Module`.
+A model is named either by a registered name (`ResNet18`, ..., see `NAMES`) or by `package.module:function`,
+where the function takes no required argument and returns a `torch.nn.Module`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def create(name: str, num_classes: int = 10) -> nn.Module:
     """
     if name not in _REGISTRY:
         raise FaultsimError(
-            f"unknown model {name!r}; known are {', '.join(NAMES)}, or give your own as package.module:function"
+            f"unknown model {name!r}; known are {', '.join(NAMES)}; your own is package.module:function"
         )
     if num_classes < 1:
         raise FaultsimError(f"a classifier needs at least one class, not {num_classes}")
@@ -52,8 +52,8 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
     """The model that `spec` names: a registered name, or `package.module:function`.
 
     `num_classes` goes to registered models only; the user's own function is called without arguments.
-    Raises FaultsimError when the module or function is missing, the function fails, or what it returns is not an
-    `nn.Module`.
+    Raises FaultsimError when the module or function is missing, the function fails, or what it returns is
+    not an `nn.Module`.
     """
     if ":" not in spec:
         return create(spec, num_classes)
@@ -77,7 +77,8 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
         raise FaultsimError(f"model {spec!r}: module {module_name!r} has no {function_name!r}")
     if not callable(function):
         raise FaultsimError(
-            f"model {spec!r}: {function_name!r} is a {type(function).__name__}, not a function that returns a model"
+            f"model {spec!r}: {function_name!r} is of type {type(function).__name__}; "
+            "give a function that returns a model"
         )
     try:
         model = function()

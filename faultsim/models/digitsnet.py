@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 
 class DigitsNet(nn.Module):
-    """Four 3x3 convolutions with pooling and one fully connected layer: [batch, 3, 32, 32] -> [batch, num_classes].
+    """Four 3x3 convolutions with pooling and one fully connected layer.
 
-    63,258 parameters with 10 classes, of which 62,896 are convolution and matrix weights.
+    Maps [batch, 3, 32, 32] to [batch, num_classes]. 63,258 parameters with 10 classes, of which 62,896 are
+    convolution and matrix weights.
     """
 
     def __init__(self, num_classes: int = 10) -> None:

@@ -1,8 +1,8 @@
 """ResNet18 and ResNet50 for 32x32 images.
 
-The 32x32 variants: a 3x3 stem with stride 1 and no pooling, stages of 64, 128, 256 and 512 channels, 1x1 projection
-shortcuts where the shape changes, the bottleneck's stride on its 3x3 convolution (He et al., "Deep Residual Learning
-for Image Recognition"; sizes as in the NeuralFuse paper's Table 8).
+The 32x32 variants: a 3x3 stem with stride 1 and no pooling, stages of 64, 128, 256 and 512 channels, 1x1
+projection shortcuts where the shape changes, the bottleneck's stride on its 3x3 convolution (He et al.,
+"Deep Residual Learning for Image Recognition"; sizes as in the NeuralFuse paper's Table 8).
 """
 
 from __future__ import annotations

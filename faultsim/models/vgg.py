@@ -1,7 +1,8 @@
 """VGG11, VGG16 and VGG19 for 32x32 images, with batch normalisation and one fully connected layer.
 
-Five pooling steps take 32x32 down to 1x1, so that a single 512 -> classes layer follows (Simonyan and Zisserman,
-"Very Deep Convolutional Networks"; sizes as in the NeuralFuse paper's Table 8). The convolutions keep their biases.
+Five pooling steps take 32x32 down to 1x1, so that a single 512 -> classes layer follows (Simonyan and
+Zisserman, "Very Deep Convolutional Networks"; sizes as in the NeuralFuse paper's Table 8). The convolutions
+keep their biases.
 """
 
 from __future__ import annotations
