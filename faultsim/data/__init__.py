@@ -1,0 +1,65 @@
+"""Images to measure on: handwritten digits, CIFAR-10, CIFAR-100 and GTSRB, all as uint8 [N, 3, 32, 32].
+
+    from faultsim.data import batches, load
+
+    test = load("cifar10", "test", data_dir="downloads").to("cuda")
+    for images, labels in batches(test, 256, device="cuda"):    # images: float32 in [-1, 1]
+        ...
+
+Importing this package imports neither torch nor NumPy; everything else is loaded when it is first used.
+"""
+
+from importlib import import_module
+from os import PathLike
+
+from faultsim.errors import FaultsimError
+
+NAMES = ("digits", "cifar10", "cifar100", "gtsrb")
+SPLITS = ("train", "test")
+
+_HOME = {
+    "Augmentation": "augment",
+    "augmentation_for": "augment",
+    "Dataset": "dataset",
+    "normalised": "dataset",
+    "batches": "loader",
+    "order": "loader",
+    "validation_split": "splits",
+}
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load(
+    name: str,
+    split: str,
+    data_dir: str | PathLike[str] | None = None,
+    *,
+    cache_dir: str | PathLike[str] | None = None,
+):
+    """One split of a data set, on the CPU.
+
+    name       one of NAMES
+    split      "train" or "test" (the official division; for the digits a fixed one, see digits.py)
+    data_dir   the data set's official folder, the folder that holds it, or the folder that holds (or the path
+               of) its official archive; the digits come with scikit-learn and take none
+    cache_dir  where an official archive is kept that has to be fetched because data_dir is None
+               (default: the user's cache folder, under "faultsim")
+
+    Returns a Dataset. Raises FaultsimError, naming the file, for anything that is not the data set asked for.
+    """
+    if name not in NAMES:
+        raise FaultsimError(f"unknown data set {name!r}; known: {', '.join(NAMES)}")
+    if split not in SPLITS:
+        raise FaultsimError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
+    if name == "digits":
+        if data_dir is not None:
+            raise FaultsimError("the digits come with scikit-learn and take no data folder")
+        return import_module("faultsim.data.digits").load_digits(split)
+    if name == "gtsrb":
+        return import_module("faultsim.data.gtsrb").load_gtsrb(split, data_dir, cache_dir)
+    return import_module("faultsim.data.cifar").load_cifar(name, split, data_dir, cache_dir)

@@ -1,0 +1,101 @@
+"""Random crops, flips and affine maps for a whole batch at once, on the device where the batch lies.
+
+Augmentation works on uint8 pixels, before they are normalised: what slides in from outside is black (0, which
+normalises to -1), as with transforms that work on picture files.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from faultsim.errors import FaultsimError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The paper's augmentation (Appendix B): crop, then horizontal flip, then (GTSRB) a random affine map.
+
+    padding    pixels of black on every side before a window of the original size is cut out at random
+    flip       mirror left-right with probability 1/2
+    translate  shift by up to this part of the width and of the height, uniformly in both directions
+    scale      (low, high): enlarge by a uniformly drawn factor, about the centre
+    """
+
+    padding: int = 4
+    flip: bool = True
+    translate: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self):
+        if self.padding < 0:
+            raise FaultsimError(f"padding must be 0 or more pixels, got {self.padding}")
+        if not 0 <= self.translate <= 1:
+            raise FaultsimError(f"translate is a part of the picture's size, 0 to 1, got {self.translate}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise FaultsimError(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
+
+    def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """uint8 [B, C, H, W] -> the same shape and type, on the same device.
+
+        All randomness comes from `generator` (of that device): the same state gives the same batch.
+        """
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            raise FaultsimError(
+                f"augmentation works on uint8 [B, C, H, W] before normalisation, "
+                f"not on {images.dtype} {list(images.shape)}"
+            )
+        count, device = len(images), images.device
+        if self.padding or self.flip:
+            shifts = torch.randint(
+                -self.padding, self.padding + 1, (2, count), generator=generator, device=device
+            )
+            mirrored = torch.rand(count, generator=generator, device=device) < (0.5 if self.flip else 0.0)
+            images = shifted(images, shifts, mirrored)
+        if self.translate or self.scale != (1.0, 1.0):
+            draws = torch.rand(3, count, generator=generator, device=device)
+            offsets = (2 * draws[:2] - 1) * self.translate
+            low, high = self.scale
+            images = scaled_and_moved(images, offsets, low + (high - low) * draws[2])
+        return images
+
+
+def shifted(images: torch.Tensor, shifts: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Output pixel (y, x) of image b is input pixel (y + shifts[0, b], x + shifts[1, b]), black outside;
+    then the images marked in `mirrored` are flipped left-right.
+
+    images uint8 [B, C, H, W], shifts int64 [2, B], mirrored bool [B].
+    """
+    count, channels, height, width = images.shape
+    rows = torch.arange(height, device=images.device)[None, :] + shifts[0][:, None]
+    columns = torch.arange(width, device=images.device).expand(count, -1)
+    columns = torch.where(mirrored[:, None], width - 1 - columns, columns) + shifts[1][:, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    flat = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    flat = flat.reshape(count, 1, -1).expand(-1, channels, -1)
+    moved = images.reshape(count, channels, -1).gather(2, flat).reshape(images.shape)
+    return moved * inside[:, None]
+
+
+def scaled_and_moved(images: torch.Tensor, offsets: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Each image enlarged by its factor about the centre, then moved; bilinear, black outside, rounded.
+
+    images uint8 [B, C, H, W]; offsets float [2, B], right and down, parts of width and height; factors [B].
+    """
+    matrices = torch.zeros(len(images), 2, 3, device=images.device)
+    # grid_sample asks where an output point comes from: input = (output - move) / factor, in [-1, 1],
+    # where the whole width is 2 units.
+    matrices[:, 0, 0] = matrices[:, 1, 1] = 1 / factors
+    matrices[:, :, 2] = -2 * (offsets / factors).T
+    grid = functional.affine_grid(matrices, images.shape, align_corners=False)
+    moved = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
+    return moved.round_().clamp_(0, 255).to(torch.uint8)
+
+
+_STANDARD = Augmentation()
+_BY_NAME = {"gtsrb": Augmentation(translate=0.35, scale=(0.65, 1.35))}
+
+
+def augmentation_for(name: str) -> Augmentation:
+    """The paper's augmentation for the data set `name`."""
+    return _BY_NAME.get(name, _STANDARD)

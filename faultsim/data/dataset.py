@@ -1,0 +1,87 @@
+"""One split of a data set, held in memory."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from faultsim.errors import FaultsimError
+
+SIDE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with their labels.
+
+    images       uint8 [N, 3, 32, 32], RGB
+    labels       int64 [N], each in 0 .. num_classes - 1
+    class_names  one name per class
+    name, split  where the images come from, e.g. "cifar10", "test"
+    groups       int64 [N] or None: images of one group show the same object (GTSRB: one track, i.e. one
+                 physical sign filmed from a passing car) and must not be divided between training and
+                 validation
+
+    Raises FaultsimError when shapes, types or labels are anything else.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+    name: str
+    split: str
+    groups: torch.Tensor | None = None
+
+    def __post_init__(self):
+        count = len(self.labels)
+        if self.images.dtype != torch.uint8 or self.images.shape != (count, 3, SIDE, SIDE):
+            raise FaultsimError(
+                f"images of a data set must be uint8 [{count}, 3, {SIDE}, {SIDE}], "
+                f"not {self.images.dtype} {list(self.images.shape)}"
+            )
+        for what, values in (("labels", self.labels), ("groups", self.groups)):
+            if values is not None and (values.dtype != torch.int64 or values.shape != (count,)):
+                raise FaultsimError(
+                    f"{what} of a data set must be int64 [{count}], not {values.dtype} {list(values.shape)}"
+                )
+        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.num_classes:
+            raise FaultsimError(
+                f"labels must be between 0 and {self.num_classes - 1}, "
+                f"found {int(self.labels.min())} to {int(self.labels.max())}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the pixels and then the labels (int64, little-endian); equal on every device."""
+        digest = hashlib.sha256(self.images.cpu().contiguous().numpy())
+        digest.update(self.labels.cpu().contiguous().numpy().astype("<i8"))
+        return digest.hexdigest()
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same data on `device`; nothing is copied when it is there already."""
+        groups = None if self.groups is None else self.groups.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), groups=groups)
+
+    def subset(self, indices: torch.Tensor, split: str | None = None) -> "Dataset":
+        """The images at `indices` (int64 [M]), in that order; `split` renames the part."""
+        indices = indices.to(self.labels.device)
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
+            split=split or self.split,
+        )
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix B), on the images' device."""
+    return images.float().div_(127.5).sub_(1.0)

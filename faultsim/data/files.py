@@ -1,0 +1,150 @@
+"""Reading data set files out of folders and archives: in memory, expected names only, sizes limited."""
+
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+
+from faultsim.errors import FaultsimError
+
+# The largest official file is CIFAR-100's pickled training batch, 155 MB.
+LARGEST_FILE = 256 << 20
+LARGEST_ARCHIVE = 1 << 30  # unpacked; the official ones unpack to at most 320 MB
+
+# Every folder and archive that some data set is known by, to name a mix-up.
+MARKERS = {
+    "cifar-10-batches-py": "cifar10",
+    "cifar-10-batches-bin": "cifar10",
+    "cifar-10-python.tar.gz": "cifar10",
+    "cifar-10-binary.tar.gz": "cifar10",
+    "cifar-100-python": "cifar100",
+    "cifar-100-binary": "cifar100",
+    "cifar-100-python.tar.gz": "cifar100",
+    "cifar-100-binary.tar.gz": "cifar100",
+    "GTSRB": "gtsrb",
+    "gtsrb": "gtsrb",
+    "GTSRB_Final_Training_Images.zip": "gtsrb",
+    "GTSRB_Final_Test_Images.zip": "gtsrb",
+}
+
+
+def not_found(name: str, data_dir: Path, expected: str) -> FaultsimError:
+    """The error for a `data_dir` that does not hold the data set `name`."""
+    if not data_dir.exists():
+        return FaultsimError(f"no such folder: {data_dir}")
+    present = [data_dir.name, *sorted(os.listdir(data_dir))] if data_dir.is_dir() else [data_dir.name]
+    others = sorted({MARKERS[entry] for entry in present if MARKERS.get(entry, name) != name})
+    hint = f" (it looks like {' and '.join(others)})" if others else ""
+    return FaultsimError(f"{data_dir} does not hold {name}{hint}; expected in it: {expected}")
+
+
+def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes:
+    """The whole file. Raises FaultsimError when it is missing, unreadable or larger than `limit` bytes."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size  # asking for `limit` bytes would allocate as many
+            content = file.read(min(size, limit) + 1)
+    except FileNotFoundError:
+        raise FaultsimError(f"missing file: {path}") from None
+    except OSError as error:
+        raise FaultsimError(f"cannot read {path}: {error.strerror or error}") from None
+    if len(content) > limit:
+        raise FaultsimError(f"{path} is larger than {limit:,} bytes, more than any official file")
+    return content
+
+
+def read_folder(
+    folder: Path, known: Collection[str], wanted: Collection[str]
+) -> tuple[dict[str, int], dict[str, bytes]]:
+    """(size of every `known` file that is there, content of every `wanted` one). All wanted must be there."""
+    contents = {name: read_file(folder / name) for name in wanted}
+    sizes = {name: (folder / name).stat().st_size for name in known if (folder / name).is_file()}
+    return sizes, contents
+
+
+def read_tar(
+    archive: Path, prefix: str, known: Collection[str], wanted: Collection[str]
+) -> tuple[dict[str, int], dict[str, bytes]]:
+    """As read_folder, for the members `prefix`/name of a .tar.gz file; nothing is written to disk.
+
+    The archive is read to its end, so that its checksum is verified. Other members are passed over; members
+    that are not plain files, double ones and ones over the size limits are refused.
+    """
+    sizes: dict[str, int] = {}
+    contents: dict[str, bytes] = {}
+    total = 0
+    try:
+        with tarfile.open(archive, "r|gz") as tar:
+            for member in tar:
+                total += member.size
+                name = member.name.removeprefix("./").removeprefix(prefix + "/")
+                if total > LARGEST_ARCHIVE or (name in known and member.size > LARGEST_FILE):
+                    raise FaultsimError(f"{archive}: unpacks to far more than the official archive")
+                if name not in known:
+                    continue
+                if not member.isreg() or name in sizes:
+                    raise FaultsimError(f"{archive}: member {member.name} is double or not a plain file")
+                sizes[name] = member.size
+                if name in wanted:
+                    contents[name] = tar.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise FaultsimError(f"{archive} is cut short or not a .tar.gz archive: {error}") from None
+    if missing := [name for name in wanted if name not in contents]:
+        raise FaultsimError(f"{archive}: missing member {prefix}/{missing[0]}")
+    return sizes, contents
+
+
+class FolderTree:
+    """The files below a folder, by their relative path with forward slashes."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.names = {
+            (Path(parent).relative_to(root) / name).as_posix()
+            for parent, _, names in os.walk(root)
+            for name in names
+        }
+
+    def where(self, name: str) -> str:
+        return str(self.root / name)
+
+    def read(self, name: str, limit: int) -> bytes:
+        return read_file(self.root / name, limit)
+
+
+class ZipTree:
+    """The members of a zip archive below `prefix`, by their path relative to it; read in memory."""
+
+    def __init__(self, archive: Path, prefix: str = ""):
+        self.archive, self.prefix = archive, prefix
+        try:
+            self._zip = zipfile.ZipFile(archive)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise FaultsimError(f"{archive} is cut short or not a .zip archive: {error}") from None
+        self.names = {
+            name.removeprefix(prefix)
+            for name in self._zip.namelist()
+            if name.startswith(prefix) and not name.endswith("/")
+        }
+
+    def where(self, name: str) -> str:
+        return f"{self.archive}: {self.prefix}{name}"
+
+    def read(self, name: str, limit: int) -> bytes:
+        if name not in self.names:
+            raise FaultsimError(f"missing member: {self.where(name)}")
+        try:
+            if self._zip.getinfo(self.prefix + name).file_size > limit:
+                raise FaultsimError(f"{self.where(name)} is larger than {limit:,} bytes")
+            return self._zip.read(self.prefix + name)
+        except (
+            zipfile.BadZipFile,
+            OSError,
+            EOFError,
+            zlib.error,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
+            raise FaultsimError(f"{self.where(name)} cannot be read: {error}") from None

@@ -1,0 +1,58 @@
+"""Batches of a data set that stays on one device."""
+
+from collections.abc import Iterator
+
+import torch
+
+from faultsim.data.augment import Augmentation
+from faultsim.data.dataset import Dataset, normalised
+from faultsim.data.splits import seeded
+from faultsim.errors import FaultsimError
+
+_ORDER, _AUGMENT = 0, 1  # independent random streams of one (seed, epoch)
+
+
+def order(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """A permutation of 0..count-1 (int64 [count], on the CPU): a pure function of its arguments."""
+    return torch.from_numpy(seeded(seed, epoch, _ORDER).permutation(count))
+
+
+def batches(
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    shuffle_seed: int | None = None,
+    epoch: int = 0,
+    device: torch.device | str = "cpu",
+    augment: Augmentation | None = None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """One epoch of (images float32 [B, 3, 32, 32] in [-1, 1], labels int64 [B]), both on `device`.
+
+    Every image comes exactly once; the last batch may be smaller. Without `shuffle_seed` the order is the
+    data set's own; with it, order and augmentation depend on (shuffle_seed, epoch) only, the order on every device
+    alike. The data is brought to `device` before the first batch: hand over `dataset.to(device)` where there
+    is more than one epoch. Raises FaultsimError for a batch size below 1, a negative seed, and for `augment`
+    without `shuffle_seed`.
+    """
+    if batch_size < 1:
+        raise FaultsimError(f"the batch size must be at least 1, got {batch_size}")
+    if augment is not None and shuffle_seed is None:
+        raise FaultsimError("augmentation draws at random and needs shuffle_seed")
+    return _batches(dataset, batch_size, shuffle_seed, epoch, torch.device(device), augment)
+
+
+def _batches(dataset, batch_size, seed, epoch, device, augment):
+    dataset = dataset.to(device)
+    indices = None if seed is None else order(len(dataset), seed, epoch).to(device)
+    generator = None
+    if augment is not None:
+        generator = torch.Generator(device)
+        generator.manual_seed(int(seeded(seed, epoch, _AUGMENT).randint(2**31)))
+    for start in range(0, len(dataset), batch_size):
+        part = slice(start, start + batch_size)
+        if indices is not None:
+            part = indices[part]
+        images, labels = dataset.images[part], dataset.labels[part]
+        if augment is not None:
+            images = augment(images, generator)
+        yield normalised(images), labels
