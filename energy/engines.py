@@ -1,0 +1,46 @@
+"""The two engines by name, and where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+
+from energy import closed_form
+from energy.accelerator import PAPER, Accelerator
+from energy.counts import LayerCounts, NetworkCounts
+from energy.errors import EnergyError
+from energy.layers import Layer
+
+
+def _scalesim(layers: Iterable[Layer], accelerator: Accelerator) -> NetworkCounts:
+    from energy import scalesim  # NumPy and SCALE-Sim only where they are asked for
+
+    return scalesim.count(layers, accelerator)
+
+
+ENGINES: dict[str, Callable[[Iterable[Layer], Accelerator], NetworkCounts]] = {
+    "closed-form": closed_form.count,
+    "scalesim": _scalesim,
+}
+"""Engine by name; both give the same counts."""
+
+
+def count(
+    layers: Iterable[Layer], accelerator: Accelerator = PAPER, engine: str = "closed-form"
+) -> NetworkCounts:
+    """The counts of all layers from the engine of that name. Raises EnergyError for an unknown name."""
+    if engine not in ENGINES:
+        raise EnergyError(f"unknown engine {engine!r}; known are {', '.join(ENGINES)}")
+    return ENGINES[engine](layers, accelerator)
+
+
+def differences(first: NetworkCounts, second: NetworkCounts) -> list[tuple[str, str, int, int]]:
+    """Where two counts of the same layers differ: (layer, quantity, first, second), empty if nowhere."""
+    if first.layers != second.layers:
+        raise EnergyError("counts of different layers can't be compared; count the same layers twice")
+    return [
+        (layer.name, field.name, getattr(a, field.name), getattr(b, field.name))
+        for layer, a, b in zip(first.layers, first.counts, second.counts, strict=True)
+        for field in fields(LayerCounts)
+        if getattr(a, field.name) != getattr(b, field.name)
+    ]

@@ -1,0 +1,75 @@
+"""One layer as a systolic array sees it: a convolution over a padded map, repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from energy.errors import EnergyError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of a SCALE-Sim topology. A fully connected layer is a 1x1 convolution on a 1x1 map.
+
+    A grouped convolution is `repeats` convolutions of the size of one group, one after the other.
+    Raises EnergyError for sizes below one and for a kernel larger than the padded input.
+    """
+
+    name: str
+    input_height: int
+    """Rows of the input map, padding included."""
+    input_width: int
+    """Columns of the input map, padding included."""
+    kernel_height: int
+    kernel_width: int
+    channels: int
+    """Input channels (of one group)."""
+    filters: int
+    """Output channels (of one group)."""
+    stride_height: int = 1
+    stride_width: int = 1
+    repeats: int = 1
+    """How often the row runs: once for each group (and for each image of a batch, if there is one)."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if name != "name" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise EnergyError(
+                    f"layer {self.name!r}: {name.replace('_', ' ')} has to be a positive integer, not {value!r}"
+                )
+        if self.kernel_height > self.input_height or self.kernel_width > self.input_width:
+            raise EnergyError(
+                f"layer {self.name!r}: its {self.kernel_height}x{self.kernel_width} kernel is larger than its "
+                f"padded input of {self.input_height}x{self.input_width}"
+            )
+
+    @property
+    def output_height(self) -> int:
+        """Rows of the output map, rounded up as SCALE-Sim does (frameworks round down)."""
+        return 1 + -(-(self.input_height - self.kernel_height) // self.stride_height)
+
+    @property
+    def output_width(self) -> int:
+        """Columns of the output map, rounded up as SCALE-Sim does (frameworks round down)."""
+        return 1 + -(-(self.input_width - self.kernel_width) // self.stride_width)
+
+    @property
+    def output_pixels(self) -> int:
+        """Pixels of the output map: P in the closed forms."""
+        return self.output_height * self.output_width
+
+    @property
+    def window(self) -> int:
+        """Weights of one filter: K in the closed forms."""
+        return self.kernel_height * self.kernel_width * self.channels
+
+    @property
+    def weights(self) -> int:
+        """Weights of one run of the row (of one group)."""
+        return self.window * self.filters
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all repeats, with the output size above."""
+        return self.output_pixels * self.weights * self.repeats

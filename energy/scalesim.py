@@ -1,0 +1,185 @@
+"""SCALE-Sim itself, as an engine: the only module that imports the `scalesim` package.
+
+Only SCALE-Sim's compute part runs: it makes the demand matrices, the address of every SRAM access in every
+cycle, and counts while it does. Its memory part adds DRAM traffic and traces on disk and changes no count here.
+SCALE-Sim works in this process; what it prints is dropped, its `exit()` becomes an EnergyError, and it writes no
+file. Layers of equal shape are simulated once. Several layers run at the same time, in threads: NumPy copies
+large matrices without holding the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from energy import closed_form
+from energy.accelerator import PAPER, Accelerator, Dataflow
+from energy.counts import LayerCounts, NetworkCounts
+from energy.errors import EnergyError
+from energy.layers import Layer
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes that all simulations together may take, by default."""
+
+
+def count(
+    layers: Iterable[Layer],
+    accelerator: Accelerator = PAPER,
+    workers: int | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+) -> NetworkCounts:
+    """The counts of all layers, from SCALE-Sim.
+
+    `workers` layers run at the same time (the number of CPU cores unless given), fewer while they would take
+    more than `memory_limit` bytes together. Raises EnergyError when SCALE-Sim is missing or stops, and for a
+    layer that alone would pass the limit.
+    """
+    layers = tuple(layers)
+    # a name doesn't change a count, and repeats only multiply it
+    shapes = {layer: replace(layer, name="layer", repeats=1) for layer in layers}
+    for layer, shape in shapes.items():
+        if (needed := memory_of(shape, accelerator)) > memory_limit:
+            raise EnergyError(
+                f"layer {layer.name!r} would take {needed / 2**20:,.0f} MiB in SCALE-Sim, more than the limit of "
+                f"{memory_limit / 2**20:,.0f} MiB; use the closed form, which gives the same counts"
+            )
+    _parts()
+    budget = _Budget(memory_limit)
+
+    def run(shape: Layer) -> LayerCounts:
+        with budget.taking(memory_of(shape, accelerator)):
+            return _simulate(shape, accelerator)
+
+    # the longest first, so that no core waits for a long one at the end
+    distinct = sorted(set(shapes.values()), key=lambda s: -closed_form.count_layer(s, accelerator).cycles)
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        results = dict(zip(distinct, pool.map(run, distinct), strict=True))
+    return NetworkCounts(
+        "scalesim",
+        accelerator,
+        layers,
+        tuple(results[shapes[layer]].times(layer.repeats) for layer in layers),
+    )
+
+
+def memory_of(layer: Layer, accelerator: Accelerator = PAPER) -> int:
+    """Bytes that SCALE-Sim takes for one layer at most, estimated from the matrices that it makes.
+
+    The demand matrices have a row per cycle and a column per row or column of the array, in float64; while one
+    grows, its old and its new copy exist. The address matrix of the inputs is made from about six temporaries.
+    """
+    cycles = closed_form.count_layer(layer, accelerator).cycles // layer.repeats + 1
+    demand = 8 * cycles * (3 * max(accelerator.rows, accelerator.columns) + accelerator.rows)
+    operands = 8 * (6 * layer.output_pixels * layer.window + layer.weights)
+    return demand + operands + 8 * layer.output_pixels * layer.filters
+
+
+class _Budget:
+    """Lets simulations wait until the ones before them have given their memory back."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def taking(self, amount: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()
+
+
+def _parts() -> tuple:
+    """The classes of SCALE-Sim that are needed, imported when they are first asked for."""
+    try:
+        from scalesim.compute.operand_matrix import operand_matrix
+        from scalesim.compute.systolic_compute_is import systolic_compute_is
+        from scalesim.compute.systolic_compute_os import systolic_compute_os
+        from scalesim.compute.systolic_compute_ws import systolic_compute_ws
+        from scalesim.layout_utils import layouts
+        from scalesim.scale_config import scale_config
+        from scalesim.topology_utils import topologies
+    except ImportError as error:
+        raise EnergyError(
+            f"the scalesim engine needs SCALE-Sim 3 ({error}); install it with 'pip install scalesim', "
+            "or use the closed form, which gives the same counts"
+        ) from error
+    systolic = {
+        Dataflow.OUTPUT_STATIONARY: systolic_compute_os,
+        Dataflow.WEIGHT_STATIONARY: systolic_compute_ws,
+        Dataflow.INPUT_STATIONARY: systolic_compute_is,
+    }
+    return scale_config, topologies, layouts, operand_matrix, systolic
+
+
+def _simulate(layer: Layer, accelerator: Accelerator) -> LayerCounts:
+    """One run of one layer through SCALE-Sim's compute part."""
+    scale_config, topologies, layouts, operand_matrix, systolic = _parts()
+    try:
+        config = scale_config()
+        config.set_arr_dims(accelerator.rows, accelerator.columns)
+        config.set_dataflow(accelerator.dataflow.value)
+        config.set_buffer_sizes_kb(
+            accelerator.input_sram_kib, accelerator.weight_sram_kib, accelerator.output_sram_kib
+        )
+        config.force_valid()
+        topology = topologies()
+        topology.load_layer_params_from_list(
+            "layer",
+            [
+                "layer",
+                layer.input_height,
+                layer.input_width,
+                layer.kernel_height,
+                layer.kernel_width,
+                layer.channels,
+                layer.filters,
+                layer.stride_height,
+                layer.stride_width,
+                1,
+                1,  # sparsity 1:1, all weights present
+            ],
+        )
+        operands = operand_matrix()
+        operands.set_params(config, topology, layouts(), 0)
+        matrices = []
+        for matrix in (operands.get_ifmap_matrix, operands.get_filter_matrix, operands.get_ofmap_matrix):
+            status, addresses = matrix()
+            if status != 0:
+                raise EnergyError(f"SCALE-Sim made no operand matrix for {layer} (status {status})")
+            matrices.append(addresses)
+        inputs, weights, outputs = matrices
+        compute = systolic[accelerator.dataflow]()
+        compute.set_params(
+            config_obj=config, ifmap_op_mat=inputs, filter_op_mat=weights, ofmap_op_mat=outputs
+        )
+        # once only: a second call would add to the same counters
+        compute.create_demand_matrices()
+    except SystemExit as error:
+        raise EnergyError(f"SCALE-Sim stopped at {layer} with exit status {error.code}") from error
+    except AssertionError as error:
+        raise EnergyError(f"SCALE-Sim refused {layer}: {error}") from error
+    input_reads, output_writes = int(compute.get_ifmap_requests()), int(compute.get_ofmap_requests())
+    return LayerCounts(
+        filter_reads=int(compute.get_filter_requests()),
+        input_reads=input_reads,
+        output_writes=output_writes,
+        cycles=len(compute.get_ofmap_demand_mat()) - 1,
+        # an entry of -1 in a demand matrix is a cycle without an access
+        input_overcount=input_reads - int((compute.get_ifmap_demand_mat() >= 0).sum()),
+        output_overcount=output_writes - int((compute.get_ofmap_demand_mat() >= 0).sum()),
+    )
