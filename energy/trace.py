@@ -1,0 +1,255 @@
+"""Any `nn.Module` -> its list of matrix-like layers, by running it once.
+
+The model runs on meta tensors (shapes without data), or, where its forward pass needs real data, once on zeros.
+What it does is watched in two ways: hooks see each layer's input and output shapes, and PyTorch's FLOP counter
+sees every matrix product. A product that belongs to no layer known here is an error, so nothing is left out
+silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from energy.errors import EnergyError
+from energy.layers import Layer
+
+
+@dataclass(frozen=True)
+class CountingPolicy:
+    """How a layer of a framework becomes a row that SCALE-Sim understands."""
+
+    zero_insertion: bool
+    """A transposed convolution is the stride-1 convolution over its zero-inserted input that it equals (true),
+    or the paper's approximation (false): a stride-1 convolution over its output map, with the same kernel and
+    padding and with input and output channels exchanged (Appendix G)."""
+    exact_size: bool
+    """Output sizes are the framework's (true), or rounded up from the padded input by SCALE-Sim (false). The
+    two differ where a stride doesn't divide what the kernel leaves of the input."""
+    least_padding: int = 0
+    """Convolutions with less padding are counted as if they had this much, on every side."""
+
+
+POLICIES = {
+    "paper": CountingPolicy(zero_insertion=False, exact_size=False),
+    "paper-generator": CountingPolicy(zero_insertion=False, exact_size=False, least_padding=1),
+    "exact": CountingPolicy(zero_insertion=True, exact_size=True),
+}
+"""`paper`: how the paper counts its base models. `paper-generator`: how it counts its generators, where padding 1
+is added to every convolution, UNet's 1x1 and 2x2 ones too (Appendix G; this gives Table 6). `exact`: the shapes
+that the model really has. An exact transposed convolution reads its inserted zeros like other inputs."""
+
+_COUNTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
+_SCALES = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
+_REFUSED = (
+    nn.Conv3d,
+    nn.ConvTranspose3d,
+    nn.Bilinear,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+)
+_SUPPORTED = "Conv1d, Conv2d, their transposed forms and Linear can be counted"
+
+
+def trace_layers(
+    model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
+) -> list[Layer]:
+    """The layers that hold weights and multiply by them, in the order in which they run.
+
+    `input_shape` is the shape of one input without the batch, such as (3, 32, 32). A layer that runs twice is
+    listed twice; one that never runs is not listed. Normalisation and other element-wise scales are not
+    matrix-like and are left out. The model is unchanged afterwards.
+
+    Raises EnergyError for a bad shape, a model that can't run on it, and for a layer that holds weights but
+    can't be counted (Conv3d, recurrent layers, attention, embeddings, quantised modules, a module that
+    multiplies by its own parameters), with the name of the layer.
+    """
+    shape = tuple(input_shape)
+    if not shape or any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in shape):
+        raise EnergyError(f"the input shape has to be positive integers such as (3, 32, 32), not {shape}")
+    for name, module in model.named_modules():
+        _check_kind(name, module)
+    with _evaluating(model):
+        try:
+            return _run_on_meta(model, shape, policy)
+        except EnergyError:
+            raise
+        except Exception:  # whatever the model does that needs real numbers; the second try tells
+            pass
+        try:
+            return _run_on_zeros(model, shape, policy)
+        except EnergyError:
+            raise
+        except Exception as error:
+            raise EnergyError(
+                f"{type(model).__name__} can't be traced: its forward pass on one input of shape {shape} failed "
+                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
+                "give the shape of one input without the batch"
+            ) from error
+
+
+def _check_kind(name: str, module: nn.Module) -> None:
+    """Raises EnergyError for a module that holds weights which no rule here counts."""
+    if isinstance(module, (*_COUNTED, *_SCALES)):
+        if any(isinstance(p, nn.UninitializedParameter) for p in module.parameters(recurse=False)):
+            raise EnergyError(f"layer {name!r} has no shape yet; run the model once, then trace it")
+        return
+    kind = type(module).__name__
+    if isinstance(module, _REFUSED) or ".nn.quantized" in type(module).__module__:
+        raise EnergyError(f"layer {name!r} is a {kind}, which can't be counted; {_SUPPORTED}")
+    if "parametrizations" in name.split("."):
+        return  # what makes the weight of the layer above it
+    for parameter_name, parameter in module.named_parameters(recurse=False):
+        if sum(size > 1 for size in parameter.shape) > 1:  # a matrix; a vector is a bias or a scale
+            raise EnergyError(
+                f"layer {name or kind!r} ({kind}) holds weights of its own, {parameter_name} of shape "
+                f"{tuple(parameter.shape)}, which can't be counted; {_SUPPORTED}"
+            )
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; every module's own mode is put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _run_on_meta(model: nn.Module, shape: tuple[int, ...], policy: CountingPolicy) -> list[Layer]:
+    state = {
+        name: torch.empty_like(tensor, device="meta")
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+    x = torch.empty((1, *shape), dtype=_dtype(model), device="meta")
+    with _Watch(model, policy) as watch:
+        torch.func.functional_call(model, state, (x,))
+    return watch.layers
+
+
+def _run_on_zeros(model: nn.Module, shape: tuple[int, ...], policy: CountingPolicy) -> list[Layer]:
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    with _Watch(model, policy) as watch:
+        model(torch.zeros((1, *shape), dtype=_dtype(model), device=device))
+    return watch.layers
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+class _Watch:
+    """Hooks on every module: rows for the known layers, an error for products that happen elsewhere."""
+
+    def __init__(self, model: nn.Module, policy: CountingPolicy) -> None:
+        self.layers: list[Layer] = []
+        self._policy = policy
+        self._model = model
+        self._flops = FlopCounterMode(display=False)
+        self._starts: list[int] = []  # of the modules that are running: the count when each began,
+        self._inside: list[int] = []  # and what its children have done since
+        self._calls: dict[str, int] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _Watch:
+        for name, module in self._model.named_modules():
+            before = module.register_forward_pre_hook(self._begin)
+            # first among the hooks, so that a hook of the user's that changes the output comes later
+            after = module.register_forward_hook(self._end(name), prepend=True)
+            self._stack.callback(before.remove)
+            self._stack.callback(after.remove)
+        self._stack.enter_context(self._flops)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _begin(self, *_: object) -> None:
+        self._starts.append(self._flops.get_total_flops())
+        self._inside.append(0)
+
+    def _end(self, name: str):
+        def hook(module: nn.Module, args: tuple, output: object) -> None:
+            flops = self._flops.get_total_flops() - self._starts.pop()
+            own = flops - self._inside.pop()
+            if self._inside:
+                self._inside[-1] += flops
+            if isinstance(module, _COUNTED):
+                self._calls[name] = self._calls.get(name, 0) + 1
+                again = f"#{self._calls[name]}" if self._calls[name] > 1 else ""
+                self.layers.append(_row(name + again, module, args[0], output, self._policy))
+            elif own:
+                raise EnergyError(
+                    f"layer {name or type(module).__name__!r} ({type(module).__name__}) multiplies matrices in "
+                    f"its own forward pass ({own // 2:,} multiply-accumulates), which can't be counted; "
+                    f"{_SUPPORTED}"
+                )
+
+        return hook
+
+
+def _row(name: str, module: nn.Module, x: Tensor, y: Tensor, policy: CountingPolicy) -> Layer:
+    if isinstance(module, nn.Linear):
+        # every row of the input is a pixel: [..., features] -> a map of that many rows
+        pixels = x.numel() // module.in_features
+        return Layer(name or "Linear", pixels, 1, 1, 1, module.in_features, module.out_features)
+    kernel, stride, dilation = (_plane(v) for v in (module.kernel_size, module.stride, module.dilation))
+    if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+        stride = (stride[1], stride[1])  # a topology has one stride; the height of 1 makes it harmless
+    groups, dimensions = module.groups, len(module.kernel_size)
+    inputs, outputs = module.in_channels // groups, module.out_channels // groups
+    out_size = _plane(y.shape[-dimensions:])
+    batch = math.prod(x.shape[: -dimensions - 1])
+    padding = _padding(module, kernel, dilation, policy.least_padding)
+    if isinstance(module, _TRANSPOSED):
+        stride = (1, 1)
+        if policy.zero_insertion:
+            size = tuple(o + k - 1 for o, k in zip(out_size, kernel, strict=True))
+        else:
+            size = tuple(o + p for o, p in zip(out_size, padding, strict=True))
+            inputs, outputs = outputs, inputs
+    else:
+        size = tuple(i + p for i, p in zip(_plane(x.shape[-dimensions:]), padding, strict=True))
+        if policy.exact_size or dilation != (1, 1):
+            # the map that a kernel without gaps would need for as many outputs
+            spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+            rounded = [-(-(i - span) // s) + 1 for i, span, s in zip(size, spans, stride, strict=True)]
+            wanted = out_size if policy.exact_size else rounded
+            size = tuple((o - 1) * s + k for o, s, k in zip(wanted, stride, kernel, strict=True))
+    return Layer(
+        name or type(module).__name__, *size, *kernel, inputs, outputs, *stride, repeats=groups * batch
+    )
+
+
+def _plane(sizes: Sequence[int]) -> tuple[int, int]:
+    """One- or two-dimensional sizes as (height, width); one-dimensional ones lie along the width."""
+    return (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
+
+
+def _padding(
+    module: nn.Module, kernel: tuple[int, int], dilation: tuple[int, int], least: int
+) -> tuple[int, int]:
+    """Rows and columns that padding adds in all, on both sides together."""
+    one_dimensional = len(module.kernel_size) == 1
+    if module.padding == "same":
+        total = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    elif module.padding == "valid":
+        total = (0, 0)
+    else:
+        sides = (0, module.padding[0]) if one_dimensional else module.padding
+        total = (2 * sides[0], 2 * sides[1])
+    return (0 if one_dimensional else max(total[0], 2 * least)), max(total[1], 2 * least)
