@@ -55,7 +55,7 @@ class Accelerator:
     """Width of one weight, bits."""
 
     def __post_init__(self) -> None:
-        """Raises EnergyError for sizes below one, an unknown dataflow, or words that hold no whole weights."""
+        """Raises EnergyError for sizes below one, an unknown dataflow and words without whole weights."""
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
             if name != "dataflow" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -63,7 +63,7 @@ class Accelerator:
         object.__setattr__(self, "dataflow", parse_dataflow(self.dataflow))
         if self.word_bits % self.weight_bits:
             raise EnergyError(
-                f"a word of {self.word_bits} bits doesn't hold a whole number of {self.weight_bits}-bit weights"
+                f"a word of {self.word_bits} bits can't hold whole {self.weight_bits}-bit weights"
             )
 
     @property

@@ -1,6 +1,7 @@
 """SCALE-Sim's counts by formula, for all three dataflows.
 
-With an array of R rows and C columns, P output pixels, K weights per filter, F filters, and ceilings throughout:
+With an array of R rows and C columns, P output pixels, K weights per filter, F filters, and ceilings
+throughout:
 
 | dataflow | filter reads | input reads | output writes             | cycles                          |
 |----------|--------------|-------------|---------------------------|---------------------------------|
@@ -14,9 +15,9 @@ every output for each of the K/R folds along the window.
 
 What SCALE-Sim's counters hold beyond its own traces, and what is reported as over-count here:
 - Output writes, output-stationary: R + C extra for each fold; a hand count gives P F (SCALE-Sim issue 166).
-- Input reads, all dataflows: SCALE-Sim rounds the output size up where frameworks round down, so a strided layer
-  can have windows that hang over the edge of the padded map. Those reads are counted, although they have no
-  address.
+- Input reads, all dataflows: SCALE-Sim rounds the output size up where frameworks round down, so a strided
+  layer can have windows that hang over the edge of the padded map. Those reads are counted, although they
+  have no address.
 
 A hand count of input-stationary writes: 6 output pixels, 3 filters and a window of 8 on a 4x4 array are
 2 folds along the window and 2 along the pixels (4 + 2). Each fold writes pixels x filters values, so

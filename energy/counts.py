@@ -56,8 +56,8 @@ class NetworkCounts:
     def weight_memory_accesses(self) -> int:
         """Accesses of the weight memory per inference, the paper's T.W.M.A. (Table 6).
 
-        One access reads a whole word, so this is the number of weights read over the weights in a word; a last
-        word that is filled only in part is one access.
+        One access reads a whole word, so this is the number of weights read over the weights in a word; a
+        last word that is filled only in part is one access.
         """
         return self.accesses_of(self.total)
 

@@ -36,12 +36,13 @@ class Layer:
             value = getattr(self, name)
             if name != "name" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise EnergyError(
-                    f"layer {self.name!r}: {name.replace('_', ' ')} has to be a positive integer, not {value!r}"
+                    f"layer {self.name!r}: {name.replace('_', ' ')} has to be a positive integer, "
+                    f"not {value!r}"
                 )
         if self.kernel_height > self.input_height or self.kernel_width > self.input_width:
             raise EnergyError(
-                f"layer {self.name!r}: its {self.kernel_height}x{self.kernel_width} kernel is larger than its "
-                f"padded input of {self.input_height}x{self.input_width}"
+                f"layer {self.name!r}: its {self.kernel_height}x{self.kernel_width} kernel is larger than "
+                f"its padded input of {self.input_height}x{self.input_width}"
             )
 
     @property

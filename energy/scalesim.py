@@ -1,10 +1,10 @@
 """SCALE-Sim itself, as an engine: the only module that imports the `scalesim` package.
 
 Only SCALE-Sim's compute part runs: it makes the demand matrices, the address of every SRAM access in every
-cycle, and counts while it does. Its memory part adds DRAM traffic and traces on disk and changes no count here.
-SCALE-Sim works in this process; what it prints is dropped, its `exit()` becomes an EnergyError, and it writes no
-file. Layers of equal shape are simulated once. Several layers run at the same time, in threads: NumPy copies
-large matrices without holding the interpreter's lock.
+cycle, and counts while it does. Its memory part adds DRAM traffic and traces on disk and changes no count
+here. SCALE-Sim works in this process; what it prints is dropped, its `exit()` becomes an EnergyError, and
+it writes no file. Layers of equal shape are simulated once. Several layers run at the same time, in
+threads: NumPy copies large matrices without holding the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def count(
     for layer, shape in shapes.items():
         if (needed := memory_of(shape, accelerator)) > memory_limit:
             raise EnergyError(
-                f"layer {layer.name!r} would take {needed / 2**20:,.0f} MiB in SCALE-Sim, more than the limit of "
-                f"{memory_limit / 2**20:,.0f} MiB; use the closed form, which gives the same counts"
+                f"layer {layer.name!r} would take {needed / 2**20:,.0f} MiB in SCALE-Sim, over the limit "
+                f"of {memory_limit / 2**20:,.0f} MiB; use the closed form, which gives the same counts"
             )
     _parts()
     budget = _Budget(memory_limit)
@@ -74,8 +74,9 @@ def count(
 def memory_of(layer: Layer, accelerator: Accelerator = PAPER) -> int:
     """Bytes that SCALE-Sim takes for one layer at most, estimated from the matrices that it makes.
 
-    The demand matrices have a row per cycle and a column per row or column of the array, in float64; while one
-    grows, its old and its new copy exist. The address matrix of the inputs is made from about six temporaries.
+    The demand matrices have a row per cycle and a column per row or column of the array, in float64; while
+    one grows, its old and its new copy exist. The address matrix of the inputs is made from about six
+    temporaries.
     """
     cycles = closed_form.count_layer(layer, accelerator).cycles // layer.repeats + 1
     demand = 8 * cycles * (3 * max(accelerator.rows, accelerator.columns) + accelerator.rows)

@@ -1,7 +1,6 @@
 """Any `nn.Module` -> its list of matrix-like layers, by running it once.
 
-The model runs on meta tensors (shapes without data), or, where its forward pass needs real data, once on zeros.
-What it does is watched in two ways: hooks see each layer's input and output shapes, and PyTorch's FLOP counter
+The run is watched in two ways: hooks see each layer's input and output shapes, and PyTorch's FLOP counter
 sees every matrix product. A product that belongs to no layer known here is an error, so nothing is left out
 silently.
 """
@@ -10,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from energy.dry_run import dry_run
 from energy.errors import EnergyError
 from energy.layers import Layer
 
@@ -26,9 +25,9 @@ class CountingPolicy:
     """How a layer of a framework becomes a row that SCALE-Sim understands."""
 
     zero_insertion: bool
-    """A transposed convolution is the stride-1 convolution over its zero-inserted input that it equals (true),
-    or the paper's approximation (false): a stride-1 convolution over its output map, with the same kernel and
-    padding and with input and output channels exchanged (Appendix G)."""
+    """A transposed convolution is the stride-1 convolution over its zero-inserted input that it equals
+    (true), or the paper's approximation (false): a stride-1 convolution over its output map, with the same
+    kernel and padding and with input and output channels exchanged (Appendix G)."""
     exact_size: bool
     """Output sizes are the framework's (true), or rounded up from the padded input by SCALE-Sim (false). The
     two differ where a stride doesn't divide what the kernel leaves of the input."""
@@ -41,9 +40,10 @@ POLICIES = {
     "paper-generator": CountingPolicy(zero_insertion=False, exact_size=False, least_padding=1),
     "exact": CountingPolicy(zero_insertion=True, exact_size=True),
 }
-"""`paper`: how the paper counts its base models. `paper-generator`: how it counts its generators, where padding 1
-is added to every convolution, UNet's 1x1 and 2x2 ones too (Appendix G; this gives Table 6). `exact`: the shapes
-that the model really has. An exact transposed convolution reads its inserted zeros like other inputs."""
+"""`paper`: how the paper counts its base models. `paper-generator`: how it counts its generators, where
+padding 1 is added to every convolution, UNet's 1x1 and 2x2 ones too (Appendix G; this gives Table 6).
+`exact`: the shapes that the model really has. An exact transposed convolution reads its inserted zeros like
+other inputs."""
 
 _COUNTED = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
@@ -70,32 +70,13 @@ def trace_layers(
     listed twice; one that never runs is not listed. Normalisation and other element-wise scales are not
     matrix-like and are left out. The model is unchanged afterwards.
 
-    Raises EnergyError for a bad shape, a model that can't run on it, and for a layer that holds weights but
+    Raises EnergyError for a bad shape, a model that can't run on it, and a layer that holds weights but
     can't be counted (Conv3d, recurrent layers, attention, embeddings, quantised modules, a module that
     multiplies by its own parameters), with the name of the layer.
     """
-    shape = tuple(input_shape)
-    if not shape or any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in shape):
-        raise EnergyError(f"the input shape has to be positive integers such as (3, 32, 32), not {shape}")
     for name, module in model.named_modules():
         _check_kind(name, module)
-    with _evaluating(model):
-        try:
-            return _run_on_meta(model, shape, policy)
-        except EnergyError:
-            raise
-        except Exception:  # whatever the model does that needs real numbers; the second try tells
-            pass
-        try:
-            return _run_on_zeros(model, shape, policy)
-        except EnergyError:
-            raise
-        except Exception as error:
-            raise EnergyError(
-                f"{type(model).__name__} can't be traced: its forward pass on one input of shape {shape} failed "
-                f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}); "
-                "give the shape of one input without the batch"
-            ) from error
+    return dry_run(model, input_shape, lambda: _Watch(model, policy)).layers
 
 
 def _check_kind(name: str, module: nn.Module) -> None:
@@ -115,41 +96,6 @@ def _check_kind(name: str, module: nn.Module) -> None:
                 f"layer {name or kind!r} ({kind}) holds weights of its own, {parameter_name} of shape "
                 f"{tuple(parameter.shape)}, which can't be counted; {_SUPPORTED}"
             )
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; every module's own mode is put back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _run_on_meta(model: nn.Module, shape: tuple[int, ...], policy: CountingPolicy) -> list[Layer]:
-    state = {
-        name: torch.empty_like(tensor, device="meta")
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    }
-    x = torch.empty((1, *shape), dtype=_dtype(model), device="meta")
-    with _Watch(model, policy) as watch:
-        torch.func.functional_call(model, state, (x,))
-    return watch.layers
-
-
-def _run_on_zeros(model: nn.Module, shape: tuple[int, ...], policy: CountingPolicy) -> list[Layer]:
-    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    with _Watch(model, policy) as watch:
-        model(torch.zeros((1, *shape), dtype=_dtype(model), device=device))
-    return watch.layers
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 class _Watch:
@@ -194,9 +140,9 @@ class _Watch:
                 self.layers.append(_row(name + again, module, args[0], output, self._policy))
             elif own:
                 raise EnergyError(
-                    f"layer {name or type(module).__name__!r} ({type(module).__name__}) multiplies matrices in "
-                    f"its own forward pass ({own // 2:,} multiply-accumulates), which can't be counted; "
-                    f"{_SUPPORTED}"
+                    f"layer {name or type(module).__name__!r} ({type(module).__name__}) multiplies "
+                    f"matrices in its own forward pass ({own // 2:,} multiply-accumulates), which can't "
+                    f"be counted; {_SUPPORTED}"
                 )
 
         return hook
