@@ -1,0 +1,44 @@
+"""Low-voltage SRAM bit errors in the weights of neural networks: voltage -> faults -> wrong weights -> accuracy.
+
+Names are loaded on first use: `import faultsim` alone imports neither torch nor the compiled kernel.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ArrayGeometry": "sram",
+    "Chip": "faults",
+    "Evaluation": "evaluate",
+    "FaultKind": "faults",
+    "FaultMap": "faultmap",
+    "FaultModel": "faults",
+    "FaultsimError": "errors",
+    "MeasuredChip": "faultmap",
+    "Placement": "sram",
+    "SRAM": "sram",
+    "StoredWeights": "stored",
+    "VoltageCurve": "voltage",
+    "corrupt": "inject",
+    "evaluate": "evaluate",
+    "evaluation_chips": "faults",
+    "failing_cells": "faultmap",
+    "load_weights": "checkpoint",
+    "perturb": "inject",
+    "perturbed": "inject",
+    "prepare_qat": "quantize",
+    "quantize": "quantize",
+    "save_weights": "checkpoint",
+}
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'faultsim' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,43 @@
+"""The command line. One file a command (group); each imports what is heavy only when it runs."""
+
+import sys
+
+import typer
+
+from . import curve, energy, inject, reproduce, sweep
+
+app = typer.Typer(
+    name="faultsim",
+    help="Low-voltage SRAM bit errors in the weights of neural networks: voltage, faults, accuracy, energy.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("sweep-voltage")(sweep.sweep_voltage)
+app.command("curve")(curve.curve)
+app.command("chip")(inject.chip)
+app.command("inject")(inject.inject)
+app.command("info")(curve.info)
+app.command("energy")(energy.energy)
+app.command("reproduce")(reproduce.reproduce)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command. What the user can mend becomes one line on stderr and exit status 2."""
+    from energy.errors import EnergyError
+
+    from ..errors import FaultsimError
+
+    try:
+        app(arguments)
+    except (FaultsimError, EnergyError) as error:
+        print("faultsim: error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    except ImportError as error:
+        print(f"faultsim: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("faultsim: interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)

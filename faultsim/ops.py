@@ -1,0 +1,268 @@
+"""The kernel as torch operators: torch.ops.faultsim.{corrupt, corrupt_, corrupt_dequantize, corrupt_dequantize_out,
+fault_mask}, with CPU, CUDA and fake kernels.
+
+All of them read int8 weights in row-major logical order (a strided or channels_last tensor gets the same faults as its
+contiguous copy) and share these arguments:
+
+    chips    int64 [n_chips], on the device of the weights: the bits of each chip's 64-bit seed
+    table    int64 [2 + thresholds], on the device of the weights: draw_table() of the bit error rate
+    rule     int[2]: kind (0 flip, 1 stuck, 2 transient) and the integer probability of state 1 (csrc/fault.h)
+    place    int[4]: base address, blocks of 4,096 bytes (0: no end), word, repeat (faultsim.sram.Layout)
+    offset   optional int64 [1], on the device: added to every array index
+    access   optional int64 [1], on the device: index of the read (transient faults)
+
+Chips, table, offset and access are read on the device when the kernel runs, so a captured CUDA graph draws new chips at
+each replay once new seeds were copied into `chips`.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from .draw import checked_rate, draw_table
+from .faults import FaultKind, FaultModel
+from .native import native
+
+_LIBRARY = torch.library.Library("faultsim", "DEF")
+_COMMON = "Tensor chips, Tensor table, int[2] rule, int[4] place, Tensor? offset=None, Tensor? access=None"
+_LIBRARY.define(f"corrupt(Tensor weights, {_COMMON}) -> Tensor")
+_LIBRARY.define(f"corrupt_(Tensor(a!) weights, {_COMMON}) -> ()")
+_LIBRARY.define(f"corrupt_dequantize(Tensor weights, Tensor scale, int axis, ScalarType dtype, {_COMMON}) -> Tensor")
+_LIBRARY.define(f"corrupt_dequantize_out(Tensor weights, Tensor scale, int axis, Tensor(a!) out, {_COMMON}) -> ()")
+_LIBRARY.define(f"fault_mask(Tensor weights, {_COMMON}) -> (Tensor, Tensor)")
+
+_TYPES = {torch.int8: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.uint8: 4}
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+
+# -- arguments made from the user's words ---------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _table_on(rate: float, device: torch.device) -> Tensor:
+    table = torch.from_numpy(draw_table(rate).view("int64").copy()).to(device)
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()  # the cached tensor may be read from another stream
+    return table
+
+
+def table(bit_error_rate: float, device: torch.device | str = "cpu") -> Tensor:
+    """Table of a bit error rate on a device, int64 [2 + thresholds]; cached, not to be written to."""
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return _table_on(checked_rate(bit_error_rate), device)
+
+
+def rule(model: FaultModel) -> list[int]:
+    """Kind and integer probability of state 1."""
+    match model.kind:
+        case FaultKind.FLIP:
+            return [0, 0]
+        case FaultKind.STUCK_AT_RANDOM:
+            return [1, round(model.polarity * 2**33)]
+        case FaultKind.STUCK_AT_0:
+            return [1, 0]
+        case FaultKind.STUCK_AT_1:
+            return [1, 2**33]
+        case FaultKind.TRANSIENT:
+            return [2, round(model.read_error * 2**32)]
+
+
+def place(model: FaultModel, base: int = 0) -> list[int]:
+    """Base address and the memory's layout."""
+    layout = model.memory.layout
+    return [base, layout.blocks, layout.word, layout.repeat]
+
+
+def seeds(chips, device: torch.device | str = "cpu") -> Tensor:
+    """int64 [n_chips] from Chip objects or integers of up to 64 bits."""
+    numbers = [getattr(chip, "seed", chip) for chip in chips]
+    return torch.tensor([n - 2**64 if n >= 2**63 else n for n in numbers], dtype=torch.int64, device=device)
+
+
+# -- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _check(weights: Tensor, chips: Tensor, table: Tensor, offset: Tensor | None, access: Tensor | None) -> None:
+    torch._check_with(TypeError, weights.dtype == torch.int8, lambda: f"weights must be int8, not {weights.dtype}")
+    for name, tensor, dim in (
+        ("chips", chips, 1),
+        ("table", table, 1),
+        ("offset", offset, None),
+        ("access", access, None),
+    ):
+        if tensor is None:
+            continue
+        torch._check_with(TypeError, tensor.dtype == torch.int64, lambda n=name, t=tensor: f"{n} must be int64, not {t.dtype}")
+        torch._check_value(
+            tensor.device == weights.device,
+            lambda n=name, t=tensor: f"{n} is on {t.device}, the weights are on {weights.device}: move one of them",
+        )
+        torch._check_value(
+            tensor.dim() == dim if dim else tensor.numel() == 1,
+            lambda n=name, t=tensor: f"{n} has shape {list(t.shape)}, which must be [{'n' if dim else '1'}]",
+        )
+    torch._check_value(table.numel() >= 2, lambda: "table is no draw_table()")
+
+
+def _check_scale(weights: Tensor, scale: Tensor, axis: int, dtype: torch.dtype) -> None:
+    torch._check_with(TypeError, dtype in FLOATS, lambda: f"output dtype {dtype} must be float32, bfloat16 or float16")
+    torch._check_with(TypeError, scale.dtype == torch.float32, lambda: f"scale must be float32, not {scale.dtype}")
+    torch._check_value(
+        scale.device == weights.device, lambda: f"scale is on {scale.device}, the weights are on {weights.device}"
+    )
+    torch._check_value(
+        -1 <= axis < max(weights.dim(), 1), lambda: f"axis {axis} of weights with {weights.dim()} dimensions (-1: one scale)"
+    )
+    expected = 1 if axis < 0 else weights.shape[axis]
+    torch._check_value(
+        scale.numel() == expected, lambda: f"scale has {scale.numel()} numbers, axis {axis} needs {expected}"
+    )
+
+
+# -- launch ---------------------------------------------------------------------------------------------------------
+
+
+def _launch(
+    weights: Tensor,
+    output: Tensor,
+    chips: Tensor,
+    table: Tensor,
+    rule: list[int],
+    place: list[int],
+    offset: Tensor | None,
+    access: Tensor | None,
+    states: Tensor | None = None,
+    scale: Tensor | None = None,
+    axis: int = -1,
+    path: str | None = None,
+) -> None:
+    """All tensors contiguous; they stay alive in the caller's frame until the launch returns, and the caching
+    allocator orders their reuse behind the kernel on the same stream."""
+    run = 1
+    if axis >= 0:
+        for size in weights.shape[axis + 1 :]:
+            run *= size
+    extension = native()
+    job = extension.Job(
+        source=weights.data_ptr(),
+        output=output.data_ptr(),
+        states=0 if states is None else states.data_ptr(),
+        weights=weights.numel(),
+        chips=chips.numel(),
+        type=_TYPES[output.dtype],
+        scales=0 if scale is None else scale.data_ptr(),
+        scale_count=0 if scale is None else scale.numel(),
+        scale_run=max(run, 1),
+        table=table.data_ptr(),
+        thresholds=table.numel() - 2,
+        kind=rule[0],
+        ones=rule[1],
+        base=place[0],
+        arrays=place[1],
+        word=place[2],
+        repeat=place[3],
+        seeds=chips.data_ptr(),
+        array_offset=0 if offset is None else offset.data_ptr(),
+        access=0 if access is None else access.data_ptr(),
+    )
+    if weights.device.type == "cuda":
+        index = weights.device.index
+        extension.launch_cuda(job, index, torch.cuda.current_stream(index).cuda_stream)
+    else:
+        extension.launch_cpu(job, torch.get_num_threads(), path or extension.cpu_paths()[0])
+
+
+def _corrupt(weights, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+    output = weights.new_empty([chips.numel(), *weights.shape])
+    _launch(weights.contiguous(), output, chips.contiguous(), table.contiguous(), rule, place, offset, access)
+    return output
+
+
+def _corrupt_in_place(weights, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+    torch._check_value(chips.numel() == 1, lambda: f"in place there can be one chip only, not {chips.numel()}")
+    dense = weights.contiguous()
+    _launch(dense, dense, chips.contiguous(), table.contiguous(), rule, place, offset, access)
+    if dense is not weights:
+        weights.copy_(dense)
+
+
+def _corrupt_dequantize_out(weights, scale, axis, out, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+    _check_scale(weights, scale, axis, out.dtype)
+    expected = [chips.numel(), *weights.shape]
+    torch._check_value(
+        list(out.shape) == expected and out.is_contiguous() and out.device == weights.device,
+        lambda: f"out must be a contiguous tensor {expected} on {weights.device}, "
+        f"not {list(out.shape)} with strides {out.stride()} on {out.device}",
+    )
+    _launch(
+        weights.contiguous(),
+        out,
+        chips.contiguous(),
+        table.contiguous(),
+        rule,
+        place,
+        offset,
+        access,
+        scale=scale.contiguous(),
+        axis=axis,
+    )
+
+
+def _corrupt_dequantize(weights, scale, axis, dtype, chips, table, rule, place, offset=None, access=None):
+    output = torch.empty([chips.numel(), *weights.shape], dtype=dtype, device=weights.device)
+    _corrupt_dequantize_out(weights, scale, axis, output, chips, table, rule, place, offset, access)
+    return output
+
+
+def _fault_mask(weights, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+    failing = torch.empty([chips.numel(), *weights.shape], dtype=torch.uint8, device=weights.device)
+    states = torch.empty_like(failing)
+    dense = weights.contiguous()
+    _launch(dense, failing, chips.contiguous(), table.contiguous(), rule, place, offset, access, states=states)
+    return failing, states
+
+
+for _device in ("CPU", "CUDA"):
+    _LIBRARY.impl("corrupt", _corrupt, _device)
+    _LIBRARY.impl("corrupt_", _corrupt_in_place, _device)
+    _LIBRARY.impl("corrupt_dequantize", _corrupt_dequantize, _device)
+    _LIBRARY.impl("corrupt_dequantize_out", _corrupt_dequantize_out, _device)
+    _LIBRARY.impl("fault_mask", _fault_mask, _device)
+
+
+@torch.library.register_fake("faultsim::corrupt", lib=_LIBRARY)
+def _(weights, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+    return weights.new_empty([chips.shape[0], *weights.shape])
+
+
+@torch.library.register_fake("faultsim::corrupt_", lib=_LIBRARY)
+def _(weights, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+
+
+@torch.library.register_fake("faultsim::corrupt_dequantize", lib=_LIBRARY)
+def _(weights, scale, axis, dtype, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+    _check_scale(weights, scale, axis, dtype)
+    return torch.empty([chips.shape[0], *weights.shape], dtype=dtype, device=weights.device)
+
+
+@torch.library.register_fake("faultsim::corrupt_dequantize_out", lib=_LIBRARY)
+def _(weights, scale, axis, out, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+    _check_scale(weights, scale, axis, out.dtype)
+
+
+@torch.library.register_fake("faultsim::fault_mask", lib=_LIBRARY)
+def _(weights, chips, table, rule, place, offset=None, access=None):
+    _check(weights, chips, table, offset, access)
+    failing = torch.empty([chips.shape[0], *weights.shape], dtype=torch.uint8, device=weights.device)
+    return failing, torch.empty_like(failing)

@@ -1,0 +1,106 @@
+"""SRAM arrays, the weight memory made of them, and where a model's weights lie in it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .errors import FaultsimError
+
+# The kernel draws faults in blocks of 32,768 cells: one array of the paper. Cells are independent, so arrays of another
+# shape are the same bits with other names.
+BLOCK_BYTES = 4096
+WORD_BYTES = 8  # a layer begins on a 64-bit word
+
+
+@dataclass(frozen=True)
+class ArrayGeometry:
+    """One SRAM array. Byte b of an array lies in the row 8*b // columns; its bit k (0 = least significant, 7 = sign)
+    in the column 8*b % columns + k."""
+
+    rows: int = 512  #: word lines
+    columns: int = 64  #: bit cells of one row; a multiple of 8
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 8 or self.columns % 8:
+            raise FaultsimError(
+                f"an array of {self.rows}x{self.columns} cells: rows must be at least 1 and columns a multiple of 8"
+            )
+
+    @property
+    def cells(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def bytes(self) -> int:
+        return self.cells // 8
+
+    def locate(self, bit_address: int) -> tuple[int, int, int]:
+        """(array, row, column) of bit `8 * byte address + bit`. Also works on integer arrays."""
+        return bit_address // self.cells, bit_address % self.cells // self.columns, bit_address % self.columns
+
+
+class Placement(StrEnum):
+    """How a model's weights, layer after layer in row-major order, come to lie in the memory."""
+
+    UNLIMITED = "unlimited"  #: every weight has cells of its own
+    TILED = "tiled"  #: address = offset in the model mod capacity: one bad cell hits many weights
+    TILED_PER_LAYER = "tiled_per_layer"  #: the same, every layer beginning at address 0
+    NEURALFUSE_2022 = "neuralfuse_2022"  #: the layout of the published NeuralFuse code, see SRAM.layout()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Placement as the kernel takes it: weight i of a layer with base b lies at j = b + i,
+    j -> (j // (word * repeat)) * word + j % word (for repeat > 1), mod `blocks` * 4096 (0: no end)."""
+
+    blocks: int
+    word: int = 16
+    repeat: int = 1
+    per_layer: bool = False
+
+
+@dataclass(frozen=True)
+class SRAM:
+    """The memory that holds the weights; the defaults are the paper's accelerator (Appendix C)."""
+
+    placement: Placement = Placement.UNLIMITED
+    capacity_bytes: int = 256 * 1024  #: of the weight memory; matters to the tiled placements
+    array: ArrayGeometry = ArrayGeometry()
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "placement", Placement(self.placement))
+        except ValueError:
+            known = ", ".join(p.value for p in Placement)
+            raise FaultsimError(f"unknown placement {str(self.placement)!r}: it can be {known}") from None
+        if self.capacity_bytes < BLOCK_BYTES or self.capacity_bytes % BLOCK_BYTES:
+            raise FaultsimError(
+                f"a weight memory of {self.capacity_bytes} bytes: the capacity must be a multiple of {BLOCK_BYTES}"
+            )
+        if self.capacity_bytes % self.array.bytes:
+            raise FaultsimError(
+                f"a weight memory of {self.capacity_bytes} bytes is no whole number of arrays of {self.array.bytes} bytes"
+            )
+
+    @property
+    def layout(self) -> Layout:
+        """For `neuralfuse_2022`: one map of 8,192 rows x 128 columns (128 KiB) that begins anew with every layer,
+        16 weights a row, each row serving 16 runs of 16 weights (weight i uses row i // 256 mod 8192 and
+        column group i mod 16), as in the released code of the paper; `capacity_bytes` has no say there."""
+        blocks = self.capacity_bytes // BLOCK_BYTES
+        match self.placement:
+            case Placement.UNLIMITED:
+                return Layout(0)
+            case Placement.TILED:
+                return Layout(blocks)
+            case Placement.TILED_PER_LAYER:
+                return Layout(blocks, per_layer=True)
+            case Placement.NEURALFUSE_2022:
+                return Layout(8192 * 128 // 8 // BLOCK_BYTES, word=16, repeat=16, per_layer=True)
+
+    def bases(self, sizes: list[int]) -> list[int]:
+        """Address of the first weight of each layer, from the layers' sizes in weights (= bytes)."""
+        bases, at = [], 0
+        for size in sizes:
+            bases.append(0 if self.layout.per_layer else at)
+            at += -(-size // WORD_BYTES) * WORD_BYTES
+        return bases

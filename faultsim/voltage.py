@@ -1,0 +1,193 @@
+"""Supply voltage -> bit error rate and energy per read access.
+
+Voltages of the default curve are normalised to Vmin, the lowest error-free voltage of the 14 nm SRAM of the paper
+(Appendix A.3): at 0.83 Vmin 1 % of the bits fail and a read access takes 0.694 of its energy at Vmin (the ratio that
+reproduces every entry of the paper's Table 7).
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .draw import checked_rate
+from .errors import FaultsimError
+from .files import write_text
+
+COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
+_HIGHEST_RATE = 0.5  # a cell that reads at random
+
+
+@dataclass(frozen=True)
+class VoltageCurve:
+    """Measured or modelled points of an SRAM, highest voltage first.
+
+    Between points, bit error rates are interpolated log-linearly and energies linearly in V**2 (the quadratic law of
+    dynamic energy holds between neighbours). Below the last error-free point the curve continues the slope of the
+    nearest two erroneous points (with only one of them: its rate). Outside [v_low, v_high] nothing is assumed.
+    """
+
+    name: str
+    voltages: tuple[float, ...]  #: in the unit of the source (normalised to Vmin, or volts), strictly descending
+    bit_error_rates: tuple[float, ...]  #: fraction of failing cells, ascending, within [0, 0.5]
+    energies: tuple[float, ...]  #: energy of one read access, any unit, not ascending
+    exponent: float | None = None  #: energy = V**exponent instead of interpolation (the default curve)
+
+    def __post_init__(self) -> None:
+        lengths = [len(self.voltages), len(self.bit_error_rates), len(self.energies)]
+        if len(set(lengths)) != 1 or lengths[0] < 2:
+            raise FaultsimError(f"voltage curve {self.name}: needs at least two points, each with three numbers")
+        for point in zip(self.voltages, self.bit_error_rates, self.energies, strict=True):
+            v, rate, energy = point
+            if not all(math.isfinite(x) for x in point) or v <= 0 or energy <= 0:
+                raise FaultsimError(
+                    f"voltage curve {self.name}: point {point} must hold finite numbers, voltage and energy above 0"
+                )
+            if not 0 <= rate <= _HIGHEST_RATE:
+                raise FaultsimError(
+                    f"voltage curve {self.name}: bit error rate {rate} at {v} is outside [0, 0.5] "
+                    "(a fraction: 1 % is 0.01)"
+                )
+        for i, j in zip(range(lengths[0]), range(1, lengths[0]), strict=False):
+            if self.voltages[j] >= self.voltages[i]:
+                raise FaultsimError(
+                    f"voltage curve {self.name}: voltages must fall from row to row without repeats "
+                    f"(or rise throughout), but {self.voltages[i]} is followed by {self.voltages[j]}"
+                )
+            if self.bit_error_rates[j] < self.bit_error_rates[i]:
+                raise FaultsimError(
+                    f"voltage curve {self.name}: the bit error rate must not fall with the voltage, but it goes from "
+                    f"{self.bit_error_rates[i]} at {self.voltages[i]} to {self.bit_error_rates[j]} at {self.voltages[j]}"
+                )
+            if self.energies[j] > self.energies[i]:
+                raise FaultsimError(
+                    f"voltage curve {self.name}: the energy per access must not rise as the voltage falls, but it goes "
+                    f"from {self.energies[i]} at {self.voltages[i]} to {self.energies[j]} at {self.voltages[j]}"
+                )
+
+    # -- sources ------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def default(cls) -> "VoltageCurve":
+        """The paper's 14 nm SRAM, from its two anchors: log-linear through (0.83 Vmin, 1e-2) and (Vmin, 1e-6), one
+        failing cell in about a million being the least that the characterised population (32 arrays of 512x64) can
+        show; energy per access V**1.960, which is 0.694 at 0.83."""
+        exponent = math.log(0.694) / math.log(0.83)
+        per_volt = math.log(1e-6 / 1e-2) / (1.00 - 0.83)
+        lowest = 1.00 + math.log(_HIGHEST_RATE / 1e-6) / per_volt  # where one bit in two is wrong
+        points = ((1.5, 0.0), (1.0, 0.0), (math.nextafter(1.0, 0.0), 1e-6), (0.83, 1e-2), (lowest, _HIGHEST_RATE))
+        points = (*points, (0.5, _HIGHEST_RATE))
+        voltages, rates = zip(*points, strict=True)
+        return cls("14nm", voltages, rates, tuple(v**exponent for v in voltages), exponent)
+
+    @classmethod
+    def from_csv(cls, path: str | Path) -> "VoltageCurve":
+        """A characterisation of your own: CSV with the header voltage,bit_error_rate,energy_per_access, sorted by
+        voltage (either way). Raises FaultsimError naming the line that is wrong."""
+        path = Path(path)
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = list(csv.reader(line for line in file if line.strip() and not line.startswith("#")))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise FaultsimError(f"voltage curve {path}: cannot be read: {error}") from None
+        header = tuple(cell.strip() for cell in rows[0]) if rows else ()
+        if header != COLUMNS:
+            raise FaultsimError(f"voltage curve {path}: the first line must be {','.join(COLUMNS)}, not {','.join(header)!r}")
+        points = []
+        for number, row in enumerate(rows[1:], 2):
+            try:
+                v, rate, energy = (float(cell) for cell in row)
+            except ValueError:
+                raise FaultsimError(f"voltage curve {path}, line {number}: three numbers expected, not {','.join(row)!r}") from None
+            points.append((v, rate, energy))
+        if len(points) < 2:
+            raise FaultsimError(f"voltage curve {path}: at least two points expected, found {len(points)}")
+        if points[0][0] < points[-1][0]:
+            points.reverse()
+        voltages, rates, energies = zip(*points, strict=True)
+        return cls(path.name, voltages, rates, energies)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Writes the points in the form that from_csv() reads."""
+        rows = zip(self.voltages, self.bit_error_rates, self.energies, strict=True)
+        lines = [",".join(COLUMNS), *(",".join(repr(x) for x in row) for row in rows)]
+        write_text(Path(path), "\n".join(lines) + "\n")
+
+    # -- questions ----------------------------------------------------------------------------------------------
+
+    @property
+    def v_high(self) -> float:
+        return self.voltages[0]
+
+    @property
+    def v_low(self) -> float:
+        return self.voltages[-1]
+
+    @property
+    def v_min(self) -> float:
+        """The lowest error-free voltage; where every point has errors, the highest voltage."""
+        free = [v for v, rate in zip(self.voltages, self.bit_error_rates, strict=True) if rate == 0.0]
+        return free[-1] if free else self.v_high
+
+    def _checked(self, voltage: float) -> float:
+        v = float(voltage)
+        if not self.v_low <= v <= self.v_high:  # NaN included
+            raise FaultsimError(
+                f"voltage {voltage} is outside the curve '{self.name}', which covers {self.v_low:.4g} to {self.v_high:.4g}"
+            )
+        return v
+
+    def _faulty(self) -> tuple[list[tuple[float, float]], float]:
+        """Erroneous points, highest voltage first, and d ln(rate) / dV above the first of them."""
+        points = [(v, r) for v, r in zip(self.voltages, self.bit_error_rates, strict=True) if r > 0]
+        slope = 0.0
+        if len(points) > 1:
+            (v0, r0), (v1, r1) = points[:2]
+            slope = math.log(r1 / r0) / (v1 - v0)
+        return points, slope
+
+    def bit_error_rate(self, voltage: float) -> float:
+        """Fraction of failing cells at a voltage; FaultsimError outside [v_low, v_high]."""
+        v = self._checked(voltage)
+        points, slope = self._faulty()
+        if not points or (v >= self.v_min and self.bit_error_rates[0] == 0.0):
+            return 0.0
+        if v > points[0][0]:  # between the last error-free point and the first erroneous one
+            return points[0][1] * math.exp(slope * (v - points[0][0]))
+        for (v0, r0), (v1, r1) in zip(points, points[1:], strict=False):
+            if v > v1:
+                return r0 if v == v0 else r0 * (r1 / r0) ** ((v - v0) / (v1 - v0))
+        return points[-1][1]
+
+    def voltage(self, bit_error_rate: float) -> float:
+        """The highest voltage whose bit error rate reaches `bit_error_rate`; v_min for 0. A rate that the curve only
+        jumps over at v_min gives v_min. FaultsimError where the curve doesn't go so far."""
+        rate = checked_rate(bit_error_rate)
+        points, slope = self._faulty()
+        least, most = self.bit_error_rates[0], self.bit_error_rates[-1]
+        if not least <= rate <= most:
+            raise FaultsimError(
+                f"bit error rate {rate:g} does not occur on the curve '{self.name}', "
+                f"whose rates go from {least:g} to {most:g}"
+            )
+        if rate == 0.0:
+            return self.v_min
+        v0, r0 = points[0]
+        if rate < r0:
+            return min(self.v_min, v0 + math.log(rate / r0) / slope) if slope else self.v_min
+        for (v0, r0), (v1, r1) in zip(points, points[1:], strict=False):
+            if r0 <= rate < r1:
+                return v0 + (v1 - v0) * math.log(rate / r0) / math.log(r1 / r0)
+        return next(v for v, r in points if r == rate)  # the greatest rate, where it is first reached
+
+    def energy_per_access(self, voltage: float) -> float:
+        """Dynamic energy of one read access relative to that at v_min; FaultsimError outside [v_low, v_high]."""
+        v = self._checked(voltage)
+        if self.exponent is not None:
+            return (v / self.v_min) ** self.exponent
+        squares = np.square(np.array(self.voltages[::-1]))
+        energies = np.array(self.energies[::-1])
+        at = np.interp([v * v, self.v_min**2], squares, energies)
+        return float(at[0] / at[1])
