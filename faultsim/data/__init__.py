@@ -60,6 +60,9 @@ def load(
         if data_dir is not None:
             raise FaultsimError("the digits come with scikit-learn and take no data folder")
         return import_module("faultsim.data.digits").load_digits(split)
-    if name == "gtsrb":
-        return import_module("faultsim.data.gtsrb").load_gtsrb(split, data_dir, cache_dir)
-    return import_module("faultsim.data.cifar").load_cifar(name, split, data_dir, cache_dir)
+    try:
+        if name == "gtsrb":
+            return import_module("faultsim.data.gtsrb").load_gtsrb(split, data_dir, cache_dir)
+        return import_module("faultsim.data.cifar").load_cifar(name, split, data_dir, cache_dir)
+    except OSError as error:  # a folder that may not be read, a disk that fails
+        raise FaultsimError(f"cannot read {error.filename or data_dir}: {error.strerror or error}") from None

@@ -46,6 +46,8 @@ class Augmentation:
                 f"not on {images.dtype} {list(images.shape)}"
             )
         count, device = len(images), images.device
+        if count == 0:
+            return images
         if self.padding or self.flip:
             shifts = torch.randint(
                 -self.padding, self.padding + 1, (2, count), generator=generator, device=device
@@ -93,9 +95,12 @@ def scaled_and_moved(images: torch.Tensor, offsets: torch.Tensor, factors: torch
 
 
 _STANDARD = Augmentation()
-_BY_NAME = {"gtsrb": Augmentation(translate=0.35, scale=(0.65, 1.35))}
+_BY_NAME = {
+    "gtsrb": Augmentation(translate=0.35, scale=(0.65, 1.35)),
+    "digits": Augmentation(flip=False),  # a mirrored 2 is not a 2
+}
 
 
 def augmentation_for(name: str) -> Augmentation:
-    """The paper's augmentation for the data set `name`."""
+    """The paper's augmentation for the data set `name`; for the digits, which the paper lacks, crops only."""
     return _BY_NAME.get(name, _STANDARD)

@@ -106,8 +106,8 @@ def load_cifar(
     meta = contents.pop(layout.meta)
     if layout.label_bytes:
         names = _names_from_text(meta, where[layout.meta])
-        _check_sizes(layout, sizes, where)
         parts = [_binary(content, layout, where[file]) for file, content in contents.items()]
+        _check_sizes(layout, sizes, where)
     else:
         described = unpickle(meta, where[layout.meta])
         names = _names_from_pickle(described, layout, where[layout.meta])

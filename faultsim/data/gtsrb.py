@@ -176,5 +176,7 @@ def _decoded(content: bytes, where: str) -> np.ndarray:
                     f"{where} is not a colour picture of at most {LARGEST_SIDE} x {LARGEST_SIDE}"
                 )
             return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
-    except (OSError, SyntaxError, Image.DecompressionBombError):
+    except FaultsimError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise FaultsimError(f"{where} is not a whole PPM picture") from None

@@ -29,25 +29,24 @@ def batches(
     """One epoch of (images float32 [B, 3, 32, 32] in [-1, 1], labels int64 [B]), both on `device`.
 
     Every image comes exactly once; the last batch may be smaller. Without `shuffle_seed` the order is the
-    data set's own; with it, order and augmentation depend on (shuffle_seed, epoch) only, the order on every device
-    alike. The data is brought to `device` before the first batch: hand over `dataset.to(device)` where there
-    is more than one epoch. Raises FaultsimError for a batch size below 1, a negative seed, and for `augment`
-    without `shuffle_seed`.
+    data set's own; with it, order and augmentation depend on (shuffle_seed, epoch) only, and the order is the
+    same on every device. The data is brought to `device` before the first batch: hand over
+    `dataset.to(device)` where there is more than one epoch.
+    Raises FaultsimError for a batch size below 1, a negative seed or epoch, and `augment` without a seed.
     """
     if batch_size < 1:
         raise FaultsimError(f"the batch size must be at least 1, got {batch_size}")
     if augment is not None and shuffle_seed is None:
         raise FaultsimError("augmentation draws at random and needs shuffle_seed")
-    return _batches(dataset, batch_size, shuffle_seed, epoch, torch.device(device), augment)
-
-
-def _batches(dataset, batch_size, seed, epoch, device, augment):
-    dataset = dataset.to(device)
-    indices = None if seed is None else order(len(dataset), seed, epoch).to(device)
+    indices = None if shuffle_seed is None else order(len(dataset), shuffle_seed, epoch).to(device)
     generator = None
     if augment is not None:
         generator = torch.Generator(device)
-        generator.manual_seed(int(seeded(seed, epoch, _AUGMENT).randint(2**31)))
+        generator.manual_seed(int(seeded(shuffle_seed, epoch, _AUGMENT).randint(2**31)))
+    return _batches(dataset.to(device), batch_size, indices, augment, generator)
+
+
+def _batches(dataset, batch_size, indices, augment, generator):
     for start in range(0, len(dataset), batch_size):
         part = slice(start, start + batch_size)
         if indices is not None:

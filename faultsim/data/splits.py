@@ -57,9 +57,7 @@ def validation_split(dataset: Dataset, fraction: float, seed: int) -> tuple[Data
     Raises FaultsimError for a fraction outside (0, 1) and for classes that cannot be divided.
     """
     if not 0 < fraction < 1:
-        raise FaultsimError(
-            f"the validation fraction must lie between 0 and 1 (both excluded), got {fraction}"
-        )
+        raise FaultsimError(f"the validation fraction must be above 0 and below 1, got {fraction}")
     labels = dataset.labels.cpu().numpy()
     units = np.arange(len(labels)) if dataset.groups is None else dataset.groups.cpu().numpy()
     validation = stratified_mask(labels, units, fraction, seed)
