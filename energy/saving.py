@@ -87,8 +87,8 @@ def energy_saving(
     """
     if base_accesses < 1 or generator_accesses < 0:
         raise EnergyError(
-            f"accesses have to be positive, not {base_accesses} of the base model and {generator_accesses} of "
-            "the generator"
+            f"accesses have to be positive, not {base_accesses} of the base model and "
+            f"{generator_accesses} of the generator"
         )
     spent = base_accesses * relative_energy(curve, voltage)
     if generator_voltage is None:

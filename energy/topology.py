@@ -119,8 +119,8 @@ def _rows(layer: Layer) -> list[Layer]:
 def _format(layer: Layer) -> str:
     if layer.stride_height != layer.stride_width:
         raise EnergyError(
-            f"layer {layer.name!r} has stride {layer.stride_height}x{layer.stride_width}; a SCALE-Sim topology "
-            "has one stride for both directions"
+            f"layer {layer.name!r} has stride {layer.stride_height}x{layer.stride_width}; a SCALE-Sim "
+            "topology has one stride for both directions"
         )
     cells = (
         layer.name,

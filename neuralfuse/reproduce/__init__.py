@@ -1,0 +1,65 @@
+"""The paper's tables, computed again and laid beside the published values.
+
+Each table is a function that computes everything from the models and returns a `Reproduction`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+from faultsim.errors import FaultsimError
+
+# name -> (module of this package, function in it)
+_TABLES = {
+    "table6": ("costs", "table6"),
+    "table7": ("costs", "table7"),
+    "table8": ("costs", "table8"),
+}
+
+NAMES = tuple(_TABLES)
+"""Names that `reproduce` knows."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One value of a table: ours, the published one, and whether they agree."""
+
+    subject: str
+    """What the value belongs to, such as a model."""
+    quantity: str
+    """What was computed, and how where there is more than one way."""
+    ours: float
+    published: float
+    agrees: bool
+    note: str = ""
+
+    @property
+    def difference(self) -> float:
+        """Ours minus the published value."""
+        return self.ours - self.published
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table of the paper, computed again."""
+
+    title: str
+    rows: tuple[Row, ...]
+    decimals: int
+    """Digits after the point that are worth printing."""
+    criterion: str
+    """When a row agrees, in words."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every row does."""
+        return all(row.agrees for row in self.rows)
+
+
+def reproduce(name: str) -> Reproduction:
+    """Compute the table of that name. Raises FaultsimError for an unknown name."""
+    if name not in _TABLES:
+        raise FaultsimError(f"unknown table {name!r}; known are {', '.join(NAMES)}")
+    module, function = _TABLES[name]
+    return getattr(importlib.import_module(f"{__package__}.{module}"), function)()
