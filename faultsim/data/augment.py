@@ -14,7 +14,7 @@ from faultsim.errors import FaultsimError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The paper's augmentation (Appendix B): crop, then horizontal flip, then (GTSRB) a random affine map.
+    """The paper's augmentation (Appendix C): crop, then horizontal flip, then (GTSRB) a random affine map.
 
     padding    pixels of black on every side before a window of the original size is cut out at random
     flip       mirror left-right with probability 1/2

@@ -83,5 +83,5 @@ class Dataset:
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix B), on the images' device."""
+    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C), on the images' device."""
     return images.float().div_(127.5).sub_(1.0)

@@ -1,5 +1,6 @@
 """Fetching official archives, checksum first."""
 
+import sys
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -28,6 +29,24 @@ GTSRB_TEST = Archive("GTSRB_Final_Test_Images.zip", _BOCHUM, "c7e4e6327067d32654
 GTSRB_TEST_LABELS = Archive("GTSRB_Final_Test_GT.zip", _BOCHUM, "fe31e9c9270bbcd7b84b7f21a9d9d9e5")
 
 
+class _Note:
+    """Takes the place of pooch's progress bar: one line when the archive begins to arrive, none otherwise."""
+
+    def __init__(self, url: str):
+        self.url, self.total = url, 0
+
+    def update(self, _bytes: int) -> None:
+        if self.url:
+            print(f"fetching {self.url} ({self.total / 1e6:.0f} MB)", file=sys.stderr)
+            self.url = ""
+
+    def reset(self) -> None:
+        """Asked for by pooch."""
+
+    def close(self) -> None:
+        """Asked for by pooch."""
+
+
 def fetch(archive: Archive, cache_dir: str | PathLike[str] | None = None) -> Path:
     """The archive in `cache_dir` (default: the user's cache folder, under "faultsim"), fetched when needed.
 
@@ -43,13 +62,14 @@ def fetch(archive: Archive, cache_dir: str | PathLike[str] | None = None) -> Pat
         raise FaultsimError(
             f"fetching {url} needs the package {error.name}; install it, or {advice}"
         ) from None
+    pooch.get_logger().setLevel("ERROR")  # it reports attempts; _Note reports success, errors are raised
     try:
         path = pooch.retrieve(
             url,
             known_hash=f"md5:{archive.md5}",
             fname=archive.file,
             path=cache_dir or pooch.os_cache("faultsim"),
-            downloader=pooch.HTTPDownloader(chunk_size=1 << 20),
+            downloader=pooch.HTTPDownloader(progressbar=_Note(url), chunk_size=1 << 20),
         )
     except requests.exceptions.ChunkedEncodingError:
         reason = "the connection broke off"

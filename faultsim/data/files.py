@@ -41,7 +41,7 @@ def not_found(name: str, data_dir: Path, expected: str) -> FaultsimError:
     return FaultsimError(f"{data_dir} does not hold {name}{hint}; expected in it: {expected}")
 
 
-def read_file(path: Path, limit: int = LARGEST_FILE) -> bytes:
+def read_file(path: Path | str, limit: int = LARGEST_FILE) -> bytes:
     """The whole file. Raises FaultsimError when it is missing, unreadable or larger than `limit` bytes."""
     try:
         with open(path, "rb") as file:
@@ -79,19 +79,19 @@ def read_tar(
         with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             for member in tar:
                 total += member.size
-                name = member.name.removeprefix("./").removeprefix(prefix + "/")
-                if total > LARGEST_ARCHIVE or (name in known and member.size > LARGEST_FILE):
+                folder, _, name = member.name.removeprefix("./").rpartition("/")
+                expected = folder == prefix and name in known
+                if total > LARGEST_ARCHIVE or (expected and member.size > LARGEST_FILE):
                     raise FaultsimError(f"{archive}: unpacks to far more than the official archive")
-                if name not in known:
+                if not expected:
                     continue
                 if not member.isreg() or name in sizes:
                     raise FaultsimError(f"{archive}: member {member.name} is double or not a plain file")
                 sizes[name] = member.size
                 if name in wanted:
                     contents[name] = tar.extractfile(member).read()
-            while total <= LARGEST_ARCHIVE and (
-                rest := stream.read(1 << 20)
-            ):  # gzip checks its sum at the end
+            # gzip checks its sum when it comes to the end.
+            while total <= LARGEST_ARCHIVE and (rest := stream.read(1 << 20)):
                 total += len(rest)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise FaultsimError(f"{archive} is cut short or not a .tar.gz archive: {error}") from None
@@ -105,17 +105,16 @@ class FolderTree:
 
     def __init__(self, root: Path):
         self.root = root
-        self.names = {
-            (Path(parent).relative_to(root) / name).as_posix()
-            for parent, _, names in os.walk(root)
-            for name in names
-        }
+        self.names = set()
+        for parent, _, names in os.walk(root):
+            folder = Path(parent).relative_to(root).as_posix() + "/"
+            self.names.update(folder.removeprefix("./") + name for name in names)
 
     def where(self, name: str) -> str:
-        return str(self.root / name)
+        return f"{self.root}/{name}"
 
     def read(self, name: str, limit: int) -> bytes:
-        return read_file(self.root / name, limit)
+        return read_file(self.where(name), limit)
 
 
 class ZipTree:

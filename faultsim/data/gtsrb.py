@@ -67,7 +67,7 @@ def load_gtsrb(
         groups = None
     pixels = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
     for index, (name, _) in enumerate(rows):
-        pixels[index] = _decoded(tree.read(name, LARGEST_IMAGE), tree.where(name))
+        pixels[index] = _decoded(tree, name)
     return Dataset(
         images=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
         labels=torch.tensor([label for _, label in rows]),
@@ -167,16 +167,17 @@ def _rows(
     yield from sorted(labels.items())
 
 
-def _decoded(content: bytes, where: str) -> np.ndarray:
+def _decoded(tree: FolderTree | ZipTree, name: str) -> np.ndarray:
     """A PPM picture of any size -> uint8 [32, 32, 3]."""
+    content = tree.read(name, LARGEST_IMAGE)
     try:
         with Image.open(io.BytesIO(content), formats=("PPM",)) as image:
             if image.mode != "RGB" or max(image.size) > LARGEST_SIDE:
                 raise FaultsimError(
-                    f"{where} is not a colour picture of at most {LARGEST_SIDE} x {LARGEST_SIDE}"
+                    f"{tree.where(name)} is not a colour picture of at most {LARGEST_SIDE} x {LARGEST_SIDE}"
                 )
             return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     except FaultsimError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise FaultsimError(f"{where} is not a whole PPM picture") from None
+        raise FaultsimError(f"{tree.where(name)} is not a whole PPM picture") from None

@@ -172,8 +172,10 @@ def test_archives_cut_short_damaged_or_foreign(make_cifar, tmp_path, name, pickl
         refused(f"{archive.name} is cut short or not", name, "train", archive)
     archive.write_bytes(b"<html>not found</html>")
     refused(f"{archive.name} is cut short or not", name, "train", archive)
-    with tarfile.open(archive, "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("readme"))
+    with tarfile.open(archive, "w:gz") as tar:  # the right names, but not in the official folder
+        for path in sorted((tmp_path / "unpacked").rglob("*")):
+            if path.is_file():
+                tar.add(path, path.name)
     refused(f"{archive.name}: missing member", name, "train", archive)
 
 

@@ -92,6 +92,13 @@ def gtsrb_archives(gtsrb, tmp_path):
     return gtsrb, path
 
 
+def test_one_line_says_what_is_being_fetched(tmp_path, server, capfd):
+    archive = offered(server, "a.tar.gz", bytes(3_000_000))
+    fetch(archive, tmp_path / "cache")
+    fetch(archive, tmp_path / "cache")
+    assert capfd.readouterr() == ("", f"fetching {server.base}a.tar.gz (3 MB)\n")
+
+
 def refused(archive, cache, reason):
     with pytest.raises(FaultsimError, match=reason) as caught:
         fetch(archive, cache)
@@ -126,10 +133,11 @@ def test_a_page_that_is_not_there(tmp_path, server):
     refused(archive, tmp_path / "cache", "404")
 
 
-def test_no_network(tmp_path, server):
+def test_no_network(tmp_path, server, capfd):
     archive = offered(server, "a.tar.gz", b"content")
     closed = Archive(archive.file, "http://127.0.0.1:9/", archive.md5)  # the discard port: nobody listens
     refused(closed, tmp_path / "cache", "no connection")
+    assert capfd.readouterr() == ("", "")  # the error is the only line
 
 
 def test_a_cache_folder_that_cannot_be_written(tmp_path, server):
