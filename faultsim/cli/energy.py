@@ -1,0 +1,261 @@
+"""`faultsim energy`: what the layers of a network read, and what a voltage saves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from faultsim.errors import FaultsimError
+
+if TYPE_CHECKING:
+    from energy.accelerator import Accelerator
+    from energy.counts import LayerCounts, NetworkCounts
+    from energy.layers import Layer
+    from faultsim.voltage import VoltageCurve
+
+_BOTH = "both"
+
+
+def energy(
+    model: Annotated[
+        str | None, typer.Option(help="Base model, generator, or your own as package.module:function.")
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="NeuralFuse generator in front of the model; it runs at Vmin.")
+    ] = None,
+    topology: Annotated[
+        Path | None, typer.Option(help="Layers from this SCALE-Sim topology CSV, instead of --model.")
+    ] = None,
+    voltage: Annotated[
+        float | None, typer.Option(help="Supply voltage of the model, relative to Vmin unless --curve.")
+    ] = None,
+    curve: Annotated[
+        Path | None, typer.Option(help="CSV: voltage,bit_error_rate,energy_per_access. [default: 14 nm SRAM]")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="closed-form, scalesim or both.")] = "closed-form",
+    array: Annotated[str, typer.Option(help="Rows x columns of the systolic array.")] = "32x32",
+    dataflow: Annotated[str, typer.Option(help="os, ws or is: what stays in the array.")] = "os",
+    counting: Annotated[
+        str, typer.Option(help="paper (as in Table 6) or exact (real sizes, exact transposed convolutions).")
+    ] = "paper",
+    input_shape: Annotated[str, typer.Option(help="Channels x height x width of one input.")] = "3x32x32",
+    write_topology: Annotated[
+        Path | None, typer.Option(help="Also write the layers as a SCALE-Sim topology CSV.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Count SRAM accesses layer by layer, and the weight-memory energy that a voltage saves.
+
+    Exit status 1 when --engine both finds a difference.
+    """
+    from energy import topology as topologies
+    from energy.accelerator import Accelerator, parse_array
+    from energy.engines import ENGINES, count, differences
+    from faultsim.voltage import VoltageCurve
+
+    if (model is None) == (topology is None):
+        raise FaultsimError("give either --model NAME or --topology FILE")
+    if engine not in (*ENGINES, _BOTH):
+        raise FaultsimError(f"unknown engine {engine!r}; known are {', '.join(ENGINES)} and {_BOTH}")
+    rows, columns = parse_array(array)
+    accelerator = Accelerator(rows, columns, dataflow)
+    shape = _parse_shape(input_shape)
+    electrical = VoltageCurve.default() if curve is None else VoltageCurve.from_csv(curve)
+    if voltage is not None:
+        electrical.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
+    layers = topologies.read_topology(topology) if topology else _layers(model, shape, counting)
+    front = _layers(generator, shape, counting) if generator else []
+    if write_topology:
+        topologies.write_topology(layers, write_topology)
+    engines = list(ENGINES) if engine == _BOTH else [engine]
+    results = [count([*front, *layers], accelerator, name) for name in engines]
+    found = differences(*results) if engine == _BOTH else []
+    base, before = _split(results[0], len(front))
+    report = {
+        "model": model or str(topology),
+        "generator": generator,
+        "accelerator": asdict(accelerator),
+        "engines": engines,
+        **(
+            {"differences": [dict(zip(_DIFFERENCE, d, strict=True)) for d in found]}
+            if len(engines) > 1
+            else {}
+        ),
+        "counting": counting if model else "topology",
+        **_counts(base),
+        **({"generator_counts": _counts(before)} if generator else {}),
+        **_savings(base, before if generator else None, electrical, voltage),
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _print(report, base, before if generator else None)
+    if found:
+        raise typer.Exit(1)
+
+
+_DIFFERENCE = ("layer", "quantity", "closed-form", "scalesim")
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    sizes = text.lower().split("x")
+    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+        raise FaultsimError(f"{text!r} is no input shape; write channels x height x width, such as 3x32x32")
+    return tuple(int(size) for size in sizes)
+
+
+def _layers(spec: str, shape: tuple[int, ...], counting: str) -> list[Layer]:
+    """The layers of a base model, a generator or the user's own model."""
+    import torch
+
+    from energy.trace import POLICIES, trace_layers
+    from faultsim import models
+    from neuralfuse import generators
+
+    if counting not in ("paper", "exact"):
+        raise FaultsimError(f"unknown counting {counting!r}; known are paper and exact")
+    if spec in generators.NAMES:
+        with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
+            network = generators.create(spec)
+        policy = POLICIES["paper-generator" if counting == "paper" else counting]
+        return trace_layers(network, shape, policy)
+    if spec in models.NAMES:
+        with torch.device("meta"):
+            network = models.create(spec)
+    elif ":" in spec:
+        network = models.resolve(spec)
+    else:
+        raise FaultsimError(
+            f"unknown model {spec!r}; known are {', '.join((*models.NAMES, *generators.NAMES))}, "
+            "or your own as package.module:function"
+        )
+    return trace_layers(network, shape, POLICIES[counting])
+
+
+def _split(counts: NetworkCounts, front: int) -> tuple[NetworkCounts, NetworkCounts]:
+    """The counts of the model, and those of the `front` generator layers before it."""
+    from dataclasses import replace
+
+    return (
+        replace(counts, layers=counts.layers[front:], counts=counts.counts[front:]),
+        replace(counts, layers=counts.layers[:front], counts=counts.counts[:front]),
+    )
+
+
+def _counts(counts: NetworkCounts) -> dict[str, Any]:
+    return {
+        "layers": [
+            {**asdict(layer), **asdict(numbers)}
+            for layer, numbers in zip(counts.layers, counts.counts, strict=True)
+        ],
+        "total": asdict(counts.total),
+        "weight_memory_accesses": counts.weight_memory_accesses,
+    }
+
+
+def _savings(
+    base: NetworkCounts, before: NetworkCounts | None, curve: VoltageCurve, voltage: float | None
+) -> dict[str, Any]:
+    """What the voltage saves without and with the generator, and where the generator breaks even."""
+    from energy.saving import break_even_voltage, energy_saving
+
+    accesses = base.weight_memory_accesses
+    result: dict[str, Any] = {}
+    if voltage is not None:
+        result["voltage"] = voltage
+        result["bit_error_rate"] = curve.bit_error_rate(voltage)
+        result["relative_energy_per_access"] = curve.energy_per_access(voltage)
+        result["saving"] = energy_saving(accesses, curve, voltage)
+    if before is not None:
+        extra = before.weight_memory_accesses
+        if voltage is not None:
+            result["saving_with_generator"] = energy_saving(accesses, curve, voltage, extra)
+        result["break_even_voltage"] = break_even_voltage(accesses, extra, curve)
+    return result
+
+
+def _print(report: dict[str, Any], base: NetworkCounts, before: NetworkCounts | None) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    console.print(_table(report["model"], base))
+    if before is not None:
+        console.print(_table(report["generator"], before))
+    console.print("P output pixels, K weights per filter, F filters; one access per int8 value.", style="dim")
+    over = base.total + before.total if before is not None else base.total
+    for number, what in (
+        (over.output_overcount, "output writes are SCALE-Sim's over-count: rows + columns per fold"),
+        (over.input_overcount, "input reads lie outside of the map: SCALE-Sim rounds output sizes up"),
+    ):
+        if number:
+            console.print(f"{number:,} of the {what}.", style="dim")
+    console.print()
+    console.print(_weights(report["model"], base, base.accelerator))
+    if before is not None:
+        console.print(_weights(report["generator"], before, base.accelerator))
+    for line in _saving_lines(report):
+        console.print(line)
+    if len(report["engines"]) > 1:
+        found = report["differences"]
+        for difference in found:
+            console.print("differ: " + ", ".join(f"{k} {v}" for k, v in difference.items()))
+        count = len(base.layers) + (len(before.layers) if before is not None else 0)
+        console.print(
+            f"The engines differ in {len(found)} numbers."
+            if found
+            else f"Closed form and SCALE-Sim agree in every number of {count} layers."
+        )
+
+
+def _table(title: str, counts: NetworkCounts):
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
+    )
+    table.add_column("layer", overflow="fold")
+    for name in ("P", "K", "F", "filter\nreads", "input\nreads", "output\nwrites", "cycles"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def numbers(c: LayerCounts) -> list[str]:
+        return [f"{n:,}" for n in (c.filter_reads, c.input_reads, c.output_writes, c.cycles)]
+
+    for layer, c in zip(counts.layers, counts.counts, strict=True):
+        name = f"{layer.name} x{layer.repeats}" if layer.repeats > 1 else layer.name
+        sizes = [f"{n:,}" for n in (layer.output_pixels, layer.window, layer.filters)]
+        table.add_row(name, *sizes, *numbers(c))
+    table.add_section()
+    table.add_row("total", "", "", "", *numbers(counts.total))
+    return table
+
+
+def _weights(name: str, counts: NetworkCounts, accelerator: Accelerator) -> str:
+    return (
+        f"{name}: {counts.weight_memory_accesses:,} weight memory accesses per inference "
+        f"({accelerator.weights_per_access} weights each)"
+    )
+
+
+def _saving_lines(report: dict[str, Any]) -> list[str]:
+    lines = []
+    if "voltage" in report:
+        lines.append(
+            f"At voltage {report['voltage']:g}: bit error rate {report['bit_error_rate']:.3g}, energy per access "
+            f"{report['relative_energy_per_access']:.3f} of that at Vmin"
+        )
+        lines.append(f"Saved weight-memory energy: {100 * report['saving']:.2f} %")
+    if "saving_with_generator" in report:
+        lines[-1] += f", with {report['generator']} {100 * report['saving_with_generator']:.2f} %"
+    if "break_even_voltage" in report:
+        at = report["break_even_voltage"]
+        lines.append(
+            f"{report['generator']} takes more than any voltage of the curve saves"
+            if at is None
+            else f"{report['generator']} pays below voltage {at:.3f}"
+        )
+    return lines
