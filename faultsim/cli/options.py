@@ -1,0 +1,159 @@
+"""What several commands ask for: the words of their options, and what those words become."""
+
+from decimal import Decimal, InvalidOperation, localcontext
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import FaultsimError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..faults import FaultModel
+    from ..voltage import VoltageCurve
+
+MOST_NUMBERS = 10_000
+
+FaultKindOption = Annotated[
+    str | None,
+    typer.Option(
+        "--fault-kind",
+        help="What a failing cell does: flip, stuck_at_random, stuck_at_0, stuck_at_1 or transient. "
+        "[default: flip]",
+        show_default=False,
+    ),
+]
+PlacementOption = Annotated[
+    str | None,
+    typer.Option(
+        "--placement",
+        help="Where weights lie in the memory: unlimited, tiled, tiled_per_layer or neuralfuse_2022. "
+        "[default: unlimited]",
+        show_default=False,
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        help="Fault kind and placement by name: iid_flips or neuralfuse_2022 (the code published with the "
+        "paper); --fault-kind and --placement change parts of it.",
+        show_default=False,
+    ),
+]
+CurveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--curve",
+        metavar="CSV",
+        help="Your own characterisation: voltage,bit_error_rate,energy_per_access. "
+        "[default: the paper's 14 nm SRAM]",
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def parse_numbers(text: str, option: str = "--voltages") -> list[float]:
+    """Numbers of a list "0.8,0.9" or of an inclusive range "first:last:step", in the order given.
+
+    Ranges are counted in decimals: 0.78:1.00:0.01 holds the float 0.83 itself. Raises FaultsimError, naming
+    `option`, for what is no finite number, for repeats, a step that isn't above 0, bounds out of order and
+    more than 10,000 points.
+    """
+
+    def number(word: str) -> Decimal:
+        try:
+            value = Decimal(word.strip())
+        except InvalidOperation:
+            value = None
+        if value is None or not value.is_finite() or abs(value.adjusted()) > 300:
+            raise FaultsimError(
+                f"{option} {text!r}: {word.strip()!r} is no finite number; write a list like 0.8,0.9 "
+                "or a range like 0.78:1.00:0.02"
+            )
+        return value
+
+    if ":" not in text:
+        values = [number(word) for word in text.split(",")]
+        if len(values) > MOST_NUMBERS:
+            raise FaultsimError(f"{option}: {len(values)} numbers, at most {MOST_NUMBERS:,} are allowed")
+    else:
+        parts = text.split(":")
+        if len(parts) != 3:
+            raise FaultsimError(f"{option} {text!r}: a range is written first:last:step, like 0.78:1.00:0.02")
+        first, last, step = map(number, parts)
+        if step <= 0:
+            raise FaultsimError(f"{option} {text!r}: the step {step} must be above 0")
+        if first > last:
+            raise FaultsimError(
+                f"{option} {text!r}: the first number {first} must not be above the last, {last}"
+            )
+        with localcontext() as context:
+            context.prec = 50
+            steps = (last - first) / step
+            if steps >= MOST_NUMBERS:
+                raise FaultsimError(
+                    f"{option} {text!r}: more than {MOST_NUMBERS:,} points; take a larger step"
+                )
+            values = [first + i * step for i in range(int(steps) + 1)]
+    numbers = [float(value) for value in values]
+    seen = set()
+    for value in numbers:
+        if value in seen:
+            raise FaultsimError(f"{option} {text!r}: {value:g} occurs more than once")
+        seen.add(value)
+    return numbers
+
+
+def fault_model(
+    kind: str | None = None, placement: str | None = None, preset: str | None = None
+) -> "FaultModel":
+    """The preset (default: iid_flips), its parts replaced by those given; FaultsimError for unknown words."""
+    from dataclasses import replace
+
+    from ..faults import FaultModel
+
+    model = FaultModel.preset(preset) if preset is not None else FaultModel()
+    if kind is not None:
+        model = replace(model, kind=kind)
+    if placement is not None:
+        model = replace(model, memory=replace(model.memory, placement=placement))
+    return model
+
+
+def load_curve(path: str | None) -> "VoltageCurve":
+    """The curve of a CSV file, or the default curve."""
+    from ..voltage import VoltageCurve
+
+    return VoltageCurve.default() if path is None else VoltageCurve.from_csv(path)
+
+
+def device(name: str = "auto") -> "torch.device":
+    """auto (a GPU if torch and the kernel can use one), cpu, cuda or cuda:N; FaultsimError if it isn't there."""
+    import torch
+
+    from ..native import native
+
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, index = name.partition(":")
+    if name != "auto" and (kind != "cuda" or (index and not index.isdecimal()) or name.endswith(":")):
+        raise FaultsimError(f"--device {name!r}: it can be auto, cpu, cuda or cuda:N")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    built = native().built_with_cuda()
+    if name == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if gpus and built else torch.device("cpu")
+    if not gpus:
+        raise FaultsimError(f"--device {name}: torch {torch.__version__} finds no GPU here; use --device cpu")
+    if not built:
+        raise FaultsimError(
+            f"--device {name}: faultsim's kernel was built without CUDA; use --device cpu, or install it "
+            "again where nvcc is found"
+        )
+    chosen = int(index) if index else torch.cuda.current_device()
+    if chosen >= gpus:
+        raise FaultsimError(f"--device {name}: this machine has {gpus} GPU(s), cuda:0 to cuda:{gpus - 1}")
+    return torch.device("cuda", chosen)
