@@ -1,0 +1,56 @@
+"""Are the draws the published ones, and the same as ever? The vectors in tests/vectors decide."""
+
+import hashlib
+
+import numpy as np
+import torch
+
+from faultsim import ops, reference
+from faultsim.native import native
+
+KINDS = {"flip": (0, 0), "stuck": (1, 2**33), "transient": (2, 2**32)}
+
+
+def test_philox_gives_the_published_vectors(vectors):
+    rows = vectors("philox4x32.txt")
+    assert len(rows) == 3
+    for row in rows:
+        words = [int(word, 16) for word in row]
+        counter, key, expected = words[:4], words[4] | words[5] << 32, words[6:]
+        assert native().philox4x32(key, counter) == expected
+        assert reference.philox4x32(key, np.array(counter, np.uint32)).tolist() == expected
+
+
+def _fault_sets(vectors):
+    for seed, offset, p, kind, ones, access, base, blocks, word, repeat, weights, *answer in vectors("fault_sets.txt"):
+        place = dict(base=int(base), arrays=int(blocks), word=int(word), repeat=int(repeat))
+        yield int(seed), int(offset), float(p), kind, float(ones), int(access), place, int(weights), answer
+
+
+def _answer(failing: np.ndarray, states: np.ndarray) -> list[str]:
+    bits = np.flatnonzero(np.unpackbits(failing, bitorder="little"))
+    digest = hashlib.sha256(failing.tobytes() + states.tobytes()).hexdigest()
+    return [str(bits.size), ",".join(str(bit) for bit in bits[:5]), digest]
+
+
+def test_oracle_draws_the_recorded_fault_sets(vectors):
+    seen = 0
+    for seed, offset, p, kind, ones, access, place, weights, answer in _fault_sets(vectors):
+        assert _answer(*reference.fault_mask(weights, seed, p, kind, ones, access, offset, **place)) == answer
+        seen += 1
+    assert seen >= 15
+
+
+def test_kernels_draw_the_recorded_fault_sets(vectors, engine):
+    for seed, offset, p, kind, ones, access, place, weights, answer in _fault_sets(vectors):
+        code, one = KINDS[kind]
+        failing, states = torch.ops.faultsim.fault_mask(
+            torch.zeros(weights, dtype=torch.int8, device=engine.device),
+            ops.seeds([seed], engine.device),
+            ops.table(p, engine.device),
+            [code, round(ones * one)],
+            list(place.values()),
+            torch.tensor([offset], device=engine.device),
+            torch.tensor([access], device=engine.device),
+        )
+        assert _answer(failing[0].cpu().numpy(), states[0].cpu().numpy()) == answer
