@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from faultsim.cli.options import CurveOption, JsonOption, load_curve
 from faultsim.errors import FaultsimError
 
 if TYPE_CHECKING:
@@ -31,11 +32,9 @@ def energy(
         Path | None, typer.Option(help="Layers from this SCALE-Sim topology CSV, instead of --model.")
     ] = None,
     voltage: Annotated[
-        float | None, typer.Option(help="Supply voltage of the model, relative to Vmin unless --curve.")
+        float | None, typer.Option(help="Supply voltage of the model, in the unit of the curve (1 is Vmin).")
     ] = None,
-    curve: Annotated[
-        Path | None, typer.Option(help="CSV: voltage,bit_error_rate,energy_per_access. [default: 14 nm SRAM]")
-    ] = None,
+    curve: CurveOption = None,
     engine: Annotated[str, typer.Option(help="closed-form, scalesim or both.")] = "closed-form",
     array: Annotated[str, typer.Option(help="Rows x columns of the systolic array.")] = "32x32",
     dataflow: Annotated[str, typer.Option(help="os, ws or is: what stays in the array.")] = "os",
@@ -46,7 +45,7 @@ def energy(
     write_topology: Annotated[
         Path | None, typer.Option(help="Also write the layers as a SCALE-Sim topology CSV.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Count SRAM accesses layer by layer, and the weight-memory energy that a voltage saves.
 
@@ -55,7 +54,6 @@ def energy(
     from energy import topology as topologies
     from energy.accelerator import Accelerator, parse_array
     from energy.engines import ENGINES, count, differences
-    from faultsim.voltage import VoltageCurve
 
     if (model is None) == (topology is None):
         raise FaultsimError("give either --model NAME or --topology FILE")
@@ -64,7 +62,7 @@ def energy(
     rows, columns = parse_array(array)
     accelerator = Accelerator(rows, columns, dataflow)
     shape = _parse_shape(input_shape)
-    electrical = VoltageCurve.default() if curve is None else VoltageCurve.from_csv(curve)
+    electrical = load_curve(curve)
     if voltage is not None:
         electrical.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
     layers = topologies.read_topology(topology) if topology else _layers(model, shape, counting)
@@ -188,8 +186,8 @@ def _print(report: dict[str, Any], base: NetworkCounts, before: NetworkCounts | 
     console.print("P output pixels, K weights per filter, F filters; one access per int8 value.", style="dim")
     over = base.total + before.total if before is not None else base.total
     for number, what in (
-        (over.output_overcount, "output writes are SCALE-Sim's over-count: rows + columns per fold"),
-        (over.input_overcount, "input reads lie outside of the map: SCALE-Sim rounds output sizes up"),
+        (over.output_overcount, "output writes are SCALE-Sim's over-count (R + C per fold)"),
+        (over.input_overcount, "input reads lie outside of the map (sizes are rounded up)"),
     ):
         if number:
             console.print(f"{number:,} of the {what}.", style="dim")
@@ -215,9 +213,7 @@ def _table(title: str, counts: NetworkCounts):
     from rich import box
     from rich.table import Table
 
-    table = Table(
-        box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
-    )
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=0, show_edge=False)
     table.add_column("layer", overflow="fold")
     for name in ("P", "K", "F", "filter\nreads", "input\nreads", "output\nwrites", "cycles"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -245,8 +241,8 @@ def _saving_lines(report: dict[str, Any]) -> list[str]:
     lines = []
     if "voltage" in report:
         lines.append(
-            f"At voltage {report['voltage']:g}: bit error rate {report['bit_error_rate']:.3g}, energy per access "
-            f"{report['relative_energy_per_access']:.3f} of that at Vmin"
+            f"At voltage {report['voltage']:g}: bit error rate {report['bit_error_rate']:.3g}, "
+            f"energy per access {report['relative_energy_per_access']:.3f} of that at Vmin"
         )
         lines.append(f"Saved weight-memory energy: {100 * report['saving']:.2f} %")
     if "saving_with_generator" in report:

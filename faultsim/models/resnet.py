@@ -10,80 +10,96 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-    )
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
-class _Residual(nn.Module):
-    """relu(body(x) + shortcut(x)); the shortcut is a 1x1 projection where the shape changes."""
+class _Shortcut(nn.Module):
+    """What a block adds to its output: its input, or the 1x1 projection of it where the shape changes."""
 
-    def __init__(self, body: nn.Sequential, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.body = body
-        same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else _conv_norm(inputs, outputs, 1, stride)
-        self.relu = nn.ReLU()
+        self.projects = stride != 1 or inputs != outputs
+        if self.projects:
+            self.conv = _conv(inputs, outputs, 1, stride)
+            self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(self.body(x) + self.shortcut(x))
+        return self.norm(self.conv(x)) if self.projects else x
 
 
-class BasicBlock(_Residual):
+class BasicBlock(nn.Module):
     """Two 3x3 convolutions; the output has `channels` channels."""
 
     expansion = 1
 
     def __init__(self, inputs: int, channels: int, stride: int) -> None:
-        body = nn.Sequential(
-            _conv_norm(inputs, channels, 3, stride), nn.ReLU(), _conv_norm(channels, channels, 3)
-        )
-        super().__init__(body, inputs, channels, stride)
+        super().__init__()
+        self.conv1 = _conv(inputs, channels, 3, stride)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = _conv(channels, channels, 3)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.skip = _Shortcut(inputs, channels, stride)
+        self.relu2 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu1(self.norm1(self.conv1(x)))
+        y = self.norm2(self.conv2(y))
+        return self.relu2(y + self.skip(x))
 
 
-class Bottleneck(_Residual):
+class Bottleneck(nn.Module):
     """1x1, 3x3 (with the stride), 1x1; the output has four times `channels` channels."""
 
     expansion = 4
 
     def __init__(self, inputs: int, channels: int, stride: int) -> None:
+        super().__init__()
         outputs = channels * self.expansion
-        body = nn.Sequential(
-            _conv_norm(inputs, channels, 1),
-            nn.ReLU(),
-            _conv_norm(channels, channels, 3, stride),
-            nn.ReLU(),
-            _conv_norm(channels, outputs, 1),
-        )
-        super().__init__(body, inputs, outputs, stride)
+        self.conv1 = _conv(inputs, channels, 1)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.relu1 = nn.ReLU()
+        self.conv2 = _conv(channels, channels, 3, stride)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.relu2 = nn.ReLU()
+        self.conv3 = _conv(channels, outputs, 1)
+        self.norm3 = nn.BatchNorm2d(outputs)
+        self.skip = _Shortcut(inputs, outputs, stride)
+        self.relu3 = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu1(self.norm1(self.conv1(x)))
+        y = self.relu2(self.norm2(self.conv2(y)))
+        y = self.norm3(self.conv3(y))
+        return self.relu3(y + self.skip(x))
 
 
 class ResNet(nn.Module):
     """Four stages of residual blocks: [batch, 3, 32, 32] -> [batch, num_classes]."""
 
     def __init__(
-        self, block: type[BasicBlock | Bottleneck], depths: tuple[int, ...], num_classes: int
+        self, block: type[BasicBlock | Bottleneck], depths: tuple[int, int, int, int], num_classes: int
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv_norm(3, 64, 3), nn.ReLU())
+        self.conv = _conv(3, 64, 3)
+        self.norm = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU()
         inputs = 64
-        stages = []
+        self.stages = nn.Sequential()
         for index, depth in enumerate(depths):
             channels = 64 << index
-            blocks = []
+            stage = nn.Sequential()
             for position in range(depth):
-                stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(inputs, channels, stride))
+                stage.append(block(inputs, channels, 2 if index > 0 and position == 0 else 1))
                 inputs = channels * block.expansion
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+            self.stages.append(stage)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.pool(self.stages(self.stem(x))).flatten(1))
+        x = self.stages(self.relu(self.norm(self.conv(x))))
+        return self.classifier(self.pool(x).flatten(1))
 
 
 def resnet18(num_classes: int = 10) -> ResNet:

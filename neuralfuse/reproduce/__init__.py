@@ -33,6 +33,7 @@ class Row:
     published: float
     agrees: bool
     note: str = ""
+    """What else is worth a look; `Reproduction.note` says what it is."""
 
     @property
     def difference(self) -> float:
@@ -50,6 +51,8 @@ class Reproduction:
     """Digits after the point that are worth printing."""
     criterion: str
     """When a row agrees, in words."""
+    note: str = ""
+    """What the notes of the rows are, if they have any."""
 
     @property
     def agrees(self) -> bool:
