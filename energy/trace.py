@@ -81,21 +81,29 @@ def trace_layers(
 
 def _check_kind(name: str, module: nn.Module) -> None:
     """Raises EnergyError for a module that holds weights which no rule here counts."""
+    kind = type(module).__name__
+    name = name or kind
     if isinstance(module, (*_COUNTED, *_SCALES)):
         if any(isinstance(p, nn.UninitializedParameter) for p in module.parameters(recurse=False)):
             raise EnergyError(f"layer {name!r} has no shape yet; run the model once, then trace it")
         return
-    kind = type(module).__name__
-    if isinstance(module, _REFUSED) or ".nn.quantized" in type(module).__module__:
-        raise EnergyError(f"layer {name!r} is a {kind}, which can't be counted; {_SUPPORTED}")
-    if "parametrizations" in name.split("."):
-        return  # what makes the weight of the layer above it
+    quantised = ".nn.quantized" in type(module).__module__
+    if isinstance(module, _REFUSED) or quantised:
+        what = f"quantised {kind}" if quantised else kind
+        raise EnergyError(f"layer {name!r} ({what}) can't be counted; {_SUPPORTED}")
+    if _makes_weights(name):
+        return
     for parameter_name, parameter in module.named_parameters(recurse=False):
         if sum(size > 1 for size in parameter.shape) > 1:  # a matrix; a vector is a bias or a scale
             raise EnergyError(
-                f"layer {name or kind!r} ({kind}) holds weights of its own, {parameter_name} of shape "
+                f"layer {name!r} ({kind}) holds weights of its own, {parameter_name} of shape "
                 f"{tuple(parameter.shape)}, which can't be counted; {_SUPPORTED}"
             )
+
+
+def _makes_weights(name: str) -> bool:
+    """Whether a module is a parametrisation: it computes the weight of the layer that it belongs to."""
+    return "parametrizations" in name.split(".")
 
 
 class _Watch:
@@ -115,7 +123,7 @@ class _Watch:
         for name, module in self._model.named_modules():
             before = module.register_forward_pre_hook(self._begin)
             # first among the hooks, so that a hook of the user's that changes the output comes later
-            after = module.register_forward_hook(self._end(name), prepend=True)
+            after = module.register_forward_hook(self._end(name), prepend=True, with_kwargs=True)
             self._stack.callback(before.remove)
             self._stack.callback(after.remove)
         self._stack.enter_context(self._flops)
@@ -129,7 +137,7 @@ class _Watch:
         self._inside.append(0)
 
     def _end(self, name: str):
-        def hook(module: nn.Module, args: tuple, output: object) -> None:
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
             flops = self._flops.get_total_flops() - self._starts.pop()
             own = flops - self._inside.pop()
             if self._inside:
@@ -137,8 +145,9 @@ class _Watch:
             if isinstance(module, _COUNTED):
                 self._calls[name] = self._calls.get(name, 0) + 1
                 again = f"#{self._calls[name]}" if self._calls[name] > 1 else ""
-                self.layers.append(_row(name + again, module, args[0], output, self._policy))
-            elif own:
+                x = args[0] if args else kwargs["input"]
+                self.layers.append(_row(name + again, module, x, output, self._policy))
+            elif own and not _makes_weights(name):
                 raise EnergyError(
                     f"layer {name or type(module).__name__!r} ({type(module).__name__}) multiplies "
                     f"matrices in its own forward pass ({own // 2:,} multiply-accumulates), which can't "

@@ -182,6 +182,7 @@ def _print(report: dict[str, Any], base: NetworkCounts, before: NetworkCounts | 
     console = Console(highlight=False, markup=False)
     console.print(_table(report["model"], base))
     if before is not None:
+        console.print()
         console.print(_table(report["generator"], before))
     console.print("P output pixels, K weights per filter, F filters; one access per int8 value.", style="dim")
     over = base.total + before.total if before is not None else base.total
