@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HOME = {
     "ArrayGeometry": "sram",
     "Chip": "faults",
-    "Evaluation": "evaluate",
+    "Evaluation": "evaluation",
     "FaultKind": "faults",
     "FaultMap": "faultmap",
     "FaultModel": "faults",
@@ -21,14 +21,14 @@ _HOME = {
     "StoredWeights": "stored",
     "VoltageCurve": "voltage",
     "corrupt": "inject",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "evaluation_chips": "faults",
     "failing_cells": "faultmap",
     "load_weights": "checkpoint",
     "perturb": "inject",
     "perturbed": "inject",
-    "prepare_qat": "quantize",
-    "quantize": "quantize",
+    "prepare_qat": "quantization",
+    "quantize": "quantization",
     "save_weights": "checkpoint",
 }
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604

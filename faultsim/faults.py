@@ -11,7 +11,9 @@ class FaultKind(StrEnum):
     """What a failing cell does to a read."""
 
     FLIP = "flip"  #: the bit is inverted; the bit error rate is the rate of wrong bits
-    STUCK_AT_RANDOM = "stuck_at_random"  #: the bit is replaced by the cell's own; half the failing cells read wrong
+    STUCK_AT_RANDOM = (
+        "stuck_at_random"  #: the bit is replaced by the cell's own; half the failing cells read wrong
+    )
     STUCK_AT_0 = "stuck_at_0"
     STUCK_AT_1 = "stuck_at_1"
     TRANSIENT = "transient"  #: each read of a failing cell is wrong with some probability

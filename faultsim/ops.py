@@ -28,8 +28,12 @@ _LIBRARY = torch.library.Library("faultsim", "DEF")
 _COMMON = "Tensor chips, Tensor table, int[2] rule, int[4] place, Tensor? offset=None, Tensor? access=None"
 _LIBRARY.define(f"corrupt(Tensor weights, {_COMMON}) -> Tensor")
 _LIBRARY.define(f"corrupt_(Tensor(a!) weights, {_COMMON}) -> ()")
-_LIBRARY.define(f"corrupt_dequantize(Tensor weights, Tensor scale, int axis, ScalarType dtype, {_COMMON}) -> Tensor")
-_LIBRARY.define(f"corrupt_dequantize_out(Tensor weights, Tensor scale, int axis, Tensor(a!) out, {_COMMON}) -> ()")
+_LIBRARY.define(
+    f"corrupt_dequantize(Tensor weights, Tensor scale, int axis, ScalarType dtype, {_COMMON}) -> Tensor"
+)
+_LIBRARY.define(
+    f"corrupt_dequantize_out(Tensor weights, Tensor scale, int axis, Tensor(a!) out, {_COMMON}) -> ()"
+)
 _LIBRARY.define(f"fault_mask(Tensor weights, {_COMMON}) -> (Tensor, Tensor)")
 
 _TYPES = {torch.int8: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.uint8: 4}
@@ -85,8 +89,12 @@ def seeds(chips, device: torch.device | str = "cpu") -> Tensor:
 # -- checks ---------------------------------------------------------------------------------------------------------
 
 
-def _check(weights: Tensor, chips: Tensor, table: Tensor, offset: Tensor | None, access: Tensor | None) -> None:
-    torch._check_with(TypeError, weights.dtype == torch.int8, lambda: f"weights must be int8, not {weights.dtype}")
+def _check(
+    weights: Tensor, chips: Tensor, table: Tensor, offset: Tensor | None, access: Tensor | None
+) -> None:
+    torch._check_with(
+        TypeError, weights.dtype == torch.int8, lambda: f"weights must be int8, not {weights.dtype}"
+    )
     for name, tensor, dim in (
         ("chips", chips, 1),
         ("table", table, 1),
@@ -95,10 +103,16 @@ def _check(weights: Tensor, chips: Tensor, table: Tensor, offset: Tensor | None,
     ):
         if tensor is None:
             continue
-        torch._check_with(TypeError, tensor.dtype == torch.int64, lambda n=name, t=tensor: f"{n} must be int64, not {t.dtype}")
+        torch._check_with(
+            TypeError,
+            tensor.dtype == torch.int64,
+            lambda n=name, t=tensor: f"{n} must be int64, not {t.dtype}",
+        )
         torch._check_value(
             tensor.device == weights.device,
-            lambda n=name, t=tensor: f"{n} is on {t.device}, the weights are on {weights.device}: move one of them",
+            lambda n=name, t=tensor: (
+                f"{n} is on {t.device}, the weights are on {weights.device}: move one of them"
+            ),
         )
         torch._check_value(
             tensor.dim() == dim if dim else tensor.numel() == 1,
@@ -108,13 +122,19 @@ def _check(weights: Tensor, chips: Tensor, table: Tensor, offset: Tensor | None,
 
 
 def _check_scale(weights: Tensor, scale: Tensor, axis: int, dtype: torch.dtype) -> None:
-    torch._check_with(TypeError, dtype in FLOATS, lambda: f"output dtype {dtype} must be float32, bfloat16 or float16")
-    torch._check_with(TypeError, scale.dtype == torch.float32, lambda: f"scale must be float32, not {scale.dtype}")
-    torch._check_value(
-        scale.device == weights.device, lambda: f"scale is on {scale.device}, the weights are on {weights.device}"
+    torch._check_with(
+        TypeError, dtype in FLOATS, lambda: f"output dtype {dtype} must be float32, bfloat16 or float16"
+    )
+    torch._check_with(
+        TypeError, scale.dtype == torch.float32, lambda: f"scale must be float32, not {scale.dtype}"
     )
     torch._check_value(
-        -1 <= axis < max(weights.dim(), 1), lambda: f"axis {axis} of weights with {weights.dim()} dimensions (-1: one scale)"
+        scale.device == weights.device,
+        lambda: f"scale is on {scale.device}, the weights are on {weights.device}",
+    )
+    torch._check_value(
+        -1 <= axis < max(weights.dim(), 1),
+        lambda: f"axis {axis} of weights with {weights.dim()} dimensions (-1: one scale)",
     )
     expected = 1 if axis < 0 else weights.shape[axis]
     torch._check_value(
@@ -184,7 +204,9 @@ def _corrupt(weights, chips, table, rule, place, offset=None, access=None):
 
 def _corrupt_in_place(weights, chips, table, rule, place, offset=None, access=None):
     _check(weights, chips, table, offset, access)
-    torch._check_value(chips.numel() == 1, lambda: f"in place there can be one chip only, not {chips.numel()}")
+    torch._check_value(
+        chips.numel() == 1, lambda: f"in place there can be one chip only, not {chips.numel()}"
+    )
     dense = weights.contiguous()
     _launch(dense, dense, chips.contiguous(), table.contiguous(), rule, place, offset, access)
     if dense is not weights:
@@ -197,8 +219,10 @@ def _corrupt_dequantize_out(weights, scale, axis, out, chips, table, rule, place
     expected = [chips.numel(), *weights.shape]
     torch._check_value(
         list(out.shape) == expected and out.is_contiguous() and out.device == weights.device,
-        lambda: f"out must be a contiguous tensor {expected} on {weights.device}, "
-        f"not {list(out.shape)} with strides {out.stride()} on {out.device}",
+        lambda: (
+            f"out must be a contiguous tensor {expected} on {weights.device}, "
+            f"not {list(out.shape)} with strides {out.stride()} on {out.device}"
+        ),
     )
     _launch(
         weights.contiguous(),
@@ -225,7 +249,9 @@ def _fault_mask(weights, chips, table, rule, place, offset=None, access=None):
     failing = torch.empty([chips.numel(), *weights.shape], dtype=torch.uint8, device=weights.device)
     states = torch.empty_like(failing)
     dense = weights.contiguous()
-    _launch(dense, failing, chips.contiguous(), table.contiguous(), rule, place, offset, access, states=states)
+    _launch(
+        dense, failing, chips.contiguous(), table.contiguous(), rule, place, offset, access, states=states
+    )
     return failing, states
 
 

@@ -122,11 +122,15 @@ def read(stored: np.ndarray, failing: np.ndarray, states: np.ndarray, kind: str)
     return out.view(np.int8)
 
 
-def corrupt(source: np.ndarray, seeds: Sequence[int], bit_error_rate: float, kind: str, **where) -> np.ndarray:
+def corrupt(
+    source: np.ndarray, seeds: Sequence[int], bit_error_rate: float, kind: str, **where
+) -> np.ndarray:
     """int8 [...] -> int8 [len(seeds), ...]: the weights as each chip reads them. Keywords as in fault_mask()."""
     flat = np.ascontiguousarray(source).reshape(-1)
     rows = [read(flat, *fault_mask(flat.size, seed, bit_error_rate, kind, **where), kind) for seed in seeds]
-    return np.stack(rows).reshape(len(seeds), *source.shape) if rows else np.empty((0, *source.shape), np.int8)
+    return (
+        np.stack(rows).reshape(len(seeds), *source.shape) if rows else np.empty((0, *source.shape), np.int8)
+    )
 
 
 def dequantise(values: np.ndarray, scale: np.ndarray, axis: int | None, dtype: str) -> np.ndarray:

@@ -30,7 +30,9 @@ class VoltageCurve:
     """
 
     name: str
-    voltages: tuple[float, ...]  #: in the unit of the source (normalised to Vmin, or volts), strictly descending
+    voltages: tuple[
+        float, ...
+    ]  #: in the unit of the source (normalised to Vmin, or volts), strictly descending
     bit_error_rates: tuple[float, ...]  #: fraction of failing cells, ascending, within [0, 0.5]
     energies: tuple[float, ...]  #: energy of one read access, any unit, not ascending
     exponent: float | None = None  #: energy = V**exponent instead of interpolation (the default curve)
@@ -38,7 +40,9 @@ class VoltageCurve:
     def __post_init__(self) -> None:
         lengths = [len(self.voltages), len(self.bit_error_rates), len(self.energies)]
         if len(set(lengths)) != 1 or lengths[0] < 2:
-            raise FaultsimError(f"voltage curve {self.name}: needs at least two points, each with three numbers")
+            raise FaultsimError(
+                f"voltage curve {self.name}: needs at least two points, each with three numbers"
+            )
         for point in zip(self.voltages, self.bit_error_rates, self.energies, strict=True):
             v, rate, energy = point
             if not all(math.isfinite(x) for x in point) or v <= 0 or energy <= 0:
@@ -77,7 +81,13 @@ class VoltageCurve:
         exponent = math.log(0.694) / math.log(0.83)
         per_volt = math.log(1e-6 / 1e-2) / (1.00 - 0.83)
         lowest = 1.00 + math.log(_HIGHEST_RATE / 1e-6) / per_volt  # where one bit in two is wrong
-        points = ((1.5, 0.0), (1.0, 0.0), (math.nextafter(1.0, 0.0), 1e-6), (0.83, 1e-2), (lowest, _HIGHEST_RATE))
+        points = (
+            (1.5, 0.0),
+            (1.0, 0.0),
+            (math.nextafter(1.0, 0.0), 1e-6),
+            (0.83, 1e-2),
+            (lowest, _HIGHEST_RATE),
+        )
         points = (*points, (0.5, _HIGHEST_RATE))
         voltages, rates = zip(*points, strict=True)
         return cls("14nm", voltages, rates, tuple(v**exponent for v in voltages), exponent)
@@ -94,13 +104,17 @@ class VoltageCurve:
             raise FaultsimError(f"voltage curve {path}: cannot be read: {error}") from None
         header = tuple(cell.strip() for cell in rows[0]) if rows else ()
         if header != COLUMNS:
-            raise FaultsimError(f"voltage curve {path}: the first line must be {','.join(COLUMNS)}, not {','.join(header)!r}")
+            raise FaultsimError(
+                f"voltage curve {path}: the first line must be {','.join(COLUMNS)}, not {','.join(header)!r}"
+            )
         points = []
         for number, row in enumerate(rows[1:], 2):
             try:
                 v, rate, energy = (float(cell) for cell in row)
             except ValueError:
-                raise FaultsimError(f"voltage curve {path}, line {number}: three numbers expected, not {','.join(row)!r}") from None
+                raise FaultsimError(
+                    f"voltage curve {path}, line {number}: three numbers expected, not {','.join(row)!r}"
+                ) from None
             points.append((v, rate, energy))
         if len(points) < 2:
             raise FaultsimError(f"voltage curve {path}: at least two points expected, found {len(points)}")

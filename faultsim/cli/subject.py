@@ -1,0 +1,135 @@
+"""What a command measures: a model with its weights, and images."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from energy.errors import EnergyError
+from energy.saving import weight_memory
+
+from .. import embedded, models
+from ..checkpoint import load_weights, read_file
+from ..data import Dataset, batches, load
+from ..errors import FaultsimError
+from ..stored import StoredWeights
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model in evaluation mode, its weights as stored, and test images, all on one device."""
+
+    name: str
+    model: nn.Module
+    stored: StoredWeights
+    dataset: Dataset
+    batch_size: int
+    per_channel: bool
+    trained: dict[str, Any]  #: metadata of the weight file
+
+    @cached_property
+    def data(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of normalised images and labels, made once."""
+        return list(batches(self.dataset, self.batch_size, device=self.dataset.images.device))
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} on {len(self.dataset):,} {self.dataset.name} images"
+
+    @property
+    def accesses(self) -> int | None:
+        """Weight memory accesses of one inference on the paper's accelerator; None for a model that can't be counted."""
+        try:
+            return weight_memory(self.model, tuple(self.dataset.images.shape[1:]))
+        except EnergyError:
+            return None
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What the accuracy depends on."""
+        return {
+            "model": self.name,
+            "weights": _fingerprint(self.model, self.stored),
+            "trained": self.trained,
+            "per_channel": self.per_channel,
+            "dataset": self.dataset.name,
+            "images": len(self.dataset),
+            "images_fingerprint": self.dataset.fingerprint,
+            "batch_size": self.batch_size,
+        }
+
+
+def load_subject(
+    model: str | None,
+    weights: Path | None,
+    dataset: str | None,
+    data_dir: Path | None,
+    device: torch.device,
+    images: int | None = None,
+    batch_size: int = 256,
+    per_channel: bool = False,
+) -> Subject:
+    """From the words of the command line; without model and weights the embedded ones. FaultsimError for what doesn't
+    exist or doesn't fit."""
+    if model is None and weights is None:
+        model, weights = embedded.MODEL, embedded.WEIGHTS
+    trained = read_file(weights)[1] if weights is not None else {}
+    model = model or trained.get("model")
+    if model is None:
+        raise FaultsimError(
+            f"{weights} doesn't say of which model it is: add --model NAME or package.module:function"
+        )
+    dataset = dataset or trained.get("dataset")
+    if dataset is None:
+        raise FaultsimError("which images? add --dataset digits, cifar10, cifar100 or gtsrb")
+    if weights is None and ":" not in model:
+        raise FaultsimError(f"an untrained {model} tells nothing: add --weights FILE.safetensors")
+    test = load(dataset, "test", data_dir)
+    if images is not None:
+        if not 1 <= images <= len(test):
+            raise FaultsimError(
+                f"--images {images}: {dataset} has {len(test)} test images, choose 1 to {len(test)}"
+            )
+        test = test.subset(torch.arange(images))
+    network = models.resolve(model, int(trained.get("num_classes", test.num_classes))).to(device).eval()
+    if weights is None:
+        stored, loaded = StoredWeights.of(network, per_channel), {}
+    else:
+        stored, loaded = load_weights(network, weights, per_channel=per_channel)
+    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
+    _try(subject)
+    return subject
+
+
+def _try(subject: Subject) -> None:
+    """One small batch through the model, so that one that doesn't fit the images is refused before anything is
+    written."""
+    inputs, labels = subject.data[0]
+    try:
+        with torch.inference_mode():
+            logits = subject.model(inputs[:2])
+    except Exception as error:  # a user's model may fail in any way
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FaultsimError(f"{subject.name} fails on images {list(inputs[:2].shape)}: {message}") from error
+    shape = tuple(getattr(logits, "shape", ()))
+    if len(shape) != 2 or shape[0] != len(inputs[:2]) or shape[1] < subject.dataset.num_classes:
+        raise FaultsimError(
+            f"{subject.name} answers {list(shape)} to 2 images; logits [2, {subject.dataset.num_classes}] "
+            f"are needed for {subject.dataset.name}"
+        )
+
+
+def _fingerprint(model: nn.Module, stored: StoredWeights) -> str:
+    """SHA-256 of everything the model computes with."""
+    digest = hashlib.sha256()
+    tensors = [*model.state_dict().values()]
+    tensors += [tensor for layer in stored.layers for tensor in (layer.values, layer.scale)]
+    for tensor in tensors:
+        dense = tensor.detach().cpu().contiguous()
+        digest.update(f"{dense.dtype}{list(dense.shape)}".encode())
+        digest.update(dense.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""`faultsim sweep-voltage`: accuracy and energy against supply voltage."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import FaultsimError
+from .options import (
+    CurveOption,
+    DeviceOption,
+    FaultKindOption,
+    JsonOption,
+    PlacementOption,
+    PresetOption,
+    device as device_named,
+    fault_model,
+    load_curve,
+    parse_numbers,
+)
+
+if TYPE_CHECKING:
+    from ..sweep import Result
+
+VOLTAGES = "0.78:1.00:0.02"
+
+
+def sweep_voltage(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, or your own package.module:function."
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="safetensors file: int8 weights as faultsim saves them, or a float state_dict."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb (their test images).")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the data set lies, as its official archive or folder; fetched without."),
+    ] = None,
+    voltages: Annotated[
+        str | None,
+        typer.Option(
+            help=f"first:last:step or a list, in the curve's unit (1 is Vmin). [default: {VOLTAGES}]"
+        ),
+    ] = None,
+    bit_error_rates: Annotated[
+        str | None, typer.Option(help="Instead of voltages: fractions of failing cells, like 0.001,0.01.")
+    ] = None,
+    chips: Annotated[int, typer.Option(help="Simulated chips for each voltage.")] = 10,
+    fault_map: Annotated[
+        list[Path] | None,
+        typer.Option(help="A measured chip (.npz or .csv) instead of simulated ones; may be repeated."),
+    ] = None,
+    fault_kind: FaultKindOption = None,
+    placement: PlacementOption = None,
+    preset: PresetOption = None,
+    curve: CurveOption = None,
+    per_channel: Annotated[
+        bool, typer.Option(help="One int8 scale for each output channel (float weights).")
+    ] = False,
+    device: DeviceOption = "auto",
+    images: Annotated[int | None, typer.Option(help="Use the first N test images only.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images of one pass through the model.")] = 256,
+    seed: Annotated[int, typer.Option(help="Which chips: different seeds share none.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for results.csv, summary.csv, sweep.json and sweep.png.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure accuracy and energy against supply voltage.
+
+    Without options: a small convolutional network on handwritten digits, both shipped with faultsim. A sweep that
+    was killed goes on where it stopped when it is started again with the same --out.
+    """
+    from .. import plots
+    from ..faultmap import FaultMap, MeasuredChip
+    from ..faults import evaluation_chips
+    from ..provenance import provenance
+    from ..results import RunDirectory
+    from ..sweep import ROW, SUMMARY, Variant, points, sweep
+    from .subject import load_subject
+    from .sweep_report import progress, report_json, table
+
+    if voltages is not None and bit_error_rates is not None:
+        raise FaultsimError("give either --voltages or --bit-error-rates")
+    electrical = load_curve(curve)
+    if bit_error_rates is not None:
+        plan = points(electrical, None, parse_numbers(bit_error_rates, "--bit-error-rates"))
+    else:
+        plan = points(electrical, parse_numbers(voltages or VOLTAGES, "--voltages"), None)
+    faults = fault_model(fault_kind, placement, preset)
+    where = device_named(device)
+    samples = [MeasuredChip(FaultMap.load(path)) for path in fault_map or []] or evaluation_chips(seed, chips)
+    subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
+
+    configuration = {
+        **subject.configuration,
+        "points": [vars(point) for point in plan],
+        "curve": vars(electrical),
+        "faults": faults.describe(),
+        "chips": [getattr(chip, "label", None) or chip.seed for chip in samples],
+        "seed": seed,
+        "device": where.type,
+    }
+    variants = [Variant()]
+    run = dict(
+        faults=faults,
+        stored=subject.stored,
+        curve=electrical,
+        variants=variants,
+        accesses=subject.accesses,
+    )
+    steps = len(plan) * len(variants)
+    if out is None:
+        with progress(steps) as report:
+            results = sweep(subject.model, subject.data, samples, plan, **run, report=report)
+    else:
+        with RunDirectory(out, "sweep", configuration, ROW) as directory:
+            directory.begin(provenance(str(where)))
+            with progress(steps) as report:
+                results = sweep(
+                    subject.model, subject.data, samples, plan, **run, directory=directory, report=report
+                )
+            from ..results import csv_text, write_text
+
+            write_text(out / "summary.csv", csv_text(SUMMARY, (result.summary() for result in results)))
+            plots.save(plots.sweep_figure(results, subject.title), out / "sweep.png")
+    if as_json:
+        print(report_json(results, configuration, provenance(str(where))))
+        return
+    table(results, subject, faults, len(samples), electrical)
+    if out is not None:
+        print(f"written to {out}: results.csv, summary.csv, sweep.json, sweep.png")
+    elif sys.stdout.isatty():
+        print("add --out DIR to keep the results and a picture")

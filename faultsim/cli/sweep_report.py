@@ -1,0 +1,101 @@
+"""How a sweep tells what it does and what came out."""
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..results import without_nan
+
+if TYPE_CHECKING:
+    from ..faults import FaultModel
+    from ..sweep import Result
+    from ..voltage import VoltageCurve
+    from .subject import Subject
+
+
+@contextlib.contextmanager
+def progress(steps: int) -> Iterator[Callable[["Result"], None]]:
+    """Yields what to call after each step: a bar with the time left on a terminal, plain lines elsewhere; on stderr."""
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("sweep", total=steps)
+
+            def advance(result: "Result") -> None:
+                bar.update(task, advance=1, description=_where(result))
+
+            yield advance
+        return
+    started, done = time.monotonic(), 0
+
+    def line(result: "Result") -> None:
+        nonlocal done
+        done += 1
+        left = (time.monotonic() - started) / done * (steps - done)
+        accuracy = f"{100 * result.evaluation.mean:.2f} %"
+        print(
+            f"[{done}/{steps}] {_where(result)}: {accuracy}, {left:.0f} s left", file=sys.stderr, flush=True
+        )
+
+    yield line
+
+
+def _where(result: "Result") -> str:
+    point = result.point
+    place = f"BER {point.bit_error_rate:.3g}" if point.voltage is None else f"V = {point.voltage:.4g}"
+    return f"{place}, {result.variant}"
+
+
+def report_json(results: Sequence["Result"], configuration: dict, information: dict) -> str:
+    """One JSON object: the summary rows, the configuration, where it was computed."""
+    rows = [result.summary() for result in results]
+    report = {"summary": rows, "configuration": configuration, **information}
+    return json.dumps(without_nan(report), indent=2, allow_nan=False)
+
+
+def table(
+    results: Sequence["Result"], subject: "Subject", faults: "FaultModel", chips: int, curve: "VoltageCurve"
+) -> None:
+    """The table on the terminal; fits 80 columns."""
+    console = Console()
+    several = len({result.variant for result in results}) > 1
+    shown = Table(title=subject.title, title_justify="left", title_style="bold")
+    if several:
+        shown.add_column("model")
+    for header in ("voltage", "bit errors", "energy", "saving", "accuracy", "95 % interval", "worst"):
+        shown.add_column(header, justify="right", no_wrap=True)
+    for result in results:
+        e, point = result.evaluation, result.point
+        low, high = e.interval
+        cells = [
+            "-" if point.voltage is None else f"{point.voltage:.4g}",
+            f"{100 * point.bit_error_rate:.3g} %",
+            "-" if point.energy_per_access is None else f"{point.energy_per_access:.3f}",
+            "-" if result.energy_saving is None else f"{100 * result.energy_saving:.1f} %",
+            f"{100 * e.mean:.2f} ± {100 * e.std:.2f}",
+            "-" if math.isnan(low) else f"{100 * low:.1f} - {100 * high:.1f}",
+            f"{100 * e.worst:.1f}",
+        ]
+        shown.add_row(*([result.variant] if several else []), *cells)
+    console.print(shown)
+    memory = faults.memory.placement
+    lines = [
+        f"accuracy in %: mean ± population std over {chips} chip{'s' if chips > 1 else ''}; faults: {faults.kind}, {memory} placement",
+        f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: share of failing cells",
+        "energy: of one read access, relative to Vmin",
+    ]
+    if subject.accesses is None:
+        lines.append("saving: not counted, the energy model doesn't know a layer of this model")
+    else:
+        lines.append(
+            f"saving: weight memory energy of one inference ({subject.accesses:,} accesses) against Vmin"
+        )
+    print("\n".join(lines))

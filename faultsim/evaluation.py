@@ -1,0 +1,128 @@
+"""Accuracy of a model over many chips."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .errors import FaultsimError
+from .faults import Chip, FaultModel
+from .inject import operating_point
+from .ops import FLOATS
+from .stored import StoredWeights
+from .voltage import VoltageCurve
+
+_WEIGHTS_AT_ONCE = (
+    2 << 30
+)  # bytes of perturbed weights held in memory; more chips are evaluated in several passes
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Correct answers of each chip out of `images`. Accuracies are fractions."""
+
+    correct: tuple[int, ...]
+    images: int
+
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        return tuple(c / self.images for c in self.correct)
+
+    @property
+    def mean(self) -> float:
+        return sum(self.correct) / (len(self.correct) * self.images)
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation over the chips, as the paper reports it."""
+        return math.sqrt(sum((a - self.mean) ** 2 for a in self.accuracies) / len(self.correct))
+
+    @property
+    def sample_std(self) -> float:
+        """Sample standard deviation (n - 1); NaN for one chip."""
+        n = len(self.correct)
+        return self.std * math.sqrt(n / (n - 1)) if n > 1 else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the mean over chips (Student's t), cut to [0, 1]; NaN for one chip."""
+        n = len(self.correct)
+        if n < 2:
+            return math.nan, math.nan
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, n - 1)) * self.sample_std / math.sqrt(n)
+        return max(0.0, self.mean - half), min(1.0, self.mean + half)
+
+    @property
+    def worst(self) -> float:
+        return min(self.accuracies)
+
+    @property
+    def best(self) -> float:
+        return max(self.accuracies)
+
+
+def evaluate(
+    model: nn.Module,
+    data: Iterable[tuple[Tensor, Tensor]],
+    chips: Sequence[Chip],
+    *,
+    voltage: float | None = None,
+    bit_error_rate: float | None = None,
+    curve: VoltageCurve | None = None,
+    faults: FaultModel | None = None,
+    stored: StoredWeights | None = None,
+    transform: nn.Module | None = None,
+) -> Evaluation:
+    """Accuracy of `model` on each chip at one voltage (or bit error rate).
+
+    data       batches (inputs, int64 labels) on the device of the model; all chips see each batch while it is there, so
+               one pass over the data serves them all (several passes only beyond 2 GiB of perturbed weights)
+    chips      Chip or MeasuredChip objects
+    transform  a module in front of the model that runs at nominal voltage, once a batch (NeuralFuse)
+
+    The model is in evaluation mode meanwhile and keeps its weights. Raises FaultsimError for no chips, no images, or
+    voltages and rates out of range.
+    """
+    if not chips:
+        raise FaultsimError("no chips to evaluate on: give at least one")
+    faults = faults or FaultModel()
+    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    stored = stored or StoredWeights.of(model)
+    dtype = next((p.dtype for p in model.parameters() if p.dtype in FLOATS), torch.float32)
+    together = max(1, _WEIGHTS_AT_ONCE // max(1, stored.bytes * dtype.itemsize))
+    if len(chips) > together and iter(data) is data:
+        raise FaultsimError(
+            "so many chips need several passes: give data that can be iterated again, not an iterator"
+        )
+
+    correct: list[int] = []
+    images = 0
+    modules = [module for module in (model, transform) if module is not None]
+    modes = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.eval()
+        with torch.inference_mode():
+            for first in range(0, len(chips), together):
+                group = chips[first : first + together]
+                weights = stored.read_chips(group, rate, volts, faults, dtype)
+                device = weights[0].device
+                right = torch.zeros(len(group), dtype=torch.int64, device=device)
+                images = 0
+                for inputs, labels in data:
+                    inputs = transform(inputs) if transform is not None else inputs
+                    images += len(labels)
+                    for i in range(len(group)):
+                        with stored.replaced([w[i] for w in weights]):
+                            right[i] += (model(inputs).argmax(1) == labels).sum()
+                correct += right.tolist()
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+    if images == 0:
+        raise FaultsimError("no images to evaluate on")
+    return Evaluation(tuple(correct), images)

@@ -1,0 +1,109 @@
+"""A model, a chip, a voltage -> the perturbed model."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from . import ops
+from .draw import checked_rate
+from .errors import FaultsimError
+from .faults import Chip, FaultModel
+from .stored import StoredWeights
+from .voltage import VoltageCurve
+
+
+def operating_point(
+    voltage: float | None, bit_error_rate: float | None, curve: VoltageCurve | None
+) -> tuple[float | None, float]:
+    """(voltage or None, bit error rate) from whichever of the two is given; FaultsimError unless it is just one."""
+    if (voltage is None) == (bit_error_rate is None):
+        raise FaultsimError("give either a voltage or a bit error rate")
+    if voltage is None:
+        return None, checked_rate(bit_error_rate)
+    return float(voltage), (curve or VoltageCurve.default()).bit_error_rate(voltage)
+
+
+def corrupt(
+    weights: Tensor,
+    chip: Chip,
+    *,
+    voltage: float | None = None,
+    bit_error_rate: float | None = None,
+    curve: VoltageCurve | None = None,
+    faults: FaultModel | None = None,
+    base: int = 0,
+) -> Tensor:
+    """int8 weights of any shape as `chip` reads them, same shape and device; the faults depend on the row-major order
+    of the elements only. `base` is the address of the first weight. For a measured chip give the voltage."""
+    faults = faults or FaultModel()
+    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    if hasattr(chip, "fault_map"):
+        if volts is None:
+            raise FaultsimError("a measured chip needs a voltage: its fault map says which cells fail at it")
+        return chip.read(weights, volts, faults, base)
+    seeds, table = ops.seeds([chip], weights.device), ops.table(rate, weights.device)
+    return torch.ops.faultsim.corrupt(weights, seeds, table, ops.rule(faults), ops.place(faults, base))[0]
+
+
+@contextlib.contextmanager
+def perturbed(
+    model: nn.Module,
+    chip: Chip,
+    *,
+    voltage: float | None = None,
+    bit_error_rate: float | None = None,
+    curve: VoltageCurve | None = None,
+    faults: FaultModel | None = None,
+    per_channel: bool = False,
+    stored: StoredWeights | None = None,
+    access: int = 0,
+) -> Iterator[nn.Module]:
+    """Inside, `model` computes with its weights as `chip` reads them at a voltage (or bit error rate):
+
+        with perturbed(model, Chip(7), voltage=0.83):
+            logits = model(images)
+
+    The weights are quantised to int8 (or taken from `stored`, which saves the time of doing it anew), corrupted and
+    dequantised; the model's own parameters are put aside meanwhile, never written to, and are back afterwards bit for
+    bit, whatever happens inside. Raises FaultsimError for bad rates and models without weights.
+    """
+    faults = faults or FaultModel()
+    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    stored = stored or StoredWeights.of(model, per_channel)
+    dtype = _dtype(model)
+    weights = stored.read_chips([chip], rate, volts, faults, dtype, access)
+    with stored.replaced([w[0] for w in weights]):
+        yield model
+
+
+def perturb(model: nn.Module, chip: Chip, **where) -> nn.Module:
+    """A copy of `model` with the weights that `chip` reads, in float; keywords as for perturbed() but `stored`.
+    The copy's weights are plain parameters, also where the model's were quantisation-aware."""
+    from .quantization import finish_qat
+
+    copied = finish_qat(copy.deepcopy(model))
+    per_channel = where.pop("per_channel", False)
+    faults = where.pop("faults", None) or FaultModel()
+    access = where.pop("access", 0)
+    volts, rate = operating_point(
+        where.pop("voltage", None), where.pop("bit_error_rate", None), where.pop("curve", None)
+    )
+    if where:
+        raise TypeError(f"perturb() has no keyword {next(iter(where))!r}")
+    stored = StoredWeights.of(copied, per_channel)
+    weights = stored.read_chips([chip], rate, volts, faults, _dtype(copied), access)
+    with torch.no_grad():
+        for layer, weight in zip(stored.layers, weights, strict=True):
+            layer.modules[0].weight.copy_(weight[0])
+    return copied
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    """Of the weights the model computes with; int8 is dequantised straight into it."""
+    for parameter in model.parameters():
+        if parameter.dtype in ops.FLOATS:
+            return parameter.dtype
+    return torch.float32

@@ -1,0 +1,157 @@
+"""The directory of a run: its configuration, its rows, one owner at a time.
+
+A run that is killed at any instant leaves whole files behind: rows are added a group at a time, by replacing the file.
+A directory of another configuration is refused, never mixed or overwritten.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .errors import FaultsimError
+from .files import write_text
+
+
+def cell(value: object) -> str:
+    """A value as it stands in a CSV: floats in their shortest exact form; empty for what doesn't exist."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    """Header and rows, "\\n" line ends."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([cell(row[name]) for name in columns] for row in rows)
+    return buffer.getvalue()
+
+
+def without_nan(value: object) -> object:
+    """The same JSON value with None for numbers that JSON cannot say."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def first_difference(ours: object, theirs: object, at: str = "") -> tuple[str, object, object] | None:
+    """(path, ours, theirs) of the first place where two JSON values differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted({*ours, *theirs}):
+            found = first_difference(ours.get(key), theirs.get(key), f"{at}.{key}" if at else key)
+            if found:
+                return found
+        return None
+    return None if ours == theirs else (at, ours, theirs)
+
+
+class RunDirectory:
+    """A directory that holds one run, locked while in use (with a `with` statement).
+
+    NAME.json        {"configuration": ..., **information}; the configuration is what must be equal to go on
+    results.csv      the rows so far
+
+    Raises FaultsimError when the directory cannot be written, is in use by another run, holds a run of another
+    configuration, or files that are none of this program's.
+    """
+
+    def __init__(self, path: str | Path, name: str, configuration: dict, columns: Sequence[str]) -> None:
+        self.path = Path(path)
+        self.name = name
+        # through JSON and back: what is compared later is what the file can say
+        self.configuration = json.loads(json.dumps(without_nan(configuration), allow_nan=False))
+        self.columns = tuple(columns)
+        self.rows: list[dict[str, str]] = []
+
+    def __enter__(self) -> Self:
+        from filelock import FileLock, Timeout
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.path / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise FaultsimError(
+                f"{self.path} is in use by another run: wait for it or choose another directory"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            what = getattr(error, "strerror", None) or error
+            raise FaultsimError(
+                f"cannot write to {self.path}: {what}; choose another directory with --out"
+            ) from None
+        try:
+            self._take_up()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+    @property
+    def information(self) -> Path:
+        return self.path / f"{self.name}.json"
+
+    @property
+    def results(self) -> Path:
+        return self.path / "results.csv"
+
+    def _take_up(self) -> None:
+        if not self.information.exists():
+            if self.results.exists():
+                raise FaultsimError(
+                    f"{self.path} holds a results.csv of something else: choose another directory"
+                )
+            return
+        try:
+            found = json.loads(self.information.read_text(encoding="utf-8"))["configuration"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FaultsimError(
+                f"{self.information} cannot be read ({error}): choose another directory"
+            ) from None
+        difference = first_difference(self.configuration, found)
+        if difference:
+            at, ours, theirs = (str(x) if len(str(x)) <= 60 else f"{str(x)[:57]}..." for x in difference)
+            raise FaultsimError(
+                f"{self.path} holds a run of another configuration ({at} is {theirs} there, {ours} here): "
+                "choose another directory, or the same options to go on"
+            )
+        if not self.results.exists():
+            return
+        try:
+            with self.results.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file, strict=True)
+                rows = list(reader)
+        except (OSError, ValueError, csv.Error) as error:
+            raise FaultsimError(f"{self.results} cannot be read: {error}") from None
+        if tuple(reader.fieldnames or ()) != self.columns or any(
+            None in row or None in row.values() for row in rows
+        ):
+            raise FaultsimError(
+                f"{self.results} was changed by hand or another version: choose another directory"
+            )
+        self.rows = rows
+
+    def begin(self, information: dict) -> None:
+        """Writes the configuration and whatever else is known of the run, unless it is there already."""
+        if not self.information.exists():
+            self.write_information(information)
+
+    def write_information(self, information: dict) -> None:
+        record = {"configuration": self.configuration, **without_nan(information)}
+        write_text(self.information, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+    def add(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Adds rows and writes the file: all of them are there afterwards, or none."""
+        added = [{name: cell(row[name]) for name in self.columns} for row in rows]
+        write_text(self.results, csv_text(self.columns, [*self.rows, *added]))
+        self.rows += added

@@ -1,0 +1,170 @@
+"""A model's weights as they lie in memory: int8 and scales; and how a model is made to compute with other ones."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from . import ops
+from .draw import checked_rate
+from .errors import FaultsimError
+from .faults import FaultModel
+from .quantization import WEIGHT_MODULES, channel_axis, quantize
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """The weight of one layer (or of several that share it)."""
+
+    name: str  #: of the module that owns it first, as in named_modules()
+    modules: tuple[nn.Module, ...]
+    values: Tensor  #: int8, the shape of the weight
+    scale: Tensor  #: float32, [] or [channels]
+    axis: int  #: of the channels; -1: one scale
+
+
+class _Replace(nn.Module):
+    """A last parametrisation that returns another tensor, for weights that are computed from parameters."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        object.__setattr__(self, "weight", weight)  # not a buffer: nothing is to be saved or moved
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.weight
+
+
+class StoredWeights:
+    """The int8 weights of a model, in the order in which they lie in memory."""
+
+    def __init__(self, layers: Sequence[StoredLayer]) -> None:
+        self.layers = tuple(layers)
+
+    @classmethod
+    def of(cls, model: nn.Module, per_channel: bool = False) -> "StoredWeights":
+        """Quantises the weights of all convolutions, linear layers and embeddings of `model`, in the order of
+        named_modules(). A weight that several layers share is stored once. What else a model holds (normalisation,
+        biases, free parameters) stays in float and never fails. Raises FaultsimError when there is no such layer."""
+        layers: dict[int, StoredLayer] = {}
+        for name, module in model.named_modules():
+            if not isinstance(module, WEIGHT_MODULES):
+                continue
+            computed = parametrize.is_parametrized(module, "weight")
+            owner = module.parametrizations.weight.original if computed else module.weight
+            if id(owner) in layers:
+                first = layers[id(owner)]
+                layers[id(owner)] = StoredLayer(
+                    first.name, (*first.modules, module), first.values, first.scale, first.axis
+                )
+                continue
+            axis = channel_axis(module) if per_channel else -1
+            try:
+                values, scale = quantize(module.weight, axis)
+            except FaultsimError as error:
+                raise FaultsimError(f"layer {name or '(the model itself)'}: {error}") from None
+            layers[id(owner)] = StoredLayer(name, (module,), values.contiguous(), scale, axis)
+        if not layers:
+            raise FaultsimError(
+                "the model has no convolution, linear or embedding layer: there are no weights to store in memory"
+            )
+        return cls(layers.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of weight memory, one a weight."""
+        return sum(layer.values.numel() for layer in self.layers)
+
+    def bases(self, model: FaultModel) -> list[int]:
+        """Address of each layer's first weight."""
+        return model.memory.bases([layer.values.numel() for layer in self.layers])
+
+    def empty(self, chips: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """Room for read(): one tensor [chips, *shape] a layer."""
+        return [
+            torch.empty([chips, *layer.values.shape], dtype=dtype, device=layer.values.device)
+            for layer in self.layers
+        ]
+
+    def read(
+        self,
+        chips: Tensor,
+        table: Tensor,
+        model: FaultModel,
+        out: Sequence[Tensor],
+        access: Tensor | None = None,
+    ) -> None:
+        """What chips read, dequantised, into `out` (from empty()). `chips` and `table` as for faultsim.ops: nothing
+        here waits for the device, and a CUDA graph can hold it."""
+        for layer, base, target in zip(self.layers, self.bases(model), out, strict=True):
+            torch.ops.faultsim.corrupt_dequantize_out(
+                layer.values,
+                layer.scale,
+                layer.axis,
+                target,
+                chips,
+                table,
+                ops.rule(model),
+                ops.place(model, base),
+                access=access,
+            )
+
+    def read_chips(
+        self,
+        chips: Sequence,
+        bit_error_rate: float | None,
+        voltage: float | None,
+        model: FaultModel,
+        dtype: torch.dtype = torch.float32,
+        access: int = 0,
+    ) -> list[Tensor]:
+        """The same for Chip and MeasuredChip objects: one tensor [len(chips), *shape] a layer."""
+        out = self.empty(len(chips), dtype)
+        measured = [i for i, chip in enumerate(chips) if hasattr(chip, "fault_map")]
+        if measured and len(measured) < len(chips):
+            raise FaultsimError("simulated and measured chips cannot be mixed in one evaluation")
+        if measured:
+            if voltage is None:
+                raise FaultsimError(
+                    "a measured chip needs a voltage: its fault map says which cells fail at it"
+                )
+            for layer, base, target in zip(self.layers, self.bases(model), out, strict=True):
+                scale = (
+                    layer.scale
+                    if layer.axis < 0
+                    else layer.scale.reshape(
+                        [-1 if d == layer.axis else 1 for d in range(layer.values.dim())]
+                    )
+                )
+                for i, chip in enumerate(chips):
+                    target[i] = chip.read(layer.values, voltage, model, base).float() * scale
+            return out
+        device = self.layers[0].values.device
+        self.read(
+            ops.seeds(chips, device),
+            ops.table(checked_rate(bit_error_rate), device),
+            model,
+            out,
+            torch.tensor([access], device=device) if access else None,
+        )
+        return out
+
+    @contextlib.contextmanager
+    def replaced(self, weights: Sequence[Tensor]) -> Iterator[None]:
+        """The model computes with `weights` (one tensor a layer) while this lasts; then with its own parameters again,
+        the very same objects, which nobody has written to."""
+        with contextlib.ExitStack() as undo:
+            for layer, weight in zip(self.layers, weights, strict=True):
+                for module in layer.modules:
+                    if parametrize.is_parametrized(module, "weight"):
+                        chain = module.parametrizations.weight
+                        last = str(len(chain))
+                        chain.add_module(last, _Replace(weight))
+                        undo.callback(chain._modules.pop, last)
+                    else:
+                        own = module._parameters["weight"]
+                        undo.callback(module._parameters.__setitem__, "weight", own)
+                        module._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
+            yield

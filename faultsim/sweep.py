@@ -1,0 +1,205 @@
+"""Accuracy and energy against voltage: plan, run, resume."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from .errors import FaultsimError
+from .evaluation import Evaluation, evaluate
+from .faults import Chip, FaultModel
+from .results import RunDirectory
+from .stored import StoredWeights
+from .voltage import VoltageCurve
+
+ROW = ("variant", "voltage", "bit_error_rate", "chip", "correct", "images", "accuracy")
+SUMMARY = (
+    "variant",
+    "voltage",
+    "bit_error_rate",
+    "energy_per_access",
+    "energy_per_inference",
+    "energy_saving",
+    "chips",
+    "images",
+    "mean",
+    "std",
+    "sample_std",
+    "ci95_low",
+    "ci95_high",
+    "worst",
+    "best",
+)
+UNPROTECTED = "unprotected"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One operating point. A bit error rate that was asked for directly may have no voltage on the curve."""
+
+    voltage: float | None  #: in the unit of the curve
+    bit_error_rate: float
+    energy_per_access: float | None  #: relative to Vmin
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The model as it is, or with a transform in front."""
+
+    name: str = UNPROTECTED
+    transform: nn.Module | None = field(default=None, compare=False)
+    transform_accesses: int = (
+        0  #: weight memory accesses of one inference of the transform, which runs at Vmin
+    )
+
+
+@dataclass(frozen=True)
+class Result:
+    """One variant at one point."""
+
+    variant: str
+    point: Point
+    evaluation: Evaluation
+    energy_per_inference: (
+        float | None
+    )  #: weight memory energy in units of one access at Vmin; None: not counted
+    energy_saving: (
+        float | None
+    )  #: fraction saved against the unprotected model at Vmin (the paper's equation 2)
+
+    def summary(self) -> dict[str, object]:
+        """The row of summary.csv."""
+        e = self.evaluation
+        low, high = e.interval
+        values = (
+            self.variant,
+            self.point.voltage,
+            self.point.bit_error_rate,
+            self.point.energy_per_access,
+            self.energy_per_inference,
+            self.energy_saving,
+            len(e.correct),
+            e.images,
+            e.mean,
+            e.std,
+            e.sample_std,
+            low,
+            high,
+            e.worst,
+            e.best,
+        )
+        return dict(zip(SUMMARY, values, strict=True))
+
+
+def points(
+    curve: VoltageCurve, voltages: Sequence[float] | None, rates: Sequence[float] | None
+) -> list[Point]:
+    """Operating points from the highest voltage (lowest bit error rate) to the lowest; FaultsimError off the curve."""
+    if (voltages is None) == (rates is None):
+        raise FaultsimError("give either voltages or bit error rates")
+    if voltages is not None:
+        ordered = sorted(voltages, reverse=True)
+        return [Point(v, curve.bit_error_rate(v), curve.energy_per_access(v)) for v in ordered]
+    found = []
+    for rate in sorted(rates):
+        try:
+            voltage = curve.voltage(rate)
+        except FaultsimError:
+            if not 0.0 <= rate <= 1.0:
+                raise
+            found.append(Point(None, rate, None))  # a rate to study, at a voltage that nobody measured
+        else:
+            found.append(Point(voltage, rate, curve.energy_per_access(voltage)))
+    return found
+
+
+def sweep(
+    model: nn.Module,
+    data: Iterable[tuple[Tensor, Tensor]],
+    chips: Sequence[Chip],
+    plan: Sequence[Point],
+    *,
+    faults: FaultModel,
+    stored: StoredWeights,
+    curve: VoltageCurve,
+    variants: Sequence[Variant] = (Variant(),),
+    accesses: int | None = None,
+    directory: RunDirectory | None = None,
+    report: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
+    """Evaluates every variant at every point on every chip and returns the results in that order of points.
+
+    accesses   weight memory accesses of one inference of the model, for the energy; None leaves it out
+    directory  open RunDirectory: points that stand in its rows are not computed again, those that are computed are
+               added to it one by one. `report` is called with each result, old or new, in order.
+    """
+    labels = [str(getattr(chip, "label", None) or chip.seed) for chip in chips]
+    known = _known(directory, labels) if directory else {}
+    results = []
+    for point in plan:
+        for variant in variants:
+            evaluation = known.get((variant.name, _key(point)))
+            if evaluation is None:
+                evaluation = evaluate(
+                    model,
+                    data,
+                    chips,
+                    faults=faults,
+                    stored=stored,
+                    transform=variant.transform,
+                    **_where(point, chips, curve),
+                )
+                if directory:
+                    directory.add(_rows(variant, point, labels, evaluation))
+            result = _result(variant, point, evaluation, accesses)
+            results.append(result)
+            report(result)
+    return results
+
+
+def _where(point: Point, chips: Sequence[Chip], curve: VoltageCurve) -> dict:
+    if hasattr(chips[0], "fault_map"):
+        if point.voltage is None:
+            raise FaultsimError("measured chips are swept over voltages, not bit error rates")
+        return {"voltage": point.voltage, "curve": curve}
+    return {"bit_error_rate": point.bit_error_rate}
+
+
+def _result(variant: Variant, point: Point, evaluation: Evaluation, accesses: int | None) -> Result:
+    energy = saving = None
+    if accesses is not None and point.energy_per_access is not None:
+        energy = accesses * point.energy_per_access + variant.transform_accesses
+        saving = 1 - energy / accesses
+    return Result(variant.name, point, evaluation, energy, saving)
+
+
+def _key(point: Point) -> tuple[str, str]:
+    return "" if point.voltage is None else repr(point.voltage), repr(point.bit_error_rate)
+
+
+def _rows(variant: Variant, point: Point, labels: Sequence[str], evaluation: Evaluation) -> list[dict]:
+    shared = (variant.name, point.voltage, point.bit_error_rate)
+    return [
+        dict(zip(ROW, (*shared, label, correct, evaluation.images, accuracy), strict=True))
+        for label, correct, accuracy in zip(labels, evaluation.correct, evaluation.accuracies, strict=True)
+    ]
+
+
+def _known(directory: RunDirectory, labels: Sequence[str]) -> dict[tuple, Evaluation]:
+    """Evaluations that the directory's rows hold; FaultsimError where they are not this sweep's."""
+    groups: dict[tuple, list[dict[str, str]]] = {}
+    for row in directory.rows:
+        groups.setdefault((row["variant"], (row["voltage"], row["bit_error_rate"])), []).append(row)
+    known = {}
+    for key, rows in groups.items():
+        try:
+            correct = tuple(int(row["correct"]) for row in rows)
+            (images,) = {int(row["images"]) for row in rows}
+            if [row["chip"] for row in rows] != list(labels):
+                raise ValueError
+        except ValueError:
+            raise FaultsimError(
+                f"{directory.results} was changed by hand: choose another directory"
+            ) from None
+        known[key] = Evaluation(correct, images)
+    return known
