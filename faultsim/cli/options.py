@@ -132,7 +132,7 @@ def load_curve(path: str | None) -> "VoltageCurve":
 
 
 def device(name: str = "auto") -> "torch.device":
-    """auto (a GPU if torch and the kernel can use one), cpu, cuda or cuda:N; FaultsimError if it isn't there."""
+    """auto (a GPU if torch and the kernel can use one), cpu, cuda or cuda:N; FaultsimError if it is missing."""
     import torch
 
     from ..native import native
