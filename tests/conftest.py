@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# No deadline: machines that run this are shared. In CI the same examples every time, so that a red run can be repeated.
-_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+# No deadline: machines that run this are shared. In CI the same examples every time: a red run can be repeated.
+_UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+_COMMON = {"deadline": None, "suppress_health_check": _UNCHECKED}
 settings.register_profile("default", max_examples=30, **_COMMON)
 settings.register_profile("ci", max_examples=30, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=2000, **_COMMON)
@@ -57,7 +58,7 @@ class Engine:
 
 @pytest.fixture(params=["portable", "avx2", "avx512", CUDA])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """Each CPU path that this processor can run, and CUDA. The operators use it for the length of the test."""
+    """Each CPU path that this processor can run, and CUDA: the operators use it while the test runs."""
     from faultsim import ops
     from faultsim.native import native
 

@@ -22,8 +22,11 @@ def test_philox_gives_the_published_vectors(vectors):
 
 
 def _fault_sets(vectors):
-    for seed, offset, p, kind, ones, access, base, blocks, word, repeat, weights, *answer in vectors("fault_sets.txt"):
-        place = dict(base=int(base), arrays=int(blocks), word=int(word), repeat=int(repeat))
+    for seed, offset, p, kind, ones, access, *place, weights, failing, bits, digest in vectors(
+        "fault_sets.txt"
+    ):
+        place = dict(zip(("base", "arrays", "word", "repeat"), map(int, place), strict=True))
+        answer = [failing, bits, digest]
         yield int(seed), int(offset), float(p), kind, float(ones), int(access), place, int(weights), answer
 
 
