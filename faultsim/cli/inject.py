@@ -1,0 +1,289 @@
+"""`faultsim inject`: faulty weights from a NumPy file. `faultsim chip`: the failing cells of a chip."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import FaultsimError
+from .options import (
+    CurveOption,
+    FaultKindOption,
+    JsonOption,
+    PlacementOption,
+    PresetOption,
+    fault_model,
+    load_curve,
+    parse_numbers,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..faultmap import FaultMap
+
+BitErrorRateOption = Annotated[
+    float | None, typer.Option(help="Instead of a voltage: fraction of failing cells (1 % is 0.01).")
+]
+FaultMapOption = Annotated[
+    Path | None, typer.Option(help="A measured chip (.npz or .csv) instead of a simulated one.")
+]
+
+
+def inject(
+    source: Annotated[Path, typer.Argument(metavar="IN.npy", help="int8 weights of any shape.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT.npy", help="The same weights as the chip reads them.")
+    ],
+    chip: Annotated[int | None, typer.Option(help="Seed of the simulated chip.")] = None,
+    fault_map: FaultMapOption = None,
+    voltage: Annotated[
+        float | None, typer.Option(help="Supply voltage, in the unit of the curve (1 is Vmin).")
+    ] = None,
+    bit_error_rate: BitErrorRateOption = None,
+    fault_kind: FaultKindOption = None,
+    placement: PlacementOption = None,
+    preset: PresetOption = None,
+    curve: CurveOption = None,
+    base: Annotated[int, typer.Option(help="Address of the first weight in the memory, in bytes.")] = 0,
+    access: Annotated[int, typer.Option(help="Which read it is; transient faults differ between reads.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write int8 weights as they are read from a faulty memory."""
+    if target.suffix != ".npy":
+        raise FaultsimError(f"{target}: the output's name must end in .npy")
+    if (chip is None) == (fault_map is None):
+        raise FaultsimError("which chip? give either --chip SEED or --fault-map FILE")
+    for name, value, most in (("--base", base, 2**43), ("--access", access, 2**32 - 1)):
+        if not 0 <= value <= most:
+            raise FaultsimError(f"{name} {value}: it must be 0 to {most}")
+    weights = _read_int8(source)
+
+    import torch
+
+    from .. import ops
+    from ..faultmap import MeasuredChip
+    from ..faults import Chip
+    from ..inject import operating_point
+
+    faults = fault_model(fault_kind, placement, preset)
+    stored = torch.from_numpy(weights)
+    if fault_map is not None:
+        if bit_error_rate is not None or curve is not None or fault_kind is not None:
+            raise FaultsimError("a fault map says which cells fail, and how: give it a --voltage only")
+        measured = MeasuredChip.load(fault_map)
+        read = measured.read(stored, voltage, faults, base)
+        name, rate, kind = (
+            f"measured chip {measured.label}",
+            measured.fault_map.at(voltage).bit_error_rate,
+            "as measured",
+        )
+    else:
+        _, rate = operating_point(voltage, bit_error_rate, load_curve(curve))
+        seeds, table, which = ops.seeds([Chip(chip)]), ops.table(rate), torch.tensor([access])
+        place = ops.place(faults, base)
+        read = torch.ops.faultsim.corrupt(stored, seeds, table, ops.rule(faults), place, None, which)[0]
+        name, kind = f"chip {chip}", faults.kind.value
+    read = read.numpy()
+    wrong, changed = _differences(weights, read)
+    _write_npy(target, read)
+    bits = 8 * weights.size
+    report = {
+        "output": str(target),
+        "chip": chip if chip is not None else str(fault_map),
+        "voltage": voltage,
+        "bit_error_rate": rate,
+        "fault_kind": kind,
+        "placement": faults.memory.placement.value,
+        "weights": weights.size,
+        "weights_changed": changed,
+        "bits_wrong": wrong,
+        "bits_wrong_rate": wrong / bits if bits else 0.0,
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    at = "" if voltage is None else f" at {voltage:g}"
+    print(f"{name}{at}: {rate:.3g} of its cells fail; faults {kind}, {faults.memory.placement} placement")
+    print(
+        f"{wrong:,} of {bits:,} bits wrong ({report['bits_wrong_rate']:.3g}), {changed:,} of {weights.size:,} weights"
+    )
+    print(f"written to {target}")
+
+
+def chip(
+    seed: Annotated[int | None, typer.Argument(metavar="SEED", help="Of the simulated chip.")] = None,
+    fault_map: FaultMapOption = None,
+    voltage: Annotated[
+        str | None,
+        typer.Option(
+            help="Supply voltage, in the curve's unit (1 is Vmin). Of several (a list, or first:last:step) "
+            "each cell is listed with the highest at which it fails."
+        ),
+    ] = None,
+    bit_error_rate: BitErrorRateOption = None,
+    arrays: Annotated[
+        int | None, typer.Option(help="How many arrays, from the first. [default: those of the memory, 64]")
+    ] = None,
+    fault_kind: FaultKindOption = None,
+    preset: PresetOption = None,
+    curve: CurveOption = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Fault map (.npz, .csv) or picture (.png); may be repeated."),
+    ] = None,
+    array: Annotated[
+        list[int] | None, typer.Option(help="Array in the picture; may be repeated. [default: 0]")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List, draw, export and convert the failing cells of a chip."""
+    from ..plots import MOST_PANELS
+
+    for path in out or []:
+        if path.suffix.lower() not in (".npz", ".csv", ".png"):
+            raise FaultsimError(f"--out {path}: the name must end in .npz, .csv or .png")
+    if (seed is None) == (fault_map is None):
+        raise FaultsimError("which chip? give either a SEED or --fault-map FILE")
+    volts = None if voltage is None else sorted(parse_numbers(voltage, "--voltage"))
+    if fault_map is not None:
+        if any(given is not None for given in (bit_error_rate, arrays, fault_kind, preset, curve)):
+            raise FaultsimError("a fault map says which cells fail, and how: give it a --voltage only")
+        cells = _measured(fault_map, volts)
+    else:
+        cells = _simulated(seed, volts, bit_error_rate, arrays, fault_model(fault_kind, None, preset), curve)
+    drawn = array or [0]
+    if any(not 0 <= index < cells.arrays for index in drawn) or len(drawn) > MOST_PANELS:
+        raise FaultsimError(f"--array: up to {MOST_PANELS} of 0 to {cells.arrays - 1} can be drawn")
+    for path in out or []:
+        if path.suffix.lower() == ".png":
+            from .. import plots
+
+            plots.save(plots.chip_figure(cells, drawn), path)
+        else:
+            cells.save(path)
+    _report(cells, volts, [str(path) for path in out or []], as_json)
+
+
+def _simulated(seed, volts, rate, arrays, faults, curve) -> "FaultMap":
+    from ..faultmap import chip_map, failing_cells
+    from ..faults import Chip
+
+    if (volts is None) == (rate is None):
+        raise FaultsimError("give either --voltage or --bit-error-rate")
+    if volts is None:
+        return failing_cells(Chip(seed), arrays, rate, faults)
+    return chip_map(Chip(seed), volts, load_curve(curve), arrays, faults)
+
+
+def _measured(path: Path, volts: list[float] | None) -> "FaultMap":
+    from ..faultmap import FaultMap
+
+    cells = FaultMap.load(path)
+    if volts is not None and len(volts) > 1:
+        raise FaultsimError(
+            "--voltage: a measured chip is looked at at one voltage, or at all of them without it"
+        )
+    return cells if volts is None else cells.at(volts[0])
+
+
+def _report(cells: "FaultMap", volts: list[float] | None, written: list[str], as_json: bool) -> None:
+    import numpy as np
+
+    by_array = np.bincount(cells.array, minlength=cells.arrays)
+    kinds = {
+        name: int((cells.stuck_at == state).sum())
+        for name, state in (("inverted", -1), ("stuck_at_0", 0), ("stuck_at_1", 1))
+    }
+    by_voltage = {v: len(cells.at(v)) for v in volts or []}
+    if as_json:
+        report = {
+            "source": cells.source,
+            "arrays": cells.arrays,
+            "rows": cells.geometry.rows,
+            "columns": cells.geometry.columns,
+            "failing_cells": len(cells),
+            "bit_error_rate": cells.bit_error_rate,
+            **kinds,
+            "by_voltage": [{"voltage": v, "failing_cells": count} for v, count in by_voltage.items()],
+            "by_array": by_array.tolist(),
+            "written": written,
+        }
+        print(json.dumps(report, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"failing cells of arrays 0 to {cells.arrays - 1} ({cells.geometry.rows}x{cells.geometry.columns})",
+        title_justify="left",
+        title_style="bold",
+    )
+    table.add_column("array", justify="right")
+    for i in range(min(8, cells.arrays)):
+        table.add_column(f"+{i}", justify="right")
+    for start in range(0, cells.arrays, 8):
+        table.add_row(str(start), *map(str, by_array[start : start + 8]))
+    Console().print(table)
+    print(cells.source)
+    total = 8 * cells.bytes
+    print(
+        f"{len(cells):,} of {total:,} cells fail, {cells.bit_error_rate:.3g}; in an array "
+        f"{by_array.min()} to {by_array.max()}, {by_array.mean():.1f} on average"
+    )
+    print(
+        ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in kinds.items() if count) or "none"
+    )
+    for v, count in by_voltage.items():
+        print(f"at {v:g}: {count:,} cells, {count / total:.3g}")
+    for path in written:
+        print(f"written to {path}")
+
+
+def _read_int8(path: Path) -> "np.ndarray":
+    """int8 array of a .npy file; FaultsimError says what else it is."""
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            if file.read(6) != b"\x93NUMPY":
+                raise FaultsimError(f"{path}: this is no .npy file (numpy.save writes one)")
+        weights = np.load(path, mmap_mode="r", allow_pickle=False)
+        if weights.dtype.kind == "f":
+            raise FaultsimError(
+                f"{path} holds {weights.dtype}, int8 is needed; quantise it: scale = abs(w).max() / 127, "
+                "then numpy.rint(w / scale).astype(numpy.int8)"
+            )
+        if weights.dtype != np.int8:
+            raise FaultsimError(f"{path} holds {weights.dtype}, int8 is needed")
+        return np.array(weights, order="C")
+    except FaultsimError:
+        raise
+    except OSError as error:
+        raise FaultsimError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, EOFError, MemoryError, SyntaxError):
+        raise FaultsimError(f"{path}: truncated, damaged, or an array of Python objects") from None
+
+
+def _write_npy(path: Path, weights: "np.ndarray") -> None:
+    import numpy as np
+
+    from ..files import write_atomically
+
+    write_atomically(path, lambda temporary: np.save(temporary, weights, allow_pickle=False))
+
+
+def _differences(before: "np.ndarray", after: "np.ndarray") -> tuple[int, int]:
+    """(bits, weights) that differ."""
+    import numpy as np
+
+    ones = np.array([value.bit_count() for value in range(256)])
+    bits = weights = 0
+    before, after = before.reshape(-1).view(np.uint8), after.reshape(-1).view(np.uint8)
+    for start in range(0, before.size, 1 << 20):  # bincount takes eight bytes a weight
+        counts = np.bincount(
+            before[start : start + (1 << 20)] ^ after[start : start + (1 << 20)], minlength=256
+        )
+        bits, weights = bits + int(counts @ ones), weights + int(counts[1:].sum())
+    return bits, weights
