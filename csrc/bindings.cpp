@@ -24,9 +24,9 @@ void require(bool holds, const char* what) {
 }
 
 Job make_job(uintptr_t source, uintptr_t output, uintptr_t states, uint64_t weights, uint32_t chips, int type,
-             uintptr_t scales, uint64_t scale_count, uint64_t scale_run, uintptr_t table, uint32_t thresholds,
-             int kind, uint64_t ones, uint64_t base, uint64_t arrays, uint32_t word, uint32_t repeat,
-             uintptr_t seeds, uintptr_t array_offset, uintptr_t access) {
+             uintptr_t scales, uint64_t scale_count, uint64_t scale_run, uintptr_t table, uint32_t thresholds, int kind,
+             uint64_t ones, uint64_t base, uint64_t arrays, uint32_t word, uint32_t repeat, uintptr_t seeds,
+             uintptr_t array_offset, uintptr_t access) {
   require(type >= 0 && type <= static_cast<int>(Output::mask), "unknown output type");
   require(kind >= 0 && kind <= static_cast<int>(Kind::transient), "unknown fault kind");
   require(repeat == 1 || (word >= 16 && kArrayBytes % word == 0),

@@ -10,7 +10,7 @@ namespace faultsim {
 namespace FAULTSIM_PATH {
 namespace {
 
-constexpr uint32_t kChunkCalls = 128;                          // 1,024 hits at a time: the buffer stays in the L1 cache
+constexpr uint32_t kChunkCalls = 128;  // 1,024 hits at a time: the buffer stays in the L1 cache
 constexpr uint32_t kChunkHits = kChunkCalls * kHitsPerCall;
 static_assert(kChunkCalls % Lanes::width == 0, "a chunk is a whole number of vectors");
 
@@ -195,7 +195,17 @@ void to_bfloat16(const int8_t* source, float scale, uint16_t* output, uint32_t c
 }
 
 void to_float16(const int8_t* source, float scale, uint16_t* output, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) output[i] = float16_bits(static_cast<float>(source[i]) * scale);
+  uint32_t i = 0;
+#if defined(__F16C__) && !defined(__AVX512F__)  // the compiler's own AVX-512 of the loop below is as fast
+  const __m256 factor = _mm256_set1_ps(scale);
+  for (; i + 8 <= count; i += 8) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(source + i));
+    const __m256 values = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), factor);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(output + i),
+                     _mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+#endif
+  for (; i < count; ++i) output[i] = float16_bits(static_cast<float>(source[i]) * scale);
 }
 
 #define FAULTSIM_TEXT(x) #x

@@ -17,12 +17,12 @@
 
 namespace faultsim {
 
-constexpr uint32_t kCells = 32768;       // 512 rows x 64 columns
-constexpr uint32_t kArrayBytes = 4096;   // = kCells / 8
-constexpr uint32_t kArrayWords = 512;    // 64-bit words, one a row
-constexpr uint32_t kHitsPerCall = 8;     // 16-bit hits in one Philox result
-constexpr uint32_t kCountHalves = 4;     // the first 64 bits of the stream decide K
-constexpr uint32_t kStatesPerCall = 4;   // 32-bit state draws in one Philox result
+constexpr uint32_t kCells = 32768;      // 512 rows x 64 columns
+constexpr uint32_t kArrayBytes = 4096;  // = kCells / 8
+constexpr uint32_t kArrayWords = 512;   // 64-bit words, one a row
+constexpr uint32_t kHitsPerCall = 8;    // 16-bit hits in one Philox result
+constexpr uint32_t kCountHalves = 4;    // the first 64 bits of the stream decide K
+constexpr uint32_t kStatesPerCall = 4;  // 32-bit state draws in one Philox result
 
 enum class Kind : int32_t { flip = 0, stuck = 1, transient = 2 };
 
@@ -77,9 +77,7 @@ struct StateRule {
 };
 
 // A state that the spare bit alone decides needs no further randomness: the common case.
-static FAULTSIM_HD bool spare_decides(StateRule rule) {
-  return rule.kind == Kind::stuck && rule.ones == 1ull << 32;
-}
+static FAULTSIM_HD bool spare_decides(StateRule rule) { return rule.kind == Kind::stuck && rule.ones == 1ull << 32; }
 
 static FAULTSIM_HD Philox4 state_call(uint64_t seed, uint32_t array, uint32_t access, Kind kind, uint32_t call) {
   return kind == Kind::transient ? philox4x32(seed, {{call, array, access, kStreamReads}})
@@ -99,7 +97,7 @@ static FAULTSIM_HD bool state_of(StateRule rule, uint32_t hit, uint32_t draw) {
 struct Placement {
   uint64_t base;    // address of the first weight, in weights
   uint64_t arrays;  // 0: unlimited
-  uint32_t word;  // of interest where repeat > 1; then a multiple of 16
+  uint32_t word;    // of interest where repeat > 1; then a multiple of 16
   uint32_t repeat;
 };
 

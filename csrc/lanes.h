@@ -33,9 +33,7 @@ struct Lanes {
   using V = __m512i;
   static constexpr int width = 8;
   static V same(uint32_t x) { return _mm512_set1_epi64(x); }
-  static V calls(uint32_t first) {
-    return _mm512_add_epi64(same(first), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
-  }
+  static V calls(uint32_t first) { return _mm512_add_epi64(same(first), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7)); }
   static V product(V a, V b) { return _mm512_mul_epu32(a, b); }
   static V high(V a) { return _mm512_srli_epi64(a, 32); }
   static V mix(V a, V b, V c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }

@@ -21,7 +21,7 @@ const CpuPath* const* paths(int* count) {
         __builtin_cpu_supports("avx512dq")) {
       available[n++] = &avx512::path;
     }
-    if (__builtin_cpu_supports("avx2")) available[n++] = &avx2::path;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) available[n++] = &avx2::path;
 #endif
     available[n++] = &portable::path;
     return n;
@@ -54,8 +54,8 @@ uint64_t stream_from() {
 // What one thread needs; under 64 KiB.
 struct Room {
   ArrayFaults faults[kChipsAtOnce];
-  alignas(64) uint8_t set[kArrayBytes];    // spread over the weights where repeat > 1
-  alignas(64) uint8_t clear[kArrayBytes];
+  alignas(64) uint8_t set[kArrayBytes + 16];  // spread over the weights where repeat > 1
+  alignas(64) uint8_t clear[kArrayBytes + 16];
   alignas(64) int8_t weights[kArrayBytes];
 };
 static_assert(sizeof(Room) <= 64 * 1024, "the promised extra memory of a thread");
@@ -83,8 +83,7 @@ class Run {
     for (uint32_t chip = 0; chip < job_.chips; chip += kChipsAtOnce) {
       const uint32_t chips = job_.chips - chip < kChipsAtOnce ? job_.chips - chip : kChipsAtOnce;
       for (uint32_t c = 0; c < chips; ++c) {
-        path_.draw(static_cast<uint64_t>(job_.seeds[chip + c]), array, access, job_.table, job_.rule,
-                   &room->faults[c]);
+        path_.draw(static_cast<uint64_t>(job_.seeds[chip + c]), array, access, job_.table, job_.rule, &room->faults[c]);
       }
       for (uint64_t t = u; t < tiles_; t += units_) tile(first_tile_ + t, chip, chips, room);
     }
@@ -111,14 +110,21 @@ class Run {
     const uint8_t* bytes = reinterpret_cast<const uint8_t*>(faults);
     const Placement& p = job_.placement;
     if (p.repeat == 1) return bytes + in_tile;
-    const uint32_t span = p.word * p.repeat;
-    for (uint32_t i = 0; i < count;) {
-      const uint32_t in_word = (in_tile + i) % p.word, left = p.word - in_word;
-      const uint32_t run = count - i < left ? count - i : left;
-      std::memcpy(spread + i, bytes + (in_tile + i) / span * p.word + in_word, run);
-      i += run;
+    // In steps of 16 bytes, which a repeated word is a multiple of: a piece begins where such a step does, and what is
+    // written beyond its end stays inside the room of one array.
+    const uint32_t lead = in_tile % 16, at = in_tile - lead, span = p.word * p.repeat;
+    uint32_t in_word = at % p.word, left = span - at % span;
+    bytes += at / span * p.word;
+    for (uint32_t i = 0; i < lead + count; i += 16) {
+      std::memcpy(spread + i, bytes + in_word, 16);
+      in_word = in_word + 16 == p.word ? 0 : in_word + 16;
+      left -= 16;
+      if (left == 0) {
+        bytes += p.word;
+        left = span;
+      }
     }
-    return spread;
+    return spread + lead;
   }
 
   void piece(uint64_t weight, uint32_t in_tile, uint32_t count, uint32_t chip, const ArrayFaults& faults,
@@ -126,6 +132,14 @@ class Run {
     const uint64_t out = static_cast<uint64_t>(chip) * job_.weights + weight;
     const bool stuck = job_.rule.kind == Kind::stuck;
     const bool mask = job_.type == Output::mask;
+    const int8_t* source = job_.source + weight;
+    int8_t* result = job_.type == Output::int8 ? static_cast<int8_t*>(job_.output) + out : room->weights;
+    if (faults.touched <= ArrayFaults::kFew && source != result && !stream_ && !mask) {
+      std::memcpy(result, source, count);
+      for (uint32_t i = 0; i < faults.touched; ++i) repair(faults, faults.word[i], in_tile, count, source, result);
+      if (job_.type != Output::int8) dequantise(weight, count, result, out);
+      return;
+    }
     const uint8_t* set = mask_at(faults.set, in_tile, count, room->set);
     const uint8_t* clear = stuck || mask ? mask_at(faults.clear, in_tile, count, room->clear) : nullptr;
     if (mask) {
@@ -138,12 +152,7 @@ class Run {
       }
       return;
     }
-    const int8_t* source = job_.source + weight;
-    int8_t* result = job_.type == Output::int8 ? static_cast<int8_t*>(job_.output) + out : room->weights;
-    if (faults.touched <= ArrayFaults::kFew && job_.placement.repeat == 1 && source != result && !stream_) {
-      std::memcpy(result, source, count);
-      for (uint32_t i = 0; i < faults.touched; ++i) repair(faults, faults.word[i], in_tile, count, source, result);
-    } else if (stuck) {
+    if (stuck) {
       path_.stick(source, set, clear, result, count, stream_);
     } else {
       path_.flip(source, set, result, count, stream_);
@@ -151,11 +160,23 @@ class Run {
     if (job_.type != Output::int8) dequantise(weight, count, result, out);
   }
 
-  // One 64-bit word of a piece, or as much of it as lies inside.
+  // The weights of a piece that lie in one 64-bit word of memory.
   void repair(const ArrayFaults& faults, uint32_t word, uint32_t in_tile, uint32_t count, const int8_t* source,
               int8_t* result) const {
+    const Placement& p = job_.placement;
     const uint64_t set = faults.set[word], clear = job_.rule.kind == Kind::stuck ? faults.clear[word] : 0;
-    const int64_t at = static_cast<int64_t>(word) * 8 - in_tile;
+    const int64_t byte = static_cast<int64_t>(word) * 8;
+    if (p.repeat == 1) return repair_at(byte - in_tile, set, clear, count, source, result);
+    const int64_t first = byte / p.word * p.word * p.repeat + byte % p.word - in_tile;
+    if (first >= count) return;
+    for (uint32_t r = 0; r < p.repeat; ++r) {
+      repair_at(first + static_cast<int64_t>(r) * p.word, set, clear, count, source, result);
+    }
+  }
+
+  static void repair_at(int64_t at, uint64_t set, uint64_t clear, uint32_t count, const int8_t* source,
+                        int8_t* result) {
+    if (at <= -8 || at >= count) return;
     if (at >= 0 && at + 8 <= count) {
       uint64_t stored;
       std::memcpy(&stored, source + at, 8);

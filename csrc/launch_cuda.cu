@@ -120,7 +120,9 @@ struct Out<Output::bfloat16> {
 template <>
 struct Out<Output::float16> {
   using Value = __half;
-  static __device__ Value from(int8_t q, float scale) { return __float2half_rn(__fmul_rn(static_cast<float>(q), scale)); }
+  static __device__ Value from(int8_t q, float scale) {
+    return __float2half_rn(__fmul_rn(static_cast<float>(q), scale));
+  }
 };
 
 // Four weights at a time.
@@ -214,8 +216,8 @@ __device__ void apply_mask(const Job& job, uint32_t chip, uint64_t tile, const u
 }
 
 template <Kind kind, Output type>
-__global__ void __launch_bounds__(kThreads) fault_kernel(const __grid_constant__ Job job, uint64_t first_tile,
-                                                         uint64_t tiles) {
+__global__ void __launch_bounds__(kThreads)
+    fault_kernel(const __grid_constant__ Job job, uint64_t first_tile, uint64_t tiles) {
   extern __shared__ uint4 shared[];  // uint4: aligned for any member
   Faults* faults = reinterpret_cast<Faults*>(shared);
   const uint32_t* cells = faults->cells;
@@ -251,11 +253,16 @@ cudaError_t launch(const Job& job, cudaStream_t stream) {
 template <Kind kind>
 cudaError_t launch(const Job& job, cudaStream_t stream) {
   switch (job.type) {
-    case Output::int8: return launch<kind, Output::int8>(job, stream);
-    case Output::float32: return launch<kind, Output::float32>(job, stream);
-    case Output::bfloat16: return launch<kind, Output::bfloat16>(job, stream);
-    case Output::float16: return launch<kind, Output::float16>(job, stream);
-    case Output::mask: return launch<kind, Output::mask>(job, stream);
+    case Output::int8:
+      return launch<kind, Output::int8>(job, stream);
+    case Output::float32:
+      return launch<kind, Output::float32>(job, stream);
+    case Output::bfloat16:
+      return launch<kind, Output::bfloat16>(job, stream);
+    case Output::float16:
+      return launch<kind, Output::float16>(job, stream);
+    case Output::mask:
+      return launch<kind, Output::mask>(job, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -272,9 +279,15 @@ const char* launch_cuda(const Job& job, int device, void* stream) {
   if (error == cudaSuccess) {
     const cudaStream_t queue = static_cast<cudaStream_t>(stream);
     switch (job.rule.kind) {
-      case Kind::flip: error = launch<Kind::flip>(job, queue); break;
-      case Kind::stuck: error = launch<Kind::stuck>(job, queue); break;
-      case Kind::transient: error = launch<Kind::transient>(job, queue); break;
+      case Kind::flip:
+        error = launch<Kind::flip>(job, queue);
+        break;
+      case Kind::stuck:
+        error = launch<Kind::stuck>(job, queue);
+        break;
+      case Kind::transient:
+        error = launch<Kind::transient>(job, queue);
+        break;
     }
     if (current != device) cudaSetDevice(current);
   }

@@ -31,7 +31,7 @@ _HOME = {
     "quantize": "quantization",
     "save_weights": "checkpoint",
 }
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str):

@@ -47,9 +47,9 @@ def load_weights(
 ) -> tuple[StoredWeights, dict]:
     """Loads a weight file into `model` (in place) and returns the weights as stored, with the file's metadata.
 
-    Also takes a plain safetensors state_dict in float, which is quantised (`per_channel` or per tensor). Raises FaultsimError for files
-    that are truncated, no safetensors, or don't fit the model, naming the first tensor that doesn't; the model is
-    unchanged then.
+    Also takes a plain safetensors state_dict in float, which is quantised (`per_channel` or per tensor). Raises
+    FaultsimError for files that are truncated, no safetensors, or don't fit the model, naming the first tensor that
+    doesn't; the model is unchanged then.
     """
     tensors, metadata = read_file(path)
     state = model.state_dict()
@@ -85,7 +85,7 @@ def load_weights(
                     loaded[_join(name, "weight")] = weight
                     tensors.pop(_join(name, "weight"), None)
     for key, value in state.items():
-        if key in loaded or key.endswith(".original") and ".parametrizations." in f".{key}":
+        if key in loaded or (key.endswith(".original") and ".parametrizations." in f".{key}"):
             continue
         if key not in tensors:
             raise _misfit(path, f"the file holds no {key!r}, which the model needs")
@@ -115,12 +115,13 @@ def read_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     path = Path(path)
     if path.suffix in (".pt", ".pth", ".pkl", ".bin"):
         raise FaultsimError(
-            f"{path} is a pickled file, which is never opened here: save it with safetensors.torch.save_file(model.state_dict(), ...)"
+            f"{path} is a pickled file, which is never opened here: save it with "
+            "safetensors.torch.save_file(model.state_dict(), ...)"
         )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise FaultsimError(f"weight file {path} does not exist") from None
     except (OSError, SafetensorError, ValueError) as error:

@@ -95,30 +95,32 @@ def _check(
     torch._check_with(
         TypeError, weights.dtype == torch.int8, lambda: f"weights must be int8, not {weights.dtype}"
     )
-    for name, tensor, dim in (
-        ("chips", chips, 1),
-        ("table", table, 1),
-        ("offset", offset, None),
-        ("access", access, None),
-    ):
-        if tensor is None:
-            continue
-        torch._check_with(
-            TypeError,
-            tensor.dtype == torch.int64,
-            lambda n=name, t=tensor: f"{n} must be int64, not {t.dtype}",
-        )
-        torch._check_value(
-            tensor.device == weights.device,
-            lambda n=name, t=tensor: (
-                f"{n} is on {t.device}, the weights are on {weights.device}: move one of them"
-            ),
-        )
-        torch._check_value(
-            tensor.dim() == dim if dim else tensor.numel() == 1,
-            lambda n=name, t=tensor: f"{n} has shape {list(t.shape)}, which must be [{'n' if dim else '1'}]",
-        )
-    torch._check_value(table.numel() >= 2, lambda: "table is no draw_table()")
+    torch._check_value(
+        chips.dim() == 1, lambda: f"chips must be a list of seeds, not of shape {list(chips.shape)}"
+    )
+    torch._check_value(
+        table.dim() == 1 and table.numel() >= 2, lambda: "table is no table() of a bit error rate"
+    )
+    for name, tensor in (("chips", chips), ("table", table), ("offset", offset), ("access", access)):
+        if tensor is not None:
+            _check_index(name, tensor, weights.device)
+    for name, tensor in (("offset", offset), ("access", access)):
+        if tensor is not None:
+            _check_single(name, tensor)
+
+
+def _check_index(name: str, tensor: Tensor, device: torch.device) -> None:
+    torch._check_with(
+        TypeError, tensor.dtype == torch.int64, lambda: f"{name} must be int64, not {tensor.dtype}"
+    )
+    torch._check_value(
+        tensor.device == device,
+        lambda: f"{name} is on {tensor.device}, the weights are on {device}: move one of them",
+    )
+
+
+def _check_single(name: str, tensor: Tensor) -> None:
+    torch._check_value(tensor.numel() == 1, lambda: f"{name} must hold one number, not {tensor.numel()}")
 
 
 def _check_scale(weights: Tensor, scale: Tensor, axis: int, dtype: torch.dtype) -> None:

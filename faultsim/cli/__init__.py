@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from . import curve, energy, inject, reproduce, sweep
+from . import bench, curve, energy, inject, reproduce, sweep
 
 app = typer.Typer(
     name="faultsim",
@@ -22,6 +22,7 @@ app.command("inject")(inject.inject)
 app.command("info")(curve.info)
 app.command("energy")(energy.energy)
 app.command("reproduce")(reproduce.reproduce)
+app.add_typer(bench.app, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> None:

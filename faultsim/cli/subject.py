@@ -42,7 +42,7 @@ class Subject:
 
     @property
     def accesses(self) -> int | None:
-        """Weight memory accesses of one inference on the paper's accelerator; None for a model that can't be counted."""
+        """Weight memory accesses of one inference on the paper's accelerator; None where they can't be counted."""
         try:
             return weight_memory(self.model, tuple(self.dataset.images.shape[1:]))
         except EnergyError:
@@ -108,15 +108,15 @@ def load_subject(
 def _try(subject: Subject) -> None:
     """One small batch through the model, so that one that doesn't fit the images is refused before anything is
     written."""
-    inputs, labels = subject.data[0]
+    inputs = subject.data[0][0][:2]
     try:
         with torch.inference_mode():
-            logits = subject.model(inputs[:2])
+            logits = subject.model(inputs)
     except Exception as error:  # a user's model may fail in any way
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FaultsimError(f"{subject.name} fails on images {list(inputs[:2].shape)}: {message}") from error
+        raise FaultsimError(f"{subject.name} fails on images {list(inputs.shape)}: {message}") from error
     shape = tuple(getattr(logits, "shape", ()))
-    if len(shape) != 2 or shape[0] != len(inputs[:2]) or shape[1] < subject.dataset.num_classes:
+    if len(shape) != 2 or shape[0] != len(inputs) or shape[1] < subject.dataset.num_classes:
         raise FaultsimError(
             f"{subject.name} answers {list(shape)} to 2 images; logits [2, {subject.dataset.num_classes}] "
             f"are needed for {subject.dataset.name}"

@@ -14,14 +14,16 @@ from .options import (
     JsonOption,
     PlacementOption,
     PresetOption,
-    device as device_named,
     fault_model,
     load_curve,
     parse_numbers,
 )
+from .options import (
+    device as device_named,
+)
 
 if TYPE_CHECKING:
-    from ..sweep import Result
+    pass
 
 VOLTAGES = "0.78:1.00:0.02"
 

@@ -88,7 +88,8 @@ def table(
     console.print(shown)
     memory = faults.memory.placement
     lines = [
-        f"accuracy in %: mean ± population std over {chips} chip{'s' if chips > 1 else ''}; faults: {faults.kind}, {memory} placement",
+        f"accuracy in %: mean ± population std over {chips} chip{'s' if chips > 1 else ''}",
+        f"faults: {faults.kind}, {memory} placement",
         f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: share of failing cells",
         "energy: of one read access, relative to Vmin",
     ]
