@@ -165,15 +165,9 @@ def test_chips_are_independent(rate):
 def test_counts_are_uncorrelated(what):
     """The number of failing cells of neighbours: Pearson's correlation of 4,000 pairs."""
     if what == "arrays":
-        counts = np.bitwise_count(masks(8000 * 4096, 1e-2, FaultModel())[0].reshape(-1, 2, 4096)).sum(
-            -1, dtype=int
-        )
+        counts = bits_set(masks(8000 * 4096, 1e-2, FaultModel())[0].reshape(-1, 2, 4096), -1)
     else:
-        counts = (
-            np.bitwise_count(masks(4096, 1e-2, FaultModel(), range(8000))[0])
-            .sum(-1, dtype=int)
-            .reshape(-1, 2)
-        )
+        counts = bits_set(masks(4096, 1e-2, FaultModel(), range(8000))[0], -1).reshape(-1, 2)
     assert stats.pearsonr(counts[:, 0], counts[:, 1]).pvalue > ALARM
 
 
