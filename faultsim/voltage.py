@@ -8,6 +8,7 @@ reproduces every entry of the paper's Table 7).
 import csv
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from .files import write_text
 
 COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
 _HIGHEST_RATE = 0.5  # a cell that reads at random
+_HIGHEST_VOLTAGE = 1e6  # in any unit: its square is a number, and its misprint noticed
+_MOST_CHARACTERS = 1 << 24  # of a CSV
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,17 @@ class VoltageCurve:
             )
         for point in zip(self.voltages, self.bit_error_rates, self.energies, strict=True):
             v, rate, energy = point
-            if not all(math.isfinite(x) for x in point) or v <= 0 or energy <= 0:
+            if not all(math.isfinite(x) for x in point) or not 0 < v <= _HIGHEST_VOLTAGE or energy <= 0:
                 raise FaultsimError(
-                    f"voltage curve {self.name}: point {point} must hold finite numbers, voltage and energy above 0"
+                    f"voltage curve {self.name}: point {point} must hold finite numbers, energy above 0 and voltage "
+                    f"above 0, at most {_HIGHEST_VOLTAGE:g}"
                 )
             if not 0 <= rate <= _HIGHEST_RATE:
                 raise FaultsimError(
                     f"voltage curve {self.name}: bit error rate {rate} at {v} is outside [0, 0.5] "
                     "(a fraction: 1 % is 0.01)"
                 )
-        for i, j in zip(range(lengths[0]), range(1, lengths[0]), strict=False):
+        for i, j in pairwise(range(lengths[0])):
             if self.voltages[j] >= self.voltages[i]:
                 raise FaultsimError(
                     f"voltage curve {self.name}: voltages must fall from row to row without repeats "
@@ -62,8 +66,9 @@ class VoltageCurve:
                 )
             if self.bit_error_rates[j] < self.bit_error_rates[i]:
                 raise FaultsimError(
-                    f"voltage curve {self.name}: the bit error rate must not fall with the voltage, but it goes from "
-                    f"{self.bit_error_rates[i]} at {self.voltages[i]} to {self.bit_error_rates[j]} at {self.voltages[j]}"
+                    f"voltage curve {self.name}: the bit error rate must not fall with the voltage, but it goes "
+                    f"from {self.bit_error_rates[i]} at {self.voltages[i]} to {self.bit_error_rates[j]} "
+                    f"at {self.voltages[j]}"
                 )
             if self.energies[j] > self.energies[i]:
                 raise FaultsimError(
@@ -87,8 +92,8 @@ class VoltageCurve:
             (math.nextafter(1.0, 0.0), 1e-6),
             (0.83, 1e-2),
             (lowest, _HIGHEST_RATE),
+            (0.5, _HIGHEST_RATE),
         )
-        points = (*points, (0.5, _HIGHEST_RATE))
         voltages, rates = zip(*points, strict=True)
         return cls("14nm", voltages, rates, tuple(v**exponent for v in voltages), exponent)
 
@@ -99,23 +104,38 @@ class VoltageCurve:
         path = Path(path)
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.reader(line for line in file if line.strip() and not line.startswith("#")))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise FaultsimError(f"voltage curve {path}: cannot be read: {error}") from None
-        header = tuple(cell.strip() for cell in rows[0]) if rows else ()
-        if header != COLUMNS:
-            raise FaultsimError(
-                f"voltage curve {path}: the first line must be {','.join(COLUMNS)}, not {','.join(header)!r}"
-            )
-        points = []
-        for number, row in enumerate(rows[1:], 2):
+                text = file.read(_MOST_CHARACTERS + 1)
+            if len(text) > _MOST_CHARACTERS:
+                raise FaultsimError(
+                    f"voltage curve {path}: this is no table of some voltages, it is too large"
+                )
+            rows = [next(csv.reader([line]), []) for line in text.splitlines()]
+        except OSError as error:
+            raise FaultsimError(f"voltage curve {path}: cannot be read: {error.strerror or error}") from None
+        except (UnicodeDecodeError, csv.Error):
+            raise FaultsimError(f"voltage curve {path}: this is no CSV file") from None
+        points, header = [], None
+        for line, row in enumerate(rows, 1):
+            cells = tuple(cell.strip() for cell in row)
+            if not any(cells) or cells[0].startswith("#"):
+                continue
+            if header is None:
+                header = cells
+                if header != COLUMNS:
+                    raise FaultsimError(
+                        f"voltage curve {path}, line {line}: the header must be {','.join(COLUMNS)}, "
+                        f"not {','.join(header)[:80]!r}"
+                    )
+                continue
             try:
-                v, rate, energy = (float(cell) for cell in row)
+                v, rate, energy = map(float, cells)
             except ValueError:
                 raise FaultsimError(
-                    f"voltage curve {path}, line {number}: three numbers expected, not {','.join(row)!r}"
+                    f"voltage curve {path}, line {line}: three numbers expected, not {','.join(cells)[:80]!r}"
                 ) from None
             points.append((v, rate, energy))
+        if header is None:
+            raise FaultsimError(f"voltage curve {path}: there is no header {','.join(COLUMNS)}")
         if len(points) < 2:
             raise FaultsimError(f"voltage curve {path}: at least two points expected, found {len(points)}")
         if points[0][0] < points[-1][0]:
@@ -149,7 +169,8 @@ class VoltageCurve:
         v = float(voltage)
         if not self.v_low <= v <= self.v_high:  # NaN included
             raise FaultsimError(
-                f"voltage {voltage} is outside the curve '{self.name}', which covers {self.v_low:.4g} to {self.v_high:.4g}"
+                f"voltage {voltage} is outside the curve '{self.name}', which covers {self.v_low:.4g} to "
+                f"{self.v_high:.4g}"
             )
         return v
 
@@ -159,7 +180,7 @@ class VoltageCurve:
         slope = 0.0
         if len(points) > 1:
             (v0, r0), (v1, r1) = points[:2]
-            slope = math.log(r1 / r0) / (v1 - v0)
+            slope = (math.log(r1) - math.log(r0)) / (v1 - v0)
         return points, slope
 
     def bit_error_rate(self, voltage: float) -> float:
@@ -168,11 +189,15 @@ class VoltageCurve:
         points, slope = self._faulty()
         if not points or (v >= self.v_min and self.bit_error_rates[0] == 0.0):
             return 0.0
-        if v > points[0][0]:  # between the last error-free point and the first erroneous one
-            return points[0][1] * math.exp(slope * (v - points[0][0]))
-        for (v0, r0), (v1, r1) in zip(points, points[1:], strict=False):
+        v0, r0 = points[0]
+        if v > v0:  # between the last error-free point and the first erroneous one
+            return min(r0, math.exp(math.log(r0) + slope * (v - v0)))
+        for (v0, r0), (v1, r1) in pairwise(points):
+            if v == v0:
+                return r0
             if v > v1:
-                return r0 if v == v0 else r0 * (r1 / r0) ** ((v - v0) / (v1 - v0))
+                rate = math.exp(math.log(r0) + (v - v0) / (v1 - v0) * (math.log(r1) - math.log(r0)))
+                return min(max(rate, r0), r1)  # the last digit must not break the monotony
         return points[-1][1]
 
     def voltage(self, bit_error_rate: float) -> float:
@@ -188,13 +213,15 @@ class VoltageCurve:
             )
         if rate == 0.0:
             return self.v_min
+        for v, r in points:
+            if r == rate:
+                return v
         v0, r0 = points[0]
         if rate < r0:
-            return min(self.v_min, v0 + math.log(rate / r0) / slope) if slope else self.v_min
-        for (v0, r0), (v1, r1) in zip(points, points[1:], strict=False):
-            if r0 <= rate < r1:
-                return v0 + (v1 - v0) * math.log(rate / r0) / math.log(r1 / r0)
-        return next(v for v, r in points if r == rate)  # the greatest rate, where it is first reached
+            return min(self.v_min, v0 + (math.log(rate) - math.log(r0)) / slope) if slope else self.v_min
+        (v0, r0), (v1, r1) = next(pair for pair in pairwise(points) if pair[0][1] < rate < pair[1][1])
+        v = v0 + (v1 - v0) * (math.log(rate) - math.log(r0)) / (math.log(r1) - math.log(r0))
+        return min(max(v, v1), v0)
 
     def energy_per_access(self, voltage: float) -> float:
         """Dynamic energy of one read access relative to that at v_min; FaultsimError outside [v_low, v_high]."""
