@@ -84,9 +84,11 @@ def sweep_voltage(
     from .. import plots
     from ..faultmap import FaultMap, MeasuredChip
     from ..faults import evaluation_chips
+    from ..files import write_text
     from ..provenance import provenance
-    from ..results import RunDirectory
+    from ..results import RunDirectory, csv_text
     from ..sweep import ROW, SUMMARY, Variant, points, sweep
+    from ..sweep_plot import sweep_figure
     from .subject import load_subject
     from .sweep_report import progress, report_json, table
 
@@ -130,10 +132,8 @@ def sweep_voltage(
                 results = sweep(
                     subject.model, subject.data, samples, plan, **run, directory=directory, report=report
                 )
-            from ..results import csv_text, write_text
-
             write_text(out / "summary.csv", csv_text(SUMMARY, (result.summary() for result in results)))
-            plots.save(plots.sweep_figure(results, subject.title), out / "sweep.png")
+            plots.save(sweep_figure(results, subject.title, electrical), out / "sweep.png")
     if as_json:
         print(report_json(results, configuration, provenance(str(where))))
         return

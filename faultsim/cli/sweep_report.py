@@ -61,31 +61,34 @@ def report_json(results: Sequence["Result"], configuration: dict, information: d
     return json.dumps(without_nan(report), indent=2, allow_nan=False)
 
 
-def table(
-    results: Sequence["Result"], subject: "Subject", faults: "FaultModel", chips: int, curve: "VoltageCurve"
-) -> None:
-    """The table on the terminal; fits 80 columns."""
-    console = Console()
-    several = len({result.variant for result in results}) > 1
-    shown = Table(title=subject.title, title_justify="left", title_style="bold")
-    if several:
-        shown.add_column("model")
-    for header in ("voltage", "bit errors", "energy", "saving", "accuracy", "95 % interval", "worst"):
+def _table(title: str, results: Sequence["Result"]) -> Table:
+    shown = Table(title=title, title_justify="left", title_style="bold")
+    for header in ("voltage", "bit errors", "energy", "saving", "accuracy", "95 % CI", "worst"):
         shown.add_column(header, justify="right", no_wrap=True)
     for result in results:
         e, point = result.evaluation, result.point
         low, high = e.interval
-        cells = [
+        shown.add_row(
             "-" if point.voltage is None else f"{point.voltage:.4g}",
-            f"{100 * point.bit_error_rate:.3g} %",
+            f"{100 * point.bit_error_rate:.2g} %",
             "-" if point.energy_per_access is None else f"{point.energy_per_access:.3f}",
             "-" if result.energy_saving is None else f"{100 * result.energy_saving:.1f} %",
             f"{100 * e.mean:.2f} ± {100 * e.std:.2f}",
-            "-" if math.isnan(low) else f"{100 * low:.1f} - {100 * high:.1f}",
+            "-" if math.isnan(low) else f"{100 * low:.1f}-{100 * high:.1f}",
             f"{100 * e.worst:.1f}",
-        ]
-        shown.add_row(*([result.variant] if several else []), *cells)
-    console.print(shown)
+        )
+    return shown
+
+
+def table(
+    results: Sequence["Result"], subject: "Subject", faults: "FaultModel", chips: int, curve: "VoltageCurve"
+) -> None:
+    """A table for each variant on the terminal; each fits 80 columns."""
+    console = Console()
+    variants = list(dict.fromkeys(result.variant for result in results))
+    for variant in variants:
+        title = subject.title if len(variants) == 1 else f"{subject.title}, {variant}"
+        console.print(_table(title, [result for result in results if result.variant == variant]))
     memory = faults.memory.placement
     lines = [
         f"accuracy in %: mean ± population std over {chips} chip{'s' if chips > 1 else ''}",

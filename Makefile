@@ -1,0 +1,54 @@
+# make demo      from nothing to the first result: installs into .venv, sweeps the shipped model, says where to look
+# make test      lint and all tests
+# make test-sanitize   the C++ core under the address and undefined-behaviour sanitizers
+# make bench     the kernel's speed on this machine, kept under benchmarks/results
+# make gpu-check on a machine with an NVIDIA GPU, nvcc and torch: builds in place, offline; GPU tests and benchmarks
+PYTHON ?= python3
+VENV ?= .venv
+# Another build of torch (for a GPU, say) can be installed into $(VENV) first: it is then left alone.
+TORCH ?= torch==2.13.0
+PY := $(VENV)/bin/python
+NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
+
+.PHONY: install demo test lint format test-sanitize bench gpu-check clean
+
+install: $(VENV)/.installed
+$(VENV)/.installed: $(NATIVE)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install --quiet "$(TORCH)"
+	$(PY) -m pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: install
+	$(VENV)/bin/faultsim sweep-voltage --out demo
+	@echo "The picture is demo/sweep.png, the numbers are demo/summary.csv and demo/results.csv."
+	@echo "Next: $(VENV)/bin/faultsim sweep-voltage --help"
+
+test: install lint
+	$(PY) -m pytest -q
+
+lint: install
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
+
+format: install
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
+
+bench: install
+	mkdir -p benchmarks/results
+	$(VENV)/bin/faultsim bench kernel --device cpu --json > benchmarks/results/.kernel-cpu.json
+	mv benchmarks/results/.kernel-cpu.json benchmarks/results/kernel-cpu.json
+
+gpu-check:
+	FAULTSIM_CUDA=ON $(PYTHON) setup.py build_ext --inplace
+	FAULTSIM_REQUIRE_CUDA=1 $(PYTHON) -m pytest -q -m cuda
+	mkdir -p benchmarks/results
+	$(PYTHON) -m faultsim bench kernel --device cuda --json > benchmarks/results/.kernel-cuda.json
+	mv benchmarks/results/.kernel-cuda.json benchmarks/results/kernel-cuda.json
+
+clean:
+	rm -rf build dist *.egg-info faultsim/_native*.so
