@@ -201,8 +201,8 @@ class VoltageCurve:
         return points[-1][1]
 
     def voltage(self, bit_error_rate: float) -> float:
-        """The highest voltage whose bit error rate reaches `bit_error_rate`; v_min for 0. A rate that the curve only
-        jumps over at v_min gives v_min. FaultsimError where the curve doesn't go so far."""
+        """The highest voltage whose bit error rate is `bit_error_rate`; v_min for 0. A rate that the curve only jumps
+        over at v_min gives v_min, a plateau its highest point. FaultsimError where the curve doesn't go so far."""
         rate = checked_rate(bit_error_rate)
         points, slope = self._faulty()
         least, most = self.bit_error_rates[0], self.bit_error_rates[-1]

@@ -101,7 +101,8 @@ def test_both_ways(curve, share):
     if voltage == curve.v_min:  # error-free itself: errors begin below it
         return
     assert curve.bit_error_rate(voltage) == pytest.approx(rate, rel=1e-6)
-    assert voltage >= inside(curve, share) * (1 - 1e-9)  # the highest one with that rate
+    if rate != min(r for r in curve.bit_error_rates if r > 0):  # which may go on to v_min, where it ends
+        assert voltage >= inside(curve, share) * (1 - 1e-9)  # the highest with that rate
 
 
 @given(SHARE)
