@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from . import bench, curve, energy, inject, reproduce, sweep
+from . import bench, curve, energy, inject, reproduce, sweep, train
 
 app = typer.Typer(
     name="faultsim",
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("sweep-voltage")(sweep.sweep_voltage)
+app.command("train-base")(train.train_base)
 app.command("curve")(curve.curve)
 app.command("chip")(inject.chip)
 app.command("inject")(inject.inject)

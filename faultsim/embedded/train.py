@@ -12,7 +12,7 @@ from ..train import Recipe, train_classifier
 from . import DATASET, MODEL, WEIGHTS
 
 SEED = 0
-RECIPE = Recipe("digits-one-cycle", epochs=40, batch_size=128, learning_rate=0.1, weight_decay=5e-4)
+RECIPE = Recipe("digits", epochs=40, batch_size=128, learning_rate=0.1, weight_decay=5e-4, one_cycle=True)
 
 
 def main(path=WEIGHTS) -> None:
@@ -25,7 +25,7 @@ def main(path=WEIGHTS) -> None:
         RECIPE,
         seed=SEED,
         augment=augmentation_for(DATASET),
-        report=lambda epoch, loss: print(f"epoch {epoch}: loss {loss:.4f}"),
+        report=lambda epoch: print(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}"),
     )
     with torch.inference_mode():
         correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in batches(test, 512))
