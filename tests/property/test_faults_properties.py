@@ -48,6 +48,7 @@ def model_of(kind: tuple, memory: SRAM = SRAM()) -> FaultModel:  # noqa: B008 - 
 
 
 def arguments(seed: int, rate: float, model: FaultModel, base=0, access=0, offset=0, device="cpu"):
+    """The operators' common arguments, for one chip."""
     number = torch.tensor([offset, access], device=device)
     chips, table = ops.seeds([seed], device), ops.table(rate, device)
     return chips, table, ops.rule(model), ops.place(model, base), number[:1], number[1:]
@@ -55,27 +56,43 @@ def arguments(seed: int, rate: float, model: FaultModel, base=0, access=0, offse
 
 def mask(size: int, *where, **more) -> tuple[np.ndarray, np.ndarray]:
     """Failing bits and states of one chip, two uint8 [size]."""
-    weights = torch.zeros(size, dtype=torch.int8, device=more.get("device", "cpu"))
-    masks = CALL.fault_mask(weights, *arguments(*where, **more))
-    return masks[0][0].cpu().numpy(), masks[1][0].cpu().numpy()
+    masks = CALL.fault_mask(torch.zeros(size, dtype=torch.int8), *arguments(*where, **more))
+    return masks[0][0].numpy(), masks[1][0].numpy()
 
 
 def weights_of(size: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(size).integers(-128, 128, size, np.int8))
 
 
-@given(SEED, RATE, KIND, MEMORY, BASE, SIZE, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+LAYOUT = st.one_of(
+    MEMORY.map(lambda memory: (memory.layout.blocks, memory.layout.word, memory.layout.repeat)),
+    st.tuples(st.integers(0, 5), st.sampled_from([16, 32, 128, 1024, 4096]), st.integers(1, 40)),
+)
+
+
+@given(SEED, RATE, KIND, LAYOUT, BASE, SIZE, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 @settings(max_examples=100)
-def test_kernel_is_the_oracle(device, seed, rate, kind, memory, base, size, access, offset):
-    layout = memory.layout
-    place = dict(base=base, arrays=layout.blocks, word=layout.word, repeat=layout.repeat)
-    want = reference.fault_mask(size, seed, rate, kind[2], kind[3], access, offset, **place)
-    more = dict(base=base, access=access, offset=offset, device=device)
-    for got, expected in zip(mask(size, seed, rate, model_of(kind, memory), **more), want, strict=True):
-        np.testing.assert_array_equal(got, expected)
-    source = weights_of(size)
-    read = CALL.corrupt(source.to(device), *arguments(seed, rate, model_of(kind, memory), **more))[0]
-    np.testing.assert_array_equal(read.cpu().numpy(), reference.read(source.numpy(), *want, kind[2]))
+def test_kernel_is_the_oracle(engine, seed, rate, kind, layout, base, size, access, offset):
+    """Two chips; the masks, the weights read, and those in float16, in any layout that the kernel knows."""
+    place = dict(base=base, **dict(zip(("arrays", "word", "repeat"), layout, strict=True)))
+    _, table, rule, _, *numbers = arguments(
+        seed, rate, model_of(kind), access=access, offset=offset, device=engine.device
+    )
+    seeds = [seed, seed ^ 1]
+    common = (ops.seeds(seeds, engine.device), table, rule, [base, *layout], *numbers)
+    source, scale = weights_of(size), torch.tensor([0.0123])
+    on = source.to(engine.device)
+    masks = CALL.fault_mask(on, *common)
+    read = CALL.corrupt(on, *common)
+    halves = CALL.corrupt_dequantize(on, scale.to(engine.device), -1, torch.float16, *common)
+    for i, one in enumerate(seeds):
+        want = reference.fault_mask(size, one, rate, kind[2], kind[3], access, offset, **place)
+        for got, expected in zip(masks, want, strict=True):
+            np.testing.assert_array_equal(got[i].cpu().numpy(), expected)
+        faulty = reference.read(source.numpy(), *want, kind[2])
+        np.testing.assert_array_equal(read[i].cpu().numpy(), faulty)
+        dequantised = reference.dequantise(faulty, scale.numpy(), None, "float16")
+        np.testing.assert_array_equal(halves[i].cpu().numpy(), dequantised)
 
 
 @given(SEED, st.tuples(RATE, RATE).map(sorted), KIND, MEMORY, BASE)
