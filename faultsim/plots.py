@@ -34,6 +34,8 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 2.0,
 }
+# On top of matplotlib's own defaults, whatever the user's matplotlibrc says.
+_CONTEXT = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"} | STYLE
 DPI = 150
 MOST_PANELS = 16
 
@@ -43,7 +45,7 @@ MOST_PANELS = 16
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """Figure of width x height inches and its axes [rows, columns], in the house style."""
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+    with matplotlib.rc_context(_CONTEXT):
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         return figure, figure.subplots(rows, columns, squeeze=False)
@@ -53,7 +55,7 @@ def save(figure: Figure, path: str | Path) -> None:
     """Writes a PNG, atomically and without a date. FaultsimError for other endings and full disks."""
     if Path(path).suffix.lower() != ".png":
         raise FaultsimError(f"picture {path}: the name must end in .png")
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+    with matplotlib.rc_context(_CONTEXT):
         write_atomically(
             path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None})
         )
@@ -67,15 +69,13 @@ def voltage_label(curve: "VoltageCurve") -> str:
 # -- figures -------------------------------------------------------------------------------------------------
 
 
-def curve_figure(curve: "VoltageCurve", low: float | None = None, high: float | None = None) -> Figure:
+def curve_figure(curve: "VoltageCurve") -> Figure:
     """The paper's Figure 2 for any curve: bit error rate (left, logarithmic) and energy per read access (right).
 
-    Without bounds: from where the bit error rate is greatest to a little above Vmin.
+    It goes from where the bit error rate is greatest to a little above Vmin.
     """
-    if low is None:
-        low = curve.voltage(curve.bit_error_rates[-1])
-    if high is None or high <= low:
-        high = min(curve.v_high, curve.v_min + 0.1 * (curve.v_min - low))
+    low = curve.voltage(curve.bit_error_rates[-1]) if curve.bit_error_rates[-1] > 0 else curve.v_low
+    high = min(curve.v_high, curve.v_min + 0.1 * (curve.v_min - low)) if curve.v_min > low else curve.v_high
     voltages = np.linspace(low, high, 400)
     rates = np.array([curve.bit_error_rate(v) for v in voltages])
     figure, ((left, right),) = panels(1, 2, 9.0, 4.0)
@@ -88,26 +88,28 @@ def curve_figure(curve: "VoltageCurve", low: float | None = None, high: float | 
     right.set(title="Dynamic energy of one read access", ylabel="energy per access / that at Vmin")
     right.set_ylim(bottom=0)
     points = [
-        (v, rate) for v, rate in zip(curve.voltages, curve.bit_error_rates, strict=True) if low <= v <= high
+        point for point in zip(curve.voltages, curve.bit_error_rates, strict=True) if low <= point[0] <= high
     ]
-    left.plot(*zip(*((v, r) for v, r in points if r > 0), strict=True), "o", color=VERMILION, markersize=5)
-    right.plot(
-        [v for v, _ in points], [curve.energy_per_access(v) for v, _ in points], "o", color=BLUE, markersize=5
-    )
-    for axes in (left, right):
-        axes.set_xlim(low, high)
+    dots = {"marker": "o", "linestyle": "none"}
+    left.plot([v for v, rate in points if rate > 0], [r for _, r in points if r > 0], color=VERMILION, **dots)
+    right.plot([v for v, _ in points], [curve.energy_per_access(v) for v, _ in points], color=BLUE, **dots)
+    margin = 0.04 * (high - low)
+    for axes, note, height in ((left, "no errors at\nand above Vmin", 0.92), (right, "Vmin", 0.04)):
+        axes.set_xlim(low - margin, high + margin)
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel(voltage_label(curve))
-        if low < curve.v_min < high and curve.bit_error_rates[0] == 0.0:
+        if curve.bit_error_rates[0] == 0.0:
             axes.axvline(curve.v_min, color=GREY, linestyle="--", linewidth=1)
             axes.annotate(
-                "Vmin: no errors\nfrom here up",
-                (curve.v_min, 0.5),
+                note,
+                (curve.v_min, height),
                 xycoords=("data", "axes fraction"),
                 xytext=(-4, 0),
                 textcoords="offset points",
                 ha="right",
+                va="center",
                 color=GREY,
-                fontsize=8,
+                fontsize=9,
             )
     return figure
 
@@ -139,7 +141,7 @@ def chip_figure(fault_map: "FaultMap", arrays: Sequence[int] = (0,), title: str 
     grid[-1, 0].set_xlabel("row (word line)")
     handles = [Patch(color=_KINDS[colour - 1][2], label=_KINDS[colour - 1][1]) for colour in sorted(shown)]
     if handles:
-        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
+        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
     return figure
 
 

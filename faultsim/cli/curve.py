@@ -13,36 +13,40 @@ from .options import CurveOption, JsonOption, load_curve, parse_numbers
 def curve(
     curve: CurveOption = None,
     voltages: Annotated[
-        str, typer.Option(help="first:last:step or a list, in the curve's unit (1 is Vmin).")
-    ] = "0.78:1.00:0.02",
+        str | None,
+        typer.Option(
+            help="first:last:step or a list, in the curve's unit (1 is Vmin). "
+            "[default: 0.78:1.00:0.02, or the points of --curve]"
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Picture (.png) or the rows in the form that --curve reads (.csv).")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bit error rate and energy per read access against supply voltage (the paper's Figure 2)."""
+    from ..voltage import COLUMNS
+
     if out is not None and out.suffix.lower() not in (".png", ".csv"):
         raise FaultsimError(f"--out {out}: the name must end in .png or .csv")
     electrical = load_curve(curve)
-    rows = [
-        (v, electrical.bit_error_rate(v), electrical.energy_per_access(v))
-        for v in sorted(parse_numbers(voltages))
-    ]
+    if voltages is not None:
+        points = parse_numbers(voltages)
+    else:
+        points = electrical.voltages if curve is not None else parse_numbers("0.78:1.00:0.02")
+    rows = [(v, electrical.bit_error_rate(v), electrical.energy_per_access(v)) for v in sorted(points)]
     if out is not None and out.suffix.lower() == ".png":
         from .. import plots
 
-        plots.save(plots.curve_figure(electrical, rows[0][0], rows[-1][0]), out)
+        plots.save(plots.curve_figure(electrical), out)
     elif out is not None:
         from ..files import write_text
-        from ..voltage import COLUMNS
 
         lines = [",".join(COLUMNS), *(",".join(map(repr, row)) for row in rows)]
         write_text(out, "\n".join(lines) + "\n")
     if as_json:
-        points = [
-            {"voltage": v, "bit_error_rate": rate, "energy_per_access": energy} for v, rate, energy in rows
-        ]
-        print(json.dumps({"curve": electrical.name, "v_min": electrical.v_min, "points": points}, indent=2))
+        named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        print(json.dumps({"curve": electrical.name, "v_min": electrical.v_min, "points": named}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table

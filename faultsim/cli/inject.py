@@ -160,7 +160,7 @@ def chip(
         if path.suffix.lower() == ".png":
             from .. import plots
 
-            plots.save(plots.chip_figure(cells, drawn), path)
+            plots.save(plots.chip_figure(cells, drawn, _title(cells, volts)), path)
         else:
             cells.save(path)
     _report(cells, volts, [str(path) for path in out or []], as_json)
@@ -186,6 +186,11 @@ def _measured(path: Path, volts: list[float] | None) -> "FaultMap":
             "--voltage: a measured chip is looked at at one voltage, or at all of them without it"
         )
     return cells if volts is None else cells.at(volts[0])
+
+
+def _title(cells: "FaultMap", volts: list[float] | None) -> str:
+    at = f" at {volts[0]:g}" if volts else ""
+    return f"Failing cells{at}: {cells.source or 'measured chip'}"
 
 
 def _report(cells: "FaultMap", volts: list[float] | None, written: list[str], as_json: bool) -> None:
