@@ -40,10 +40,10 @@ def count(
     layer that alone would pass the limit.
     """
     layers = tuple(layers)
-    # a name doesn't change a count, and repeats only multiply it
-    shapes = {layer: replace(layer, name="layer", repeats=1) for layer in layers}
-    for layer, shape in shapes.items():
-        if (needed := memory_of(shape, accelerator)) > memory_limit:
+    distinct: dict[Layer, Layer] = {}  # shape -> the first layer that has it
+    for layer in layers:
+        distinct.setdefault(_shape(layer), layer)
+        if (needed := memory_of(layer, accelerator)) > memory_limit:
             raise EnergyError(
                 f"layer {layer.name!r} would take {needed / 2**20:,.0f} MiB in SCALE-Sim, over the limit "
                 f"of {memory_limit / 2**20:,.0f} MiB; use the closed form, which gives the same counts"
@@ -53,35 +53,42 @@ def count(
 
     def run(shape: Layer) -> LayerCounts:
         with budget.taking(memory_of(shape, accelerator)):
-            return _simulate(shape, accelerator)
+            return _simulate(distinct[shape], accelerator)
 
     # the longest first, so that no core waits for a long one at the end
-    distinct = sorted(set(shapes.values()), key=lambda s: -closed_form.count_layer(s, accelerator).cycles)
+    order = sorted(distinct, key=lambda s: -closed_form.count_layer(s, accelerator).cycles)
     with (
         ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
-        results = dict(zip(distinct, pool.map(run, distinct), strict=True))
+        results = dict(zip(order, pool.map(run, order), strict=True))
     return NetworkCounts(
         "scalesim",
         accelerator,
         layers,
-        tuple(results[shapes[layer]].times(layer.repeats) for layer in layers),
+        tuple(results[_shape(layer)].times(layer.repeats) for layer in layers),
     )
+
+
+def _shape(layer: Layer) -> Layer:
+    """What decides the counts of one run: a name changes nothing, and repeats only multiply."""
+    return replace(layer, name="", repeats=1)
 
 
 def memory_of(layer: Layer, accelerator: Accelerator = PAPER) -> int:
     """Bytes that SCALE-Sim takes for one layer at most, estimated from the matrices that it makes.
 
-    The demand matrices have a row per cycle and a column per row or column of the array, in float64; while
-    one grows, its old and its new copy exist. The address matrix of the inputs is made from about six
-    temporaries.
+    It makes the address matrix of the inputs from about 15 matrices of that size. Then the demand matrices grow
+    fold by fold, with a row per cycle and a column per row or column of the array; the old and the new copy of
+    the one that grows exist together. All numbers take 8 bytes. Fifteen measured peaks, from a fully connected
+    layer to a 224x224 stem, lie between 0.91 and 0.97 times this.
     """
-    cycles = closed_form.count_layer(layer, accelerator).cycles // layer.repeats + 1
-    demand = 8 * cycles * (3 * max(accelerator.rows, accelerator.columns) + accelerator.rows)
-    operands = 8 * (6 * layer.output_pixels * layer.window + layer.weights)
-    return demand + operands + 8 * layer.output_pixels * layer.filters
+    cycles = closed_form.count_layer(replace(layer, repeats=1), accelerator).cycles + 1
+    inputs = layer.output_pixels * layer.window
+    demand = cycles * (3 * max(accelerator.rows, accelerator.columns) + accelerator.rows)
+    others = layer.weights + layer.output_pixels * layer.filters
+    return int(1.05 * 8 * (max(15 * inputs, demand + 2 * inputs) + others))
 
 
 class _Budget:

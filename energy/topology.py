@@ -9,7 +9,6 @@ whose name contains "DP" as depthwise: one convolution with a single input chann
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -95,14 +94,12 @@ def write_topology(layers: Iterable[Layer], path: str | Path) -> None:
     for layer in layers:
         rows += [_format(row) for row in _rows(layer)]
     path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            file.write("\n".join(rows) + "\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+        temporary.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
+        temporary.replace(path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise EnergyError(f"topology {path} can't be written ({error.strerror}); give another path") from None
 
 

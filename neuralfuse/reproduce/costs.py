@@ -3,6 +3,8 @@ and I)."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -31,6 +33,7 @@ def _create(name: str) -> nn.Module:
         return generators.create(name) if name in generators.NAMES else models.create(name)
 
 
+@cache
 def accesses(name: str, engine: str) -> int:
     """Weight memory accesses of a base model or generator on the paper's accelerator, counted as the paper
     does.
