@@ -133,7 +133,8 @@ def _write_csv(fault_map: FaultMap, path: Path) -> None:
 
 def _read_csv(path: Path) -> FaultMap:
     cells = {name: numbers("d" if name == "voltage" else "q") for name in COLUMNS}
-    lines, extent, source, header = numbers("q"), {}, path.name, False
+    lines, extent, header = numbers("q"), {}, False
+    source = " ".join(path.name.encode(errors="replace").decode().split())
 
     def wrong(line: int, complaint: str) -> FaultsimError:
         return FaultsimError(f"fault map {path}, line {line}: {complaint}")
