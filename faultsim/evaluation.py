@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from .errors import FaultsimError
 from .faults import Chip, FaultModel
 from .inject import operating_point
-from .ops import FLOATS
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
@@ -92,8 +91,7 @@ def evaluate(
     faults = faults or FaultModel()
     volts, rate = operating_point(voltage, bit_error_rate, curve)
     stored = stored or StoredWeights.of(model)
-    dtype = next((p.dtype for p in model.parameters() if p.dtype in FLOATS), torch.float32)
-    together = max(1, _WEIGHTS_AT_ONCE // max(1, stored.bytes * dtype.itemsize))
+    together = max(1, _WEIGHTS_AT_ONCE // max(1, stored.float_bytes))
     if len(chips) > together and iter(data) is data:
         raise FaultsimError(
             "so many chips need several passes: give data that can be iterated again, not an iterator"
@@ -101,15 +99,16 @@ def evaluate(
 
     correct: list[int] = []
     images = 0
-    modules = [module for module in (model, transform) if module is not None]
-    modes = [module.training for module in modules]
+    used = [module for module in (model, transform) if module is not None]
+    # each module's own mode: parts of a model in training may be frozen
+    modes = [(module, module.training) for top in used for module in top.modules()]
     try:
-        for module in modules:
+        for module in used:
             module.eval()
         with torch.inference_mode():
             for first in range(0, len(chips), together):
                 group = chips[first : first + together]
-                weights = stored.read_chips(group, rate, volts, faults, dtype)
+                weights = stored.read_chips(group, rate, volts, faults)
                 device = weights[0].device
                 right = torch.zeros(len(group), dtype=torch.int64, device=device)
                 images = 0
@@ -121,8 +120,8 @@ def evaluate(
                             right[i] += (model(inputs).argmax(1) == labels).sum()
                 correct += right.tolist()
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
+        for module, mode in modes:
+            module.training = mode
     if images == 0:
         raise FaultsimError("no images to evaluate on")
     return Evaluation(tuple(correct), images)

@@ -11,6 +11,7 @@ from . import ops
 from .draw import checked_rate
 from .errors import FaultsimError
 from .faults import Chip, FaultModel
+from .quantization import plain
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
@@ -73,8 +74,7 @@ def perturbed(
     faults = faults or FaultModel()
     volts, rate = operating_point(voltage, bit_error_rate, curve)
     stored = stored or StoredWeights.of(model, per_channel)
-    dtype = _dtype(model)
-    weights = stored.read_chips([chip], rate, volts, faults, dtype, access)
+    weights = stored.read_chips([chip], rate, volts, faults, access)
     with stored.replaced([w[0] for w in weights]):
         yield model
 
@@ -82,9 +82,6 @@ def perturbed(
 def perturb(model: nn.Module, chip: Chip, **where) -> nn.Module:
     """A copy of `model` with the weights that `chip` reads, in float; keywords as for perturbed() but `stored`.
     The copy's weights are plain parameters, also where the model's were quantisation-aware."""
-    from .quantization import finish_qat
-
-    copied = finish_qat(copy.deepcopy(model))
     per_channel = where.pop("per_channel", False)
     faults = where.pop("faults", None) or FaultModel()
     access = where.pop("access", 0)
@@ -93,17 +90,10 @@ def perturb(model: nn.Module, chip: Chip, **where) -> nn.Module:
     )
     if where:
         raise TypeError(f"perturb() has no keyword {next(iter(where))!r}")
-    stored = StoredWeights.of(copied, per_channel)
-    weights = stored.read_chips([chip], rate, volts, faults, _dtype(copied), access)
+    stored = StoredWeights.of(model, per_channel)
+    weights = stored.read_chips([chip], rate, volts, faults, access)
+    copied = plain(copy.deepcopy(model))
     with torch.no_grad():
         for layer, weight in zip(stored.layers, weights, strict=True):
-            layer.modules[0].weight.copy_(weight[0])
+            copied.get_submodule(layer.name).weight.copy_(weight[0])
     return copied
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    """Of the weights the model computes with; int8 is dequantised straight into it."""
-    for parameter in model.parameters():
-        if parameter.dtype in ops.FLOATS:
-            return parameter.dtype
-    return torch.float32

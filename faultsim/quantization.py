@@ -4,6 +4,8 @@ As in the paper (Appendix A.3): delta = max|w| / 127, q = round(w / delta) in [-
 for a whole tensor, or one for each output channel. Normalisation layers and biases stay in float.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -22,6 +24,8 @@ WEIGHT_MODULES = (
 )
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LARGEST = 127
+# Below it a float32 has fewer digits, and w / scale could round to more than 127: such weights are as good as zeros.
+_LEAST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def channel_axis(module: nn.Module) -> int:
@@ -33,7 +37,7 @@ def quantize(weight: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
     """weight (floating point, any shape) -> (int8 of the same shape in [-127, 127], scale float32).
 
     axis = -1: one scale, shape []; else one for each index of that dimension, shape [weight.shape[axis]]. A tensor or
-    channel of zeros gets the scale 1. Raises FaultsimError for weights that are not finite.
+    channel of zeros (all below 1.5e-36) gets the scale 1. Raises FaultsimError for weights that are not finite.
     """
     w = weight.detach().float()
     if not bool(torch.isfinite(w).all()):
@@ -45,7 +49,7 @@ def quantize(weight: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
     else:
         largest = w.abs().amax([d for d in range(w.dim()) if d != axis])
     scale = largest / LARGEST
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    scale = torch.where(scale >= _LEAST_SCALE, scale, torch.ones_like(scale))
     return (w / _spread(scale, w.dim(), axis)).round_().to(torch.int8), scale
 
 
@@ -71,7 +75,7 @@ class _StraightThrough(torch.autograd.Function):
             else w.abs().amax([d for d in range(w.dim()) if d != axis], keepdim=True)
         )
         scale = largest / LARGEST
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        scale = torch.where(scale >= _LEAST_SCALE, scale, torch.ones_like(scale))
         return ((w / scale).round_() * scale).to(weight.dtype)
 
     @staticmethod
@@ -108,16 +112,40 @@ def prepare_qat(model: nn.Module, per_channel: bool = False) -> nn.Module:
 
 
 def finish_qat(model: nn.Module) -> nn.Module:
-    """Undoes prepare_qat() in place, leaving the quantised values in the weights; returns the model."""
+    """Undoes prepare_qat() in place, leaving the quantised values in the weights; returns the model. Layers that share
+    a weight go on sharing it."""
+    return _made_plain(model, _is_fake)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """Makes every weight that is computed by parametrisations (quantisation-aware, weight norm, ...) an ordinary
+    parameter of the same value, in place; returns the model. Layers that share a weight go on sharing it."""
+    return _made_plain(model, lambda module: parametrize.is_parametrized(module, "weight"))
+
+
+def _made_plain(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> nn.Module:
+    weights: dict[tuple[int, ...], nn.Parameter] = {}
     for module in list(model.modules()):
-        if not (isinstance(module, WEIGHT_MODULES) and _is_fake(module)):
+        if not (isinstance(module, WEIGHT_MODULES) and wanted(module)):
             continue
-        if len(module.parametrizations) > 1 or len(module.parametrizations.weight) > 1:
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
-            continue
+        key = owners(module)
+        if key not in weights:
+            weights[key] = nn.Parameter(module.weight.detach().clone())
         # torch's remove_parametrizations() takes the property off the class, which deep copies share.
-        weight = nn.Parameter(module.weight.detach().clone())
-        del module.parametrizations
-        module.__class__ = type(module).__bases__[0]
-        module.weight = weight
+        cls = type(module)
+        del module.parametrizations["weight"]
+        if len(module.parametrizations):
+            rest = {name: value for name, value in vars(cls).items() if name != "weight"}
+            module.__class__ = type(cls.__name__, cls.__bases__, rest)
+        else:
+            del module.parametrizations
+            module.__class__ = cls.__bases__[0]
+        module.weight = weights[key]
     return model
+
+
+def owners(module: nn.Module) -> tuple[int, ...]:
+    """Identity of the parameters that hold `module.weight`: equal for layers that share it."""
+    if parametrize.is_parametrized(module, "weight"):
+        return tuple(id(p) for p in module.parametrizations.weight.parameters(recurse=False))
+    return (id(module.weight),)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from . import ops
 from .draw import checked_rate
 from .errors import FaultsimError
 from .faults import FaultModel
-from .quantization import WEIGHT_MODULES, channel_axis, quantize
+from .quantization import WEIGHT_MODULES, channel_axis, dequantize, owners, quantize
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,14 @@ class StoredLayer:
     values: Tensor  #: int8, the shape of the weight
     scale: Tensor  #: float32, [] or [channels]
     axis: int  #: of the channels; -1: one scale
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weight that the model computes with."""
+        module = self.modules[0]
+        if parametrize.is_parametrized(module, "weight"):
+            return next(module.parametrizations.weight.parameters(recurse=False)).dtype
+        return module.weight.dtype
 
 
 class _Replace(nn.Module):
@@ -48,24 +56,25 @@ class StoredWeights:
         """Quantises the weights of all convolutions, linear layers and embeddings of `model`, in the order of
         named_modules(). A weight that several layers share is stored once. What else a model holds (normalisation,
         biases, free parameters) stays in float and never fails. Raises FaultsimError when there is no such layer."""
-        layers: dict[int, StoredLayer] = {}
+        layers: dict[tuple[int, ...], StoredLayer] = {}
         for name, module in model.named_modules():
             if not isinstance(module, WEIGHT_MODULES):
                 continue
-            computed = parametrize.is_parametrized(module, "weight")
-            owner = module.parametrizations.weight.original if computed else module.weight
-            if id(owner) in layers:
-                first = layers[id(owner)]
-                layers[id(owner)] = StoredLayer(
-                    first.name, (*first.modules, module), first.values, first.scale, first.axis
+            if "weight" not in module._parameters and not parametrize.is_parametrized(module, "weight"):
+                raise FaultsimError(
+                    f"layer {_named(name)}: its weight is no parameter but computed before each call (torch's pruning, "
+                    "or weight norm of the old kind): make it permanent, for instance with torch.nn.utils.prune.remove"
                 )
+            key = owners(module)
+            if key in layers:
+                layers[key] = replace(layers[key], modules=(*layers[key].modules, module))
                 continue
             axis = channel_axis(module) if per_channel else -1
             try:
                 values, scale = quantize(module.weight, axis)
             except FaultsimError as error:
-                raise FaultsimError(f"layer {name or '(the model itself)'}: {error}") from None
-            layers[id(owner)] = StoredLayer(name, (module,), values.contiguous(), scale, axis)
+                raise FaultsimError(f"layer {_named(name)}: {error}") from None
+            layers[key] = StoredLayer(name, (module,), values.contiguous(), scale, axis)
         if not layers:
             raise FaultsimError(
                 "the model has no convolution, linear or embedding layer: there are no weights to store in memory"
@@ -77,14 +86,24 @@ class StoredWeights:
         """Bytes of weight memory, one a weight."""
         return sum(layer.values.numel() for layer in self.layers)
 
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of the weights that one chip reads, in the types that the model computes with."""
+        return sum(layer.values.numel() * layer.dtype.itemsize for layer in self.layers)
+
     def bases(self, model: FaultModel) -> list[int]:
         """Address of each layer's first weight."""
         return model.memory.bases([layer.values.numel() for layer in self.layers])
 
-    def empty(self, chips: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-        """Room for read(): one tensor [chips, *shape] a layer."""
+    def empty(self, chips: int, dtype: torch.dtype | None = None) -> list[Tensor]:
+        """Room for read(): one tensor [chips, *shape] a layer, in `dtype` (float32, bfloat16 or float16) or the one
+        that the layer computes with; float32 for layers in float64."""
         return [
-            torch.empty([chips, *layer.values.shape], dtype=dtype, device=layer.values.device)
+            torch.empty(
+                [chips, *layer.values.shape],
+                dtype=dtype or (layer.dtype if layer.dtype in ops.FLOATS else torch.float32),
+                device=layer.values.device,
+            )
             for layer in self.layers
         ]
 
@@ -117,11 +136,11 @@ class StoredWeights:
         bit_error_rate: float | None,
         voltage: float | None,
         model: FaultModel,
-        dtype: torch.dtype = torch.float32,
         access: int = 0,
     ) -> list[Tensor]:
-        """The same for Chip and MeasuredChip objects: one tensor [len(chips), *shape] a layer."""
-        out = self.empty(len(chips), dtype)
+        """The same for Chip and MeasuredChip objects: one tensor [len(chips), *shape] a layer, in the type that the
+        layer computes with."""
+        out = self.empty(len(chips))
         measured = [i for i, chip in enumerate(chips) if hasattr(chip, "fault_map")]
         if measured and len(measured) < len(chips):
             raise FaultsimError("simulated and measured chips cannot be mixed in one evaluation")
@@ -131,16 +150,10 @@ class StoredWeights:
                     "a measured chip needs a voltage: its fault map says which cells fail at it"
                 )
             for layer, base, target in zip(self.layers, self.bases(model), out, strict=True):
-                scale = (
-                    layer.scale
-                    if layer.axis < 0
-                    else layer.scale.reshape(
-                        [-1 if d == layer.axis else 1 for d in range(layer.values.dim())]
-                    )
-                )
                 for i, chip in enumerate(chips):
-                    target[i] = chip.read(layer.values, voltage, model, base).float() * scale
-            return out
+                    values = chip.read(layer.values, voltage, model, base)
+                    target[i] = dequantize(values, layer.scale, layer.axis)
+            return self._in_own_types(out)
         device = self.layers[0].values.device
         self.read(
             ops.seeds(chips, device),
@@ -149,7 +162,10 @@ class StoredWeights:
             out,
             torch.tensor([access], device=device) if access else None,
         )
-        return out
+        return self._in_own_types(out)
+
+    def _in_own_types(self, weights: list[Tensor]) -> list[Tensor]:
+        return [weight.to(layer.dtype) for layer, weight in zip(self.layers, weights, strict=True)]
 
     @contextlib.contextmanager
     def replaced(self, weights: Sequence[Tensor]) -> Iterator[None]:
@@ -168,3 +184,7 @@ class StoredWeights:
                         undo.callback(module._parameters.__setitem__, "weight", own)
                         module._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
             yield
+
+
+def _named(layer: str) -> str:
+    return layer or "(the model itself)"

@@ -9,7 +9,6 @@ from . import bench, curve, energy, inject, reproduce, sweep, train
 app = typer.Typer(
     name="faultsim",
     help="Low-voltage SRAM bit errors in the weights of neural networks: voltage, faults, accuracy, energy.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -25,6 +24,8 @@ app.command("energy")(energy.energy)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(bench.app, name="bench")
 
+INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command. What the user can mend becomes one line on stderr and exit status 2."""
@@ -33,13 +34,18 @@ def main(arguments: list[str] | None = None) -> None:
     from ..errors import FaultsimError
 
     try:
-        app(arguments)
-    except (FaultsimError, EnergyError) as error:
-        print("faultsim: error: " + " ".join(str(error).split()), file=sys.stderr)
+        status = app(arguments or sys.argv[1:] or ["--help"], prog_name="faultsim", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except Exception as error:
+        if isinstance(error, FaultsimError | EnergyError | ImportError):
+            message = str(error)
+        elif hasattr(error, "format_message"):  # typer's own: an unknown option, a word where a number belongs
+            message = f"{error.format_message().rstrip('.')} (faultsim COMMAND --help shows the options)"
+        else:
+            raise
+        print("faultsim: error: " + " ".join(message.split()), file=sys.stderr)
         sys.exit(2)
-    except ImportError as error:
-        print(f"faultsim: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+    if status == INTERRUPTED:
         print("faultsim: interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(status)
