@@ -54,6 +54,8 @@ def energy(
     from energy import topology as topologies
     from energy.accelerator import Accelerator, parse_array
     from energy.engines import ENGINES, count, differences
+    from faultsim import models
+    from neuralfuse import generators
 
     if (model is None) == (topology is None):
         raise FaultsimError("give either --model NAME or --topology FILE")
@@ -65,8 +67,11 @@ def energy(
     electrical = load_curve(curve)
     if voltage is not None:
         electrical.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
-    layers = topologies.read_topology(topology) if topology else _layers(model, shape, counting)
-    front = _layers(generator, shape, counting) if generator else []
+    if topology:
+        layers = topologies.read_topology(topology)
+    else:
+        layers = _layers("--model", model, (*models.NAMES, *generators.NAMES), shape, counting)
+    front = _layers("--generator", generator, generators.NAMES, shape, counting) if generator else []
     if write_topology:
         topologies.write_topology(layers, write_topology)
     engines = list(ENGINES) if engine == _BOTH else [engine]
@@ -74,7 +79,7 @@ def energy(
     found = differences(*results) if engine == _BOTH else []
     base, before = _split(results[0], len(front))
     report = {
-        "model": model or str(topology),
+        "model": model or topology.name,
         "generator": generator,
         "accelerator": asdict(accelerator),
         "engines": engines,
@@ -106,8 +111,10 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def _layers(spec: str, shape: tuple[int, ...], counting: str) -> list[Layer]:
-    """The layers of a base model, a generator or the user's own model."""
+def _layers(
+    option: str, spec: str, names: tuple[str, ...], shape: tuple[int, ...], counting: str
+) -> list[Layer]:
+    """The layers of the network that `spec` names: one of `names`, or the user's own."""
     import torch
 
     from energy.trace import POLICIES, trace_layers
@@ -116,22 +123,18 @@ def _layers(spec: str, shape: tuple[int, ...], counting: str) -> list[Layer]:
 
     if counting not in ("paper", "exact"):
         raise FaultsimError(f"unknown counting {counting!r}; known are paper and exact")
-    if spec in generators.NAMES:
-        with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
-            network = generators.create(spec)
-        policy = POLICIES["paper-generator" if counting == "paper" else counting]
-        return trace_layers(network, shape, policy)
-    if spec in models.NAMES:
-        with torch.device("meta"):
-            network = models.create(spec)
-    elif ":" in spec:
+    if spec not in names and ":" not in spec:
+        raise FaultsimError(
+            f"{option}: unknown network {spec!r}; known are {', '.join(names)}, or your own as "
+            "package.module:function"
+        )
+    if ":" in spec:
         network = models.resolve(spec)
     else:
-        raise FaultsimError(
-            f"unknown model {spec!r}; known are {', '.join((*models.NAMES, *generators.NAMES))}, "
-            "or your own as package.module:function"
-        )
-    return trace_layers(network, shape, POLICIES[counting])
+        with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
+            network = generators.create(spec) if spec in generators.NAMES else models.create(spec)
+    as_generator = counting == "paper" and (spec in generators.NAMES or option == "--generator")
+    return trace_layers(network, shape, POLICIES["paper-generator" if as_generator else counting])
 
 
 def _split(counts: NetworkCounts, front: int) -> tuple[NetworkCounts, NetworkCounts]:
