@@ -1,0 +1,479 @@
+"""Maps of failing cells: the same faults as the kernel's, both file formats exact, bad files refused."""
+
+import io
+import json
+import math
+import pickle
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faultsim import ops, reference
+from faultsim.errors import FaultsimError
+from faultsim.faultmap import FaultMap, MeasuredChip, chip_map, failing_cells
+from faultsim.faults import Chip, FaultModel
+from faultsim.sram import SRAM, ArrayGeometry
+from faultsim.voltage import VoltageCurve
+
+CURVE = VoltageCurve.default()
+KINDS = ["flip", "stuck_at_random", "stuck_at_0", "stuck_at_1"]
+ORACLE = {
+    "flip": ("flip", 0.5),
+    "stuck_at_random": ("stuck", 0.5),
+    "stuck_at_0": ("stuck", 0.0),
+    "stuck_at_1": ("stuck", 1.0),
+}
+
+
+@st.composite
+def fault_maps(draw) -> FaultMap:
+    geometry = ArrayGeometry(draw(st.integers(1, 20)), 8 * draw(st.integers(1, 4)))
+    arrays = draw(st.integers(1, 4))
+    bits = draw(st.lists(st.integers(0, arrays * geometry.cells - 1), unique=True, max_size=40))
+    array, row, column = geometry.locate(np.array(bits, np.int64))
+    n = len(bits)
+    stuck_at = draw(st.lists(st.sampled_from([-1, 0, 1]), min_size=n, max_size=n))
+    volts = st.one_of(st.just(math.nan), st.floats(0, exclude_min=True, allow_infinity=False))
+    voltage = draw(st.lists(volts, min_size=n, max_size=n))
+    words = st.lists(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1), max_size=4)
+    return FaultMap(
+        array,
+        row,
+        column,
+        np.array(stuck_at, int),
+        np.array(voltage, float),
+        arrays,
+        geometry,
+        " ".join(draw(words)),
+    )
+
+
+def of_cells(*cells: tuple, arrays: int = 4, **more) -> FaultMap:
+    """From (voltage, array, row, column, stuck_at)."""
+    voltage, array, row, column, stuck_at = zip(*cells, strict=True)
+    whole = (np.array(values) for values in (array, row, column, stuck_at))
+    return FaultMap(*whole, np.array(voltage, float), arrays, **more)
+
+
+NAN = math.nan
+SMALL = of_cells((NAN, 0, 0, 3, -1), (0.83, 0, 0, 4, 0), (0.9, 3, 511, 63, 1))
+
+
+# -- the map of a simulated chip -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_are_those_of_the_oracle(kind):
+    found = failing_cells(Chip(2**64 - 3), 3, 0.01, FaultModel(kind))
+    assert found.arrays == 3
+    name, ones = ORACLE[kind]
+    for array in range(3):
+        failing, states = reference.array_faults(2**64 - 3, array, 0.01, name, ones)
+        here = found.in_array(array)
+        cells = np.flatnonzero(failing)
+        assert np.array_equal(here.row * 64 + here.column, cells)
+        expected = np.full(len(cells), -1) if kind == "flip" else states[cells].astype(int)
+        assert np.array_equal(here.stuck_at, expected)
+        assert np.isnan(here.voltage).all()
+
+
+def test_the_memory_decides_how_many_arrays_there_are():
+    assert failing_cells(Chip(1), None, 0.001).arrays == 64
+    assert failing_cells(Chip(1), None, 0.001, FaultModel.preset("neuralfuse_2022")).arrays == 32
+    assert failing_cells(Chip(1), None, 0.001, FaultModel(memory=SRAM("tiled", 8192))).arrays == 2
+    more = failing_cells(Chip(1), 300, 0.001)
+    assert more.arrays == 300
+    assert more.in_array(299).array.size > 0
+
+
+def test_arrays_of_another_shape_are_the_same_bits():
+    paper = failing_cells(Chip(5), 6, 0.01)
+    other = failing_cells(Chip(5), 8, 0.01, FaultModel(memory=SRAM("tiled", 24576, ArrayGeometry(96, 256))))
+    assert paper.bytes == other.bytes
+    assert all(np.array_equal(a, b) for a, b in zip(paper.masks(), other.masks(), strict=True))
+
+
+@pytest.mark.parametrize(("rate", "cells"), [(0.0, 0), (1.0, 65536)])
+def test_no_cell_and_every_cell(rate, cells):
+    assert len(failing_cells(Chip(1), 2, rate, FaultModel("stuck_at_random"))) == cells
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_cell_has_the_highest_voltage_at_which_it_fails(kind):
+    voltages = [0.83, 0.95, 0.78, 0.88]
+    whole = chip_map(Chip(7), voltages, CURVE, 8, FaultModel(kind))
+    assert set(whole.voltage) == set(voltages)
+    for voltage in voltages:
+        expected = failing_cells(Chip(7), 8, CURVE.bit_error_rate(voltage), FaultModel(kind))
+        found = whole.at(voltage)
+        assert all(np.array_equal(a, b) for a, b in zip(found.masks(), expected.masks(), strict=True))
+
+
+def test_one_voltage_above_all_errors_gives_an_empty_map():
+    assert len(chip_map(Chip(7), [1.0], arrays=2)) == 0
+
+
+def test_chips_without_a_map():
+    with pytest.raises(FaultsimError, match="transient faults differ from read to read"):
+        failing_cells(Chip(1), 1, 0.1, FaultModel("transient"))
+    with pytest.raises(FaultsimError, match="take fewer arrays"):
+        failing_cells(Chip(1), 100_000, 0.1)
+    with pytest.raises(FaultsimError, match="at least one array"):
+        failing_cells(Chip(1), 0, 0.1)
+    with pytest.raises(FaultsimError, match="at most 1 GiB"):
+        failing_cells(Chip(1), 10**9, 0.0)
+    with pytest.raises(FaultsimError, match="at least one voltage"):
+        chip_map(Chip(1), [])
+
+
+# -- what a map means ----------------------------------------------------------------------------------------
+
+
+@given(fault_maps(), st.integers(0, 2**32))
+def test_masks_read_each_bit_as_its_cell_says(fault_map, seed):
+    stored = np.random.default_rng(seed).integers(0, 256, fault_map.bytes, np.uint8)
+    bits = np.unpackbits(stored, bitorder="little").reshape(
+        fault_map.arrays, fault_map.geometry.rows, fault_map.geometry.columns
+    )
+    for a, r, c, state in zip(
+        fault_map.array, fault_map.row, fault_map.column, fault_map.stuck_at, strict=True
+    ):
+        bits[a, r, c] = 1 - bits[a, r, c] if state < 0 else state
+    clear, ones, flip = fault_map.masks()
+    assert np.array_equal(((stored & ~clear) | ones) ^ flip, np.packbits(bits.reshape(-1), bitorder="little"))
+
+
+@given(fault_maps(), st.floats(0.1, 2), st.floats(0.1, 2))
+def test_lower_voltages_only_add_cells(fault_map, a, b):
+    low, high = fault_map.at(min(a, b)), fault_map.at(max(a, b))
+    assert high == low.at(max(a, b))
+    assert len(high) == sum(not v < max(a, b) for v in fault_map.voltage.tolist())
+
+
+def test_cells_are_sorted_and_cannot_be_changed():
+    shuffled = of_cells((0.9, 3, 511, 63, 1), (NAN, 0, 0, 3, -1), (0.83, 0, 0, 4, 0))
+    assert shuffled == SMALL
+    assert shuffled != replace(SMALL, source="elsewhere")
+    assert SMALL.array.tolist() == [0, 0, 3]
+    assert [getattr(SMALL, name).dtype.name for name in ("array", "row", "column", "stuck_at", "voltage")] == [
+        "int32", "int32", "int32", "int8", "float64",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="read-only"):
+        SMALL.row[0] = 1
+    assert SMALL.bit_error_rate == 3 / (4 * 32768)
+
+
+@pytest.mark.parametrize(
+    ("cell", "complaint"),
+    [
+        ((NAN, 4, 0, 0, 0), "cell 1: array 4 is outside 0 to 3"),
+        ((NAN, -1, 0, 0, 0), "cell 1: array -1 is outside"),
+        ((NAN, 0, 512, 0, 0), "row 512 is outside 0 to 511"),
+        ((NAN, 0, 0, 64, 0), "column 64 is outside 0 to 63"),
+        ((NAN, 0, 0, 0, 2), "stuck_at 2 must be 0, 1"),
+        ((0.0, 0, 0, 0, 0), "voltage 0.0 must be"),
+        ((math.inf, 0, 0, 0, 0), "voltage inf must be"),
+        ((0.9, 1, 1, 1, 0), "cell 1: array 1, row 1, column 1 was named before"),
+        ((NAN, 2**31, 0, 0, 0), "is outside 0 to 3"),
+    ],
+)
+def test_cells_that_cannot_be(cell, complaint):
+    with pytest.raises(FaultsimError) as error:
+        of_cells((0.8, 1, 1, 1, 1), cell)
+    assert complaint in str(error.value)
+
+
+def test_arrays_that_do_not_make_a_map():
+    empty, one = np.empty(0, int), np.zeros(1, int)
+    with pytest.raises(FaultsimError, match="of one length"):
+        FaultMap(empty, one, one, one, one, 1)
+    with pytest.raises(FaultsimError, match="row must be integers, not float64"):
+        FaultMap(one, one.astype(float), one, one, one, 1)
+    with pytest.raises(FaultsimError, match="voltage must be numbers"):
+        FaultMap(one, one, one, one, np.array(["high"]), 1)
+    with pytest.raises(FaultsimError, match="one line"):
+        FaultMap(one, one, one, one, one + 1.0, 1, source="two\nlines")
+
+
+def test_questions_that_a_map_cannot_answer():
+    with pytest.raises(FaultsimError, match="say at which voltage"):
+        SMALL.at(None)
+    assert len(failing_cells(Chip(1), 1, 0.01).at(None)) > 0
+    for voltage in (0.0, -1.0, NAN, math.inf):
+        with pytest.raises(FaultsimError, match="finite number above 0"):
+            SMALL.at(voltage)
+    with pytest.raises(FaultsimError, match="arrays 0 to 3"):
+        SMALL.in_array(4)
+
+
+# -- reading through a map -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("placement", ["unlimited", "tiled", "tiled_per_layer", "neuralfuse_2022"])
+@pytest.mark.parametrize("kind", ["flip", "stuck_at_random"])
+def test_a_measured_chip_reads_as_the_chip_it_was_measured_on(placement, kind):
+    faults = FaultModel(kind, SRAM(placement, 32 * 4096))
+    measured = MeasuredChip(chip_map(Chip(7), [0.80, 0.85], CURVE, 160, faults))
+    weights = torch.arange(600_001, dtype=torch.int32).mul(37).to(torch.int8)
+    for voltage, base in ((0.80, 0), (0.85, 40_008)):
+        rate = CURVE.bit_error_rate(voltage)
+        where = ops.seeds([Chip(7)]), ops.table(rate), ops.rule(faults), ops.place(faults, base)
+        expected = torch.ops.faultsim.corrupt(weights, *where)[0]
+        assert torch.equal(measured.read(weights, voltage, faults, base), expected)
+        assert not torch.equal(expected, weights)
+
+
+def test_strides_do_not_matter_and_weights_stay():
+    measured = MeasuredChip(failing_cells(Chip(3), 64, 0.05))
+    weights = torch.arange(-128, 127, dtype=torch.int8).repeat(8)[:2000].view(10, 4, 5, 10)
+    before = weights.clone()
+    expected = measured.read(weights, None)
+    strided = weights.to(memory_format=torch.channels_last)
+    assert torch.equal(measured.read(strided, None), expected)
+    assert torch.equal(weights, before)
+    assert measured.read(weights[:0], None).shape == (0, 4, 5, 10)
+
+
+def test_weights_beyond_the_measured_memory():
+    measured = MeasuredChip(failing_cells(Chip(3), 2, 0.05), "lab")
+    weights = torch.zeros(8193, dtype=torch.int8)
+    with pytest.raises(
+        FaultsimError, match="'lab' covers 8,192 bytes of memory, the weights take 8,193: use tiled"
+    ):
+        measured.read(weights, None)
+    with pytest.raises(FaultsimError, match="use tiled"):
+        measured.read(weights[:1], None, base=8192)
+    with pytest.raises(FaultsimError, match="use tiled"):  # 64 arrays of capacity, 2 of them measured
+        measured.read(weights, None, FaultModel(memory=SRAM("tiled")))
+    assert measured.read(weights, None, FaultModel(memory=SRAM("tiled", 8192))).shape == weights.shape
+    assert measured.read(weights, None, FaultModel.preset("neuralfuse_2022")).shape == weights.shape
+    with pytest.raises(TypeError, match="must be int8"):
+        measured.read(weights.float(), None)
+
+
+def test_voltages_do_not_mix():
+    measured = MeasuredChip(SMALL)
+    zeros = torch.zeros(4 * 4096, dtype=torch.int8)
+    assert [int((measured.read(zeros, v) != 0).sum()) for v in (0.95, 0.9, 0.95, 0.5)] == [1, 2, 1, 2]
+    ones = torch.full((4 * 4096,), -1, dtype=torch.int8)
+    assert measured.read(ones, 0.83)[0] == -1 - 8 - 16  # bit 3 inverted, bit 4 stuck at 0
+
+
+def test_labels(tmp_path):
+    SMALL.save(tmp_path / "wafer 12.npz")
+    assert MeasuredChip.load(tmp_path / "wafer 12.npz").label == "wafer 12"
+    assert MeasuredChip(SMALL).label == "measured"
+    assert MeasuredChip(replace(SMALL, source="lab")).label == "lab"
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["npz", "csv"])
+@given(fault_map=fault_maps())
+def test_round_trip_is_exact(ending, fault_map, tmp_path):
+    path, again = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+    fault_map.save(path)
+    loaded = FaultMap.load(path)
+    assert loaded == fault_map
+    loaded.save(again)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_the_csv_is_the_documented_one(tmp_path):
+    replace(SMALL, source="lab 3").save(tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == (
+        "# arrays=4 rows=512 columns=64\n# source: lab 3\nvoltage,array,row,column,stuck_at\n"
+        ",0,0,3,\n0.83,0,0,4,0\n0.9,3,511,63,1\n"
+    )
+
+
+def test_a_csv_that_a_person_typed(tmp_path):
+    path = tmp_path / "my  chip.csv"
+    path.write_text(
+        "\n# measured on Monday, arrays=9\nvoltage, array, row, column, stuck_at\n\n0.9 ,3, 511,63,1\r\n"
+        "# warmer now\n,0,0,3,-1\n.83,0,0,4,0",
+        encoding="utf-8-sig",
+    )
+    assert FaultMap.load(path) == replace(SMALL, source="my chip.csv")
+
+
+def test_an_empty_csv_needs_to_say_what_was_measured(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("# arrays=2 columns=16\nvoltage,array,row,column,stuck_at\n")
+    loaded = FaultMap.load(path)
+    assert (len(loaded), loaded.arrays, loaded.geometry) == (0, 2, ArrayGeometry(512, 16))
+
+
+HEAD = "voltage,array,row,column,stuck_at\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", ": there is no header"),
+        ("# arrays=4\n", ": there is no header"),
+        (HEAD, ": no cells, and no '# arrays=N'"),
+        ("array,row,column\n0,0,0\n", ", line 1: the header must be voltage,array,row,column,stuck_at"),
+        (HEAD + "# x\n\n0.8,0,0\n", ", line 4: "),
+        (HEAD + "0.8,0,0,0,1,1\n", ", line 2: "),
+        (HEAD + "0.8;0;0;0;1\n", ", line 2: "),
+        (HEAD + "0.8,0,0,0.5,1\n", ", line 2: "),
+        (HEAD + "0.8,,0,0,1\n", ", line 2: "),
+        (HEAD + "nan,0,0,0,1\n", ", line 2: "),
+        (HEAD + "inf,0,0,0,1\n", ", line 2: "),
+        (HEAD + "0.8,99999999999999999999,0,0,1\n", ", line 2: "),
+        (HEAD + "0.8,0,0,0,1\n0.8,0,0," + "9" * 6000 + ",1\n", ", line 3: "),
+        (HEAD + "0.8,0,0,0,1\n-0.8,0,0,1,1\n", ", line 3: voltage -0.8"),
+        (HEAD + "0.8,0,0,0,1\n0.8,0,512,0,1\n", ", line 3: row 512 is outside 0 to 511"),
+        (HEAD + "0.8,-1,0,0,1\n", ", line 2: array -1 is outside"),
+        ("# arrays=1\n" + HEAD + "0.8,1,0,0,1\n", ", line 3: array 1 is outside 0 to 0"),
+        (HEAD + "0.8,0,0,0,2\n", ", line 2: stuck_at 2"),
+        (
+            HEAD + "0.9,0,5,5,1\n0.8,0,0,0,1\n0.8,0,5,5,1\n",
+            ", line 4: array 0, row 5, column 5 was named before",
+        ),
+        (HEAD + "0.8,4000000000000,0,0,1\n", "at most 1 GiB"),
+        ("# arrays=0\n" + HEAD, "at least one array"),
+        ("# arrays=999999999\n" + HEAD, "at most 1 GiB"),
+        ("# arrays=4 columns=63\n" + HEAD, "columns a multiple of 8"),
+    ],
+)
+def test_bad_csv_names_file_and_line(tmp_path, text, complaint):
+    path = tmp_path / "chip.csv"
+    path.write_text(text)
+    with pytest.raises(FaultsimError, match=r"^fault map .*chip\.csv") as error:
+        FaultMap.load(path)
+    assert complaint in str(error.value)
+    assert len(str(error.value)) < 400
+    assert "\n" not in str(error.value)
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+def npz(path, **entries) -> None:
+    """A file like those of save(), with changes."""
+    meta = {
+        "format": "faultsim fault map",
+        "version": 1,
+        "arrays": 4,
+        "rows": 512,
+        "columns": 64,
+        "source": "",
+    }
+    meta |= entries.pop("meta", {})
+    arrays = {name: getattr(SMALL, name) for name in ("array", "row", "column", "stuck_at", "voltage")}
+    np.savez_compressed(path, meta=np.array(json.dumps(meta)), **{**arrays, **entries})
+
+
+def test_the_helper_above_writes_what_is_read(tmp_path):
+    npz(tmp_path / "a.npz")
+    assert FaultMap.load(tmp_path / "a.npz") == SMALL
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ({"meta": {"format": "something else"}}, "no fault map of faultsim"),
+        ({"meta": {"version": 2}}, "version 2, this faultsim reads version 1"),
+        ({"meta": {"arrays": 3}}, "array 3 is outside 0 to 2"),
+        ({"meta": {"arrays": "many"}}, "no fault map of faultsim"),
+        ({"meta": {"arrays": 10**9}}, "at most 1 GiB"),
+        ({"meta": {"columns": 9}}, "columns a multiple of 8"),
+        ({"row": np.zeros(3)}, "row must be integers"),
+        ({"row": np.zeros(2, int)}, "of one length"),
+        ({"row": np.zeros((3, 1), int)}, "of one length"),
+        ({"extra": np.zeros(1)}, "no fault map of faultsim"),
+        ({"voltage": np.array([Bomb(), 1, 2])}, "no fault map of faultsim"),
+        ({"voltage": np.array(["a", "b", "c"])}, "voltage must be numbers"),
+    ],
+)
+def test_bad_npz(tmp_path, capsys, entries, complaint):
+    path = tmp_path / "chip.npz"
+    npz(path, **entries)
+    with pytest.raises(FaultsimError, match=r"^fault map .*chip\.npz: ") as error:
+        FaultMap.load(path)
+    assert complaint in str(error.value)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_truncated_and_damaged_npz(tmp_path):
+    path = tmp_path / "chip.npz"
+    npz(path)
+    whole = path.read_bytes()
+    for cut in range(0, len(whole), 41):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(FaultsimError, match="damaged"):
+            FaultMap.load(path)
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(100):
+        broken = bytearray(whole)
+        broken[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        path.write_bytes(broken)
+        try:  # a date inside the archive may change without harm; nothing else than FaultsimError may come out
+            assert FaultMap.load(path) == SMALL
+        except FaultsimError:
+            refused += 1
+    assert refused > 50
+
+
+def test_an_archive_that_would_fill_the_memory(tmp_path):
+    path = tmp_path / "chip.npz"
+    npz(path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            with archive.open(name, "w", force_zip64=True) as file:
+                file.write(data)
+                if name == "row.npy":
+                    for _ in range(300):
+                        file.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(FaultsimError, match=r"more than 33,554,432 cells"):
+        FaultMap.load(path)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i4", "fortran_order": False, "shape": (10**13,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**entries, "row.npy": header.getvalue()}.items():
+            archive.writestr(name, data)
+    with pytest.raises(FaultsimError, match="damaged"):
+        FaultMap.load(path)
+
+
+@pytest.mark.parametrize("ending", ["npz", "csv"])
+@pytest.mark.parametrize(
+    "content",
+    [pickle.dumps(Bomb()), b"\x93NUMPY\x01\x00", b"\xff\xfe\x00\x01" * 9, b"PK\x05\x06" + bytes(18)],
+)
+def test_foreign_files(tmp_path, capsys, ending, content):
+    path = tmp_path / f"chip.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(FaultsimError, match=r"^fault map .*chip\."):
+        FaultMap.load(path)
+    assert capsys.readouterr().out == ""
+
+
+def test_files_that_are_not_there_or_have_no_format(tmp_path):
+    for path, complaint in (
+        ("none.npz", "no such file"),
+        ("none.csv", "no such file"),
+        ("none.txt", "must end in .npz or .csv"),
+        ("none", "must end in .npz or .csv"),
+    ):
+        with pytest.raises(FaultsimError, match=complaint):
+            FaultMap.load(tmp_path / path)
+    with pytest.raises(FaultsimError, match=r"must end in \.npz or \.csv"):
+        SMALL.save(tmp_path / "a.json")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(FaultsimError, match="no such file"):
+        FaultMap.load(tmp_path / "folder.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.csv"]
