@@ -1,0 +1,183 @@
+"""The kernel under the address and undefined-behaviour sanitizers: every CPU path, kind, output and placement, at odd
+sizes and addresses, each result compared with the oracle. NumPy only: torch does not run under a preloaded sanitizer.
+
+    python tests/sanitize/run.py build/sanitize        (see `make test-sanitize`, which builds and preloads)
+
+Every buffer is an allocation of its own of exactly the size that the kernel was told, so that one byte too many is
+seen. Prints one line at the end; a wrong result or a sanitizer's report ends it with another exit status than 0.
+"""
+
+import itertools
+import os
+import sys
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from faultsim import reference
+from faultsim.draw import draw_table
+
+KINDS = {
+    "flip": (0, 0.5, 0),
+    "stuck": (1, 0.5, 2**33),
+    "stuck_fifth": (1, 0.2, 2**33),
+    "transient": (2, 0.3, 2**32),
+}
+OUTPUTS = {
+    "int8": np.int8,
+    "float32": np.float32,
+    "bfloat16": np.uint16,
+    "float16": np.uint16,
+    "mask": np.uint8,
+}
+PLACES = [  # base, blocks, word, repeat
+    (0, 0, 1, 1),
+    (4099, 0, 1, 1),
+    (12_287, 2, 1, 1),
+    (0, 32, 16, 16),
+    (65_536 * 31 + 65_533, 32, 16, 16),
+    (37, 3, 32, 5),
+]
+SIZES = [1, 7, 63, 65, 4097, 9001]
+SEEDS = [1, 2**63 + 5, 3, 4, 5, 6, 2**64 - 1]  # more than the launcher draws at once
+RATES = [0.0, 1e-3, 1e-2, 0.3]
+
+
+def load(folder: Path) -> ModuleType:
+    """The module that was built in `folder`."""
+    (path,) = folder.glob("_native*.so")
+    spec = spec_from_file_location("_native", path, loader=ExtensionFileLoader("_native", str(path)))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def at_odd_address(values: np.ndarray, shift: int) -> np.ndarray:
+    """A copy that begins `shift` elements into its buffer and ends where the buffer ends."""
+    buffer = np.empty(values.size + shift, values.dtype)
+    buffer[shift:] = values.reshape(-1)
+    return buffer[shift:]
+
+
+def launch(
+    native, path, threads, source, output, seeds, rate, kind, place, name="int8", states=None, scales=None
+):
+    """One call of the kernel; weight i has the scale number i // 5 mod their number."""
+    code, ones, one = KINDS[kind]
+    table, chips = draw_table(rate).copy(), np.array(seeds, np.uint64)
+    offset, access = np.array([3], np.int64), np.array([9], np.int64)
+    job = native.Job(
+        source=source.ctypes.data,
+        output=output.ctypes.data,
+        states=0 if states is None else states.ctypes.data,
+        weights=source.size,
+        chips=chips.size,
+        type=list(OUTPUTS).index(name),
+        scales=0 if scales is None else scales.ctypes.data,
+        scale_count=0 if scales is None else scales.size,
+        scale_run=5,
+        table=table.ctypes.data,
+        thresholds=table.size - 2,
+        kind=code,
+        ones=round(ones * one),
+        base=place[0],
+        arrays=place[1],
+        word=place[2],
+        repeat=place[3],
+        seeds=chips.ctypes.data,
+        array_offset=offset.ctypes.data,
+        access=access.ctypes.data,
+    )
+    native.launch_cpu(job, threads, path)
+
+
+def oracle(
+    source: np.ndarray, seeds: list[int], rate: float, kind: str, place: tuple
+) -> tuple[np.ndarray, ...]:
+    """Failing bits, states and weights read, each [n_chips, weights]."""
+    word, ones = kind.split("_")[0], KINDS[kind][1]
+    where = dict(zip(("base", "arrays", "word", "repeat"), place, strict=True))
+    masks = [reference.fault_mask(source.size, seed, rate, word, ones, 9, 3, **where) for seed in seeds]
+    read = [reference.read(np.ascontiguousarray(source), *mask, word) for mask in masks]
+    return *(np.stack(x) for x in zip(*masks, strict=True)), np.stack(read)
+
+
+def same(got: np.ndarray, want: np.ndarray, *what) -> int:
+    if got.tobytes() != want.tobytes():
+        raise SystemExit(f"wrong result: {what}")
+    return 1
+
+
+def check(native: ModuleType, kind: str, place: tuple, size: int, rate: float) -> int:
+    """All paths and outputs of one case; returns the number of calls."""
+    shift, calls = size % 5, 0
+    weights = np.random.default_rng(size).integers(-128, 128, size, np.int8)
+    source = at_odd_address(weights, shift)
+    seeds = SEEDS if size < 5000 else SEEDS[:2]
+    failing, states, read = oracle(source, seeds, rate, kind, place)
+    scales = np.linspace(1e-6, 600, 7, dtype=np.float32)
+    each = scales[np.arange(size) // 5 % 7]
+    for path, (name, dtype) in itertools.product(native.cpu_paths(), OUTPUTS.items()):
+        output = at_odd_address(np.zeros(len(seeds) * size, dtype), shift)
+        out_states = np.zeros(output.size, np.uint8) if name == "mask" else None
+        launch(native, path, 2, source, output, seeds, rate, kind, place, name, out_states, scales)
+        want = {"int8": read, "mask": failing}.get(name)
+        if want is None:
+            want = np.stack([reference.dequantise(q, each, 0, name) for q in read])
+        calls += same(output, want, path, name, kind, place, size, rate)
+        if out_states is not None:
+            same(out_states, states, path, "states", kind, place, size, rate)
+        if name == "int8":
+            once = at_odd_address(weights, shift)
+            launch(native, path, 1, once, once, seeds[:1], rate, kind, place)
+            calls += same(once, read[0], path, "in place", kind, place, size, rate)
+    return calls
+
+
+def check_large(native: ModuleType, path: str, kind: str) -> int:
+    """Outputs that no cache holds are written past it; many threads."""
+    cache = os.sysconf("SC_LEVEL3_CACHE_SIZE") if "SC_LEVEL3_CACHE_SIZE" in os.sysconf_names else 0
+    chips = min((cache if cache > 0 else 48 << 20) * 3 // 4, 1 << 30) // 600_011 + 2
+    source = np.random.default_rng(0).integers(-128, 128, 600_011, np.int8)
+    output, seeds = np.empty((chips, source.size), np.int8), list(range(chips))
+    launch(native, path, 4, source, output, seeds, 1e-3, kind, (1, 0, 1, 1))
+    *_, read = oracle(source, [chips - 1], 1e-3, kind, (1, 0, 1, 1))
+    return same(output[-1], read[0], path, "large", kind)
+
+
+def check_rest(native: ModuleType, path: str) -> int:
+    """Every cell failing; nothing to do; arguments that must be refused."""
+    one = np.array([5], np.int8)
+    calls = 0
+    for kind in KINDS:
+        output = np.empty((1, 1), np.int8)
+        launch(native, path, 1, one, output, [1], 1.0, kind, (0, 0, 1, 1))
+        calls += same(output, oracle(one, [1], 1.0, kind, (0, 0, 1, 1))[2], path, kind, "every cell")
+    launch(native, path, 3, one[:0], one[:0], [1], 1e-2, "flip", (0, 0, 1, 1))
+    launch(native, path, 3, one, one, [], 1e-2, "flip", (0, 0, 1, 1))
+    for place in [(0, 1, 24, 2), (0, 1, 16, 5000), (0, 1, 16, 0), (1 << 50, 0, 1, 1)]:
+        try:
+            launch(native, path, 1, one, one.copy(), [1], 1e-2, "flip", place)
+        except ValueError:
+            continue
+        raise SystemExit(f"accepted: {place}")
+    return calls + 2
+
+
+def main() -> None:
+    native = load(Path(sys.argv[1]))
+    cases = itertools.product(KINDS, PLACES, SIZES, RATES)
+    calls = sum(check(native, *case) for case in cases)
+    for path in native.cpu_paths():
+        calls += check_rest(native, path) + sum(check_large(native, path, kind) for kind in ("flip", "stuck"))
+    print(
+        f"sanitizers: {calls} calls over {', '.join(native.cpu_paths())}: all equal to the oracle, no report"
+    )
+
+
+if __name__ == "__main__":
+    main()
