@@ -11,12 +11,15 @@ from torch import nn
 
 from energy.errors import EnergyError
 from energy.saving import weight_memory
+from energy.trace import POLICIES
+from neuralfuse import generators
 
 from .. import embedded, models
 from ..checkpoint import load_weights, read_file
 from ..data import Dataset, batches, load
 from ..errors import FaultsimError
 from ..stored import StoredWeights
+from ..sweep import Variant
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +81,15 @@ def load_subject(
     if model is None and weights is None:
         model, weights = embedded.MODEL, embedded.WEIGHTS
     trained = read_file(weights)[1] if weights is not None else {}
-    model = model or trained.get("model")
+    model = model or _registered(trained.get("model"))
     if model is None:
         raise FaultsimError(
             f"{weights} doesn't say of which model it is: add --model NAME or package.module:function"
         )
+    if ":" not in model and model not in models.NAMES:
+        raise models.unknown(model)
     dataset = dataset or trained.get("dataset")
-    if dataset is None:
+    if not isinstance(dataset, str):
         raise FaultsimError("which images? add --dataset digits, cifar10, cifar100 or gtsrb")
     if weights is None and ":" not in model:
         raise FaultsimError(f"an untrained {model} tells nothing: add --weights FILE.safetensors")
@@ -95,7 +100,10 @@ def load_subject(
                 f"--images {images}: {dataset} has {len(test)} test images, choose 1 to {len(test)}"
             )
         test = test.subset(torch.arange(images))
-    network = models.resolve(model, int(trained.get("num_classes", test.num_classes))).to(device).eval()
+    classes = trained.get("num_classes", test.num_classes)
+    if not isinstance(classes, int):
+        raise FaultsimError(f"{weights} says that it has {classes!r} classes: that is no number")
+    network = models.resolve(model, classes).to(device).eval()
     if weights is None:
         stored, loaded = StoredWeights.of(network, per_channel), {}
     else:
@@ -103,6 +111,27 @@ def load_subject(
     subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
     _try(subject)
     return subject
+
+
+def load_generator(path: Path, device: torch.device, image_shape: tuple[int, ...]) -> tuple[Variant, str]:
+    """The variant of a sweep with a NeuralFuse generator in front, from its weight file (which names its architecture),
+    and a fingerprint of what it computes with. FaultsimError for a file that is no generator's."""
+    trained = read_file(path)[1]
+    name = trained.get("generator")
+    if name is None:
+        raise FaultsimError(
+            f"{path} holds no generator: its metadata must name one of {', '.join(generators.NAMES)}"
+        )
+    network = generators.create(name)
+    stored, _ = load_weights(network, path)
+    accesses = weight_memory(network, image_shape, policy=POLICIES["paper-generator"])
+    fuse = generators.NeuralFuse(network).to(device).eval()
+    return Variant(f"with {name}", fuse, accesses), _fingerprint(network, stored)
+
+
+def _registered(name: object) -> str | None:
+    """A model that a weight file names, only if it is one of ours: a file must not choose which code runs."""
+    return name if name in models.NAMES else None
 
 
 def _try(subject: Subject) -> None:

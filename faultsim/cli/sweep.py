@@ -1,5 +1,6 @@
 """`faultsim sweep-voltage`: accuracy and energy against supply voltage."""
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from ..faultmap import MeasuredChip
+    from ..faults import Chip
 
 VOLTAGES = "0.78:1.00:0.02"
 
@@ -45,6 +47,10 @@ def sweep_voltage(
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Where the data set lies, as its official archive or folder; fetched without."),
+    ] = None,
+    generator: Annotated[
+        Path | None,
+        typer.Option(help="A NeuralFuse generator's weight file: measured with it in front, and without."),
     ] = None,
     voltages: Annotated[
         str | None,
@@ -82,14 +88,14 @@ def sweep_voltage(
     was killed goes on where it stopped when it is started again with the same --out.
     """
     from .. import plots
-    from ..faultmap import FaultMap, MeasuredChip
+    from ..faultmap import MeasuredChip
     from ..faults import evaluation_chips
     from ..files import write_text
     from ..provenance import provenance
     from ..results import RunDirectory, csv_text
     from ..sweep import ROW, SUMMARY, Variant, points, sweep
     from ..sweep_plot import sweep_figure
-    from .subject import load_subject
+    from .subject import load_generator, load_subject
     from .sweep_report import progress, report_json, table
 
     if voltages is not None and bit_error_rates is not None:
@@ -101,19 +107,23 @@ def sweep_voltage(
         plan = points(electrical, parse_numbers(voltages or VOLTAGES, "--voltages"), None)
     faults = fault_model(fault_kind, placement, preset)
     where = device_named(device)
-    samples = [MeasuredChip(FaultMap.load(path)) for path in fault_map or []] or evaluation_chips(seed, chips)
+    samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, chips)
     subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
 
     configuration = {
         **subject.configuration,
-        "points": [vars(point) for point in plan],
         "curve": vars(electrical),
+        "points": [vars(point) for point in plan],
         "faults": faults.describe(),
-        "chips": [getattr(chip, "label", None) or chip.seed for chip in samples],
         "seed": seed,
+        "chips": [_described(chip) for chip in samples],
         "device": where.type,
     }
     variants = [Variant()]
+    if generator is not None:
+        fused, fingerprint = load_generator(generator, where, tuple(subject.dataset.images.shape[1:]))
+        variants.append(fused)
+        configuration["generator"] = {"name": fused.name, "weights": fingerprint}
     run = dict(
         faults=faults,
         stored=subject.stored,
@@ -142,3 +152,15 @@ def sweep_voltage(
         print(f"written to {out}: results.csv, summary.csv, sweep.json, sweep.png")
     elif sys.stdout.isatty():
         print("add --out DIR to keep the results and a picture")
+
+
+def _described(chip: "Chip | MeasuredChip") -> int | dict[str, str]:
+    """A chip in the configuration: everything that its faults follow from."""
+    if not hasattr(chip, "fault_map"):
+        return chip.seed
+    from ..faultmap import TYPES
+
+    digest = hashlib.sha256(repr((chip.fault_map.arrays, chip.fault_map.geometry)).encode())
+    for name in TYPES:
+        digest.update(getattr(chip.fault_map, name).tobytes())
+    return {"label": chip.label, "sha256": digest.hexdigest()}
