@@ -6,18 +6,19 @@ channel); all other parameters and buffers under their state_dict names. The met
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from .errors import FaultsimError
 from .files import write_atomically
-from .quantization import channel_axis, dequantize, finish_qat
+from .quantization import channel_axis, dequantize, is_fake, plain, quantize
 from .stored import StoredLayer, StoredWeights
 
 FORMAT = 1
-_SCALE = ".weight.scale"
 
 
 def save_weights(
@@ -27,16 +28,15 @@ def save_weights(
     it: model name, data set, recipe, ... Raises FaultsimError when the file cannot be written."""
     from safetensors.torch import save
 
-    model = finish_qat(copy.deepcopy(model)).cpu()
     stored = StoredWeights.of(model, per_channel)
-    tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    model = plain(copy.deepcopy(model))
+    # clones: safetensors refuses tensors that share memory
+    tensors = {name: value.cpu().contiguous().clone() for name, value in model.state_dict().items()}
     for layer in stored.layers:
-        for module in layer.modules:  # shared weights are written once, under the first name
-            for name, owner in model.named_modules(remove_duplicate=False):
-                if owner is module:
-                    tensors.pop(_join(name, "weight"), None)
-        tensors[_join(layer.name, "weight")] = layer.values
-        tensors[_join(layer.name, "weight.scale")] = layer.scale.reshape(-1)
+        for name in _names(model, layer):  # shared weights are written once, under the first name
+            del tensors[_join(name, "weight")]
+        tensors[_join(layer.name, "weight")] = layer.values.cpu()
+        tensors[_join(layer.name, "weight.scale")] = layer.scale.reshape(-1).cpu()
     header = {"faultsim": json.dumps({"format": FORMAT, **(metadata or {})}, sort_keys=True)}
     data = save(tensors, header)
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
@@ -53,59 +53,86 @@ def load_weights(
     """
     tensors, metadata = read_file(path)
     state = model.state_dict()
-    stored = StoredWeights.of(model)
     layers, loaded = [], {}
-    for layer in stored.layers:
+    for layer in StoredWeights.of(model).layers:
         key = _join(layer.name, "weight")
-        scale_key = _join(layer.name, "weight.scale")
-        values = tensors.pop(key, None)
-        if values is None:
+        names = _names(model, layer)
+        found = [tensors.pop(name) for name in (_join(name, "weight") for name in names) if name in tensors]
+        if not found:
             raise _misfit(path, f"the file holds no {key!r}, which the model needs")
+        values = found[0]
+        if any(not torch.equal(values, other) for other in found[1:]):
+            raise _misfit(path, f"{key!r} differs from another weight that the model shares it with")
         if values.shape != layer.values.shape:
             raise _misfit(path, f"{key!r} is {list(values.shape)}, the model's is {list(layer.values.shape)}")
         if values.dtype == torch.int8:
-            scale = tensors.pop(scale_key, None)
-            channels = layer.values.shape[channel_axis(layer.modules[0])]
-            if scale is None or scale.dtype != torch.float32 or scale.numel() not in (1, channels):
-                raise _misfit(path, f"{scale_key!r} must hold 1 or {channels} float32 numbers")
-            if not bool(torch.isfinite(scale).all()):
-                raise _misfit(path, f"{scale_key!r} is not finite")
-            axis = -1 if scale.numel() == 1 else channel_axis(layer.modules[0])
-            scale = scale.reshape([]) if axis < 0 else scale
+            axis, scale = _scale(path, tensors, layer)
             values, scale = values.to(layer.values.device), scale.to(layer.values.device)
-            layers.append(StoredLayer(layer.name, layer.modules, values, scale, axis))
             weight = dequantize(values, scale, axis)
         elif values.is_floating_point():
             weight = values
+            axis = channel_axis(layer.modules[0]) if per_channel else -1
+            try:
+                values, scale = quantize(weight.to(layer.values.device), axis)
+            except FaultsimError as error:
+                raise _misfit(path, f"{key!r}: {error}") from None
         else:
             raise _misfit(path, f"{key!r} is {values.dtype}; weights are int8 with scales, or floating point")
-        for module in layer.modules:
-            for name, owner in model.named_modules(remove_duplicate=False):
-                if owner is module:
-                    loaded[_join(name, "weight")] = weight
-                    tensors.pop(_join(name, "weight"), None)
+        layers.append(replace(layer, values=values.contiguous(), scale=scale, axis=axis))
+        loaded |= {_target(path, model, name): weight for name in names}
     for key, value in state.items():
-        if key in loaded or (key.endswith(".original") and ".parametrizations." in f".{key}"):
+        if key in loaded:
             continue
         if key not in tensors:
             raise _misfit(path, f"the file holds no {key!r}, which the model needs")
-        if tensors[key].shape != value.shape:
-            raise _misfit(path, f"{key!r} is {list(tensors[key].shape)}, the model's is {list(value.shape)}")
-        loaded[key] = tensors.pop(key)
+        found = tensors.pop(key)
+        if found.shape != value.shape:
+            raise _misfit(path, f"{key!r} is {list(found.shape)}, the model's is {list(value.shape)}")
+        if found.is_floating_point() != value.is_floating_point():
+            raise _misfit(path, f"{key!r} is {found.dtype}, the model's is {value.dtype}")
+        loaded[key] = found
     if tensors:
         raise _misfit(path, f"the file holds {sorted(tensors)[0]!r}, which the model has not")
-    if layers and len(layers) < len(stored.layers):
-        raise _misfit(path, "the file mixes int8 weights with float ones")
 
     with torch.no_grad():
         for key, value in loaded.items():
-            target = (
-                state[key]
-                if key in state
-                else state[key.removesuffix("weight") + "parametrizations.weight.original"]
-            )
-            target.copy_(value)
-    return (StoredWeights(layers) if layers else StoredWeights.of(model, per_channel)), metadata
+            state[key].copy_(value)
+    return StoredWeights(layers), metadata
+
+
+def _names(model: nn.Module, layer: StoredLayer) -> list[str]:
+    """Every name that the model has for a layer with this weight, the first one first."""
+    shared = [model.get_submodule(name) for name in layer.names]
+    return [name for name, module in model.named_modules(remove_duplicate=False) if module in shared]
+
+
+def _target(path: str | Path, model: nn.Module, layer: str) -> str:
+    """Entry of the model's state_dict that a layer's weight is loaded into."""
+    module = model.get_submodule(layer)
+    if not parametrize.is_parametrized(module, "weight"):
+        return _join(layer, "weight")
+    if not (is_fake(module) and len(module.parametrizations.weight) == 1):
+        raise _misfit(
+            path,
+            f"{_join(layer, 'weight')!r} is computed from other parameters: take that parametrisation off",
+        )
+    return _join(layer, "parametrizations.weight.original")
+
+
+def _scale(
+    path: str | Path, tensors: dict[str, torch.Tensor], layer: StoredLayer
+) -> tuple[int, torch.Tensor]:
+    """(axis, scale) of an int8 weight, taken out of the file's tensors."""
+    key = _join(layer.name, "weight.scale")
+    scale = tensors.pop(key, None)
+    axis = channel_axis(layer.modules[0])
+    channels = layer.values.shape[axis]
+    if scale is None or scale.dtype != torch.float32 or scale.numel() not in (1, channels):
+        raise _misfit(path, f"{key!r} must hold 1 or {channels} float32 numbers")
+    if not bool(torch.isfinite(scale).all()):
+        raise _misfit(path, f"{key!r} is not finite")
+    scale = scale.reshape(-1)
+    return (-1, scale.reshape([])) if scale.numel() == 1 else (axis, scale)
 
 
 def read_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:

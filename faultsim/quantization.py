@@ -94,7 +94,8 @@ class FakeQuantize(nn.Module):
         return _StraightThrough.apply(weight, self.axis)
 
 
-def _is_fake(module: nn.Module) -> bool:
+def is_fake(module: nn.Module) -> bool:
+    """Whether prepare_qat() was here."""
     return parametrize.is_parametrized(module, "weight") and any(
         isinstance(p, FakeQuantize) for p in module.parametrizations.weight
     )
@@ -104,7 +105,7 @@ def prepare_qat(model: nn.Module, per_channel: bool = False) -> nn.Module:
     """Makes the weights of all convolutions, linear layers and embeddings of `model` quantisation-aware, in place;
     returns it. Doing it twice changes nothing."""
     for module in list(model.modules()):
-        if isinstance(module, WEIGHT_MODULES) and not _is_fake(module):
+        if isinstance(module, WEIGHT_MODULES) and not is_fake(module):
             axis = channel_axis(module) if per_channel else -1
             # unsafe: registration would otherwise insist that the parametrised weight equal the original
             parametrize.register_parametrization(module, "weight", FakeQuantize(axis), unsafe=True)
@@ -114,7 +115,7 @@ def prepare_qat(model: nn.Module, per_channel: bool = False) -> nn.Module:
 def finish_qat(model: nn.Module) -> nn.Module:
     """Undoes prepare_qat() in place, leaving the quantised values in the weights; returns the model. Layers that share
     a weight go on sharing it."""
-    return _made_plain(model, _is_fake)
+    return _made_plain(model, is_fake)
 
 
 def plain(model: nn.Module) -> nn.Module:

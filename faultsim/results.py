@@ -4,6 +4,7 @@ A run that is killed at any instant leaves whole files behind: rows are added a 
 A directory of another configuration is refused, never mixed or overwritten.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -45,7 +46,7 @@ def without_nan(value: object) -> object:
 def first_difference(ours: object, theirs: object, at: str = "") -> tuple[str, object, object] | None:
     """(path, ours, theirs) of the first place where two JSON values differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in sorted({*ours, *theirs}):
+        for key in {**ours, **theirs}:  # the first that differs, in the order in which they were written down
             found = first_difference(ours.get(key), theirs.get(key), f"{at}.{key}" if at else key)
             if found:
                 return found
@@ -88,6 +89,7 @@ class RunDirectory:
                 f"cannot write to {self.path}: {what}; choose another directory with --out"
             ) from None
         try:
+            self._clear()
             self._take_up()
         except BaseException:
             self._lock.release()
@@ -104,6 +106,13 @@ class RunDirectory:
     @property
     def results(self) -> Path:
         return self.path / "results.csv"
+
+    def _clear(self) -> None:
+        """Removes what a run that was killed in the middle of writing left behind."""
+        for name in (self.name, "results", "summary"):
+            for left in self.path.glob(f".{name}-*"):
+                with contextlib.suppress(OSError):
+                    left.unlink()
 
     def _take_up(self) -> None:
         if not self.information.exists():
@@ -132,7 +141,9 @@ class RunDirectory:
                 reader = csv.DictReader(file, strict=True)
                 rows = list(reader)
         except (OSError, ValueError, csv.Error) as error:
-            raise FaultsimError(f"{self.results} cannot be read: {error}") from None
+            raise FaultsimError(
+                f"{self.results} cannot be read ({error}): choose another directory"
+            ) from None
         if tuple(reader.fieldnames or ()) != self.columns or any(
             None in row or None in row.values() for row in rows
         ):

@@ -19,11 +19,16 @@ from .quantization import WEIGHT_MODULES, channel_axis, dequantize, owners, quan
 class StoredLayer:
     """The weight of one layer (or of several that share it)."""
 
-    name: str  #: of the module that owns it first, as in named_modules()
+    names: tuple[str, ...]  #: of the modules, as in named_modules()
     modules: tuple[nn.Module, ...]
     values: Tensor  #: int8, the shape of the weight
     scale: Tensor  #: float32, [] or [channels]
     axis: int  #: of the channels; -1: one scale
+
+    @property
+    def name(self) -> str:
+        """Of the first module."""
+        return self.names[0]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,14 +72,15 @@ class StoredWeights:
                 )
             key = owners(module)
             if key in layers:
-                layers[key] = replace(layers[key], modules=(*layers[key].modules, module))
+                shared = layers[key]
+                layers[key] = replace(shared, names=(*shared.names, name), modules=(*shared.modules, module))
                 continue
             axis = channel_axis(module) if per_channel else -1
             try:
                 values, scale = quantize(module.weight, axis)
             except FaultsimError as error:
                 raise FaultsimError(f"layer {_named(name)}: {error}") from None
-            layers[key] = StoredLayer(name, (module,), values.contiguous(), scale, axis)
+            layers[key] = StoredLayer((name,), (module,), values.contiguous(), scale, axis)
         if not layers:
             raise FaultsimError(
                 "the model has no convolution, linear or embedding layer: there are no weights to store in memory"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
 from .faults import Chip, FaultModel
-from .results import RunDirectory
+from .results import RunDirectory, cell
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
@@ -134,11 +134,11 @@ def sweep(
                added to it one by one. `report` is called with each result, old or new, in order.
     """
     labels = [str(getattr(chip, "label", None) or chip.seed) for chip in chips]
-    known = _known(directory, labels) if directory else {}
+    known = _known(directory, plan, variants, labels) if directory else {}
     results = []
     for point in plan:
         for variant in variants:
-            evaluation = known.get((variant.name, _key(point)))
+            evaluation = known.get((variant.name, point))
             if evaluation is None:
                 evaluation = evaluate(
                     model,
@@ -173,10 +173,6 @@ def _result(variant: Variant, point: Point, evaluation: Evaluation, accesses: in
     return Result(variant.name, point, evaluation, energy, saving)
 
 
-def _key(point: Point) -> tuple[str, str]:
-    return "" if point.voltage is None else repr(point.voltage), repr(point.bit_error_rate)
-
-
 def _rows(variant: Variant, point: Point, labels: Sequence[str], evaluation: Evaluation) -> list[dict]:
     shared = (variant.name, point.voltage, point.bit_error_rate)
     return [
@@ -185,21 +181,34 @@ def _rows(variant: Variant, point: Point, labels: Sequence[str], evaluation: Eva
     ]
 
 
-def _known(directory: RunDirectory, labels: Sequence[str]) -> dict[tuple, Evaluation]:
-    """Evaluations that the directory's rows hold; FaultsimError where they are not this sweep's."""
-    groups: dict[tuple, list[dict[str, str]]] = {}
-    for row in directory.rows:
-        groups.setdefault((row["variant"], (row["voltage"], row["bit_error_rate"])), []).append(row)
+def _known(
+    directory: RunDirectory, plan: Sequence[Point], variants: Sequence[Variant], labels: Sequence[str]
+) -> dict[tuple[str, Point], Evaluation]:
+    """Evaluations that the directory's rows hold; FaultsimError unless they are what this sweep began with."""
     known = {}
-    for key, rows in groups.items():
-        try:
-            correct = tuple(int(row["correct"]) for row in rows)
-            (images,) = {int(row["images"]) for row in rows}
-            if [row["chip"] for row in rows] != list(labels):
-                raise ValueError
-        except ValueError:
-            raise FaultsimError(
-                f"{directory.results} was changed by hand: choose another directory"
-            ) from None
-        known[key] = Evaluation(correct, images)
+    rows = list(directory.rows)
+    for point in plan:
+        for variant in variants:
+            if not rows:
+                return known
+            group, rows = rows[: len(labels)], rows[len(labels) :]
+            try:
+                evaluation = Evaluation(tuple(int(row["correct"]) for row in group), int(group[0]["images"]))
+                written = [
+                    {name: cell(row[name]) for name in ROW}
+                    for row in _rows(variant, point, labels, evaluation)
+                ]
+            except (ValueError, ZeroDivisionError):
+                written = []
+            if written != group or not all(0 <= c <= evaluation.images for c in evaluation.correct):
+                raise _changed(directory)
+            known[variant.name, point] = evaluation
+    if rows:
+        raise _changed(directory)
     return known
+
+
+def _changed(directory: RunDirectory) -> FaultsimError:
+    return FaultsimError(
+        f"{directory.results} is not what this sweep wrote there: was it changed? choose another directory"
+    )

@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if isinstance(error, FaultsimError | EnergyError | ImportError):
             message = str(error)
-        elif hasattr(error, "format_message"):  # typer's own: an unknown option, a word where a number belongs
+        elif hasattr(
+            error, "format_message"
+        ):  # typer's own: an unknown option, a word where a number belongs
             message = f"{error.format_message().rstrip('.')} (faultsim COMMAND --help shows the options)"
         else:
             raise

@@ -33,15 +33,20 @@ BASE_MODELS = NAMES[:5]
 """The five base models of the paper (Appendix C)."""
 
 
+def unknown(name: str) -> FaultsimError:
+    """The error for a name that isn't registered."""
+    return FaultsimError(
+        f"unknown model {name!r}; known are {', '.join(NAMES)}; your own is package.module:function"
+    )
+
+
 def create(name: str, num_classes: int = 10) -> nn.Module:
     """A new, randomly initialised model for 3x32x32 input in [-1, 1] and `num_classes` logits.
 
     Raises FaultsimError for an unknown name or a class count below one.
     """
     if name not in _REGISTRY:
-        raise FaultsimError(
-            f"unknown model {name!r}; known are {', '.join(NAMES)}; your own is package.module:function"
-        )
+        raise unknown(name)
     if num_classes < 1:
         raise FaultsimError(f"a classifier needs at least one class, not {num_classes}")
     module, function = _REGISTRY[name]
