@@ -2,6 +2,7 @@
 colour-blind people can tell apart; the same data give the same bytes."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +44,14 @@ MOST_PANELS = 16
 # -- style ---------------------------------------------------------------------------------------------------
 
 
+def styled() -> AbstractContextManager:
+    """The house style; as a decorator, of all that a function draws."""
+    return matplotlib.rc_context(_CONTEXT)
+
+
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """Figure of width x height inches and its axes [rows, columns], in the house style."""
-    with matplotlib.rc_context(_CONTEXT):
+    with styled():
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
         return figure, figure.subplots(rows, columns, squeeze=False)
@@ -55,7 +61,7 @@ def save(figure: Figure, path: str | Path) -> None:
     """Writes a PNG, atomically and without a date. FaultsimError for other endings and full disks."""
     if Path(path).suffix.lower() != ".png":
         raise FaultsimError(f"picture {path}: the name must end in .png")
-    with matplotlib.rc_context(_CONTEXT):
+    with styled():
         write_atomically(
             path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None})
         )
@@ -69,6 +75,7 @@ def voltage_label(curve: "VoltageCurve") -> str:
 # -- figures -------------------------------------------------------------------------------------------------
 
 
+@styled()
 def curve_figure(curve: "VoltageCurve") -> Figure:
     """The paper's Figure 2 for any curve: bit error rate (left, logarithmic) and energy per read access (right).
 
@@ -117,6 +124,7 @@ def curve_figure(curve: "VoltageCurve") -> Figure:
 _KINDS = ((-1, "inverted", BLACK), (0, "stuck at 0", BLUE), (1, "stuck at 1", ORANGE))
 
 
+@styled()
 def chip_figure(fault_map: "FaultMap", arrays: Sequence[int] = (0,), title: str | None = None) -> Figure:
     """Grids of bit cells of up to 16 arrays, the failing ones coloured by what they do; rows run to the right."""
     if not 1 <= len(arrays) <= MOST_PANELS:
@@ -141,7 +149,7 @@ def chip_figure(fault_map: "FaultMap", arrays: Sequence[int] = (0,), title: str 
     grid[-1, 0].set_xlabel("row (word line)")
     handles = [Patch(color=_KINDS[colour - 1][2], label=_KINDS[colour - 1][1]) for colour in sorted(shown)]
     if handles:
-        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), frameon=False)
+        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
     return figure
 
 

@@ -59,7 +59,7 @@ def curve(
     Console().print(table)
     print(
         f"Vmin = {electrical.v_min:g}, the lowest voltage without bit errors; voltages in the curve's unit\n"
-        "bit error rate: share of failing cells; energy/access: of one read, relative to Vmin"
+        "bit error rate: share of failing cells; energy of one read, relative to Vmin"
     )
     if out is not None:
         print(f"written to {out}")

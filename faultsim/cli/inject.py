@@ -105,7 +105,8 @@ def inject(
         print(json.dumps(report, indent=2))
         return
     at = "" if voltage is None else f" at {voltage:g}"
-    print(f"{name}{at}: {rate:.3g} of its cells fail; faults {kind}, {faults.memory.placement} placement")
+    print(f"{name}{at}: {rate:.3g} of its cells fail")
+    print(f"faults: {kind}, {faults.memory.placement} placement")
     print(
         f"{wrong:,} of {bits:,} bits wrong ({report['bits_wrong_rate']:.3g}), {changed:,} of {weights.size:,} weights"
     )
