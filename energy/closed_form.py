@@ -37,7 +37,13 @@ from energy.layers import Layer
 def count_layer(layer: Layer, accelerator: Accelerator = PAPER) -> LayerCounts:
     """The counts of one layer, all repeats included."""
     rows, columns = accelerator.rows, accelerator.columns
-    pixels, window, filters = layer.output_pixels, layer.window, layer.filters
+    height, width = layer.output_height, layer.output_width
+    pixels, window, filters = height * width, layer.window, layer.filters
+    inside = (  # elements of all windows that lie on the padded map, P K at most
+        _overlap(layer.input_height, layer.kernel_height, layer.stride_height, height)
+        * _overlap(layer.input_width, layer.kernel_width, layer.stride_width, width)
+        * layer.channels
+    )
     output_overcount = 0
     match accelerator.dataflow:
         case Dataflow.OUTPUT_STATIONARY:
@@ -56,14 +62,15 @@ def count_layer(layer: Layer, accelerator: Accelerator = PAPER) -> LayerCounts:
             filter_reads = window * filters * _ceil(pixels, columns)
             input_passes = 1
             output_writes = pixels * filters * _ceil(window, rows)
+    repeats = layer.repeats
     return LayerCounts(
-        filter_reads=filter_reads,
-        input_reads=pixels * window * input_passes,
-        output_writes=output_writes,
-        cycles=folds * stream - 1,
-        input_overcount=(pixels * window - _reads_inside(layer)) * input_passes,
-        output_overcount=output_overcount,
-    ).times(layer.repeats)
+        filter_reads=repeats * filter_reads,
+        input_reads=repeats * pixels * window * input_passes,
+        output_writes=repeats * output_writes,
+        cycles=repeats * (folds * stream - 1),
+        input_overcount=repeats * (pixels * window - inside) * input_passes,
+        output_overcount=repeats * output_overcount,
+    )
 
 
 def count(layers: Iterable[Layer], accelerator: Accelerator = PAPER) -> NetworkCounts:
@@ -78,14 +85,7 @@ def _ceil(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)
 
 
-def _reads_inside(layer: Layer) -> int:
-    """Elements of all windows that lie on the padded map, of at most P K."""
-    rows = _overlap(layer.input_height, layer.kernel_height, layer.stride_height, layer.output_height)
-    columns = _overlap(layer.input_width, layer.kernel_width, layer.stride_width, layer.output_width)
-    return rows * columns * layer.channels
-
-
 def _overlap(size: int, kernel: int, stride: int, outputs: int) -> int:
     """Sum over the windows along one axis of what lies on the map; only the last one can hang over."""
     last = size - (outputs - 1) * stride
-    return (outputs - 1) * kernel + max(0, min(kernel, last))
+    return outputs * kernel if last >= kernel else (outputs - 1) * kernel + max(0, last)

@@ -45,7 +45,8 @@ def weight_memory(
 ) -> int:
     """Weight memory accesses of one inference (the paper's T.W.M.A.), by the closed form.
 
-    `policy` is how layers become rows, the paper's for base models unless given (`energy.POLICIES`).
+    `policy` is how layers become rows, the paper's for base models unless given; a NeuralFuse generator is
+    counted with `energy.POLICIES["paper-generator"]`.
     Raises EnergyError for a model whose layers can't be counted.
     """
     from energy.trace import POLICIES, trace_layers
