@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import FaultsimError
-from .faults import Chip, FaultModel
+from .faults import Chip, FaultKind, FaultModel
 from .inject import operating_point
 from .stored import StoredWeights
 from .voltage import VoltageCurve
@@ -83,7 +83,8 @@ def evaluate(
     chips      Chip or MeasuredChip objects
     transform  a module in front of the model that runs at nominal voltage, once a batch (NeuralFuse)
 
-    The model is in evaluation mode meanwhile and keeps its weights. Raises FaultsimError for no chips, no images, or
+    Transient faults are drawn anew for every batch, the batch's number being the index of the access. The model is in
+    evaluation mode meanwhile and keeps its weights. Raises FaultsimError for no chips, no images, or
     voltages and rates out of range.
     """
     if not chips:
@@ -112,7 +113,9 @@ def evaluate(
                 device = weights[0].device
                 right = torch.zeros(len(group), dtype=torch.int64, device=device)
                 images = 0
-                for inputs, labels in data:
+                for access, (inputs, labels) in enumerate(data):
+                    if access and faults.kind is FaultKind.TRANSIENT:  # every batch reads the weights anew
+                        weights = stored.read_chips(group, rate, volts, faults, access)
                     inputs = transform(inputs) if transform is not None else inputs
                     images += len(labels)
                     for i in range(len(group)):

@@ -35,7 +35,9 @@ class Row:
     ratio: float  #: time of the plain operation / time of this one: 1 is as fast
 
 
-def _launcher(source: Tensor, output: Tensor, rate: float, model: FaultModel, path: str | None, chips: Tensor, **rest):
+def _launcher(
+    source: Tensor, output: Tensor, rate: float, model: FaultModel, path: str | None, chips: Tensor, **rest
+):
     table, rule, place = ops.table(rate, source.device), ops.rule(model), ops.place(model)
     return lambda: ops._launch(source, output, chips, table, rule, place, None, None, path=path, **rest)
 
@@ -51,7 +53,9 @@ def _check(path: str | None, device: torch.device, model: FaultModel, rate: floa
         source.numpy(), [1, 2], rate, kind, arrays=layout.blocks, word=layout.word, repeat=layout.repeat
     )
     if not np.array_equal(output.cpu().numpy(), expected):
-        raise FaultsimError(f"the kernel ({path or device}) and the oracle disagree at {rate}: nothing was timed")
+        raise FaultsimError(
+            f"the kernel ({path or device}) and the oracle disagree at {rate}: nothing was timed"
+        )
 
 
 def _copy(source: Tensor, output: Tensor, threads: int) -> Callable[[], object]:
@@ -78,7 +82,9 @@ def kernel_rows(device: torch.device, weights: int = WEIGHTS, seconds: float = 1
         torch.set_num_threads(before)
 
 
-def _rows(device: torch.device, path: str | None, threads: int, weights: int, seconds: float) -> Iterator[Row]:
+def _rows(
+    device: torch.device, path: str | None, threads: int, weights: int, seconds: float
+) -> Iterator[Row]:
     generator = torch.Generator().manual_seed(0)
     source = torch.randint(-127, 128, [weights], dtype=torch.int8, generator=generator).to(device)
     flips, old = FaultModel(), FaultModel.preset("neuralfuse_2022")

@@ -1,0 +1,58 @@
+"""How much of a sweep is spent in the model itself, and how much around it."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..faults import FaultModel, evaluation_chips
+from ..stored import StoredWeights
+from ..sweep import points, sweep
+from ..voltage import VoltageCurve
+
+
+def share_of_model(
+    model: nn.Module,
+    data: Sequence[tuple[Tensor, Tensor]],
+    stored: StoredWeights,
+    *,
+    faults: FaultModel,
+    voltages: Sequence[float] = (1.0, 0.9, 0.83),
+    chips: int = 10,
+) -> dict[str, float]:
+    """Seconds of a sweep, and of its time the fraction in which the model's forward pass runs: what is left is drawing
+    faults, exchanging weights, preparing and counting. On a GPU both include waiting for the device."""
+    device = next(model.parameters()).device
+    curve = VoltageCurve.default()
+    plan = points(curve, voltages, None)
+    inside = 0.0
+    started = 0.0
+
+    def finish() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def before(*_: object) -> None:
+        nonlocal started
+        finish()
+        started = time.perf_counter()
+
+    def after(*_: object) -> None:
+        nonlocal inside
+        finish()
+        inside += time.perf_counter() - started
+
+    hooks = [model.register_forward_pre_hook(before), model.register_forward_hook(after)]
+    try:
+        sample = evaluation_chips(0, chips)
+        sweep(model, data[:1], sample[:1], plan[:1], faults=faults, stored=stored, curve=curve)  # warm-up
+        inside = 0.0
+        begin = time.perf_counter()
+        sweep(model, data, sample, plan, faults=faults, stored=stored, curve=curve)
+        finish()
+        total = time.perf_counter() - begin
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {"seconds": total, "model_seconds": inside, "share": inside / total}
