@@ -228,6 +228,16 @@ def test_a_measured_chip_reads_as_the_chip_it_was_measured_on(placement, kind):
         assert not torch.equal(expected, weights)
 
 
+def test_each_device_reads_the_same(device):
+    measured = MeasuredChip(chip_map(Chip(7), [0.80], CURVE, 32, FaultModel("stuck_at_random")))
+    weights = torch.arange(300_001, dtype=torch.int32).to(torch.int8)
+    faults = FaultModel.preset("neuralfuse_2022")
+    expected = measured.read(weights, 0.80, faults)
+    found = measured.read(weights.to(device), 0.80, faults)
+    assert found.device.type == device
+    assert torch.equal(found.cpu(), expected)
+
+
 def test_strides_do_not_matter_and_weights_stay():
     measured = MeasuredChip(failing_cells(Chip(3), 64, 0.05))
     weights = torch.arange(-128, 127, dtype=torch.int8).repeat(8)[:2000].view(10, 4, 5, 10)
