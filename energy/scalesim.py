@@ -2,9 +2,9 @@
 
 Only SCALE-Sim's compute part runs: it makes the demand matrices, the address of every SRAM access in every
 cycle, and counts while it does. Its memory part adds DRAM traffic and traces on disk and changes no count
-here. SCALE-Sim works in this process; what it prints is dropped, its `exit()` becomes an EnergyError, and
-it writes no file. Layers of equal shape are simulated once. Several layers run at the same time, in
-threads: NumPy copies large matrices without holding the interpreter's lock.
+here. SCALE-Sim works in this process; what is printed meanwhile is dropped, its `exit()` becomes an
+EnergyError, and it writes no file. Layers of equal shape are simulated once. Several layers run at the same
+time, in threads: NumPy copies large matrices without holding the interpreter's lock.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def count(
     # the longest first, so that no core waits for a long one at the end
     order = sorted(distinct, key=lambda s: -closed_form.count_layer(s, accelerator).cycles)
     with (
-        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
+        ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
     ):
         results = dict(zip(order, pool.map(run, order), strict=True))
     return NetworkCounts(
@@ -79,10 +79,10 @@ def _shape(layer: Layer) -> Layer:
 def memory_of(layer: Layer, accelerator: Accelerator = PAPER) -> int:
     """Bytes that SCALE-Sim takes for one layer at most, estimated from the matrices that it makes.
 
-    It makes the address matrix of the inputs from about 15 matrices of that size. Then the demand matrices grow
-    fold by fold, with a row per cycle and a column per row or column of the array; the old and the new copy of
-    the one that grows exist together. All numbers take 8 bytes. Fifteen measured peaks, from a fully connected
-    layer to a 224x224 stem, lie between 0.91 and 0.97 times this.
+    It makes the address matrix of the inputs from about 15 matrices of that size. Then the demand matrices
+    grow fold by fold, with a row per cycle and a column per row or column of the array; the old and the new
+    copy of the one that grows exist together. All numbers take 8 bytes. Fifteen measured peaks, from a
+    fully connected layer to a 224x224 stem, lie between 0.91 and 0.97 times this.
     """
     cycles = closed_form.count_layer(replace(layer, repeats=1), accelerator).cycles + 1
     inputs = layer.output_pixels * layer.window
@@ -118,12 +118,11 @@ def _parts() -> tuple:
         from scalesim.compute.systolic_compute_is import systolic_compute_is
         from scalesim.compute.systolic_compute_os import systolic_compute_os
         from scalesim.compute.systolic_compute_ws import systolic_compute_ws
-        from scalesim.layout_utils import layouts
         from scalesim.scale_config import scale_config
         from scalesim.topology_utils import topologies
     except ImportError as error:
         raise EnergyError(
-            f"the scalesim engine needs SCALE-Sim 3 ({error}); install it with 'pip install scalesim', "
+            f"the scalesim engine needs SCALE-Sim ({error}); install it with 'pip install scalesim', "
             "or use the closed form, which gives the same counts"
         ) from error
     systolic = {
@@ -131,12 +130,16 @@ def _parts() -> tuple:
         Dataflow.WEIGHT_STATIONARY: systolic_compute_ws,
         Dataflow.INPUT_STATIONARY: systolic_compute_is,
     }
-    return scale_config, topologies, layouts, operand_matrix, systolic
+    try:  # SCALE-Sim 3 wants a layout object, and SCALE-Sim 2 knows none
+        from scalesim.layout_utils import layouts
+    except ImportError:
+        return scale_config, topologies, (), operand_matrix, systolic
+    return scale_config, topologies, (layouts(),), operand_matrix, systolic
 
 
 def _simulate(layer: Layer, accelerator: Accelerator) -> LayerCounts:
     """One run of one layer through SCALE-Sim's compute part."""
-    scale_config, topologies, layouts, operand_matrix, systolic = _parts()
+    scale_config, topologies, layout, operand_matrix, systolic = _parts()
     try:
         config = scale_config()
         config.set_arr_dims(accelerator.rows, accelerator.columns)
@@ -163,7 +166,7 @@ def _simulate(layer: Layer, accelerator: Accelerator) -> LayerCounts:
             ],
         )
         operands = operand_matrix()
-        operands.set_params(config, topology, layouts(), 0)
+        operands.set_params(config, topology, *layout, 0)
         matrices = []
         for matrix in (operands.get_ifmap_matrix, operands.get_filter_matrix, operands.get_ofmap_matrix):
             status, addresses = matrix()
