@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DeviceOption, JsonOption
+from .options import DeviceOption, JsonOption, PresetOption, fault_model
 from .options import device as device_named
 
 app = typer.Typer(help="Measure speed, as ratios within one run.", no_args_is_help=True)
