@@ -79,19 +79,22 @@ def perturbed(
         yield model
 
 
-def perturb(model: nn.Module, chip: Chip, **where) -> nn.Module:
-    """A copy of `model` with the weights that `chip` reads, in float; keywords as for perturbed() but `stored`.
-    The copy's weights are plain parameters, also where the model's were quantisation-aware."""
-    per_channel = where.pop("per_channel", False)
-    faults = where.pop("faults", None) or FaultModel()
-    access = where.pop("access", 0)
-    volts, rate = operating_point(
-        where.pop("voltage", None), where.pop("bit_error_rate", None), where.pop("curve", None)
-    )
-    if where:
-        raise TypeError(f"perturb() has no keyword {next(iter(where))!r}")
+def perturb(
+    model: nn.Module,
+    chip: Chip,
+    *,
+    voltage: float | None = None,
+    bit_error_rate: float | None = None,
+    curve: VoltageCurve | None = None,
+    faults: FaultModel | None = None,
+    per_channel: bool = False,
+    access: int = 0,
+) -> nn.Module:
+    """A copy of `model` with the weights that `chip` reads, in float; arguments as for perturbed(). The copy's weights
+    are plain parameters, also where the model's were quantisation-aware."""
+    volts, rate = operating_point(voltage, bit_error_rate, curve)
     stored = StoredWeights.of(model, per_channel)
-    weights = stored.read_chips([chip], rate, volts, faults, access)
+    weights = stored.read_chips([chip], rate, volts, faults or FaultModel(), access)
     copied = plain(copy.deepcopy(model))
     with torch.no_grad():
         for layer, weight in zip(stored.layers, weights, strict=True):
