@@ -336,11 +336,16 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts other units elsewhere")
-@pytest.mark.parametrize("kind", ["flip", "stuck_at_random"])
 @pytest.mark.parametrize(
-    ("call", "output"), [("corrupt", 64 << 20), ("corrupt_", 0), ("float16", 128 << 20), ("mask", 128 << 20)]
+    ("call", "kind", "output"),
+    [
+        ("corrupt", "flip", 64 << 20),
+        ("corrupt_", "stuck_at_random", 0),
+        ("float16", "stuck_at_random", 128 << 20),
+        ("mask", "transient", 128 << 20),
+    ],
 )
-def test_memory_is_the_output_and_little_more(call, output, kind):
+def test_memory_is_the_output_and_little_more(call, kind, output):
     """64 MiB of weights: the peak grows by the output, 64 KiB a thread, and 2 MiB for the allocator and stacks."""
     threads = 2
     run = subprocess.run(
