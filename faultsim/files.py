@@ -26,6 +26,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
         temporary.replace(path)
+    except FileExistsError:
+        raise FaultsimError(f"cannot write {path}: {path.parent} is not a folder") from None
     except OSError as error:
         raise FaultsimError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

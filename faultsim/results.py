@@ -83,6 +83,10 @@ class RunDirectory:
             raise FaultsimError(
                 f"{self.path} is in use by another run: wait for it or choose another directory"
             ) from None
+        except FileExistsError:
+            raise FaultsimError(
+                f"{self.path} is a file: choose a directory, or a name that doesn't exist yet"
+            ) from None
         except (OSError, NotImplementedError) as error:
             what = getattr(error, "strerror", None) or error
             raise FaultsimError(
