@@ -70,11 +70,12 @@ std::vector<std::string> path_names() {
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The fault kernel. Use faultsim.ops; this module takes raw addresses.";
-  py::class_<Job>(m, "Job").def(
-      py::init(&make_job), py::kw_only(), py::arg("source"), py::arg("output"), py::arg("states"), py::arg("weights"),
-      py::arg("chips"), py::arg("type"), py::arg("scales"), py::arg("scale_count"), py::arg("scale_run"),
-      py::arg("table"), py::arg("thresholds"), py::arg("kind"), py::arg("ones"), py::arg("base"), py::arg("arrays"),
-      py::arg("word"), py::arg("repeat"), py::arg("seeds"), py::arg("array_offset"), py::arg("access"));
+  py::class_<Job>(m, "Job", py::module_local())
+      .def(py::init(&make_job), py::kw_only(), py::arg("source"), py::arg("output"), py::arg("states"),
+           py::arg("weights"), py::arg("chips"), py::arg("type"), py::arg("scales"), py::arg("scale_count"),
+           py::arg("scale_run"), py::arg("table"), py::arg("thresholds"), py::arg("kind"), py::arg("ones"),
+           py::arg("base"), py::arg("arrays"), py::arg("word"), py::arg("repeat"), py::arg("seeds"),
+           py::arg("array_offset"), py::arg("access"));
   m.def(
       "launch_cpu",
       [](const Job& job, int threads, const std::string& path) {

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from .plots import BLACK, BLUE, GREEN, GREY, VERMILION, panels, voltage_label
+from .plots import BLACK, BLUE, GREEN, GREY, VERMILION, panels, styled, voltage_label
 from .sweep import UNPROTECTED, Result
 from .voltage import VoltageCurve
 
 _COLOURS = (VERMILION, BLUE, GREEN)
 
 
+@styled()
 def sweep_figure(results: Sequence[Result], title: str, curve: VoltageCurve) -> Figure:
     """Mean accuracy with its 95 % interval (bars) and the range from the worst chip to the best (band), and the weight
     memory energy of one inference relative to the unprotected model at Vmin (dashed, right axis). Against voltage, or
