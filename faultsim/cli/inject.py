@@ -8,11 +8,14 @@ import typer
 
 from ..errors import FaultsimError
 from .options import (
+    CapacityOption,
     CurveOption,
     FaultKindOption,
     JsonOption,
     PlacementOption,
+    PolarityOption,
     PresetOption,
+    ReadErrorOption,
     fault_model,
     load_curve,
     parse_numbers,
@@ -45,6 +48,9 @@ def inject(
     fault_kind: FaultKindOption = None,
     placement: PlacementOption = None,
     preset: PresetOption = None,
+    polarity: PolarityOption = None,
+    read_error: ReadErrorOption = None,
+    capacity: CapacityOption = None,
     curve: CurveOption = None,
     base: Annotated[int, typer.Option(help="Address of the first weight in the memory, in bytes.")] = 0,
     access: Annotated[int, typer.Option(help="Which read it is; transient faults differ between reads.")] = 0,
@@ -67,7 +73,7 @@ def inject(
     from ..faults import Chip
     from ..inject import operating_point
 
-    faults = fault_model(fault_kind, placement, preset)
+    faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     stored = torch.from_numpy(weights)
     if fault_map is not None:
         if bit_error_rate is not None or curve is not None or fault_kind is not None:

@@ -42,6 +42,30 @@ PresetOption = Annotated[
         show_default=False,
     ),
 ]
+PolarityOption = Annotated[
+    float | None,
+    typer.Option(
+        "--polarity",
+        help="stuck_at_random: probability that a failing cell is stuck at 1. [default: 0.5]",
+        show_default=False,
+    ),
+]
+ReadErrorOption = Annotated[
+    float | None,
+    typer.Option(
+        "--read-error",
+        help="transient: probability that one read of a failing cell is wrong. [default: 0.5]",
+        show_default=False,
+    ),
+]
+CapacityOption = Annotated[
+    int | None,
+    typer.Option(
+        "--capacity",
+        help="KiB of weight memory, for the tiled placements. [default: 256]",
+        show_default=False,
+    ),
+]
 CurveOption = Annotated[
     str | None,
     typer.Option(
@@ -109,9 +133,15 @@ def parse_numbers(text: str, option: str = "--voltages") -> list[float]:
 
 
 def fault_model(
-    kind: str | None = None, placement: str | None = None, preset: str | None = None
+    kind: str | None = None,
+    placement: str | None = None,
+    preset: str | None = None,
+    polarity: float | None = None,
+    read_error: float | None = None,
+    capacity: int | None = None,
 ) -> "FaultModel":
-    """The preset (default: iid_flips), its parts replaced by those given; FaultsimError for unknown words."""
+    """The preset (default: iid_flips), its parts replaced by those given (capacity in KiB); FaultsimError for unknown
+    words, and for an option that the kind or placement has no use for."""
     from dataclasses import replace
 
     from ..faults import FaultModel
@@ -121,6 +151,24 @@ def fault_model(
         model = replace(model, kind=kind)
     if placement is not None:
         model = replace(model, memory=replace(model.memory, placement=placement))
+    if capacity is not None:
+        if not model.memory.placement.startswith("tiled"):
+            raise FaultsimError(
+                f"--capacity has no meaning for placement {model.memory.placement}: add --placement tiled"
+            )
+        model = replace(model, memory=replace(model.memory, capacity_bytes=1024 * capacity))
+    for option, value, needed in (
+        ("polarity", polarity, "stuck_at_random"),
+        ("read_error", read_error, "transient"),
+    ):
+        if value is None:
+            continue
+        if model.kind != needed:
+            name = option.replace("_", "-")
+            raise FaultsimError(
+                f"--{name} has no meaning for fault kind {model.kind}: add --fault-kind {needed}"
+            )
+        model = replace(model, **{option: value})
     return model
 
 

@@ -9,12 +9,15 @@ import typer
 
 from ..errors import FaultsimError
 from .options import (
+    CapacityOption,
     CurveOption,
     DeviceOption,
     FaultKindOption,
     JsonOption,
     PlacementOption,
+    PolarityOption,
     PresetOption,
+    ReadErrorOption,
     fault_model,
     load_curve,
     parse_numbers,
@@ -69,6 +72,9 @@ def sweep_voltage(
     fault_kind: FaultKindOption = None,
     placement: PlacementOption = None,
     preset: PresetOption = None,
+    polarity: PolarityOption = None,
+    read_error: ReadErrorOption = None,
+    capacity: CapacityOption = None,
     curve: CurveOption = None,
     per_channel: Annotated[
         bool, typer.Option(help="One int8 scale for each output channel (float weights).")
@@ -76,6 +82,10 @@ def sweep_voltage(
     device: DeviceOption = "auto",
     images: Annotated[int | None, typer.Option(help="Use the first N test images only.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images of one pass through the model.")] = 256,
+    accuracy_floor: Annotated[
+        float | None,
+        typer.Option(help="Also say which voltage takes the least energy at this accuracy, in %."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which chips: different seeds share none.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Directory for results.csv, summary.csv, sweep.json and sweep.png.")
@@ -96,7 +106,7 @@ def sweep_voltage(
     from ..sweep import ROW, SUMMARY, Variant, points, sweep
     from ..sweep_plot import sweep_figure
     from .subject import load_generator, load_subject
-    from .sweep_report import progress, report_json, table
+    from .sweep_report import cheapest, progress, report_json, table
 
     if voltages is not None and bit_error_rates is not None:
         raise FaultsimError("give either --voltages or --bit-error-rates")
@@ -105,7 +115,7 @@ def sweep_voltage(
         plan = points(electrical, None, parse_numbers(bit_error_rates, "--bit-error-rates"))
     else:
         plan = points(electrical, parse_numbers(voltages or VOLTAGES, "--voltages"), None)
-    faults = fault_model(fault_kind, placement, preset)
+    faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     where = device_named(device)
     samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, chips)
     subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
@@ -148,6 +158,8 @@ def sweep_voltage(
         print(report_json(results, configuration, provenance(str(where))))
         return
     table(results, subject, faults, len(samples), electrical)
+    if accuracy_floor is not None:
+        print("\n".join(cheapest(results, variants, subject, electrical, accuracy_floor)))
     if out is not None:
         print(f"written to {out}: results.csv, summary.csv, sweep.json, sweep.png")
     elif sys.stdout.isatty():

@@ -16,7 +16,7 @@ from ..results import without_nan
 
 if TYPE_CHECKING:
     from ..faults import FaultModel
-    from ..sweep import Result
+    from ..sweep import Result, Variant
     from ..voltage import VoltageCurve
     from .subject import Subject
 
@@ -78,6 +78,36 @@ def _table(title: str, results: Sequence["Result"]) -> Table:
             f"{100 * e.worst:.1f}",
         )
     return shown
+
+
+def cheapest(
+    results: Sequence["Result"],
+    variants: Sequence["Variant"],
+    subject: "Subject",
+    curve: "VoltageCurve",
+    floor: float,
+) -> list[str]:
+    """For each variant, the voltage of least energy among those whose mean accuracy is at least `floor` percent."""
+    from energy.saving import energy_optimal_voltage
+
+    if subject.accesses is None:
+        return ["which voltage takes the least energy: not known, the model's accesses can't be counted"]
+    lines = []
+    for variant in variants:
+        mine = {
+            r.point.voltage: r for r in results if r.variant == variant.name and r.point.voltage is not None
+        }
+        rows = [result.summary() for result in mine.values()]
+        best = energy_optimal_voltage(rows, floor / 100, subject.accesses, curve, variant.transform_accesses)
+        if best is None:
+            lines.append(f"{variant.name}: no voltage of this sweep keeps {floor:g} % accuracy")
+            continue
+        accuracy, saving = mine[best].evaluation.mean, mine[best].energy_saving
+        lines.append(
+            f"{variant.name}: least energy at {floor:g} % accuracy at voltage {best:.4g} "
+            f"({100 * accuracy:.2f} %, saving {100 * saving:.1f} %)"
+        )
+    return lines
 
 
 def table(
