@@ -110,6 +110,17 @@ def cheapest(
     return lines
 
 
+def _faults(model: "FaultModel") -> str:
+    words = [f"{model.kind}, {model.memory.placement} placement"]
+    if model.memory.placement.startswith("tiled"):
+        words.append(f"{model.memory.capacity_bytes // 1024} KiB of weight memory")
+    if model.kind == "stuck_at_random" and model.polarity != 0.5:
+        words.append(f"stuck at 1 with probability {model.polarity:g}")
+    if model.kind == "transient":
+        words.append(f"each read wrong with probability {model.read_error:g}")
+    return ", ".join(words)
+
+
 def table(
     results: Sequence["Result"], subject: "Subject", faults: "FaultModel", chips: int, curve: "VoltageCurve"
 ) -> None:
@@ -119,10 +130,9 @@ def table(
     for variant in variants:
         title = subject.title if len(variants) == 1 else f"{subject.title}, {variant}"
         console.print(_table(title, [result for result in results if result.variant == variant]))
-    memory = faults.memory.placement
     lines = [
         f"accuracy in %: mean ± population std over {chips} chip{'s' if chips > 1 else ''}",
-        f"faults: {faults.kind}, {memory} placement",
+        f"faults: {_faults(faults)}",
         f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: share of failing cells",
         "energy: of one read access, relative to Vmin",
     ]
