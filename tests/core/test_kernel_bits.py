@@ -313,6 +313,22 @@ def test_a_batch_is_each_chip_alone(engine, count):
                     assert torch.equal(floats[i], single_floats[0])
 
 
+@pytest.mark.parametrize("place", [Placement.UNLIMITED, Placement.NEURALFUSE_2022])
+@pytest.mark.parametrize("kind", [FaultKind.FLIP, FaultKind.STUCK_AT_RANDOM])
+def test_few_faults_at_the_edges_of_a_piece(engine, kind, place):
+    """With few faults the CPU copies the weights and repairs single words: so many chips that every byte of the
+    first and last words has faults, against the masks, which are made another way."""
+    model, seeds = FaultModel(kind, SRAM(place)), range(2000)
+    source = weights_of(21).to(engine.device)
+    for base in (*range(16), *range(4084, 4096), *range(65_528, 65_536)):
+        common = arguments(engine.device, seeds, 1e-3, model, base)
+        failing, states = CALL.fault_mask(source, *common)
+        stored = source.view(torch.uint8).expand_as(failing)
+        assert (failing != 0).any(0).all()
+        want = stored ^ failing if kind == FaultKind.FLIP else stored & ~failing | states
+        assert torch.equal(CALL.corrupt(source, *common).view(torch.uint8), want)
+
+
 @pytest.mark.parametrize("offset", [1, 1000, 2**31, 2**32 - 1, 2**32 + 2, -1])
 def test_array_offset(engine, offset):
     """Added to the array index, modulo 2**32: the array number is one word of the counter."""
