@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import FaultsimError
+from .faultmap import MeasuredChip
 from .faults import Chip, FaultKind, FaultModel
 from .inject import operating_point
 from .stored import StoredWeights
@@ -67,7 +68,7 @@ class Evaluation:
 def evaluate(
     model: nn.Module,
     data: Iterable[tuple[Tensor, Tensor]],
-    chips: Sequence[Chip],
+    chips: Sequence[Chip | MeasuredChip],
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
@@ -90,7 +91,7 @@ def evaluate(
     if not chips:
         raise FaultsimError("no chips to evaluate on: give at least one")
     faults = faults or FaultModel()
-    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    volts, rate = operating_point(chips, voltage, bit_error_rate, curve)
     stored = stored or StoredWeights.of(model)
     together = max(1, _WEIGHTS_AT_ONCE // max(1, stored.float_bytes))
     if len(chips) > together and iter(data) is data:

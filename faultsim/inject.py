@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from . import ops
 from .draw import checked_rate
 from .errors import FaultsimError
+from .faultmap import MeasuredChip
 from .faults import Chip, FaultModel
 from .quantization import plain
 from .stored import StoredWeights
@@ -17,9 +18,20 @@ from .voltage import VoltageCurve
 
 
 def operating_point(
-    voltage: float | None, bit_error_rate: float | None, curve: VoltageCurve | None
-) -> tuple[float | None, float]:
-    """(voltage or None, bit error rate) from whichever of the two is given; FaultsimError unless it is just one."""
+    chips: Sequence[Chip | MeasuredChip],
+    voltage: float | None,
+    bit_error_rate: float | None,
+    curve: VoltageCurve | None,
+) -> tuple[float | None, float | None]:
+    """(voltage or None, bit error rate) from whichever of the two is given; for measured chips, whose failing cells no
+    curve knows, (voltage, None). FaultsimError unless it is just one of the two, and the one that the chips need."""
+    measured = [isinstance(chip, MeasuredChip) for chip in chips]
+    if any(measured):
+        if not all(measured):
+            raise FaultsimError("simulated and measured chips cannot be mixed in one evaluation")
+        if voltage is None or bit_error_rate is not None:
+            raise FaultsimError("a measured chip needs a voltage: its fault map says which cells fail at it")
+        return float(voltage), None
     if (voltage is None) == (bit_error_rate is None):
         raise FaultsimError("give either a voltage or a bit error rate")
     if voltage is None:
@@ -29,7 +41,7 @@ def operating_point(
 
 def corrupt(
     weights: Tensor,
-    chip: Chip,
+    chip: Chip | MeasuredChip,
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
@@ -40,10 +52,8 @@ def corrupt(
     """int8 weights of any shape as `chip` reads them, same shape and device; the faults depend on the row-major order
     of the elements only. `base` is the address of the first weight. For a measured chip give the voltage."""
     faults = faults or FaultModel()
-    volts, rate = operating_point(voltage, bit_error_rate, curve)
-    if hasattr(chip, "fault_map"):
-        if volts is None:
-            raise FaultsimError("a measured chip needs a voltage: its fault map says which cells fail at it")
+    volts, rate = operating_point([chip], voltage, bit_error_rate, curve)
+    if isinstance(chip, MeasuredChip):
         return chip.read(weights, volts, faults, base)
     seeds, table = ops.seeds([chip], weights.device), ops.table(rate, weights.device)
     return torch.ops.faultsim.corrupt(weights, seeds, table, ops.rule(faults), ops.place(faults, base))[0]
@@ -52,7 +62,7 @@ def corrupt(
 @contextlib.contextmanager
 def perturbed(
     model: nn.Module,
-    chip: Chip,
+    chip: Chip | MeasuredChip,
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
@@ -72,7 +82,7 @@ def perturbed(
     bit, whatever happens inside. Raises FaultsimError for bad rates and models without weights.
     """
     faults = faults or FaultModel()
-    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    volts, rate = operating_point([chip], voltage, bit_error_rate, curve)
     stored = stored or StoredWeights.of(model, per_channel)
     weights = stored.read_chips([chip], rate, volts, faults, access)
     with stored.replaced([w[0] for w in weights]):
@@ -81,7 +91,7 @@ def perturbed(
 
 def perturb(
     model: nn.Module,
-    chip: Chip,
+    chip: Chip | MeasuredChip,
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
@@ -92,7 +102,7 @@ def perturb(
 ) -> nn.Module:
     """A copy of `model` with the weights that `chip` reads, in float; arguments as for perturbed(). The copy's weights
     are plain parameters, also where the model's were quantisation-aware."""
-    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    volts, rate = operating_point([chip], voltage, bit_error_rate, curve)
     stored = StoredWeights.of(model, per_channel)
     weights = stored.read_chips([chip], rate, volts, faults or FaultModel(), access)
     copied = plain(copy.deepcopy(model))

@@ -9,7 +9,7 @@ def native() -> ModuleType:
         from . import _native
     except ImportError as error:
         raise ImportError(
-            f"faultsim's compiled kernel cannot be loaded ({error}). Build it: run `pip install .` in the source folder; "
-            "it needs a C++17 compiler, and uses nvcc where it finds it"
+            f"faultsim's compiled kernel cannot be loaded ({error}). Build it: run `pip install .` in the source "
+            "folder; it needs a C++17 compiler, and uses nvcc where it finds it"
         ) from error
     return _native

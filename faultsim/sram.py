@@ -78,7 +78,8 @@ class SRAM:
             )
         if self.capacity_bytes % self.array.bytes:
             raise FaultsimError(
-                f"a weight memory of {self.capacity_bytes} bytes is no whole number of arrays of {self.array.bytes} bytes"
+                f"a weight memory of {self.capacity_bytes} bytes is no whole number of arrays of "
+                f"{self.array.bytes} bytes"
             )
 
     @property

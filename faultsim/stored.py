@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 from . import ops
 from .draw import checked_rate
 from .errors import FaultsimError
-from .faults import FaultModel
+from .faultmap import MeasuredChip
+from .faults import Chip, FaultModel
 from .quantization import WEIGHT_MODULES, channel_axis, dequantize, owners, quantize
 
 
@@ -138,23 +139,16 @@ class StoredWeights:
 
     def read_chips(
         self,
-        chips: Sequence,
+        chips: Sequence[Chip | MeasuredChip],
         bit_error_rate: float | None,
         voltage: float | None,
         model: FaultModel,
         access: int = 0,
     ) -> list[Tensor]:
-        """The same for Chip and MeasuredChip objects: one tensor [len(chips), *shape] a layer, in the type that the
-        layer computes with."""
+        """The same for Chip objects (at a bit error rate) or MeasuredChip objects (at a voltage): one tensor
+        [len(chips), *shape] a layer, in the type that the layer computes with."""
         out = self.empty(len(chips))
-        measured = [i for i, chip in enumerate(chips) if hasattr(chip, "fault_map")]
-        if measured and len(measured) < len(chips):
-            raise FaultsimError("simulated and measured chips cannot be mixed in one evaluation")
-        if measured:
-            if voltage is None:
-                raise FaultsimError(
-                    "a measured chip needs a voltage: its fault map says which cells fail at it"
-                )
+        if all(isinstance(chip, MeasuredChip) for chip in chips):
             for layer, base, target in zip(self.layers, self.bases(model), out, strict=True):
                 for i, chip in enumerate(chips):
                     values = chip.read(layer.values, voltage, model, base)

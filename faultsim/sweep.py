@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
+from .faultmap import MeasuredChip
 from .faults import Chip, FaultModel
 from .results import RunDirectory, cell
 from .stored import StoredWeights
@@ -158,7 +159,7 @@ def sweep(
 
 
 def _where(point: Point, chips: Sequence[Chip], curve: VoltageCurve) -> dict:
-    if hasattr(chips[0], "fault_map"):
+    if isinstance(chips[0], MeasuredChip):
         if point.voltage is None:
             raise FaultsimError("measured chips are swept over voltages, not bit error rates")
         return {"voltage": point.voltage, "curve": curve}

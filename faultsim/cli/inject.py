@@ -86,7 +86,7 @@ def inject(
             "as measured",
         )
     else:
-        _, rate = operating_point(voltage, bit_error_rate, load_curve(curve))
+        _, rate = operating_point([Chip(chip)], voltage, bit_error_rate, load_curve(curve))
         seeds, table, which = ops.seeds([Chip(chip)]), ops.table(rate), torch.tensor([access])
         place = ops.place(faults, base)
         read = torch.ops.faultsim.corrupt(stored, seeds, table, ops.rule(faults), place, None, which)[0]

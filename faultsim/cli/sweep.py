@@ -168,9 +168,10 @@ def sweep_voltage(
 
 def _described(chip: "Chip | MeasuredChip") -> int | dict[str, str]:
     """A chip in the configuration: everything that its faults follow from."""
-    if not hasattr(chip, "fault_map"):
+    from ..faultmap import TYPES, MeasuredChip
+
+    if not isinstance(chip, MeasuredChip):
         return chip.seed
-    from ..faultmap import TYPES
 
     digest = hashlib.sha256(repr((chip.fault_map.arrays, chip.fault_map.geometry)).encode())
     for name in TYPES:

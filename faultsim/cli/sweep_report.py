@@ -133,7 +133,7 @@ def table(
     lines = [
         f"accuracy in %: mean ± population std over {chips} chip{'s' if chips > 1 else ''}",
         f"faults: {_faults(faults)}",
-        f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: share of failing cells",
+        f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: failing cells",
         "energy: of one read access, relative to Vmin",
     ]
     if subject.accesses is None:
