@@ -143,14 +143,12 @@ class RunDirectory:
         try:
             with self.results.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file, strict=True)
-                rows = list(reader)
+                columns, rows = tuple(reader.fieldnames or ()), list(reader)
         except (OSError, ValueError, csv.Error) as error:
             raise FaultsimError(
                 f"{self.results} cannot be read ({error}): choose another directory"
             ) from None
-        if tuple(reader.fieldnames or ()) != self.columns or any(
-            None in row or None in row.values() for row in rows
-        ):
+        if columns != self.columns or any(None in row or None in row.values() for row in rows):
             raise FaultsimError(
                 f"{self.results} was changed by hand or another version: choose another directory"
             )
