@@ -38,6 +38,16 @@ format: install
 	$(PY) -m ruff format .
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
 
+test-sanitize: install
+	$(VENV)/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
+	  -DFAULTSIM_SANITIZE=ON -DFAULTSIM_CUDA=OFF -DPYBIND11_FINDPYTHON=ON \
+	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/build/sanitize -DPython_EXECUTABLE=$(abspath $(PY)) \
+	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir)
+	$(VENV)/bin/cmake --build build/sanitize
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	  $(PY) tests/sanitize/run.py build/sanitize
+
 bench: install
 	mkdir -p benchmarks/results
 	$(VENV)/bin/faultsim bench kernel --device cpu --json > benchmarks/results/.kernel-cpu.json

@@ -8,6 +8,7 @@ contiguous copy) and share these arguments:
     table    int64 [2 + thresholds], on the device of the weights: draw_table() of the bit error rate
     rule     int[2]: kind (0 flip, 1 stuck, 2 transient) and the integer probability of state 1 (csrc/fault.h)
     place    int[4]: base address, blocks of 4,096 bytes (0: no end), word, repeat (faultsim.sram.Layout)
+    scale    float32, finite, one number or one for each index of `axis` (-1: one number)
     offset   optional int64 [1], on the device: added to every array index
     access   optional int64 [1], on the device: index of the read (transient faults)
 
@@ -144,6 +145,23 @@ def _check_scale(weights: Tensor, scale: Tensor, axis: int, dtype: torch.dtype) 
     )
 
 
+def _check_one(chips: Tensor) -> None:
+    torch._check_value(
+        chips.numel() == 1, lambda: f"in place there can be one chip only, not {chips.numel()}"
+    )
+
+
+def _check_out(weights: Tensor, chips: Tensor, out: Tensor) -> None:
+    expected = [chips.numel(), *weights.shape]
+    torch._check_value(
+        list(out.shape) == expected and out.is_contiguous() and out.device == weights.device,
+        lambda: (
+            f"out must be a contiguous tensor {expected} on {weights.device}, "
+            f"not {list(out.shape)} with strides {out.stride()} on {out.device}"
+        ),
+    )
+
+
 # -- launch ---------------------------------------------------------------------------------------------------------
 
 
@@ -206,9 +224,7 @@ def _corrupt(weights, chips, table, rule, place, offset=None, access=None):
 
 def _corrupt_in_place(weights, chips, table, rule, place, offset=None, access=None):
     _check(weights, chips, table, offset, access)
-    torch._check_value(
-        chips.numel() == 1, lambda: f"in place there can be one chip only, not {chips.numel()}"
-    )
+    _check_one(chips)
     dense = weights.contiguous()
     _launch(dense, dense, chips.contiguous(), table.contiguous(), rule, place, offset, access)
     if dense is not weights:
@@ -218,14 +234,7 @@ def _corrupt_in_place(weights, chips, table, rule, place, offset=None, access=No
 def _corrupt_dequantize_out(weights, scale, axis, out, chips, table, rule, place, offset=None, access=None):
     _check(weights, chips, table, offset, access)
     _check_scale(weights, scale, axis, out.dtype)
-    expected = [chips.numel(), *weights.shape]
-    torch._check_value(
-        list(out.shape) == expected and out.is_contiguous() and out.device == weights.device,
-        lambda: (
-            f"out must be a contiguous tensor {expected} on {weights.device}, "
-            f"not {list(out.shape)} with strides {out.stride()} on {out.device}"
-        ),
-    )
+    _check_out(weights, chips, out)
     _launch(
         weights.contiguous(),
         out,
@@ -274,6 +283,7 @@ def _(weights, chips, table, rule, place, offset=None, access=None):
 @torch.library.register_fake("faultsim::corrupt_", lib=_LIBRARY)
 def _(weights, chips, table, rule, place, offset=None, access=None):
     _check(weights, chips, table, offset, access)
+    _check_one(chips)
 
 
 @torch.library.register_fake("faultsim::corrupt_dequantize", lib=_LIBRARY)
@@ -287,6 +297,7 @@ def _(weights, scale, axis, dtype, chips, table, rule, place, offset=None, acces
 def _(weights, scale, axis, out, chips, table, rule, place, offset=None, access=None):
     _check(weights, chips, table, offset, access)
     _check_scale(weights, scale, axis, out.dtype)
+    _check_out(weights, chips, out)
 
 
 @torch.library.register_fake("faultsim::fault_mask", lib=_LIBRARY)

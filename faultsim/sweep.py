@@ -1,7 +1,7 @@
 """Accuracy and energy against voltage: plan, run, resume."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
@@ -114,15 +114,29 @@ def points(
     return found
 
 
+def as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Point]:
+    """The same voltages with the share of cells that fail on the chips themselves, on average; FaultsimError for points
+    without a voltage."""
+    if any(point.voltage is None for point in plan):
+        raise FaultsimError("measured chips are swept over voltages, not bit error rates")
+    return [
+        replace(
+            point,
+            bit_error_rate=sum(chip.fault_map.at(point.voltage).bit_error_rate for chip in chips)
+            / len(chips),
+        )
+        for point in plan
+    ]
+
+
 def sweep(
     model: nn.Module,
     data: Iterable[tuple[Tensor, Tensor]],
-    chips: Sequence[Chip],
+    chips: Sequence[Chip | MeasuredChip],
     plan: Sequence[Point],
     *,
     faults: FaultModel,
     stored: StoredWeights,
-    curve: VoltageCurve,
     variants: Sequence[Variant] = (Variant(),),
     accesses: int | None = None,
     directory: RunDirectory | None = None,
@@ -148,7 +162,7 @@ def sweep(
                     faults=faults,
                     stored=stored,
                     transform=variant.transform,
-                    **_where(point, chips, curve),
+                    **_where(point, chips),
                 )
                 if directory:
                     directory.add(_rows(variant, point, labels, evaluation))
@@ -158,11 +172,9 @@ def sweep(
     return results
 
 
-def _where(point: Point, chips: Sequence[Chip], curve: VoltageCurve) -> dict:
+def _where(point: Point, chips: Sequence[Chip | MeasuredChip]) -> dict:
     if isinstance(chips[0], MeasuredChip):
-        if point.voltage is None:
-            raise FaultsimError("measured chips are swept over voltages, not bit error rates")
-        return {"voltage": point.voltage, "curve": curve}
+        return {"voltage": point.voltage}
     return {"bit_error_rate": point.bit_error_rate}
 
 

@@ -46,10 +46,10 @@ def share_of_model(
     hooks = [model.register_forward_pre_hook(before), model.register_forward_hook(after)]
     try:
         sample = evaluation_chips(0, chips)
-        sweep(model, data[:1], sample[:1], plan[:1], faults=faults, stored=stored, curve=curve)  # warm-up
+        sweep(model, data[:1], sample[:1], plan[:1], faults=faults, stored=stored)  # warm-up
         inside = 0.0
         begin = time.perf_counter()
-        sweep(model, data, sample, plan, faults=faults, stored=stored, curve=curve)
+        sweep(model, data, sample, plan, faults=faults, stored=stored)
         finish()
         total = time.perf_counter() - begin
     finally:

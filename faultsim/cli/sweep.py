@@ -103,7 +103,7 @@ def sweep_voltage(
     from ..files import write_text
     from ..provenance import provenance
     from ..results import RunDirectory, csv_text
-    from ..sweep import ROW, SUMMARY, Variant, points, sweep
+    from ..sweep import ROW, SUMMARY, Variant, as_measured, points, sweep
     from ..sweep_plot import sweep_figure
     from .subject import load_generator, load_subject
     from .sweep_report import cheapest, progress, report_json, table
@@ -118,6 +118,8 @@ def sweep_voltage(
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     where = device_named(device)
     samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, chips)
+    if fault_map:
+        plan = as_measured(plan, samples)
     subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
 
     configuration = {
@@ -137,7 +139,6 @@ def sweep_voltage(
     run = dict(
         faults=faults,
         stored=subject.stored,
-        curve=electrical,
         variants=variants,
         accesses=subject.accesses,
     )
@@ -157,7 +158,7 @@ def sweep_voltage(
     if as_json:
         print(report_json(results, configuration, provenance(str(where))))
         return
-    table(results, subject, faults, len(samples), electrical)
+    table(results, subject, faults, samples, electrical)
     if accuracy_floor is not None:
         print("\n".join(cheapest(results, variants, subject, electrical, accuracy_floor)))
     if out is not None:

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..faultmap import MeasuredChip
 from ..results import without_nan
 
 if TYPE_CHECKING:
-    from ..faults import FaultModel
+    from ..faults import Chip, FaultModel
     from ..sweep import Result, Variant
     from ..voltage import VoltageCurve
     from .subject import Subject
@@ -110,10 +111,14 @@ def cheapest(
     return lines
 
 
-def _faults(model: "FaultModel") -> str:
-    words = [f"{model.kind}, {model.memory.placement} placement"]
-    if model.memory.placement.startswith("tiled"):
-        words.append(f"{model.memory.capacity_bytes // 1024} KiB of weight memory")
+def _faults(model: "FaultModel", chips: "Sequence[Chip | MeasuredChip]") -> str:
+    memory = model.memory
+    if isinstance(chips[0], MeasuredChip):
+        words = [f"as measured ({', '.join(chip.label for chip in chips)}), {memory.placement} placement"]
+    else:
+        words = [f"{model.kind}, {memory.placement} placement"]
+    if memory.placement.startswith("tiled"):
+        words.append(f"{memory.capacity_bytes // 1024} KiB of weight memory")
     if model.kind == "stuck_at_random" and model.polarity != 0.5:
         words.append(f"stuck at 1 with probability {model.polarity:g}")
     if model.kind == "transient":
@@ -122,7 +127,11 @@ def _faults(model: "FaultModel") -> str:
 
 
 def table(
-    results: Sequence["Result"], subject: "Subject", faults: "FaultModel", chips: int, curve: "VoltageCurve"
+    results: Sequence["Result"],
+    subject: "Subject",
+    faults: "FaultModel",
+    chips: "Sequence[Chip | MeasuredChip]",
+    curve: "VoltageCurve",
 ) -> None:
     """A table for each variant on the terminal; each fits 80 columns."""
     console = Console()
@@ -131,8 +140,8 @@ def table(
         title = subject.title if len(variants) == 1 else f"{subject.title}, {variant}"
         console.print(_table(title, [result for result in results if result.variant == variant]))
     lines = [
-        f"accuracy in %: mean ± population std over {chips} chip{'s' if chips > 1 else ''}",
-        f"faults: {_faults(faults)}",
+        f"accuracy in %: mean ± population std over {len(chips)} chip{'s' if len(chips) > 1 else ''}",
+        f"faults: {_faults(faults, chips)}",
         f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: failing cells",
         "energy: of one read access, relative to Vmin",
     ]
