@@ -35,32 +35,116 @@ class Row:
     ratio: float  #: time of the plain operation / time of this one: 1 is as fast
 
 
-def _launcher(
-    source: Tensor, output: Tensor, rate: float, model: FaultModel, path: str | None, chips: Tensor, **rest
-):
-    table, rule, place = ops.table(rate, source.device), ops.rule(model), ops.place(model)
-    return lambda: ops._launch(source, output, chips, table, rule, place, None, None, path=path, **rest)
+@dataclass(frozen=True)
+class Operation:
+    """What is timed: chips read int8 weights under a fault model, into `output`."""
+
+    name: str
+    beside: str
+    model: FaultModel
+    output: torch.dtype = torch.int8  #: uint8: the fault mask itself
+    chips: int = 1
+    in_place: bool = False
 
 
-def _check(path: str | None, device: torch.device, model: FaultModel, rate: float) -> None:
-    """The first arrays against the oracle, bit for bit."""
-    source = torch.from_numpy(np.random.default_rng(1).integers(-128, 128, CHECKED).astype(np.int8))
-    output = torch.empty([2, CHECKED], dtype=torch.int8, device=device)
-    _launcher(source.to(device), output, rate, model, path, ops.seeds([1, 2], device))()
-    kind = {0: "flip", 1: "stuck", 2: "transient"}[ops.rule(model)[0]]
-    layout = model.memory.layout
-    expected = reference.corrupt(
-        source.numpy(), [1, 2], rate, kind, arrays=layout.blocks, word=layout.word, repeat=layout.repeat
-    )
-    if not np.array_equal(output.cpu().numpy(), expected):
-        raise FaultsimError(
-            f"the kernel ({path or device}) and the oracle disagree at {rate}: nothing was timed"
+FLIPS = FaultModel()
+OPERATIONS = (
+    Operation("corrupt, flip", "copy", FLIPS),
+    Operation("corrupt in place, flip", "copy", FLIPS, in_place=True),
+    Operation("corrupt, stuck_at_random", "copy", FaultModel("stuck_at_random")),
+    Operation("corrupt, transient", "copy", FaultModel("transient")),
+    Operation("corrupt, neuralfuse_2022", "copy", FaultModel.preset("neuralfuse_2022")),
+    Operation("fault mask, stuck_at_random", "copy", FaultModel("stuck_at_random"), torch.uint8),
+    *(Operation(f"corrupt_dequantize to {str(d)[6:]}", "dequantize", FLIPS, d) for d in ops.FLOATS),
+    Operation(
+        f"corrupt_dequantize to bfloat16, {BATCH} chips",
+        "copy of what is written",
+        FLIPS,
+        torch.bfloat16,
+        BATCH,
+    ),
+)
+
+
+class Bench:
+    """One operation on one buffer of weights."""
+
+    def __init__(self, operation: Operation, source: Tensor, path: str | None) -> None:
+        self.operation, self.path, self.source = operation, path, source
+        device = source.device
+        self.chips = ops.seeds(range(1, operation.chips + 1), device)
+        self.scale = torch.tensor([0.01], device=device)
+        shape = [operation.chips, *source.shape]
+        self.output = (
+            source.clone()
+            if operation.in_place
+            else torch.zeros(shape, dtype=operation.output, device=device)
         )
+        self.states = torch.zeros_like(self.output) if operation.output == torch.uint8 else None
+
+    def call(self, rate: float) -> Callable[[], object]:
+        model = self.operation.model
+        floats = self.operation.output in ops.FLOATS
+        args = (
+            self.output if self.operation.in_place else self.source,
+            self.output,
+            self.chips,
+            ops.table(rate, self.source.device),
+            ops.rule(model),
+            ops.place(model),
+            None,
+            None,
+            self.states,
+            self.scale if floats else None,
+            -1,
+            self.path,
+        )
+        return lambda: ops._launch(*args)
+
+    def plain(self, threads: int) -> Callable[[], object]:
+        """What it is compared with: a copy, or the fastest plain dequantisation there is, this kernel without faults."""
+        if self.operation.beside == "dequantize":
+            return self.call(0.0)
+        if self.operation.beside == "copy":
+            return _copy(self.source, torch.zeros_like(self.source), threads)
+        return _copy(self.output, torch.zeros_like(self.output), threads)
+
+    @property
+    def bytes(self) -> int:
+        """Read and written, once each."""
+        written = self.output.nbytes + (0 if self.states is None else self.states.nbytes)
+        return written + (0 if self.states is not None else self.source.nbytes)
+
+    def check(self, rate: float) -> None:
+        """Compares what the call does with the oracle, bit for bit; FaultsimError where they disagree."""
+        small = Bench(self.operation, self.source[:CHECKED].clone(), self.path)
+        small.call(rate)()
+        source, seeds = small.source.cpu().numpy(), small.chips.tolist()
+        kind = ("flip", "stuck", "transient")[ops.rule(self.operation.model)[0]]
+        layout = self.operation.model.memory.layout
+        where = {"arrays": layout.blocks, "word": layout.word, "repeat": layout.repeat}
+        if small.states is not None:
+            masks = [reference.fault_mask(source.size, seed, rate, kind, **where) for seed in seeds]
+            pairs = [
+                (small.output, [mask for mask, _ in masks]),
+                (small.states, [state for _, state in masks]),
+            ]
+        else:
+            expected = reference.corrupt(source, seeds, rate, kind, **where)
+            if self.operation.output in ops.FLOATS:
+                dtype = str(self.operation.output).removeprefix("torch.")
+                expected = reference.dequantise(expected, small.scale.cpu().numpy(), None, dtype)
+            pairs = [(small.output, expected)]
+        for ours, theirs in pairs:
+            if ours.cpu().view(torch.uint8).numpy().tobytes() != np.asarray(theirs).tobytes():
+                raise FaultsimError(
+                    f"{self.operation.name} ({self.path or 'cuda'}) and the oracle disagree at {rate}: nothing was timed"
+                )
 
 
 def _copy(source: Tensor, output: Tensor, threads: int) -> Callable[[], object]:
     if source.device.type == "cpu" and threads == 1:
-        a, b = output.numpy(), source.numpy()
+        a, b = output.view(torch.uint8).numpy(), source.view(torch.uint8).numpy()
         return lambda: np.copyto(a, b)  # memcpy
     return lambda: output.copy_(source)
 
@@ -87,60 +171,25 @@ def _rows(
 ) -> Iterator[Row]:
     generator = torch.Generator().manual_seed(0)
     source = torch.randint(-127, 128, [weights], dtype=torch.int8, generator=generator).to(device)
-    flips, old = FaultModel(), FaultModel.preset("neuralfuse_2022")
-    stuck = FaultModel("stuck_at_random")
-    one, many = ops.seeds([1], device), ops.seeds(range(BATCH), device)
-    scale = torch.tensor([0.01], device=device)
-
-    def measure(operation, beside, plain, output, model, chips, **rest):
+    for operation in OPERATIONS:
+        bench = Bench(operation, source, path)
         for rate in RATES:
-            _check(path, device, model, rate)
-        calls = [_launcher(source, output, rate, model, path, chips, **rest) for rate in RATES]
-        base, *times = rivals([plain, *calls], device=device, seconds=seconds)
-        moved = source.nbytes + output.nbytes
+            bench.check(rate)
+        calls = [bench.plain(threads), *(bench.call(rate) for rate in RATES)]
+        base, *times = rivals(calls, device=device, seconds=seconds)
         for rate, time in zip(RATES, times, strict=True):
             yield Row(
-                operation,
-                beside,
+                operation.name,
+                operation.beside,
                 path or "cuda",
                 threads,
                 weights,
                 rate,
                 1e3 * time.median,
                 time.spread,
-                moved / time.median / 1e9,
+                bench.bytes / time.median / 1e9,
                 base.median / time.median,
             )
-
-    output = torch.zeros([1, weights], dtype=torch.int8, device=device)
-    copied = torch.zeros_like(source)
-    copy = _copy(source, copied, threads)
-    yield from measure("corrupt, flip", "copy", copy, output, flips, one)
-    yield from measure("corrupt, stuck_at_random", "copy", copy, output, stuck, one)
-    yield from measure("corrupt, neuralfuse_2022", "copy", copy, output, old, one)
-    for dtype in ops.FLOATS:
-        name = str(dtype).removeprefix("torch.")
-        output = torch.zeros([1, weights], dtype=dtype, device=device)
-        plain_output = torch.zeros([weights], dtype=dtype, device=device)
-
-        def plain(plain_output=plain_output):
-            torch.mul(source, scale, out=plain_output)
-
-        yield from measure(
-            f"corrupt_dequantize to {name}", "dequantize", plain, output, flips, one, scale=scale, axis=-1
-        )
-    batch = torch.zeros([BATCH, weights], dtype=torch.bfloat16, device=device)
-    same_bytes = torch.zeros_like(batch)
-    yield from measure(
-        f"batch of {BATCH} chips to bfloat16",
-        "copy of the bytes written",
-        _copy(batch, same_bytes, 0),
-        batch,
-        flips,
-        many,
-        scale=scale,
-        axis=-1,
-    )
 
 
 def rows_as_json(rows: list[Row]) -> list[dict]:
