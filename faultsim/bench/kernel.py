@@ -55,10 +55,10 @@ OPERATIONS = (
     Operation("corrupt, transient", "copy", FaultModel("transient")),
     Operation("corrupt, neuralfuse_2022", "copy", FaultModel.preset("neuralfuse_2022")),
     Operation("fault mask, stuck_at_random", "copy", FaultModel("stuck_at_random"), torch.uint8),
-    *(Operation(f"corrupt_dequantize to {str(d)[6:]}", "dequantize", FLIPS, d) for d in ops.FLOATS),
+    *(Operation(f"corrupt_dequantize, {str(d)[6:]}", "dequantize", FLIPS, d) for d in ops.FLOATS),
     Operation(
-        f"corrupt_dequantize to bfloat16, {BATCH} chips",
-        "copy of what is written",
+        f"{BATCH} chips to bfloat16, flip",
+        "copy of the output",
         FLIPS,
         torch.bfloat16,
         BATCH,
@@ -102,7 +102,7 @@ class Bench:
         return lambda: ops._launch(*args)
 
     def plain(self, threads: int) -> Callable[[], object]:
-        """What it is compared with: a copy, or the fastest plain dequantisation there is, this kernel without faults."""
+        """What it is compared with: a copy, or the fastest plain dequantisation at hand, this kernel without faults."""
         if self.operation.beside == "dequantize":
             return self.call(0.0)
         if self.operation.beside == "copy":
@@ -138,7 +138,8 @@ class Bench:
         for ours, theirs in pairs:
             if ours.cpu().view(torch.uint8).numpy().tobytes() != np.asarray(theirs).tobytes():
                 raise FaultsimError(
-                    f"{self.operation.name} ({self.path or 'cuda'}) and the oracle disagree at {rate}: nothing was timed"
+                    f"{self.operation.name} ({self.path or 'cuda'}) and the oracle disagree at {rate}: "
+                    "nothing was timed"
                 )
 
 

@@ -1,6 +1,7 @@
 """`faultsim bench`: speed, as ratios to plain operations of the same run."""
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ def kernel(
     from rich.console import Console
     from rich.table import Table
 
-    from ..bench.kernel import kernel_rows, rows_as_json
+    from ..bench.kernel import RATES, kernel_rows, rows_as_json
     from ..provenance import provenance
 
     where = device_named(device)
@@ -32,23 +33,21 @@ def kernel(
         report = {"benchmark": "kernel", "rows": rows_as_json(rows), **provenance(str(where))}
         print(json.dumps(report, indent=2))
         return
-    shown = Table(title=f"{weights:,} int8 weights", title_justify="left")
-    for header in ("operation", "path", "thr", "p", "ms", "GB/s", "ratio"):
-        shown.add_column(
-            header, justify="left" if header in ("operation", "path") else "right", overflow="fold"
-        )
-    for row in kernel_rows(where, weights, seconds):
-        shown.add_row(
-            f"{row.operation} / {row.beside}",
-            row.path,
-            str(row.threads),
-            f"{row.bit_error_rate:g}",
-            f"{row.milliseconds:.2f} ±{100 * row.spread:.0f}%",
-            f"{row.gigabytes_per_second:.1f}",
-            f"{row.ratio:.2f}",
-        )
-    Console().print(shown)
-    print("ratio: time of the plain operation over time of this one, measured in turn; 1 is as fast")
+    console = Console()
+    rows = kernel_rows(where, weights, seconds)
+    for (path, threads), group in groupby(rows, key=lambda row: (row.path, row.threads)):
+        title = f"{weights:,} int8 weights, {path}" + ("" if path == "cuda" else f", threads: {threads}")
+        shown = Table(title=title, title_justify="left")
+        shown.add_column("operation")
+        shown.add_column("beside")
+        for rate in RATES:
+            shown.add_column(f"{rate:g}", justify="right", no_wrap=True)
+        for (operation, beside), three in groupby(group, key=lambda row: (row.operation, row.beside)):
+            shown.add_row(operation, beside, *(f"{r.ratio:.2f} {r.gigabytes_per_second:4.0f}" for r in three))
+        console.print(shown)
+    print(
+        "for each bit error rate: ratio and GB/s; ratio: time of what stands beside over time of the operation, measured in turn"
+    )
 
 
 @app.command()
