@@ -1,0 +1,136 @@
+"""The distribution builds from its sources with pip and CMake, and what it installs works elsewhere."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = (
+    "setup.py",
+    "pyproject.toml",
+    "CMakeLists.txt",
+    "README.md",
+    "csrc",
+    "faultsim",
+    "energy",
+    "neuralfuse",
+)
+TOOLS = str(Path(sys.executable).parent)  # where pip puts cmake and ninja
+
+
+def run(*command: object, path: str | None = None, **settings) -> subprocess.CompletedProcess:
+    """A command with the tools of this environment on its PATH and no word about CUDA around it but FAULTSIM_CUDA."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA", "FAULTSIM", "PYTHONPATH"))}
+    environment = {
+        **kept,
+        "PATH": os.pathsep.join([TOOLS, path or os.environ["PATH"]]),
+        **settings.pop("env", {}),
+    }
+    return subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, env=environment, timeout=280, **settings
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `pip install` puts into a folder, from a copy of the sources."""
+    copy, target = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("target")
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=ignored)
+        else:
+            shutil.copy(source, copy / name)
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--no-build-isolation"]
+    done = run(*pip, "--target", target, copy, env={"FAULTSIM_CUDA": "OFF"})
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return target
+
+
+def test_the_three_packages_and_the_kernel_are_installed(installed):
+    for package in ("faultsim", "energy", "neuralfuse"):
+        ours = {p.relative_to(ROOT) for p in (ROOT / package).rglob("*.py")}
+        theirs = {p.relative_to(installed) for p in (installed / package).rglob("*.py")}
+        assert ours == theirs
+    assert len(list((installed / "faultsim").glob("_native*.so"))) == 1
+    (metadata,) = installed.glob("faultsim-*.dist-info/METADATA")
+    assert "\nRequires-Dist: torch" in metadata.read_text()
+    for foreign in ("tests", "csrc", "benchmarks"):
+        assert not (installed / foreign).exists()
+
+
+def test_data_files_are_installed(installed):
+    suffixes = {".safetensors", ".csv", ".json", ".md"}
+    for package in ("faultsim", "energy", "neuralfuse"):
+        ours = [p for p in (ROOT / package).rglob("*") if p.suffix in suffixes]
+        for path in ours:
+            assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
+    assert (installed / "faultsim" / "embedded" / "digitsnet.safetensors").is_file()
+    assert list((installed / "neuralfuse" / "published").glob("*.csv"))
+
+
+def test_it_runs_from_another_folder(installed, tmp_path):
+    settings = {"cwd": tmp_path, "env": {"PYTHONPATH": str(installed)}}
+    where = run(sys.executable, "-c", "import faultsim; print(faultsim.__file__)", **settings)
+    assert where.stdout.strip() == str(installed / "faultsim" / "__init__.py")
+    done = run(sys.executable, "-m", "faultsim", "info", **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0.1.0" in done.stdout
+    script = run(sys.executable, installed / "bin" / "faultsim", "info", **settings)
+    assert script.stdout == done.stdout
+
+
+def test_the_kernel_was_built_without_cuda_and_computes(installed, tmp_path):
+    code = (
+        "import torch; from faultsim import Chip, corrupt; from faultsim.native import native\n"
+        "w = torch.zeros(4096, dtype=torch.int8)\n"
+        "print(native().built_with_cuda(), int(corrupt(w, Chip(7), bit_error_rate=1).sum()))"
+    )
+    done = run(sys.executable, "-c", code, cwd=tmp_path, env={"PYTHONPATH": str(installed)})
+    assert done.stdout.split() == ["False", "-4096"], done.stderr
+
+
+def configure(build: Path, cuda: str, path: str) -> subprocess.CompletedProcess:
+    import pybind11
+
+    return run(
+        *("cmake", "-G", "Ninja", "-S", ROOT, "-B", build, f"-DFAULTSIM_CUDA={cuda}"),
+        *(f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"),
+        "-DPYBIND11_FINDPYTHON=ON",
+        path=path,
+    )
+
+
+@pytest.fixture(scope="module")
+def without_nvcc() -> str:
+    """A PATH with a compiler and without nvcc."""
+    folders = [f for f in os.environ["PATH"].split(os.pathsep) if not (Path(f) / "nvcc").exists()]
+    path = os.pathsep.join(folders)
+    if not (shutil.which("c++", path=path) or shutil.which("g++", path=path)):
+        pytest.skip("the C++ compiler lies in one folder with nvcc")
+    return path
+
+
+def test_cuda_on_without_nvcc_is_an_error(tmp_path, without_nvcc):
+    done = configure(tmp_path, "ON", without_nvcc)
+    assert done.returncode != 0
+    assert "FAULTSIM_CUDA=ON, but no nvcc was found: put it on the PATH or set CUDACXX" in " ".join(
+        done.stderr.split()
+    )
+
+
+def test_cuda_auto_without_nvcc_is_none(tmp_path, without_nvcc):
+    done = configure(tmp_path, "AUTO", without_nvcc)
+    assert done.returncode == 0, done.stderr
+    assert "faultsim: CUDA kernels OFF" in done.stdout
+
+
+def test_other_words_are_an_error(tmp_path):
+    done = configure(tmp_path, "bogus", os.environ["PATH"])
+    assert done.returncode != 0
+    assert "FAULTSIM_CUDA is 'BOGUS'; it can be AUTO, ON or OFF" in " ".join(done.stderr.split())
