@@ -46,7 +46,8 @@ def kernel(
             shown.add_row(operation, beside, *(f"{r.ratio:.2f} {r.gigabytes_per_second:4.0f}" for r in three))
         console.print(shown)
     print(
-        "for each bit error rate: ratio and GB/s; ratio: time of what stands beside over time of the operation, measured in turn"
+        "for each bit error rate: ratio and GB/s; ratio: time of what stands beside over time of "
+        "the operation, measured in turn: 1 is as fast"
     )
 
 
