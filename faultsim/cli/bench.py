@@ -10,7 +10,7 @@ import typer
 from .options import DeviceOption, JsonOption, PresetOption, fault_model
 from .options import device as device_named
 
-app = typer.Typer(help="Measure speed, as ratios within one run.", no_args_is_help=True)
+app = typer.Typer(help="Measure speed, as ratios within one run.")
 
 
 @app.command()
