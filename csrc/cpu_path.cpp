@@ -58,12 +58,16 @@ void mark_states(const uint16_t* hits, uint32_t count, uint64_t* cells, uint64_t
   }
 }
 
-void wipe(ArrayFaults* faults) {
+void wipe(ArrayFaults* faults, bool states) {
   if (faults->touched <= ArrayFaults::kFew) {
     for (uint32_t i = 0; i < faults->touched; ++i) faults->set[faults->word[i]] = faults->clear[faults->word[i]] = 0;
   } else {
-    memset(faults->set, 0, kArrayBytes);
-    memset(faults->clear, 0, kArrayBytes);
+    // Loops, not memset(): at this size the library's start-up costs more than the stores (CMakeLists.txt keeps the
+    // compiler from putting it back).
+    for (uint32_t i = 0; i < kArrayWords; ++i) faults->set[i] = 0;
+    if (states) {
+      for (uint32_t i = 0; i < kArrayWords; ++i) faults->clear[i] = 0;
+    }
   }
 }
 
@@ -77,7 +81,7 @@ void draw(uint64_t seed, uint32_t array, uint32_t access, DrawTable table, State
   const bool states = rule.kind != Kind::flip;
   const bool need_draws = states && !spare_decides(rule);
   uint64_t* cells = states ? faults->clear : faults->set;
-  wipe(faults);
+  wipe(faults, states);
   if (all_cells_fail(table) && !states) {
     memset(cells, 0xFF, kArrayBytes);
     faults->touched = ArrayFaults::kFew + 1;
