@@ -21,7 +21,9 @@ const CpuPath* const* paths(int* count) {
         __builtin_cpu_supports("avx512dq")) {
       available[n++] = &avx512::path;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) available[n++] = &avx2::path;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
+        __builtin_cpu_supports("bmi2"))
+      available[n++] = &avx2::path;
 #endif
     available[n++] = &portable::path;
     return n;
