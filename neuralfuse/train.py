@@ -1,0 +1,152 @@
+"""Training of a generator by EOPM (the paper, section 2.2, Algorithm 1)."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from faultsim.data import Augmentation, Dataset, batches
+from faultsim.errors import FaultsimError
+from faultsim.faults import FaultModel
+from faultsim.quantization import prepare_qat
+from faultsim.stored import StoredWeights
+from faultsim.trainstate import load_state, save_state
+
+from .eopm import EOPM
+from .generators import NeuralFuse
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a generator is trained. The defaults are the paper's (Appendix D), the betas those of its released code."""
+
+    bit_error_rate: float  #: fraction of failing cells of the perturbed models
+    voltage: float | None = None  #: that the rate belongs to, where one was chosen; for the record
+    faults: FaultModel = field(default_factory=FaultModel)
+    n_models: int = 10  #: N, perturbed models a step
+    weight: float = 5.0  #: lambda, of the perturbed loss
+    learning_rate: float = 1e-3  #: of Adam
+    betas: tuple[float, float] = (0.5, 0.999)
+    batch_size: int = 256
+    precision: str = "float32"  #: or "bfloat16": of the matrix products (autocast)
+    seed: int = 0  #: of order, augmentation and chips
+    max_epochs: int = 100
+    window: int = 5  #: epochs, see converged()
+    tolerance: float = 0.005  #: see converged()
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "window", "batch_size"):
+            if getattr(self, name) < 1:
+                raise FaultsimError(f"{name} {getattr(self, name)}: at least 1 is needed")
+        if not self.learning_rate > 0:
+            raise FaultsimError(f"learning rate {self.learning_rate}: it must be above 0")
+
+    def describe(self) -> dict:
+        """Everything about it, for results."""
+        return {**asdict(self), "faults": self.faults.describe()}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch of training came to: means over its images, as they were augmented, and over its chips."""
+
+    epoch: int
+    loss: float  #: clean + lambda * perturbed
+    clean: float  #: cross entropy of the base model without bit errors
+    perturbed: float  #: cross entropy of the perturbed models
+
+
+def converged(losses: Sequence[float], window: int = 5, tolerance: float = 0.005) -> bool:
+    """The rule of early stopping: the mean loss of the last `window` epochs is less than `tolerance` (a fraction) below
+    that of the `window` epochs before them. Chips and images of an epoch are new ones, so single losses go up and
+    down; means over several epochs say whether there is still progress."""
+    if len(losses) < 2 * window:
+        return False
+    last, before = sum(losses[-window:]), sum(losses[-2 * window : -window])
+    return last > before - tolerance * abs(before)
+
+
+def train_generator(
+    generator: nn.Module,
+    model: nn.Module,
+    stored: StoredWeights,
+    data: Dataset,
+    training: Training,
+    *,
+    augment: Augmentation | None = None,
+    state: Path | None = None,
+    context: dict | None = None,
+    report: Callable[[Epoch], None] = lambda epoch: None,
+) -> list[Epoch]:
+    """Trains `generator` in place on the device of the base model, `model`, whose weights are `stored` and stay as they
+    are; the generator's weights are quantisation-aware afterwards (see faultsim.prepare_qat).
+
+    Order, augmentation and chips are functions of (seed, epoch, step). Stops when converged(), at the latest after
+    `max_epochs`. With `state`, a file, the run is kept after every epoch and goes on from there when it is started
+    again, to the same result; `context` (JSON values) says what else the run depends on, such as the base model, and
+    must be the same then. More epochs may be asked for. Returns the curve; `report` is called with each new epoch.
+    Raises FaultsimError for a state of another run, and when the loss is no longer a number.
+    """
+    device = stored.layers[0].values.device
+    data = data.to(device)
+    fuse = NeuralFuse(prepare_qat(generator)).to(device).train()
+    optimizer = torch.optim.Adam(fuse.parameters(), lr=training.learning_rate, betas=training.betas)
+    ours = _identity(training, data, context or {})
+    facts = None if state is None else load_state(state, fuse, optimizer)
+    if facts is not None and facts.get("run") != ours:
+        raise FaultsimError(
+            f"{state} belongs to a run with other options, base model or data: choose another file, or the same "
+            "options to go on"
+        )
+    curve = [Epoch(**entry) for entry in (facts or {}).get("curve", [])]
+    steps = -(-len(data) // training.batch_size)
+    eopm = EOPM(
+        model,
+        stored,
+        bit_error_rate=training.bit_error_rate,
+        faults=training.faults,
+        n_models=training.n_models,
+        weight=training.weight,
+        seed=training.seed,
+        precision=training.precision,
+    )
+    with eopm:
+        for epoch in range(len(curve), training.max_epochs):
+            if converged([entry.loss for entry in curve], training.window, training.tolerance):
+                break
+            sums = torch.zeros(2, dtype=torch.float64, device=device)
+            epoch_batches = batches(
+                data,
+                training.batch_size,
+                shuffle_seed=training.seed,
+                epoch=epoch,
+                device=device,
+                augment=augment,
+            )
+            for step, (images, labels) in enumerate(epoch_batches, epoch * steps):
+                optimizer.zero_grad(set_to_none=True)
+                losses = eopm.backward(fuse, images, labels, step)
+                optimizer.step()
+                sums += torch.stack(losses) * len(labels)
+            clean, perturbed = (sums / len(data)).tolist()
+            curve.append(Epoch(epoch + 1, clean + training.weight * perturbed, clean, perturbed))
+            if curve[-1].loss != curve[-1].loss:
+                raise FaultsimError(
+                    f"the loss of epoch {epoch + 1} is no number: a lower learning rate may help"
+                )
+            if state is not None:
+                save_state(state, fuse, optimizer, {"run": ours, "curve": [asdict(entry) for entry in curve]})
+            report(curve[-1])
+    generator.eval()
+    return curve
+
+
+def _identity(training: Training, data: Dataset, context: dict) -> dict:
+    """What must be equal for a run to go on: everything but when it ends. As JSON would say it."""
+    described = training.describe()
+    for name in ("max_epochs", "window", "tolerance"):
+        del described[name]
+    return json.loads(json.dumps({"training": described, "data": data.fingerprint, "context": context}))
