@@ -55,7 +55,11 @@ OPERATIONS = (
     Operation("corrupt, transient", "copy", FaultModel("transient")),
     Operation("corrupt, neuralfuse_2022", "copy", FaultModel.preset("neuralfuse_2022")),
     Operation("fault mask, stuck_at_random", "copy", FaultModel("stuck_at_random"), torch.uint8),
-    *(Operation(f"corrupt_dequantize, {str(d)[6:]}", "dequantize", FLIPS, d) for d in ops.FLOATS),
+    *(
+        Operation(f"corrupt_dequantize, {str(dtype)[6:]}", beside, FLIPS, dtype)
+        for dtype in ops.FLOATS
+        for beside in ("torch.mul", "itself at p = 0")
+    ),
     Operation(
         f"{BATCH} chips to bfloat16, flip",
         "copy of the output",
@@ -102,9 +106,12 @@ class Bench:
         return lambda: ops._launch(*args)
 
     def plain(self, threads: int) -> Callable[[], object]:
-        """What it is compared with: a copy, or the fastest plain dequantisation at hand, this kernel without faults."""
-        if self.operation.beside == "dequantize":
+        """What it is compared with: a copy; or a plain dequantisation, torch's and this kernel's own without faults."""
+        if self.operation.beside == "itself at p = 0":
             return self.call(0.0)
+        if self.operation.beside == "torch.mul":
+            plain = torch.empty(self.source.shape, dtype=self.operation.output, device=self.source.device)
+            return lambda: torch.mul(self.source, self.scale, out=plain)
         if self.operation.beside == "copy":
             return _copy(self.source, torch.zeros_like(self.source), threads)
         return _copy(self.output, torch.zeros_like(self.output), threads)
