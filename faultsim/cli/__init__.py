@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from . import bench, curve, energy, inject, reproduce, sweep, train
+from . import bench, curve, energy, evaluate, generator, inject, reproduce, sweep, train
 
 app = typer.Typer(
     name="faultsim",
@@ -15,7 +15,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("sweep-voltage")(sweep.sweep_voltage)
+app.command("evaluate")(evaluate.evaluate)
 app.command("train-base")(train.train_base)
+app.command("train-generator")(generator.train_generator)
 app.command("curve")(curve.curve)
 app.command("chip")(inject.chip)
 app.command("inject")(inject.inject)

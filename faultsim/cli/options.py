@@ -179,6 +179,21 @@ def load_curve(path: str | None) -> "VoltageCurve":
     return VoltageCurve.default() if path is None else VoltageCurve.from_csv(path)
 
 
+def operating_point(
+    voltage: float | None, bit_error_rate: float | None, curve: str | None
+) -> tuple[float | None, float]:
+    """(voltage or None, bit error rate) from whichever of the two is given; FaultsimError unless it is just one."""
+    from ..draw import checked_rate
+
+    if (voltage is None) == (bit_error_rate is None):
+        raise FaultsimError("give either --voltage or --bit-error-rate")
+    if voltage is not None:
+        return voltage, load_curve(curve).bit_error_rate(voltage)
+    if curve is not None:
+        raise FaultsimError("--curve has no meaning for a bit error rate: give --voltage instead")
+    return None, checked_rate(bit_error_rate)
+
+
 def device(name: str = "auto") -> "torch.device":
     """auto (a GPU if torch and the kernel can use one), cpu, cuda or cuda:N; FaultsimError if it is missing."""
     import torch

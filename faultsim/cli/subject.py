@@ -52,13 +52,20 @@ class Subject:
             return None
 
     @property
-    def configuration(self) -> dict[str, Any]:
-        """What the accuracy depends on."""
+    def network(self) -> dict[str, Any]:
+        """Which model this is."""
         return {
             "model": self.name,
             "weights": _fingerprint(self.model, self.stored),
             "trained": self.trained,
             "per_channel": self.per_channel,
+        }
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What the accuracy depends on."""
+        return {
+            **self.network,
             "dataset": self.dataset.name,
             "images": len(self.dataset),
             "images_fingerprint": self.dataset.fingerprint,

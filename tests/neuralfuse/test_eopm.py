@@ -127,15 +127,14 @@ def test_the_base_model_stays_as_it_is(aware):
 
 
 def test_the_base_model_is_given_back_after_an_error():
-    model = base()
+    model, (images, _) = base(), batch()
     own = model[0].weight
-    with (
-        pytest.raises(ZeroDivisionError),
-        EOPM(model, StoredWeights.of(model), bit_error_rate=RATE) as eopm,
-    ):
+    eopm = EOPM(model, StoredWeights.of(model), bit_error_rate=RATE)
+    with eopm:
         assert model[0].weight is not own
-        assert not eopm.model.training
-        raise ZeroDivisionError
+        assert not model.training
+    with pytest.raises(IndexError, match="out of"), eopm:
+        eopm.input_gradient(images, torch.full([6], 10), 0)
     assert model[0].weight is own
     assert own.requires_grad
     assert model.training

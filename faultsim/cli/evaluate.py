@@ -1,0 +1,145 @@
+"""`faultsim evaluate`: accuracy at one operating point, without and with a generator."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .options import (
+    CapacityOption,
+    CurveOption,
+    DeviceOption,
+    FaultKindOption,
+    JsonOption,
+    PlacementOption,
+    PolarityOption,
+    PresetOption,
+    ReadErrorOption,
+    fault_model,
+    operating_point,
+)
+from .options import device as device_named
+
+if TYPE_CHECKING:
+    from neuralfuse.protection import Protection
+
+
+def evaluate(
+    model: Annotated[
+        str | None, typer.Option(help="As for sweep-voltage; the shipped model without.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="As for sweep-voltage.")] = None,
+    generator: Annotated[Path | None, typer.Option(help="A NeuralFuse generator's weight file.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb (their test images).")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data set lies; fetched without.")] = None,
+    bit_error_rate: Annotated[
+        float | None, typer.Option(help="Fraction of failing cells, like 0.01.")
+    ] = None,
+    voltage: Annotated[float | None, typer.Option(help="Instead: voltage of --curve (1 is Vmin).")] = None,
+    chips: Annotated[int, typer.Option(help="Simulated chips; none of them was ever trained on.")] = 10,
+    fault_kind: FaultKindOption = None,
+    placement: PlacementOption = None,
+    preset: PresetOption = None,
+    polarity: PolarityOption = None,
+    read_error: ReadErrorOption = None,
+    capacity: CapacityOption = None,
+    curve: CurveOption = None,
+    per_channel: Annotated[
+        bool, typer.Option(help="One int8 scale for each output channel (float weights).")
+    ] = False,
+    device: DeviceOption = "auto",
+    images: Annotated[int | None, typer.Option(help="Use the first N test images only.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images of one pass through the model.")] = 256,
+    seed: Annotated[int, typer.Option(help="Which chips: different seeds share none.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure accuracy without bit errors (C.A.) and with them (P.A.), without and with a generator (N.F.)."""
+    from neuralfuse.protection import protection
+
+    from ..faults import evaluation_chips
+    from ..provenance import provenance
+    from ..results import without_nan
+    from .subject import load_generator, load_subject
+
+    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
+    samples = evaluation_chips(seed, chips)
+    where = device_named(device)
+    subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
+    configuration = {
+        **subject.configuration,
+        "bit_error_rate": rate,
+        "voltage": volts,
+        "faults": faults.describe(),
+        "seed": seed,
+        "chips": [chip.seed for chip in samples],
+        "device": where.type,
+    }
+    fuse = None
+    if generator is not None:
+        variant, fingerprint = load_generator(generator, where, tuple(subject.dataset.images.shape[1:]))
+        fuse = variant.transform
+        configuration["generator"] = {"name": variant.name, "weights": fingerprint}
+    found = protection(
+        subject.model,
+        subject.data,
+        samples,
+        bit_error_rate=rate,
+        faults=faults,
+        stored=subject.stored,
+        fuse=fuse,
+    )
+    rows = _rows(found)
+    if as_json:
+        report = {"accuracy": rows, "configuration": configuration, **provenance(str(where))}
+        print(json.dumps(without_nan(report), indent=2, allow_nan=False))
+        return
+    _print(rows, subject.title)
+    at = f"bit error rate {rate:g}" + ("" if volts is None else f" (V = {volts:g})")
+    print(f"{at}, {len(samples)} chips; ±: standard deviation over chips")
+    print(
+        f"fault kind {faults.kind} (wrong bits per failing cell: {faults.visible_rate:g}), "
+        f"placement {faults.memory.placement}"
+    )
+
+
+def _rows(found: "Protection") -> list[dict]:
+    """One for each column of the paper's Table 1; all numbers are fractions."""
+    rows = []
+    for name, evaluation, one in (
+        ("C.A.", found.clean, True),
+        ("P.A.", found.perturbed, False),
+        ("C.A.+N.F.", found.clean_fused, True),
+        ("P.A.+N.F.", found.perturbed_fused, False),
+    ):
+        if evaluation is None:
+            continue
+        row = {"name": name, "mean": evaluation.mean}
+        if not one:  # without errors all chips are alike
+            row |= {"std": evaluation.std, "interval": evaluation.interval, "chips": evaluation.accuracies}
+        rows.append(row)
+    if found.improvement is not None:
+        rows.append({"name": "IP", **asdict(found.improvement)})
+    return rows
+
+
+def _print(rows: list[dict], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left", title_style="bold")
+    for header in ("", "%", "95 % CI"):
+        shown.add_column(header, justify="right" if header else "left", no_wrap=True)
+    for row in rows:
+        value, interval = f"{100 * row['mean']:.2f}", ""
+        if "std" in row:
+            low, high = row["interval"]
+            value += f" ± {100 * row['std']:.2f}"
+            interval = "-" if math.isnan(low) else f"{100 * low:.2f} to {100 * high:.2f}"
+        shown.add_row(row["name"], value, interval)
+    Console().print(shown)

@@ -1,0 +1,143 @@
+"""`faultsim train-generator`: a NeuralFuse generator for a base model."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import (
+    CapacityOption,
+    CurveOption,
+    DeviceOption,
+    FaultKindOption,
+    PlacementOption,
+    PolarityOption,
+    PresetOption,
+    ReadErrorOption,
+    fault_model,
+    operating_point,
+)
+from .options import device as device_named
+
+
+def train_generator(
+    generator: Annotated[str, typer.Option(help="ConvL, ConvS, DeConvL, DeConvS, UNetL or UNetS.")],
+    out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
+    base: Annotated[
+        Path | None, typer.Option(help="Weight file of the base model; the shipped model without.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Of your own base model: package.module:function.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb; the base model's without.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the data set lies; fetched without.")] = None,
+    bit_error_rate: Annotated[
+        float | None, typer.Option(help="Fraction of failing cells to train for, like 0.01.")
+    ] = None,
+    voltage: Annotated[float | None, typer.Option(help="Instead: voltage to train for, of --curve.")] = None,
+    fault_kind: FaultKindOption = None,
+    placement: PlacementOption = None,
+    preset: PresetOption = None,
+    polarity: PolarityOption = None,
+    read_error: ReadErrorOption = None,
+    capacity: CapacityOption = None,
+    curve: CurveOption = None,
+    n_models: Annotated[int, typer.Option(help="N: perturbed models a step.")] = 10,
+    weight: Annotated[float, typer.Option("--lambda", help="Weight of the perturbed loss.")] = 5.0,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Images of one step.")] = 256,
+    epochs: Annotated[int, typer.Option(help="At most; training stops when it has converged.")] = 100,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the matrix products.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Of initial weights, order, augmentation and chips.")] = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train a NeuralFuse generator in front of a base model, which stays as it is.
+
+    Training has converged when the mean loss of the last 1,000 steps (rounded up to whole epochs) is less than 0.5 %
+    below that of as many steps before. The state after every epoch is kept in OUT.state.safetensors and the curve in
+    OUT.log.jsonl; a run that was stopped goes on when it is started again with the same options (or more epochs).
+    """
+    import torch
+
+    from neuralfuse import generators
+    from neuralfuse.train import Epoch, Training
+    from neuralfuse.train import train_generator as train
+
+    from ..checkpoint import save_weights
+    from ..data import augmentation_for, load
+    from ..errors import FaultsimError
+    from ..files import write_text
+    from ..provenance import provenance
+    from .subject import load_subject
+
+    if out.suffix != ".safetensors":
+        raise FaultsimError(f"--out {out}: the name of a weight file must end in .safetensors")
+    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    training = Training(
+        bit_error_rate=rate,
+        voltage=volts,
+        faults=fault_model(fault_kind, placement, preset, polarity, read_error, capacity),
+        n_models=n_models,
+        weight=weight,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+        max_epochs=epochs,
+    )
+    torch.manual_seed(seed)
+    network = generators.create(generator)
+    where = device_named(device)
+    subject = load_subject(model, base, dataset, data_dir, where, per_channel=False)
+    data = load(subject.dataset.name, "train", data_dir)
+    context = {"generator": generator, "base": subject.network, "device": where.type}
+
+    log = out.with_suffix(".log.jsonl")
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    started, first = time.monotonic(), None
+
+    def report(epoch: Epoch) -> None:
+        nonlocal first, lines
+        first = first or epoch.epoch
+        seconds = time.monotonic() - started
+        left = seconds / (epoch.epoch - first + 1) * (epochs - epoch.epoch)
+        lines = [*lines[: epoch.epoch - 1], json.dumps({**vars(epoch), "seconds": round(seconds, 1)})]
+        write_text(log, "\n".join(lines) + "\n")
+        print(
+            f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss:.4f}, clean {epoch.clean:.4f}, "
+            f"perturbed {epoch.perturbed:.4f}, at most {left / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    losses = train(
+        network,
+        subject.model,
+        subject.stored,
+        data,
+        training,
+        augment=augmentation_for(data.name),
+        state=out.with_suffix(".state.safetensors"),
+        context=context,
+        report=report,
+    )
+    metadata = {
+        "generator": generator,
+        "dataset": data.name,
+        "dataset_fingerprint": data.fingerprint,
+        "base": subject.network,
+        "training": training.describe(),
+        "epochs": len(losses),
+        "losses": vars(losses[-1]),
+        **provenance(str(where)),
+    }
+    save_weights(out, network, metadata)
+    print(
+        f"{generator} for {subject.name} on {data.name} at bit error rate {rate:g}: "
+        f"loss {losses[-1].loss:.4f} after {len(losses)} epochs, written to {out}"
+    )
