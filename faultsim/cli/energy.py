@@ -13,9 +13,11 @@ from faultsim.cli.options import CurveOption, JsonOption, load_curve
 from faultsim.errors import FaultsimError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from energy.accelerator import Accelerator
     from energy.counts import LayerCounts, NetworkCounts
-    from energy.layers import Layer
+    from energy.trace import CountingPolicy
     from faultsim.voltage import VoltageCurve
 
 _BOTH = "both"
@@ -53,7 +55,9 @@ def energy(
     """
     from energy import topology as topologies
     from energy.accelerator import Accelerator, parse_array
+    from energy.costs import model_costs
     from energy.engines import ENGINES, count, differences
+    from energy.trace import trace_layers
     from faultsim import models
     from neuralfuse import generators
 
@@ -67,11 +71,18 @@ def energy(
     electrical = load_curve(curve)
     if voltage is not None:
         electrical.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
+    costs: dict[str, Any] = {}
+    front = []
     if topology:
         layers = topologies.read_topology(topology)
     else:
-        layers = _layers("--model", model, (*models.NAMES, *generators.NAMES), shape, counting)
-    front = _layers("--generator", generator, generators.NAMES, shape, counting) if generator else []
+        network = _network("--model", model, (*models.NAMES, *generators.NAMES))
+        layers = trace_layers(network, shape, _policy(model, counting))
+        costs["costs"] = asdict(model_costs(network, shape))
+    if generator:
+        network = _network("--generator", generator, generators.NAMES)
+        front = trace_layers(network, shape, _policy(generator, counting, generator=True))
+        costs["generator_costs"] = asdict(model_costs(network, shape))
     if write_topology:
         topologies.write_topology(layers, write_topology)
     engines = list(ENGINES) if engine == _BOTH else [engine]
@@ -89,6 +100,7 @@ def energy(
             else {}
         ),
         "counting": counting if model else "topology",
+        **costs,
         **_counts(base),
         **({"generator_counts": _counts(before)} if generator else {}),
         **_savings(base, before if generator else None, electrical, voltage),
@@ -111,30 +123,33 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def _layers(
-    option: str, spec: str, names: tuple[str, ...], shape: tuple[int, ...], counting: str
-) -> list[Layer]:
-    """The layers of the network that `spec` names: one of `names`, or the user's own."""
+def _network(option: str, spec: str, names: tuple[str, ...]) -> nn.Module:
+    """The network that `spec` names: one of `names`, without values, or the user's own."""
     import torch
 
-    from energy.trace import POLICIES, trace_layers
     from faultsim import models
     from neuralfuse import generators
 
-    if counting not in ("paper", "exact"):
-        raise FaultsimError(f"unknown counting {counting!r}; known are paper and exact")
-    if spec not in names and ":" not in spec:
+    if ":" in spec:
+        return models.resolve(spec)
+    if spec not in names:
         raise FaultsimError(
             f"{option}: unknown network {spec!r}; known are {', '.join(names)}, or your own as "
             "package.module:function"
         )
-    if ":" in spec:
-        network = models.resolve(spec)
-    else:
-        with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
-            network = generators.create(spec) if spec in generators.NAMES else models.create(spec)
-    as_generator = counting == "paper" and (spec in generators.NAMES or option == "--generator")
-    return trace_layers(network, shape, POLICIES["paper-generator" if as_generator else counting])
+    with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
+        return generators.create(spec) if spec in generators.NAMES else models.create(spec)
+
+
+def _policy(spec: str, counting: str, generator: bool = False) -> CountingPolicy:
+    """How the layers of a network become rows."""
+    from energy.trace import POLICIES
+    from neuralfuse import generators
+
+    if counting not in ("paper", "exact"):
+        raise FaultsimError(f"unknown counting {counting!r}; known are paper and exact")
+    as_generator = counting == "paper" and (generator or spec in generators.NAMES)
+    return POLICIES["paper-generator" if as_generator else counting]
 
 
 def _split(counts: NetworkCounts, front: int) -> tuple[NetworkCounts, NetworkCounts]:
@@ -199,6 +214,13 @@ def _print(report: dict[str, Any], base: NetworkCounts, before: NetworkCounts | 
     console.print(_weights(report["model"], base, base.accelerator))
     if before is not None:
         console.print(_weights(report["generator"], before, base.accelerator))
+    for name, costs in ((report["model"], "costs"), (report["generator"], "generator_costs")):
+        if costs in report:
+            numbers = report[costs]
+            console.print(
+                f"{name}: {numbers['parameters']:,} parameters, {numbers['macs'] / 1e6:,.2f} M MACs "
+                f"({numbers['table8_macs'] / 1e6:,.2f} M in the counting of Table 8)"
+            )
     for line in _saving_lines(report):
         console.print(line)
     if len(report["engines"]) > 1:
