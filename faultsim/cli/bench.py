@@ -83,3 +83,42 @@ def sweep(
         f"{subject.title}: {100 * measured['share']:.2f} % of {measured['seconds']:.1f} s "
         f"in the model, {chips} chips at three voltages"
     )
+
+
+@app.command()
+def eopm(
+    model: Annotated[str, typer.Option(help="Base model, with random weights.")] = "VGG11",
+    generator: Annotated[str, typer.Option(help="ConvL, ConvS, DeConvL, DeConvS, UNetL or UNetS.")] = "ConvS",
+    batch_size: Annotated[int, typer.Option(min=1, help="Random images of one step.")] = 256,
+    n_models: Annotated[int, typer.Option(min=1, help="N: perturbed models a step.")] = 10,
+    seconds: Annotated[float, typer.Option(help="Time for the measurements, 7 rounds at least.")] = 10.0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """One step of a generator's training beside its parts, and beside the naive formulation."""
+    import torch
+
+    from neuralfuse.bench import eopm_times
+
+    from .. import models
+    from ..provenance import provenance
+    from ..stored import StoredWeights
+
+    where = device_named(device)
+    torch.manual_seed(0)
+    network = models.resolve(model).to(where)
+    images = torch.rand(batch_size, 3, 32, 32, device=where) * 2 - 1
+    labels = torch.randint(0, 10, [batch_size], device=where)
+    measured = eopm_times(
+        network, StoredWeights.of(network), generator, images, labels, n_models=n_models, seconds=seconds
+    )
+    if as_json:
+        what = {"model": model, "generator": generator, "batch_size": batch_size, "n_models": n_models}
+        print(json.dumps({"benchmark": "eopm", **what, **measured, **provenance(str(where))}, indent=2))
+        return
+    print(
+        f"{model}, {generator}, batch {batch_size}, N = {n_models}: one step takes {measured['eopm']:.2f} s\n"
+        f"{measured['over_parts']:.2f} x its parts ({n_models + 1} forward and input-gradient backward passes of "
+        f"the base model, one generator step)\n"
+        f"{measured['naive_over']:.1f} x less than the naive formulation"
+    )

@@ -1,0 +1,145 @@
+"""The time of one EOPM step beside that of its parts, and beside the naive formulation, measured in turn."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from faultsim.bench.timing import rivals
+from faultsim.errors import FaultsimError
+from faultsim.faults import FaultKind, FaultModel
+from faultsim.quantization import dequantize, prepare_qat
+from faultsim.stored import StoredWeights
+
+from . import generators
+from .eopm import EOPM
+
+
+def eopm_times(
+    model: nn.Module,
+    stored: StoredWeights,
+    generator: str,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    bit_error_rate: float = 0.01,
+    n_models: int = 10,
+    seconds: float = 10.0,
+) -> dict[str, float]:
+    """Times (medians, in seconds) on one batch, all in float32 with independent flips:
+
+    eopm    one EOPM step of the generator, with Adam
+    parts   what it cannot do without: N + 1 forward passes and backward passes to the input of the base model, frozen
+            and with its own weights, and one forward and backward pass of the generator, with Adam
+    naive   the generator run anew for each model, gradients of all weights, masks drawn bit by bit with NumPy
+
+    and the ratios eopm / parts and naive / eopm. All are measured in turn, at least 7 times each; `seconds` are spent
+    if that takes less. Raises FaultsimError when the gradients of `eopm` and `naive` differ without bit errors.
+    """
+    device = images.device
+    fuse = generators.NeuralFuse(prepare_qat(generators.create(generator))).to(device).train()
+    optimizer = torch.optim.Adam(fuse.parameters(), lr=1e-3, betas=(0.5, 0.999))
+    faults = FaultModel(FaultKind.FLIP)
+    options = {"faults": faults, "n_models": n_models}
+    frozen = EOPM(model, stored, bit_error_rate=bit_error_rate, **options)
+    steps = iter(range(1_000_000))
+
+    def updated(gradient: Callable[[], object]) -> Callable[[], None]:
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            gradient()
+            optimizer.step()
+
+        return step
+
+    def eopm() -> None:
+        with frozen:
+            frozen.backward(fuse, images, labels, next(steps))
+
+    def parts() -> None:
+        fused = fuse(images)
+        leaf = fused.detach().requires_grad_()
+        for _ in range(n_models + 1):
+            cross_entropy(model(leaf), labels).backward()
+        fused.backward(leaf.grad)
+
+    def naive() -> None:
+        naive_gradient(model, stored, fuse, images, labels, bit_error_rate, n_models)
+
+    _check(model, stored, fuse, images, labels, options)
+    model.eval()
+    calls = [updated(eopm), _frozen(model, updated(parts)), updated(naive)]
+    taken = [times.median for times in rivals(calls, device=device, seconds=seconds, warm_up=1)]
+    found = dict(zip(("eopm", "parts", "naive"), taken, strict=True))
+    return {
+        **found,
+        "over_parts": found["eopm"] / found["parts"],
+        "naive_over": found["naive"] / found["eopm"],
+    }
+
+
+def naive_gradient(
+    model: nn.Module,
+    stored: StoredWeights,
+    fuse: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    bit_error_rate: float,
+    n_models: int,
+    weight: float = 5.0,
+) -> None:
+    """Adds the gradient of the EOPM loss to the parameters of `fuse` (and of the models, where nobody needs it), the
+    way one would write it down at first. The base model is in evaluation mode."""
+    random = np.random.default_rng(0)
+    for i in range(n_models + 1):
+        rate, share = (0.0, 1.0) if i == 0 else (bit_error_rate, weight / n_models)
+        with stored.replaced([_flipped(layer, rate, random) for layer in stored.layers]):
+            model.requires_grad_(True)
+            (share * cross_entropy(model(fuse(images)), labels)).backward()
+
+
+def _flipped(layer, rate: float, random: np.random.Generator) -> Tensor:
+    """Weights of a layer with each of their bits inverted with probability `rate`, one uniform number a bit."""
+    values = layer.values
+    failing = random.random((values.numel(), 8)) < rate
+    mask = np.packbits(failing, axis=1, bitorder="little").reshape(values.shape)
+    wrong = values ^ torch.from_numpy(mask.view(np.int8)).to(values.device)
+    return dequantize(wrong, layer.scale, layer.axis)
+
+
+def _frozen(model: nn.Module, call: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        model.requires_grad_(False)
+        try:
+            call()
+        finally:
+            model.requires_grad_(True)
+
+    return run
+
+
+def _check(
+    model: nn.Module, stored: StoredWeights, fuse: nn.Module, images: Tensor, labels: Tensor, options: dict
+) -> None:
+    """Both formulations on a few images and without bit errors, where they have to agree. The generator in evaluation
+    mode, so that its statistics stay as they are."""
+    few = images[:4], labels[:4]
+    fuse.eval()
+    model.eval()
+    found = []
+    for formulation in ("eopm", "naive"):
+        fuse.zero_grad(set_to_none=True)
+        if formulation == "eopm":
+            with EOPM(model, stored, bit_error_rate=0.0, **options) as eopm:
+                eopm.backward(fuse, *few, 0)
+        else:
+            naive_gradient(model, stored, fuse, *few, 0.0, options["n_models"])
+        found.append(torch.cat([p.grad.flatten() for p in fuse.parameters()]))
+    fuse.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
+    fuse.train()
+    ours, theirs = found
+    if not float((ours - theirs).norm()) <= 1e-3 * float(theirs.norm()):
+        raise FaultsimError("EOPM and its naive formulation give different gradients: nothing was timed")

@@ -1,0 +1,171 @@
+"""Training of a generator: it goes on where it stopped, ends when there is no progress, and wins accuracy back."""
+
+import copy
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from faultsim import FaultModel, FaultsimError, embedded, evaluation_chips, load_weights, models
+from faultsim.data import augmentation_for, batches, load
+from neuralfuse.eopm import EOPM
+from neuralfuse.generators import NeuralFuse, UNet
+from neuralfuse.protection import protection
+from neuralfuse.train import Training, converged, train_generator
+
+SMALL = Training(bit_error_rate=0.02, n_models=2, batch_size=16, max_epochs=3)
+
+
+@pytest.fixture
+def base():
+    """The shipped model and its stored weights."""
+    model = models.create(embedded.MODEL)
+    stored, _ = load_weights(model, embedded.WEIGHTS)
+    return model, stored
+
+
+def digits(split: str, count: int):
+    return load("digits", split).subset(torch.arange(count))
+
+
+def small_generator():
+    torch.manual_seed(5)
+    return UNet(2)
+
+
+def run(base, training, state=None, **options):
+    generator = small_generator()
+    augment = augmentation_for("digits")
+    curve = train_generator(
+        generator, *base, digits("train", 40), training, augment=augment, state=state, **options
+    )
+    return generator, curve
+
+
+def same(a, b) -> bool:
+    return all(
+        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(base, tmp_path, threads):
+    threads(1)
+    state = tmp_path / "run.safetensors"
+    whole, curve = run(base, SMALL)
+
+    class Killed(Exception):
+        pass
+
+    def die(epoch):
+        if epoch.epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(base, SMALL, state, report=die)
+    reported = []
+    resumed, again = run(base, SMALL, state, report=reported.append)
+    assert again == curve
+    assert reported == curve[2:]
+    assert same(resumed, whole)
+    more, longer = run(base, replace(SMALL, max_epochs=4), state)
+    assert longer[:3] == curve
+    assert not same(more, whole)
+
+
+def test_the_base_model_is_unchanged_after_training(base):
+    model, stored = base
+    before = copy.deepcopy(model.state_dict())
+    values = [layer.values.clone() for layer in stored.layers]
+    run(base, replace(SMALL, max_epochs=1))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert all(torch.equal(layer.values, v) for layer, v in zip(stored.layers, values, strict=True))
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_each_step_of_a_run_draws_its_own_chips(base, monkeypatch):
+    steps, backward = [], EOPM.backward
+    monkeypatch.setattr(EOPM, "backward", lambda self, *a: (steps.append(a[3]), backward(self, *a))[1])
+    run(base, replace(SMALL, max_epochs=2))
+    assert steps == list(range(6))  # 40 images in batches of 16, twice
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"bit_error_rate": 0.03},
+        {"faults": FaultModel.preset("neuralfuse_2022")},
+        {"n_models": 3},
+        {"weight": 1.0},
+        {"betas": (0.9, 0.999)},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_state_of_another_run_is_refused(base, tmp_path, other):
+    state = tmp_path / "run.safetensors"
+    run(base, replace(SMALL, max_epochs=1), state)
+    with pytest.raises(FaultsimError, match="other options"):
+        run(base, replace(SMALL, max_epochs=1, **other), state)
+    with pytest.raises(FaultsimError, match="other options"):
+        run(base, replace(SMALL, max_epochs=1), state, context={"base": "another"})
+
+
+def test_training_ends_when_there_is_no_progress(base):
+    """3 steps an epoch, so a window of 4 steps is 2 epochs; with a rate this small the loss stands still."""
+    standing = replace(SMALL, learning_rate=1e-12, window=4, tolerance=0.9, max_epochs=9)
+    assert len(run(base, standing)[1]) == 4
+    assert len(run(base, replace(standing, tolerance=-10.0, max_epochs=6))[1]) == 6
+
+
+def test_the_rule_of_convergence():
+    assert not converged([1.0] * 9, 5, 0.005)
+    assert converged([1.0] * 10, 5, 0.005)
+    assert converged([2.0] * 5 + [2.5, 1.5, 2.2, 1.8, 1.99], 5, 0.005)
+    assert not converged([2.0] * 5 + [2.5, 1.5, 2.2, 1.8, 1.9], 5, 0.005)
+    assert converged([9.0, 2.0, 2.0], 1, 0.005)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_epochs": 0}, {"batch_size": 0}, {"window": 0}, {"learning_rate": 0.0}]
+)
+def test_bad_values_are_refused(wrong):
+    with pytest.raises(FaultsimError, match=next(iter(wrong)).split("_")[0]):
+        replace(SMALL, **wrong)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(base):
+    with pytest.raises(FaultsimError, match="no number"):
+        run(base, replace(SMALL, learning_rate=1e30))
+
+
+def test_the_description_holds_everything():
+    described = SMALL.describe()
+    assert set(described) == set(asdict(SMALL))
+    assert described["faults"]["visible_flips_per_failing_cell"] == 1.0
+
+
+def test_training_raises_perturbed_accuracy(base, threads):
+    """At 3 % flips the shipped model keeps 60 %; six epochs of a small UNet give it back 15 points or so, on chips
+    that it never saw, the same ones without and with it. At least 8 must be there, and hardly any clean accuracy
+    lost."""
+    threads(1)
+    model, stored = base
+    torch.manual_seed(0)
+    generator = UNet(4)
+    training = Training(
+        bit_error_rate=0.03, n_models=3, batch_size=128, learning_rate=3e-3, max_epochs=6, seed=0
+    )
+    train_generator(generator, model, stored, load("digits", "train"), training)
+    found = protection(
+        model,
+        list(batches(load("digits", "test"), 512)),
+        evaluation_chips(0, 20),
+        bit_error_rate=0.03,
+        faults=training.faults,
+        stored=stored,
+        fuse=NeuralFuse(generator),
+    )
+    assert found.clean_fused.mean > 0.95
+    assert found.improvement.mean > 0.08
+    assert found.improvement.interval[0] > 0
+    assert found.improvement.mean == pytest.approx(found.perturbed_fused.mean - found.perturbed.mean)
