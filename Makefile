@@ -11,34 +11,41 @@ PY := $(VENV)/bin/python
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*)
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
 
-.PHONY: install demo test lint format test-sanitize bench gpu-check clean
+.PHONY: install install-dev demo test lint format test-sanitize bench gpu-check clean
 
 install: $(VENV)/.installed
-$(VENV)/.installed: $(NATIVE)
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.torch:
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install --quiet "$(TORCH)"
-	$(PY) -m pip install --quiet --editable ".[dev]"
 	touch $@
+$(VENV)/.installed: $(VENV)/.torch $(NATIVE)
+	$(PY) -m pip install --quiet --editable .
+	touch $@
+$(VENV)/.installed-dev: $(VENV)/.torch $(NATIVE)
+	$(PY) -m pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/.installed
 
 demo: install
 	$(VENV)/bin/faultsim sweep-voltage --out demo
 	@echo "The picture is demo/sweep.png, the numbers are demo/summary.csv and demo/results.csv."
 	@echo "Next: $(VENV)/bin/faultsim sweep-voltage --help"
 
-test: install lint
+test: install-dev lint
 	$(PY) -m pytest -q
 
-lint: install
+lint: install-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_SOURCES)
 
-format: install
+format: install-dev
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 	$(VENV)/bin/clang-format -i $(CXX_SOURCES)
 
-test-sanitize: install
+test-sanitize: install-dev
 	$(VENV)/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
 	  -DFAULTSIM_SANITIZE=ON -DFAULTSIM_CUDA=OFF -DPYBIND11_FINDPYTHON=ON \
 	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/build/sanitize -DPython_EXECUTABLE=$(abspath $(PY)) \
