@@ -82,7 +82,7 @@ def reproduce(
         "base-epochs": base_epochs, "epochs": epochs, "n-models": n_models, "precision": precision, "seed": seed,
         "device": device, "plan": plan, "show": show, "smoke": smoke,
     }  # fmt: skip
-    given = [option for option, value in options.items() if value not in (None, False)]
+    given = [option for option, value in options.items() if value is not None and value is not False]
     if name in TRAINED:
         _trained(name, options, given, as_json)
         return

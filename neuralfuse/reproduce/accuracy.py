@@ -92,9 +92,8 @@ def cells(
                 raise FaultsimError(f"{table} has no {what} {name!r}; it has {', '.join(known)}")
         if asked:
             rows = [row for row in rows if row[column] in asked]
-    rows.sort(
-        key=lambda row: row["dataset"]
-    )  # stable: a data set's rows stand together, in the paper's order
+    order = list(dict.fromkeys(row["dataset"] for row in rows))
+    rows.sort(key=lambda row: order.index(row["dataset"]))  # stable: the rows of a data set stand together
     found = [
         Cell(row["dataset"], row["base_model"], row["generator"], faults, float(row["bit_error_rate"]))
         for row in rows

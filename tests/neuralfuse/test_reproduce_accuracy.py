@@ -1,0 +1,431 @@
+"""Tables 1, 9 and 10: the published rows, the plan, and a small run from nothing that is killed and goes on."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock
+
+import faultsim.checkpoint
+import faultsim.evaluation
+import faultsim.train
+import neuralfuse.train
+from faultsim import FaultsimError, embedded
+from faultsim.cli import main
+from faultsim.data import digits
+from neuralfuse import published, results
+from neuralfuse.reproduce.accuracy import (
+    FAULTS,
+    NAMES,
+    Kind,
+    cells,
+    file_of,
+    missing,
+    published_row,
+    steps,
+)
+from neuralfuse.results import Cell, Result, obtained, read
+
+TINY = ["table1", "--smoke", "--generator", "ConvS", "--device", "cpu"]
+TINY += ["--base-epochs", "2", "--epochs", "2", "--n-models", "1"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
+    """`faultsim reproduce` on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def command(*arguments: object) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as end:
+            main(["reproduce", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=end.value.code or 0, out=out, err=err)
+
+    return command
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]) -> None:
+    """40 digits to train on and 40 to test on, and arithmetic that is the same every time."""
+    threads(1)
+    shrink(monkeypatch)
+
+
+def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = digits.load_digits
+    monkeypatch.setattr(digits, "load_digits", lambda split: whole(split).subset(torch.arange(40)))
+
+
+def result(generator: str | None = "ConvS", **changed: object) -> Result:
+    """A result made up for a test: 100 images, 2 chips."""
+    correct = {"clean": [90], "perturbed": [40, 60], "clean_fused": [88], "perturbed_fused": [70, 75]}
+    values = {
+        "cell": Cell("cifar10", "VGG11", generator, "iid_flips", 0.01),
+        "images": 100,
+        "correct": correct if generator else {part: correct[part] for part in results.ALONE},
+        "configuration": {
+            "base": {"recipe": {"name": "modern, 5 epochs", "epochs": 5}},
+            "generator": {"training": {"n_models": 3, "precision": "float32"}, "epochs": 7},
+        },
+        "provenance": {
+            "commit": "0123456789ab",
+            "device": "a machine",
+            "date": "2026-01-02T03:04:05+00:00",
+            "generator": {"device": "another machine"},
+        },
+    }
+    return Result(**(values | changed))
+
+
+# ---------------------------------------------------------------------------------------------- the paper's rows
+
+
+def test_every_published_row_has_its_cells():
+    rows = published.table("relaxed_access")
+    for name in NAMES:
+        ours = [row for row in rows if row["table"] == name]
+        found = cells(name)
+        assert len(found) == 2 * len(ours) > 0
+        assert {cell.faults for cell in found} == set(FAULTS)
+        for row in ours:
+            key = (row["dataset"], row["base_model"], row["generator"], float(row["bit_error_rate"]))
+            of_row = [c for c in found if (c.dataset, c.base, c.generator, c.bit_error_rate) == key]
+            assert [cell.faults for cell in of_row] == list(FAULTS)
+            for cell in of_row:
+                known = published_row(cell)
+                assert known.clean_fused == float(row["clean_acc_nf"])
+                assert known.perturbed_fused == float(row["perturbed_acc_nf"])
+                assert known.improvement == float(row["improvement"])
+
+
+def test_a_row_that_everybody_can_look_up():
+    """Table 1, CIFAR-10, VGG11 with ConvS."""
+    row = published_row(Cell("cifar10", "VGG11", "ConvS", "iid_flips", 0.01))
+    assert (row.clean, row.perturbed, row.perturbed_std) == (88.35, 42.2, 11.6)
+    assert (row.clean_fused, row.perturbed_fused, row.perturbed_fused_std) == (84.9, 66.3, 7.5)
+    assert row.improvement == 24.1
+    assert published_row(Cell("cifar10", "VGG19", "ConvS", "iid_flips", 0.01)).perturbed_std is None
+    assert published_row(Cell("digits", "DigitsNet", "ConvS", "iid_flips", 0.01)) is None
+
+
+def test_the_tables_differ_in_their_bit_error_rate_and_data_sets():
+    rates = {name: {cell.bit_error_rate for cell in cells(name)} for name in NAMES}
+    assert rates == {"table1": {0.01}, "table9": {0.005}, "table10": {0.0035}}
+    assert {cell.dataset for cell in cells("table10")} == {"cifar100"}
+    assert list(dict.fromkeys(cell.dataset for cell in cells("table1"))) == ["cifar10", "gtsrb", "cifar100"]
+
+
+# ---------------------------------------------------------------------------------------------- the plan
+
+
+def test_any_subset():
+    found = cells("table1", ["cifar10", "gtsrb"], ["VGG11"], ["ConvS", "UNetS"])
+    assert len(found) == 2 * 2 * len(FAULTS)
+    assert {cell.base for cell in found} == {"VGG11"}
+
+
+def test_what_several_rows_need_is_planned_once(tmp_path: Path):
+    planned = steps(cells("table1", ["cifar10"], ["VGG11"], ["ConvS", "UNetS"]), "modern", tmp_path)
+    kinds = [step.kind for step in planned]
+    counts = {kind: kinds.count(kind) for kind in Kind}
+    assert counts == {Kind.BASE: 1, Kind.UNPROTECTED: 2, Kind.GENERATOR: 4, Kind.RESULT: 4}
+    assert len({step.file for step in planned}) == len(planned)
+    for step in planned:
+        if step.kind is Kind.RESULT:
+            before = [other.file for other in planned[: planned.index(step)]]
+            assert {step.sibling(kind) for kind in Kind if kind is not Kind.RESULT} <= set(before)
+
+
+def test_what_is_there_is_not_planned_again(tmp_path: Path):
+    wanted = cells("table1", ["cifar10"], ["VGG11"], ["ConvS"])
+    planned = steps(wanted, "modern", tmp_path)
+    assert missing(planned) == planned
+    file_of(Kind.BASE, wanted[0], "modern", tmp_path).touch()
+    assert missing(planned) == planned[1:]
+    file_of(Kind.RESULT, wanted[0], "modern", tmp_path).touch()
+    assert {step.cell.faults for step in missing(planned)} == {wanted[1].faults}
+    file_of(Kind.RESULT, wanted[1], "modern", tmp_path).touch()
+    assert missing(planned) == []
+    assert missing(steps(wanted, "paper", tmp_path)), "results of another recipe are no substitute"
+
+
+# ---------------------------------------------------------------------------------------------- results
+
+
+def test_the_numbers_of_a_result():
+    found = result()
+    assert (found.mean("clean"), found.mean("clean_fused")) == (90, 88)
+    assert (found.mean("perturbed"), found.std("perturbed")) == (50, 10)  # population: sample would be 14.1
+    assert (found.mean("perturbed_fused"), found.std("perturbed_fused")) == (72.5, 2.5)
+    assert found.improvement == 72.5 - 50
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path):
+    for number, made in enumerate((result(), result(None))):
+        (tmp_path / f"result-{number}.json").write_text(made.text(), encoding="utf-8")
+    assert obtained(tmp_path) == [result(), result(None)]
+    assert obtained(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: "[1]",
+        lambda text: text.replace('"perturbed_fused"', '"other"'),
+        lambda text: text.replace("90", "101"),
+        lambda text: text.replace('"format": 1', '"format": 2'),
+        lambda text: text.replace('"images"', '"pictures"'),
+    ],
+)
+def test_damaged_results_are_refused(tmp_path: Path, damage: Callable[[str], str]):
+    file = tmp_path / "result-a.json"
+    file.write_text(damage(result().text()), encoding="utf-8")
+    with pytest.raises(FaultsimError, match=r"result-a\.json"):
+        read(file)
+
+
+def test_results_that_come_with_faultsim_belong_to_the_tables():
+    known = {cell for name in NAMES for cell in cells(name)}
+    for found in obtained():
+        assert found.cell in known
+        assert len(found.correct["perturbed"]) >= 10
+        assert "dirty" not in (found.provenance["commit"] or "")
+
+
+def test_shown_beside_the_published_row(run: Callable, tmp_path: Path):
+    (tmp_path / "result-a.json").write_text(result().text(), encoding="utf-8")
+    chosen = ("table1", "--dataset", "cifar10", "--base", "VGG11", "--generator", "ConvS,UNetS", "--show")
+    shown = run(*chosen, "--out", tmp_path)
+    assert shown.status == 0
+    assert max(map(len, shown.out.splitlines())) <= 80
+    text = " ".join(shown.out.split())
+    assert "the paper 88.35 42.20 ±11.60 84.90 66.30 ± 7.50 +24.10" in text
+    assert "iid_flips 90.00 50.00 ±10.00 88.00 72.50 ± 2.50 +22.50" in text
+    assert (
+        "base recipe modern, 5 epochs; N = 3, 7 epochs, float32; a machine (trained on another machine); "
+        "0123456789ab; 2026-01-02"
+    ) in text
+
+    rows = json.loads(run(*chosen, "--out", tmp_path, "--json").out)["rows"]
+    assert len(rows) == 4
+    ours = next(row for row in rows if (row["generator"], row["faults"]) == ("ConvS", "iid_flips"))
+    assert ours["published"]["perturbed_fused"] == 66.3
+    assert [found["improvement"] for found in ours["results"] if found["device"] == "a machine"] == [22.5]
+
+
+def test_the_largest_table_fits_the_screen(run: Callable):
+    shown = run("table1", "--show")
+    assert shown.status == 0
+    assert max(map(len, shown.out.splitlines())) <= 80
+    assert sum("the paper" in line for line in shown.out.splitlines()) == 90
+
+
+# ---------------------------------------------------------------------------------------------- a run
+
+
+def outcome(directory: Path) -> list[tuple]:
+    """What must be equal however a run got there: everything but provenance."""
+    return [(found.cell, found.images, found.correct, found.configuration) for found in obtained(directory)]
+
+
+@pytest.fixture
+def whole(run: Callable, tmp_path: Path, few_digits: None) -> Path:
+    """The directory of a run that nobody disturbed."""
+    end = run(*TINY, "--out", tmp_path / "whole")
+    assert end.status == 0, end.err
+    assert "0 of 7 steps are done, 7 are missing" in end.err
+    assert (
+        "1. train DigitsNet on digits, recipe modern -> base-DigitsNet-digits-modern.safetensors" in end.err
+    )
+    assert "not in the paper" in end.out
+    assert "2 of 2 results are there" in end.out
+    return tmp_path / "whole"
+
+
+def test_a_killed_run_goes_on_to_the_same_results(
+    run: Callable, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Interrupted once in the middle of every kind of step."""
+
+    def dies(module: object, name: str, call: int) -> None:
+        """Makes a function die, once, when it is called for the `call`-th time."""
+        original, calls = getattr(module, name), []
+
+        def dying(*arguments: object, **options: object) -> object:
+            calls.append(name)
+            if len(calls) == call:
+                raise KeyboardInterrupt
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(module, name, dying)
+
+    dies(faultsim.train, "save_state", 2)  # the base model's second epoch
+    dies(neuralfuse.train, "save_state", 2)
+    dies(faultsim.checkpoint, "save_weights", 3)  # the second generator is trained, but not written
+    dies(faultsim.evaluation, "evaluate", 4)  # between clean and perturbed, behind the first generator
+    directory = tmp_path / "killed"
+    statuses = [run(*TINY, "--out", directory).status for _ in range(5)]
+    assert statuses == [130, 130, 130, 130, 0]
+    assert outcome(directory) == outcome(whole)
+    assert len(outcome(whole)) == 2
+
+
+def test_a_run_that_was_killed_outright_goes_on(run: Callable, whole: Path, tmp_path: Path):
+    directory = tmp_path / "killed"
+    program = (
+        "import sys, torch; from faultsim.data import digits; from faultsim.cli import main\n"
+        "torch.set_num_threads(1); whole = digits.load_digits\n"
+        "digits.load_digits = lambda split: whole(split).subset(torch.arange(40)); main(sys.argv[1:])"
+    )
+    arguments = [sys.executable, "-c", program, "reproduce", *TINY, "--out", str(directory)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(directory.glob("generator-*.state.safetensors")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    left = directory / ".generator-killed.safetensors"
+    left.touch()
+    assert run(*TINY, "--out", directory).status == 0
+    assert outcome(directory) == outcome(whole)
+    assert not left.exists()
+
+
+def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch: pytest.MonkeyPatch):
+    before = {file: file.stat().st_mtime_ns for file in whole.iterdir()}
+    files = [file.name for file in whole.glob("generator-ConvS-*-iid_flips-0.01.safetensors")]
+    assert files == ["generator-ConvS-DigitsNet-digits-modern-iid_flips-0.01.safetensors"]
+
+    def never(*arguments: object, **options: object) -> None:
+        pytest.fail("this was done already")
+
+    for module, name in (
+        (faultsim.train, "train_classifier"),
+        (neuralfuse.train, "train_generator"),
+        (faultsim.evaluation, "evaluate"),
+    ):
+        monkeypatch.setattr(module, name, never)
+    again = run(*TINY, "--out", whole)
+    assert again.status == 0
+    assert "7 of 7 steps are done, 0 are missing" in again.err
+    assert {file: file.stat().st_mtime_ns for file in whole.iterdir()} == before
+    assert run(*TINY, "--out", whole, "--json").out.startswith("{")
+
+    monkeypatch.undo()
+    lost = whole / "result-ConvS-DigitsNet-digits-modern-iid_flips-0.01.json"
+    counts = read(lost).correct
+    lost.unlink()
+    monkeypatch.setattr(faultsim.train, "train_classifier", never)
+    monkeypatch.setattr(neuralfuse.train, "train_generator", never)
+    shrink(monkeypatch)
+    assert "1 are missing" in run(*TINY, "--out", whole).err
+    assert read(lost).correct == counts
+
+
+def test_counts_are_those_of_evaluate(run: Callable, whole: Path, capsys: pytest.CaptureFixture):
+    """The other command that measures the same thing, on the same chips."""
+    for found in obtained(whole):
+        stem = f"DigitsNet-digits-modern-{found.cell.faults}-0.01.safetensors"
+        with pytest.raises(SystemExit):
+            main(
+                [
+                    *("evaluate", "--weights", str(whole / "base-DigitsNet-digits-modern.safetensors")),
+                    *("--generator", str(whole / f"generator-ConvS-{stem}"), "--bit-error-rate", "0.01"),
+                    *("--preset", found.cell.faults, "--device", "cpu", "--json"),
+                ]
+            )
+        rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["accuracy"]}
+        for name, part in (
+            ("C.A.", "clean"),
+            ("P.A.", "perturbed"),
+            ("C.A.+N.F.", "clean_fused"),
+            ("P.A.+N.F.", "perturbed_fused"),
+        ):
+            assert 100 * rows[name]["mean"] == pytest.approx(found.mean(part))
+        assert 100 * rows["P.A.+N.F."]["std"] == pytest.approx(found.std("perturbed_fused"))
+        assert 100 * rows["IP"]["mean"] == pytest.approx(found.improvement)
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+
+def test_models_that_do_not_belong_together_are_refused(run: Callable, whole: Path):
+    """A base model or generator that was put there in place of the right one."""
+    base = whole / "base-DigitsNet-digits-modern.safetensors"
+    first, second = (whole / f"generator-ConvS-DigitsNet-digits-modern-{f}-0.01.safetensors" for f in FAULTS)
+    (whole / "result-ConvS-DigitsNet-digits-modern-iid_flips-0.01.json").unlink()
+    right = second.read_bytes()
+    second.write_bytes(first.read_bytes())
+    end = run(*TINY, "--out", whole)
+    assert (end.status, end.out) == (2, "")
+    assert "was trained with another fault model: move it away" in end.err
+    second.write_bytes(right)
+    base.write_bytes(embedded.WEIGHTS.read_bytes())
+    assert "recipe digits, where DigitsNet on digits, recipe modern" in run(*TINY, "--out", whole).err
+
+
+def test_a_directory_of_other_settings_or_in_use_is_refused(run: Callable, whole: Path):
+    other = run(*TINY, "--n-models", 2, "--out", whole)
+    assert other.status == 2
+    assert "holds a run of another configuration (n_models is 1 there, 2 here)" in other.err
+    with FileLock(whole / ".lock"):
+        assert "in use by another run" in run(*TINY, "--out", whole).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("table1", "add --out RUN_DIR, or --show"),
+        (
+            "table1 --show --dataset imagenet",
+            "table1 has no dataset 'imagenet'; it has cifar10, gtsrb, cifar100",
+        ),
+        ("table1 --show --base VGG12", "table1 has no base model 'VGG12'; it has ResNet18, ResNet50, VGG11"),
+        ("table9 --show --generator ConvM", "table9 has no generator 'ConvM'; it has ConvL, ConvS, DeConvL"),
+        ("table10 --out run --dataset cifar10", "table10 has no dataset 'cifar10'; it has cifar100"),
+        ("table1 --show --base VGG11,", "--base: an empty name"),
+        ("table1 --show --dataset digits", "table1 has no dataset 'digits'"),
+        ("table1 --smoke --out run --base VGG11", "--base has no meaning with --smoke"),
+        ("table1 --smoke --show --epochs 3", "--epochs has no meaning with --show"),
+        ("table1 --show --out nowhere", "nowhere is no run directory"),
+        ("table1 --smoke --out run --recipe best", "unknown recipe 'best': it can be paper, modern"),
+        ("table1 --smoke --out run --epochs 0", "--epochs 0: at least 1 is needed"),
+        ("table1 --smoke --out run --base-epochs 0", "0 epochs: at least 1 is needed"),
+        ("table1 --smoke --out run --n-models 0", "--n-models 0: at least 1 is needed"),
+        ("table1 --smoke --out run --precision half", "unknown precision 'half'"),
+        ("table1 --smoke --out run --seed -1", "--seed -1 must be from 0"),
+        ("table1 --smoke --out run --device tpu", "--device 'tpu': it can be"),
+        ("table1 --smoke --out run --data-dir here", "the digits come with scikit-learn"),
+        ("table6 --out run", "--out has no meaning for table6"),
+        ("table8 --smoke", "--smoke has no meaning for table8"),
+        ("table99", "known are table6, table7, table8, table1, table9, table10"),
+    ],
+)
+def test_mistakes_get_one_line(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
+):
+    monkeypatch.chdir(tmp_path)
+    end = run(*arguments.split())
+    assert (end.status, end.out) == (2, "")
+    last = end.err.splitlines()[-1]
+    assert last.startswith("faultsim: error: ")
+    assert message in last
+    if "--data-dir" not in arguments:  # found when the data are loaded, after the plan is told
+        assert len(end.err.splitlines()) == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_does_nothing(run: Callable, tmp_path: Path):
+    end = run("table1", "--dataset", "cifar10", "--base", "VGG11", "--plan", "--out", tmp_path / "run")
+    assert end.status == 0
+    assert "0 of 27 steps are done, 27 are missing" in end.err
+    assert not (tmp_path / "run").exists()
