@@ -171,7 +171,9 @@ def _evaluate(step: "Step", data_dir: Path | None, where: "torch.device") -> Non
     began = time.monotonic()
     faults, chips = FaultModel.preset(step.cell.faults), evaluation_chips(0, CHIPS)
     subject = _base(step, data_dir, where)
-    base, base_origin = _known(subject.trained, ("recipe", "seed"), subject.network["weights"])
+    base, base_origin = _known(
+        subject.trained, ("recipe", "seed", "dataset_fingerprint"), subject.network["weights"]
+    )
     alone = Result(
         replace(step.cell, generator=None),
         len(subject.dataset),
@@ -256,7 +258,7 @@ def _generator(
     ):
         if ours != theirs:
             raise FaultsimError(f"{file} was trained with another {what}: move it away")
-    return variant.transform, *_known(trained, ("training", "epochs"), weights)
+    return variant.transform, *_known(trained, ("training", "epochs", "dataset_fingerprint"), weights)
 
 
 def _known(trained: dict, keys: tuple[str, ...], weights: str) -> tuple[dict, dict]:
