@@ -110,10 +110,13 @@ class Bench:
         if self.operation.beside == "itself at p = 0":
             return self.call(0.0)
         if self.operation.beside == "torch.mul":
-            plain = torch.empty(self.source.shape, dtype=self.operation.output, device=self.source.device)
-            return lambda: torch.mul(self.source, self.scale, out=plain)
+            return lambda: torch.mul(self.source, self.scale, out=self.output[0])
         if self.operation.beside == "copy":
-            return _copy(self.source, torch.zeros_like(self.source), threads)
+            # into the very memory that the operation writes: other pages can be faster or slower
+            place = (
+                torch.zeros_like(self.source) if self.operation.in_place else self.output[0].view(torch.int8)
+            )
+            return _copy(self.source, place, threads)
         return _copy(self.output, torch.zeros_like(self.output), threads)
 
     @property
