@@ -2,12 +2,21 @@
 
 import json
 from itertools import groupby
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import DeviceOption, JsonOption, PresetOption, fault_model
+from .options import (
+    DataDirOption,
+    DatasetOption,
+    DeviceOption,
+    ImagesOption,
+    JsonOption,
+    ModelOption,
+    PresetOption,
+    WeightsOption,
+    fault_model,
+)
 from .options import device as device_named
 
 app = typer.Typer(help="Measure speed, as ratios within one run.")
@@ -53,13 +62,11 @@ def kernel(
 
 @app.command()
 def sweep(
-    model: Annotated[
-        str | None, typer.Option(help="As for sweep-voltage; the shipped model without.")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="As for sweep-voltage.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="As for sweep-voltage.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="As for sweep-voltage.")] = None,
-    images: Annotated[int | None, typer.Option(help="Use the first N test images only.")] = None,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    images: ImagesOption = None,
     chips: Annotated[int, typer.Option(help="Simulated chips for each of three voltages.")] = 10,
     preset: PresetOption = None,
     device: DeviceOption = "auto",

@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .options import (
+    BatchSizeOption,
     CapacityOption,
+    ChipSeedOption,
     CurveOption,
+    DataDirOption,
+    DatasetOption,
     DeviceOption,
     FaultKindOption,
+    ImagesOption,
     JsonOption,
+    ModelOption,
+    PerChannelOption,
     PlacementOption,
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    WeightsOption,
     fault_model,
     operating_point,
 )
@@ -28,15 +36,11 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[
-        str | None, typer.Option(help="As for sweep-voltage; the shipped model without.")
-    ] = None,
-    weights: Annotated[Path | None, typer.Option(help="As for sweep-voltage.")] = None,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
     generator: Annotated[Path | None, typer.Option(help="A NeuralFuse generator's weight file.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb (their test images).")
-    ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the data set lies; fetched without.")] = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
     bit_error_rate: Annotated[
         float | None, typer.Option(help="Fraction of failing cells, like 0.01.")
     ] = None,
@@ -49,13 +53,11 @@ def evaluate(
     read_error: ReadErrorOption = None,
     capacity: CapacityOption = None,
     curve: CurveOption = None,
-    per_channel: Annotated[
-        bool, typer.Option(help="One int8 scale for each output channel (float weights).")
-    ] = False,
+    per_channel: PerChannelOption = False,
     device: DeviceOption = "auto",
-    images: Annotated[int | None, typer.Option(help="Use the first N test images only.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images of one pass through the model.")] = 256,
-    seed: Annotated[int, typer.Option(help="Which chips: different seeds share none.")] = 0,
+    images: ImagesOption = None,
+    batch_size: BatchSizeOption = 256,
+    seed: ChipSeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure accuracy without bit errors (C.A.) and with them (P.A.), without and with a generator (N.F.)."""

@@ -11,6 +11,7 @@ import typer
 from .options import (
     CapacityOption,
     CurveOption,
+    DataDirOption,
     DeviceOption,
     FaultKindOption,
     PlacementOption,
@@ -35,7 +36,7 @@ def train_generator(
     dataset: Annotated[
         str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb; the base model's without.")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the data set lies; fetched without.")] = None,
+    data_dir: DataDirOption = None,
     bit_error_rate: Annotated[
         float | None, typer.Option(help="Fraction of failing cells to train for, like 0.01.")
     ] = None,

@@ -1,6 +1,7 @@
 """What several commands ask for: the words of their options, and what those words become."""
 
 from decimal import Decimal, InvalidOperation, localcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,37 @@ if TYPE_CHECKING:
 
 MOST_NUMBERS = 10_000
 
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, or your own package.module:function. "
+        "[default: that of --weights; the shipped model without either]",
+        show_default=False,
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights", help="safetensors file: int8 weights as faultsim saves them, or a float state_dict."
+    ),
+]
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="digits, cifar10, cifar100 or gtsrb (their test images).")
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        help="Where the data set lies, as its official archive or folder; fetched without.",
+    ),
+]
+ImagesOption = Annotated[int | None, typer.Option("--images", help="Use the first N test images only.")]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Images of one pass through the model.")]
+PerChannelOption = Annotated[
+    bool, typer.Option("--per-channel", help="One int8 scale for each output channel (float weights).")
+]
+ChipSeedOption = Annotated[int, typer.Option("--seed", help="Which chips: different seeds share none.")]
 FaultKindOption = Annotated[
     str | None,
     typer.Option(

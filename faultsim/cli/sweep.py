@@ -9,15 +9,23 @@ import typer
 
 from ..errors import FaultsimError
 from .options import (
+    BatchSizeOption,
     CapacityOption,
+    ChipSeedOption,
     CurveOption,
+    DataDirOption,
+    DatasetOption,
     DeviceOption,
     FaultKindOption,
+    ImagesOption,
     JsonOption,
+    ModelOption,
+    PerChannelOption,
     PlacementOption,
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    WeightsOption,
     fault_model,
     load_curve,
     parse_numbers,
@@ -34,23 +42,10 @@ VOLTAGES = "0.78:1.00:0.02"
 
 
 def sweep_voltage(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, or your own package.module:function."
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="safetensors file: int8 weights as faultsim saves them, or a float state_dict."),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb (their test images).")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(help="Where the data set lies, as its official archive or folder; fetched without."),
-    ] = None,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
     generator: Annotated[
         Path | None,
         typer.Option(help="A NeuralFuse generator's weight file: measured with it in front, and without."),
@@ -76,17 +71,15 @@ def sweep_voltage(
     read_error: ReadErrorOption = None,
     capacity: CapacityOption = None,
     curve: CurveOption = None,
-    per_channel: Annotated[
-        bool, typer.Option(help="One int8 scale for each output channel (float weights).")
-    ] = False,
+    per_channel: PerChannelOption = False,
     device: DeviceOption = "auto",
-    images: Annotated[int | None, typer.Option(help="Use the first N test images only.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images of one pass through the model.")] = 256,
+    images: ImagesOption = None,
+    batch_size: BatchSizeOption = 256,
     accuracy_floor: Annotated[
         float | None,
         typer.Option(help="Also say which voltage takes the least energy at this accuracy, in %."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Which chips: different seeds share none.")] = 0,
+    seed: ChipSeedOption = 0,
     out: Annotated[
         Path | None, typer.Option(help="Directory for results.csv, summary.csv, sweep.json and sweep.png.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import DeviceOption
+from .options import DataDirOption, DeviceOption
 from .options import device as device_named
 
 
@@ -19,7 +19,7 @@ def train_base(
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
     dataset: Annotated[str, typer.Option(help="digits, cifar10, cifar100 or gtsrb.")] = "cifar10",
-    data_dir: Annotated[Path | None, typer.Option(help="Where the data set lies; fetched without.")] = None,
+    data_dir: DataDirOption = None,
     recipe: Annotated[
         str, typer.Option(help="paper (SGD, 1e-3, no weight decay) or modern (one-cycle, weight decay).")
     ] = "modern",
