@@ -10,6 +10,7 @@ from ..results import without_nan
 
 if TYPE_CHECKING:
     from neuralfuse.reproduce.accuracy import Line, Published
+
     from neuralfuse.results import Result
 
 HEADINGS = ("C.A.", "P.A.", "C.A.+N.F.", "P.A.+N.F.", "IP")
@@ -81,13 +82,13 @@ def show(name: str, lines: "Sequence[Line]") -> None:
         of_row = list(group)
         table.add_row(f"{dataset} {base} {generator}")
         known = of_row[0].published
-        table.add_row("  the paper" if known else "  not in the paper", *_published_cells(known))
+        table.add_row("  the paper" if known else "  not in the paper", *published_cells(known))
         for line in of_row:
             for result in line.results:
-                note = _note(how(result))
-                if note not in notes:
-                    notes.append(note)
-                table.add_row(f"  {line.cell.faults}", *_our_cells(result), f"[{notes.index(note) + 1}]")
+                conditions = note(how(result))
+                if conditions not in notes:
+                    notes.append(conditions)
+                table.add_row(f"  {line.cell.faults}", *our_cells(result), f"[{notes.index(conditions) + 1}]")
             if not line.results:
                 table.add_row(f"  {line.cell.faults}")
     console.print(table)
@@ -95,11 +96,12 @@ def show(name: str, lines: "Sequence[Line]") -> None:
     console.print(
         f"{measured} of {len(lines)} results are there. ±: population standard deviation over chips."
     )
-    for index, note in enumerate(notes, 1):
-        console.print(f"[{index}] {note}")
+    for index, conditions in enumerate(notes, 1):
+        console.print(f"[{index}] {conditions}")
 
 
-def _published_cells(row: "Published | None") -> list[str]:
+def published_cells(row: "Published | None") -> list[str]:
+    """A published row as it is printed, under HEADINGS."""
     if row is None:
         return []
     return [
@@ -111,7 +113,8 @@ def _published_cells(row: "Published | None") -> list[str]:
     ]
 
 
-def _our_cells(result: "Result") -> list[str]:
+def our_cells(result: "Result") -> list[str]:
+    """A result as it is printed, under HEADINGS."""
     ours = _ours(result)
     return [
         _number(ours["clean"]),
@@ -130,7 +133,8 @@ def _spread(mean: float | None, std: float | None) -> str:
     return _number(mean) + ("" if std is None else f" ±{std:5.2f}")
 
 
-def _note(conditions: dict[str, object]) -> str:
+def note(conditions: dict[str, object]) -> str:
+    """What `how` says, in one line."""
     c = conditions
     devices = (
         c["device"] if c["device"] == c["trained_on"] else f"{c['device']} (trained on {c['trained_on']})"
