@@ -169,8 +169,8 @@ class StoredWeights:
 
     @contextlib.contextmanager
     def replaced(self, weights: Sequence[Tensor]) -> Iterator[None]:
-        """The model computes with `weights` (one tensor a layer) while this lasts; then with its own parameters again,
-        the very same objects, which nobody has written to."""
+        """The model computes with `weights` (one tensor a layer, which may require a gradient, and gets it) while this
+        lasts; then with its own parameters again, the very same objects, which nobody has written to."""
         with contextlib.ExitStack() as undo:
             for layer, weight in zip(self.layers, weights, strict=True):
                 for module in layer.modules:
@@ -182,7 +182,7 @@ class StoredWeights:
                     else:
                         own = module._parameters["weight"]
                         undo.callback(module._parameters.__setitem__, "weight", own)
-                        module._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
+                        module._parameters["weight"] = weight
             yield
 
 
