@@ -42,10 +42,13 @@ class Protection:
     @property
     def improvement(self) -> Statistics | None:
         """IP, chip by chip: P.A.+N.F. - P.A. on the same chip, so that its interval is that of the difference."""
-        if self.perturbed_fused is None:
-            return None
-        pairs = zip(self.perturbed.accuracies, self.perturbed_fused.accuracies, strict=True)
-        return Statistics.of([fused - alone for alone, fused in pairs])
+        return None if self.perturbed_fused is None else improvement(self.perturbed, self.perturbed_fused)
+
+
+def improvement(alone: Evaluation, fused: Evaluation) -> Statistics:
+    """Differences of accuracies, fused - alone, chip by chip."""
+    pairs = zip(alone.accuracies, fused.accuracies, strict=True)
+    return Statistics.of([with_generator - without for without, with_generator in pairs])
 
 
 def protection(

@@ -85,6 +85,28 @@ def load_subject(
 ) -> Subject:
     """From the words of the command line; without model and weights the embedded ones. FaultsimError for what doesn't
     exist or doesn't fit."""
+    model, weights, trained = which_model(model, weights)
+    dataset = dataset or trained.get("dataset")
+    if not isinstance(dataset, str):
+        raise FaultsimError("which images? add --dataset digits, cifar10, cifar100 or gtsrb")
+    test = load(dataset, "test", data_dir)
+    if images is not None:
+        if not 1 <= images <= len(test):
+            raise FaultsimError(
+                f"--images {images}: {dataset} has {len(test)} test images, choose 1 to {len(test)}"
+            )
+        test = test.subset(torch.arange(images))
+    classes = trained.get("num_classes", test.num_classes)
+    network, stored, loaded = load_model(model, weights, classes, device, per_channel)
+    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
+    # a model that doesn't fit the images is refused before anything is written
+    count_classes(model, network, subject.data[0][0][:2], test.num_classes, dataset)
+    return subject
+
+
+def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | None, dict[str, Any]]:
+    """The model's name, its weight file and the file's metadata, from the words of the command line: without words the
+    embedded ones."""
     if model is None and weights is None:
         model, weights = embedded.MODEL, embedded.WEIGHTS
     trained = read_file(weights)[1] if weights is not None else {}
@@ -95,29 +117,21 @@ def load_subject(
         )
     if ":" not in model and model not in models.NAMES:
         raise models.unknown(model)
-    dataset = dataset or trained.get("dataset")
-    if not isinstance(dataset, str):
-        raise FaultsimError("which images? add --dataset digits, cifar10, cifar100 or gtsrb")
     if weights is None and ":" not in model:
         raise FaultsimError(f"an untrained {model} tells nothing: add --weights FILE.safetensors")
-    test = load(dataset, "test", data_dir)
-    if images is not None:
-        if not 1 <= images <= len(test):
-            raise FaultsimError(
-                f"--images {images}: {dataset} has {len(test)} test images, choose 1 to {len(test)}"
-            )
-        test = test.subset(torch.arange(images))
-    classes = trained.get("num_classes", test.num_classes)
+    return model, weights, trained
+
+
+def load_model(
+    model: str, weights: Path | None, classes: object, device: torch.device, per_channel: bool = False
+) -> tuple[nn.Module, StoredWeights, dict[str, Any]]:
+    """The model in evaluation mode on `device`, its weights as stored, and their metadata."""
     if not isinstance(classes, int):
         raise FaultsimError(f"{weights} says that it has {classes!r} classes: that is no number")
     network = models.resolve(model, classes).to(device).eval()
     if weights is None:
-        stored, loaded = StoredWeights.of(network, per_channel), {}
-    else:
-        stored, loaded = load_weights(network, weights, per_channel=per_channel)
-    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
-    _try(subject)
-    return subject
+        return network, StoredWeights.of(network, per_channel), {}
+    return network, *load_weights(network, weights, per_channel=per_channel)
 
 
 def load_generator(path: Path, device: torch.device, image_shape: tuple[int, ...]) -> tuple[Variant, str]:
@@ -127,7 +141,7 @@ def load_generator(path: Path, device: torch.device, image_shape: tuple[int, ...
     name = trained.get("generator")
     if name is None:
         raise FaultsimError(
-            f"{path} holds no generator: its metadata must name one of {', '.join(generators.NAMES)}"
+            f"{path} holds no generator: its metadata must name one of {', '.join(generators.KNOWN)}"
         )
     network = generators.create(name)
     stored, _ = load_weights(network, path)
@@ -141,22 +155,23 @@ def _registered(name: object) -> str | None:
     return name if name in models.NAMES else None
 
 
-def _try(subject: Subject) -> None:
-    """One small batch through the model, so that one that doesn't fit the images is refused before anything is
-    written."""
-    inputs = subject.data[0][0][:2]
+def count_classes(
+    name: str, model: nn.Module, inputs: torch.Tensor, needed: int = 1, dataset: str = "a classifier"
+) -> int:
+    """How many logits the model has for each image of a small batch. FaultsimError when it fails, or gives something
+    else than the logits of `needed` classes or more."""
     try:
         with torch.inference_mode():
-            logits = subject.model(inputs)
+            logits = model(inputs)
     except Exception as error:  # a user's model may fail in any way
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FaultsimError(f"{subject.name} fails on images {list(inputs.shape)}: {message}") from error
-    shape = tuple(getattr(logits, "shape", ()))
-    if len(shape) != 2 or shape[0] != len(inputs) or shape[1] < subject.dataset.num_classes:
+        raise FaultsimError(f"{name} fails on images {list(inputs.shape)}: {message}") from error
+    shape, count = tuple(getattr(logits, "shape", ())), len(inputs)
+    if len(shape) != 2 or shape[0] != count or shape[1] < needed:
         raise FaultsimError(
-            f"{subject.name} answers {list(shape)} to 2 images; logits [2, {subject.dataset.num_classes}] "
-            f"are needed for {subject.dataset.name}"
+            f"{name} answers {list(shape)} to {count} images; logits [{count}, {needed}] are needed for {dataset}"
         )
+    return shape[1]
 
 
 def _fingerprint(model: nn.Module, stored: StoredWeights) -> str:
