@@ -1,8 +1,8 @@
-"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D).
+"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D); and one of our own.
 
 A generator G maps an image [batch, 3, H, W] in [-1, 1] to a perturbation of the same shape; the base model
 then sees F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible by 8, because every generator
-halves them three times. The parameter counts are those of the paper's Table 8.
+halves them three times. The parameter counts are those of the paper's Table 8. ConvXS is not in the paper.
 
 Where Tables 3 and 4 leave a question, the counts of Table 8 (and the shapes) answer it:
 - ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalisation; the
@@ -91,6 +91,16 @@ def deconv_small() -> nn.Sequential:
     return _with_tanh([*_small_encoder(), *_up_block(64, 64), *_up_block(64, 32), *_up_block(32, 3)])
 
 
+def conv_extra_small() -> nn.Sequential:
+    """ConvXS, which is not in the paper: 921 parameters, for base models that take less energy than the paper's six.
+
+    Two convolutions on the image at a quarter of its height and width, where they cost a sixteenth; the
+    perturbation is enlarged again. It can shift light and contrast, not draw fine patterns.
+    """
+    small = _with_tanh([nn.AvgPool2d(4), *_block(3, 16), *_block(16, 3)])
+    return small.append(nn.Upsample(scale_factor=4, mode="bilinear"))
+
+
 class UNet(nn.Module):
     """UNetL (`width` 16) and UNetS (`width` 8): four scales, joined by concatenation (the paper, Table 4)."""
 
@@ -123,7 +133,7 @@ class UNet(nn.Module):
         return self.last(y)
 
 
-_REGISTRY: dict[str, Callable[[], nn.Module]] = {
+_PAPER: dict[str, Callable[[], nn.Module]] = {
     "ConvL": conv_large,
     "ConvS": conv_small,
     "DeConvL": deconv_large,
@@ -131,15 +141,19 @@ _REGISTRY: dict[str, Callable[[], nn.Module]] = {
     "UNetL": partial(UNet, 16),
     "UNetS": partial(UNet, 8),
 }
+_REGISTRY = {**_PAPER, "ConvXS": conv_extra_small}
 
-NAMES = tuple(_REGISTRY)
-"""Names that `create` knows."""
+NAMES = tuple(_PAPER)
+"""The paper's six."""
+
+KNOWN = tuple(_REGISTRY)
+"""Names that `create` knows: the paper's six and ours."""
 
 
 def create(name: str) -> nn.Module:
     """A new, randomly initialised generator. Raises FaultsimError for an unknown name."""
     if name not in _REGISTRY:
-        raise FaultsimError(f"unknown generator {name!r}; known are {', '.join(NAMES)}")
+        raise FaultsimError(f"unknown generator {name!r}; known are {', '.join(KNOWN)}")
     return _REGISTRY[name]()
 
 

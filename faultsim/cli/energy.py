@@ -76,11 +76,11 @@ def energy(
     if topology:
         layers = topologies.read_topology(topology)
     else:
-        network = _network("--model", model, (*models.NAMES, *generators.NAMES))
+        network = _network("--model", model, (*models.NAMES, *generators.KNOWN))
         layers = trace_layers(network, shape, _policy(model, counting))
         costs["costs"] = asdict(model_costs(network, shape))
     if generator:
-        network = _network("--generator", generator, generators.NAMES)
+        network = _network("--generator", generator, generators.KNOWN)
         front = trace_layers(network, shape, _policy(generator, counting, generator=True))
         costs["generator_costs"] = asdict(model_costs(network, shape))
     if write_topology:
@@ -138,7 +138,7 @@ def _network(option: str, spec: str, names: tuple[str, ...]) -> nn.Module:
             "package.module:function"
         )
     with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
-        return generators.create(spec) if spec in generators.NAMES else models.create(spec)
+        return generators.create(spec) if spec in generators.KNOWN else models.create(spec)
 
 
 def _policy(spec: str, counting: str, generator: bool = False) -> CountingPolicy:
@@ -148,7 +148,7 @@ def _policy(spec: str, counting: str, generator: bool = False) -> CountingPolicy
 
     if counting not in ("paper", "exact"):
         raise FaultsimError(f"unknown counting {counting!r}; known are paper and exact")
-    as_generator = counting == "paper" and (generator or spec in generators.NAMES)
+    as_generator = counting == "paper" and (generator or spec in generators.KNOWN)
     return POLICIES["paper-generator" if as_generator else counting]
 
 
