@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,24 @@ def corrupt(
         return chip.read(weights, volts, faults, base)
     seeds, table = ops.seeds([chip], weights.device), ops.table(rate, weights.device)
     return torch.ops.faultsim.corrupt(weights, seeds, table, ops.rule(faults), ops.place(faults, base))[0]
+
+
+def corrupt_stored(
+    stored: StoredWeights,
+    chip: Chip | MeasuredChip,
+    *,
+    voltage: float | None = None,
+    bit_error_rate: float | None = None,
+    curve: VoltageCurve | None = None,
+    faults: FaultModel | None = None,
+) -> StoredWeights:
+    """A model's stored weights as `chip` reads them: wrong int8 values, the same scales. Arguments as for corrupt()."""
+    faults = faults or FaultModel()
+    point = {"voltage": voltage, "bit_error_rate": bit_error_rate, "curve": curve}
+    return StoredWeights(
+        replace(layer, values=corrupt(layer.values, chip, **point, faults=faults, base=base))
+        for layer, base in zip(stored.layers, stored.bases(faults), strict=True)
+    )
 
 
 @contextlib.contextmanager

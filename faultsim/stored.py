@@ -1,7 +1,7 @@
 """A model's weights as they lie in memory: int8 and scales; and how a model is made to compute with other ones."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,7 +54,7 @@ class _Replace(nn.Module):
 class StoredWeights:
     """The int8 weights of a model, in the order in which they lie in memory."""
 
-    def __init__(self, layers: Sequence[StoredLayer]) -> None:
+    def __init__(self, layers: Iterable[StoredLayer]) -> None:
         self.layers = tuple(layers)
 
     @classmethod
