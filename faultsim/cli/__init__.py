@@ -1,10 +1,11 @@
 """The command line. One file a command (group); each imports what is heavy only when it runs."""
 
+import os
 import sys
 
 import typer
 
-from . import bench, curve, energy, evaluate, generator, inject, reproduce, sweep, train
+from . import bench, blackbox, curve, energy, evaluate, generator, inject, reproduce, serve, sweep, train
 
 app = typer.Typer(
     name="faultsim",
@@ -16,6 +17,8 @@ app = typer.Typer(
 )
 app.command("sweep-voltage")(sweep.sweep_voltage)
 app.command("evaluate")(evaluate.evaluate)
+app.command("serve-model")(serve.serve_model)
+app.command("evaluate-blackbox")(blackbox.evaluate_blackbox)
 app.command("train-base")(train.train_base)
 app.command("train-generator")(generator.train_generator)
 app.command("curve")(curve.curve)
@@ -48,8 +51,18 @@ def main(arguments: list[str] | None = None) -> None:
             message = f"{error.format_message().rstrip('.')} (faultsim COMMAND --help shows the options)"
         else:
             raise
-        print("faultsim: error: " + " ".join(message.split()), file=sys.stderr)
+        if _speaks():
+            print("faultsim: error: " + " ".join(message.split()), file=sys.stderr)
         sys.exit(2)
     if status == INTERRUPTED:
         print("faultsim: interrupted; what was finished is kept", file=sys.stderr)
     sys.exit(status)
+
+
+def _speaks() -> bool:
+    """Of the processes that torchrun started, one reports the error."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return True
+    from neuralfuse.distributed import first_to_fail
+
+    return first_to_fail()

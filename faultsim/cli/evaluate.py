@@ -101,7 +101,7 @@ def evaluate(
         report = {"accuracy": rows, "configuration": configuration, **provenance(str(where))}
         print(json.dumps(without_nan(report), indent=2, allow_nan=False))
         return
-    _print(rows, subject.title)
+    print_accuracies(rows, subject.title)
     at = f"bit error rate {rate:g}" + ("" if volts is None else f" (V = {volts:g})")
     print(f"{at}, {len(samples)} chips; ±: standard deviation over chips")
     print(
@@ -130,7 +130,8 @@ def _rows(found: "Protection") -> list[dict]:
     return rows
 
 
-def _print(rows: list[dict], title: str) -> None:
+def print_accuracies(rows: list[dict], title: str) -> None:
+    """A table of rows that have a name and a mean, some of them std and interval."""
     from rich.console import Console
     from rich.table import Table
 

@@ -86,22 +86,27 @@ def load_subject(
     """From the words of the command line; without model and weights the embedded ones. FaultsimError for what doesn't
     exist or doesn't fit."""
     model, weights, trained = which_model(model, weights)
-    dataset = dataset or trained.get("dataset")
-    if not isinstance(dataset, str):
-        raise FaultsimError("which images? add --dataset digits, cifar10, cifar100 or gtsrb")
-    test = load(dataset, "test", data_dir)
-    if images is not None:
-        if not 1 <= images <= len(test):
-            raise FaultsimError(
-                f"--images {images}: {dataset} has {len(test)} test images, choose 1 to {len(test)}"
-            )
-        test = test.subset(torch.arange(images))
+    test = load_images(dataset or trained.get("dataset"), data_dir, images)
     classes = trained.get("num_classes", test.num_classes)
     network, stored, loaded = load_model(model, weights, classes, device, per_channel)
     subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
     # a model that doesn't fit the images is refused before anything is written
-    count_classes(model, network, subject.data[0][0][:2], test.num_classes, dataset)
+    count_classes(model, network, subject.data[0][0][:2], test.num_classes, test.name)
     return subject
+
+
+def load_images(dataset: object, data_dir: Path | None, images: int | None) -> Dataset:
+    """The test images of a data set, or the first `images` of them, on the CPU."""
+    if not isinstance(dataset, str):
+        raise FaultsimError("which images? add --dataset digits, cifar10, cifar100 or gtsrb")
+    test = load(dataset, "test", data_dir)
+    if images is None:
+        return test
+    if not 1 <= images <= len(test):
+        raise FaultsimError(
+            f"--images {images}: {dataset} has {len(test)} test images, choose 1 to {len(test)}"
+        )
+    return test.subset(torch.arange(images))
 
 
 def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | None, dict[str, Any]]:

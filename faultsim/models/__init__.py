@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from faultsim.errors import FaultsimError
@@ -64,27 +65,8 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
         return create(spec, num_classes)
     from torch import nn
 
-    module_name, _, function_name = spec.partition(":")
-    if not module_name or not function_name:
-        raise FaultsimError(f"model {spec!r} is incomplete; write package.module:function")
-    # the console script, unlike `python -m`, doesn't look for modules where the user stands
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's module may fail in any way while it is imported
-        raise FaultsimError(
-            f"model {spec!r}: importing {module_name!r} failed ({type(error).__name__}: {error}); "
-            "give a module that python can import from here"
-        ) from error
-    function = getattr(module, function_name, None)
-    if function is None:
-        raise FaultsimError(f"model {spec!r}: module {module_name!r} has no {function_name!r}")
-    if not callable(function):
-        raise FaultsimError(
-            f"model {spec!r}: {function_name!r} is of type {type(function).__name__}; "
-            "give a function that returns a model"
-        )
+    function = imported(spec, "model")
+    function_name = spec.partition(":")[2]
     try:
         model = function()
     except Exception as error:  # the user's function may fail in any way
@@ -97,3 +79,31 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
             f"model {spec!r}: {function_name}() returned a {type(model).__name__}, not a torch.nn.Module"
         )
     return model
+
+
+def imported(spec: str, what: str) -> Callable:
+    """The user's own function `package.module:function`; errors call it `what`.
+
+    Raises FaultsimError when the module or function is missing.
+    """
+    module_name, _, function_name = spec.partition(":")
+    if not module_name or not function_name:
+        raise FaultsimError(f"{what} {spec!r} is incomplete; write package.module:function")
+    # the console script, unlike `python -m`, doesn't look for modules where the user stands
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the user's module may fail in any way while it is imported
+        raise FaultsimError(
+            f"{what} {spec!r}: importing {module_name!r} failed ({type(error).__name__}: {error}); "
+            "give a module that python can import from here"
+        ) from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise FaultsimError(f"{what} {spec!r}: module {module_name!r} has no {function_name!r}")
+    if not callable(function):
+        raise FaultsimError(
+            f"{what} {spec!r}: {function_name!r} is of type {type(function).__name__}, no function"
+        )
+    return function

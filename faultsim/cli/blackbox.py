@@ -1,0 +1,116 @@
+"""`faultsim evaluate-blackbox`: accuracy of models that answer predictions only, without and with a generator."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import FaultsimError
+from .evaluate import print_accuracies
+from .options import BatchSizeOption, DataDirOption, DatasetOption, DeviceOption, ImagesOption, JsonOption
+from .options import device as device_named
+
+if TYPE_CHECKING:
+    from neuralfuse.blackbox.box import BlackBox
+    from neuralfuse.blackbox.evaluation import Restricted
+
+
+def evaluate_blackbox(
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A model behind HTTP (faultsim serve-model); may be repeated."),
+    ] = None,
+    onnx: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A model in ONNX; may be repeated.")
+    ] = None,
+    function: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:NAME",
+            help="Your own package.module:function, from images float32 [B, 3, 32, 32] in [-1, 1] (NumPy) to class "
+            "numbers [B]; may be repeated.",
+        ),
+    ] = None,
+    generator: Annotated[Path | None, typer.Option(help="A NeuralFuse generator's weight file.")] = None,
+    dataset: DatasetOption = None,
+    data_dir: DataDirOption = None,
+    images: ImagesOption = None,
+    batch_size: BatchSizeOption = 256,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds for one answer of an endpoint. [default: 60]")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the accuracy of a black box, without and with a generator in front.
+
+    The generator runs here, at nominal voltage; only its images go out, and only class numbers come back. Which chip
+    the box runs on, at which voltage, is its own matter: several boxes (say, one for each chip) give a mean.
+    """
+    from neuralfuse.blackbox.box import PythonCallable
+    from neuralfuse.blackbox.client import HttpEndpoint
+    from neuralfuse.blackbox.evaluation import evaluate_restricted
+    from neuralfuse.blackbox.onnxfile import OnnxFile
+
+    from ..checkpoint import read_file
+    from ..data import batches
+    from ..models import imported
+    from ..provenance import provenance
+    from ..results import without_nan
+    from .subject import load_generator, load_images
+
+    if not (endpoint or onnx or function):
+        raise FaultsimError("which black box? give --endpoint URL, --onnx FILE or --function MODULE:NAME")
+    if timeout is not None and not endpoint:
+        raise FaultsimError("--timeout has no meaning without --endpoint")
+    where = device_named(device)
+    if dataset is None and generator is not None:
+        dataset = read_file(generator)[1].get("dataset")
+    test = load_images(dataset, data_dir, images).to(where)
+    boxes: list[BlackBox] = [PythonCallable(imported(spec, "--function"), spec) for spec in function or []]
+    boxes += [OnnxFile(path) for path in onnx or []]
+    for url in endpoint or []:
+        found = HttpEndpoint(url, 60.0 if timeout is None else timeout)
+        if found.description.classes < test.num_classes:
+            raise FaultsimError(
+                f"{url} knows {found.description.classes} classes, {test.name} has {test.num_classes}: give the "
+                "--dataset that it was made for"
+            )
+        boxes.append(found)
+    configuration = {
+        "boxes": [*(function or []), *map(str, onnx or []), *(endpoint or [])],
+        "dataset": test.name,
+        "images": len(test),
+        "images_fingerprint": test.fingerprint,
+        "batch_size": batch_size,
+        "device": where.type,
+    }
+    fuse = None
+    if generator is not None:
+        variant, fingerprint = load_generator(generator, where, tuple(test.images.shape[1:]))
+        fuse = variant.transform
+        configuration["generator"] = {"name": variant.name, "weights": fingerprint}
+    rows = _rows(evaluate_restricted(boxes, batches(test, batch_size, device=where), fuse))
+    if as_json:
+        report = {"accuracy": rows, "configuration": configuration, **provenance(str(where))}
+        print(json.dumps(without_nan(report), indent=2, allow_nan=False))
+        return
+    print_accuracies(rows, f"{', '.join(configuration['boxes'])} on {len(test):,} {test.name} images")
+    if len(boxes) > 1:
+        print(f"±: standard deviation over {len(boxes)} black boxes")
+
+
+def _rows(found: "Restricted") -> list[dict]:
+    """All numbers are fractions; spread and interval only where there are several boxes."""
+    rows = []
+    for name, evaluation in (("accuracy", found.alone), ("accuracy+N.F.", found.fused)):
+        if evaluation is not None:
+            spread = {"std": evaluation.std, "interval": evaluation.interval}
+            rows.append({"name": name, "mean": evaluation.mean, "boxes": evaluation.accuracies, **spread})
+    if found.improvement is not None:
+        rows.append({"name": "IP", **asdict(found.improvement)})
+    if len(found.alone.correct) == 1:
+        rows = [{key: row[key] for key in row.keys() & {"name", "mean", "boxes"}} for row in rows]
+    return rows

@@ -1,0 +1,97 @@
+"""`faultsim serve-model`: a model on a simulated chip as a black box behind HTTP."""
+
+from typing import Annotated
+
+import typer
+
+from ..errors import FaultsimError
+from .options import (
+    CapacityOption,
+    CurveOption,
+    DeviceOption,
+    FaultKindOption,
+    ModelOption,
+    PerChannelOption,
+    PlacementOption,
+    PolarityOption,
+    PresetOption,
+    ReadErrorOption,
+    WeightsOption,
+    fault_model,
+    operating_point,
+)
+from .options import device as device_named
+
+
+def serve_model(
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(
+            help="Classes of a registered model, where --weights doesn't say. [default: 10]",
+            show_default=False,
+        ),
+    ] = None,
+    chip: Annotated[int, typer.Option(help="Seed of the simulated chip.")] = 0,
+    bit_error_rate: Annotated[
+        float | None, typer.Option(help="Fraction of failing cells, like 0.01; 0 for none.")
+    ] = None,
+    voltage: Annotated[float | None, typer.Option(help="Instead: voltage of --curve (1 is Vmin).")] = None,
+    fault_kind: FaultKindOption = None,
+    placement: PlacementOption = None,
+    preset: PresetOption = None,
+    polarity: PolarityOption = None,
+    read_error: ReadErrorOption = None,
+    capacity: CapacityOption = None,
+    curve: CurveOption = None,
+    per_channel: PerChannelOption = False,
+    device: DeviceOption = "auto",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Whoever reaches it may ask: there is no password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    max_batch: Annotated[int, typer.Option(help="Images of one request.")] = 1024,
+    max_body: Annotated[int, typer.Option(help="MiB of one request.")] = 16,
+    max_seconds: Annotated[float, typer.Option(help="Time for a request's body to arrive.")] = 30.0,
+) -> None:
+    """Serve predictions of a model on a simulated chip, and nothing else, over HTTP.
+
+    GET / describes the input and the limits; POST /predict takes images, float32 [B, 3, 32, 32] in [-1, 1], as the
+    bytes of a .npy file (application/x-npy) or as {"images": [...]} (application/json), and answers their class numbers
+    in the same format. Once it listens, it prints one line that ends in its address. Ctrl-C or SIGTERM ends it.
+    """
+    import torch
+
+    from neuralfuse.blackbox.chip import ModelOnChip
+    from neuralfuse.blackbox.server import address, listen, serve
+    from neuralfuse.blackbox.wire import Description, Limits
+
+    from ..data.dataset import SIDE
+    from ..faults import Chip
+    from .subject import count_classes, load_model, which_model
+
+    _, rate = operating_point(voltage, bit_error_rate, curve)
+    faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
+    simulated = Chip(chip)
+    limits = Limits(max_batch, max_body << 20, max_seconds)
+    where = device_named(device)
+    name, file, trained = which_model(model, weights)
+    told = trained.get("num_classes")
+    if classes is not None and (told is not None or ":" in name):
+        raise FaultsimError(
+            "--classes has no meaning here: the weights, or your own model, say how many there are"
+        )
+    count = told if told is not None else 10 if classes is None else classes
+    network, stored, _ = load_model(name, file, count, where, per_channel)
+    shape = (3, SIDE, SIDE)
+    found = count_classes(name, network, torch.zeros(2, *shape, device=where))
+    box = ModelOnChip(network, stored, simulated, bit_error_rate=rate, faults=faults)
+    # what it is trained for, not how it is made
+    images = trained.get("dataset")
+    description = Description(
+        f"{images} classifier" if isinstance(images, str) else "classifier", shape, found, limits
+    )
+    with listen(host, port) as listener:
+        url = address(listener)
+        serve(box, description, listener, lambda: print(f"serving {description.name} at {url}", flush=True))

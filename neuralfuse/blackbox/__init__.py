@@ -1,0 +1,12 @@
+"""Restricted access (the paper, section 3.2): models of which nothing but predictions can be had.
+
+A generator that was trained on a model of one's own is put in front of such a black box. Images go in, class numbers
+come out; no weight, logit or gradient crosses the line. Import from the modules (`neuralfuse.blackbox.client`, ...):
+
+    box         what a black box is, and one made of a Python function
+    onnxfile    one made of an ONNX file
+    client      one behind an HTTP endpoint
+    evaluation  accuracy of black boxes, without and with a generator
+    chip        a model on a simulated chip as a black box
+    server      puts any black box behind HTTP
+"""

@@ -1,0 +1,119 @@
+"""The web application around a black box: GET / describes it, POST /predict asks it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from faultsim.errors import FaultsimError
+
+from . import wire
+from .box import BlackBox, checked_images
+
+# What a client still sends after a refusal is read and dropped this long: closing at once would reset the connection,
+# and the client would never see why.
+_LINGER_SECONDS = 1.0
+
+_CODECS: dict[str, tuple[Callable[[bytearray], np.ndarray], Callable[[np.ndarray], bytes]]] = {
+    wire.NPY: (lambda body: wire.from_npy(body, wire.IMAGES), wire.to_npy),
+    wire.JSON: (wire.images_from_json, wire.to_json),
+}
+
+
+def application(box: BlackBox, description: wire.Description, worker: Executor) -> Starlette:
+    """An ASGI application that decodes requests and asks `box` in `worker`; every refusal is JSON, {"error": message}.
+    `description` says which images and how many are let through."""
+
+    async def describe(_: Request) -> Response:
+        return JSONResponse(description.as_json())
+
+    async def predict(request: Request) -> Response:
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media not in _CODECS or request.headers.get("content-encoding", "identity") != "identity":
+            raise HTTPException(415, f"send images as {wire.NPY} or {wire.JSON}, not encoded otherwise")
+        body = await _body(request, description.limits)
+
+        def answer() -> bytes:
+            decode, encode = _CODECS[media]
+            return encode(box.predict(_fitting(decode(body), description)))
+
+        try:
+            content = await asyncio.get_running_loop().run_in_executor(worker, answer)
+        except FaultsimError as error:
+            raise HTTPException(400, str(error)) from error
+        return Response(content, media_type=media)
+
+    return Starlette(
+        routes=[Route("/", describe, methods=["GET"]), Route("/predict", predict, methods=["POST"])],
+        exception_handlers={HTTPException: _refuse, Exception: _failed},
+    )
+
+
+async def _body(request: Request, limits: wire.Limits) -> bytearray:
+    """The whole body; HTTPException when it is too large or too slow."""
+    too_large = HTTPException(
+        413, f"the body is larger than {limits.body:,} bytes: send fewer images at once"
+    )
+    announced = request.headers.get("content-length", "0")
+    if int(announced) > limits.body:  # digits only: the HTTP parser has seen to it
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for part in request.stream():
+                if len(body) + len(part) > limits.body:
+                    raise too_large
+                body += part
+    except TimeoutError:
+        raise HTTPException(408, f"the body took longer than {limits.seconds:g} s") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the body ended early") from None
+    request.scope["body_read"] = True
+    return body
+
+
+def _fitting(images: np.ndarray, description: wire.Description) -> np.ndarray:
+    """The same images; FaultsimError unless they are of the shape, number, type and range that are let through."""
+    if images.ndim != 4 or images.shape[1:] != description.input_shape:
+        shape = ", ".join(map(str, description.input_shape))
+        raise FaultsimError(f"images must be of shape [B, {shape}], not {list(images.shape)}")
+    if len(images) > description.limits.batch:
+        raise FaultsimError(
+            f"{len(images)} images are more than {description.limits.batch}: send fewer at once"
+        )
+    return checked_images(images)
+
+
+async def _refuse(request: Request, error: HTTPException) -> Response:
+    message = error.detail
+    if error.status_code in (404, 405):
+        message = f"{request.method} {request.url.path}: there are only GET / and POST /predict"
+    return _Refusal({"error": message}, error.status_code, error.headers)
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    return _Refusal({"error": f"the model failed ({type(error).__name__})"}, 500)
+
+
+class _Refusal(JSONResponse):
+    """An error, after which a connection with an unread body is closed, but not before the client could see it."""
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable[[dict], Awaitable[None]]) -> None:
+        if scope.get("body_read"):
+            return await super().__call__(scope, receive, send)
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while (await receive()).get("more_body"):
+                    pass
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,56 @@
+"""What a black box is: images in, class numbers out."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from faultsim.errors import FaultsimError
+
+
+@runtime_checkable
+class BlackBox(Protocol):
+    """A classifier of which only predictions can be had."""
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """float32 [B, C, H, W] in [-1, 1] -> int64 [B], the class of each image. Raises FaultsimError."""
+
+
+class PythonCallable:
+    """A black box made of a function from images to class numbers: a driver of a device, a client of a service."""
+
+    def __init__(self, function: Callable[[np.ndarray], object], name: str = "the function") -> None:
+        self._function, self._name = function, name
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """As BlackBox.predict. Raises FaultsimError for an answer that isn't one class number for each image."""
+        images = checked_images(images)
+        return checked_classes(self._function(images), len(images), self._name)
+
+
+def checked_images(images: np.ndarray) -> np.ndarray:
+    """The same images; FaultsimError unless they are float32 [B, C, H, W] with B >= 1, all within [-1, 1]."""
+    if images.dtype != np.float32 or images.ndim != 4:
+        raise FaultsimError(f"images must be float32 [B, C, H, W], not {images.dtype} {list(images.shape)}")
+    if not images.size:
+        raise FaultsimError(f"images {list(images.shape)} are empty: give at least one")
+    low, high = images.min(), images.max()
+    if not (low >= -1.0 and high <= 1.0):  # so that NaN is refused too
+        raise FaultsimError(f"images must lie within [-1, 1], not within [{low:g}, {high:g}]")
+    return images
+
+
+def checked_classes(answer: object, count: int, who: str) -> np.ndarray:
+    """What `who` answered to `count` images, as int64 [count]; FaultsimError unless it is one class number each."""
+    try:
+        classes = np.asarray(answer)
+    except ValueError:  # lists of unequal lengths
+        classes = np.empty(0)
+    if classes.shape != (count,) or classes.dtype.kind not in "iu":
+        raise FaultsimError(
+            f"{who} answers {classes.dtype} {list(classes.shape)} to {count} images: class numbers, integers "
+            f"[{count}], are needed"
+        )
+    if classes.min() < 0:
+        raise FaultsimError(f"{who} answers class {classes.min()}: classes count from 0")
+    return classes.astype(np.int64, copy=False)
