@@ -56,7 +56,7 @@ class Subject:
         """Which model this is."""
         return {
             "model": self.name,
-            "weights": _fingerprint(self.model, self.stored),
+            "weights": fingerprint(self.model, self.stored),
             "trained": self.trained,
             "per_channel": self.per_channel,
         }
@@ -139,9 +139,9 @@ def load_model(
     return network, *load_weights(network, weights, per_channel=per_channel)
 
 
-def load_generator(path: Path, device: torch.device, image_shape: tuple[int, ...]) -> tuple[Variant, str]:
-    """The variant of a sweep with a NeuralFuse generator in front, from its weight file (which names its architecture),
-    and a fingerprint of what it computes with. FaultsimError for a file that is no generator's."""
+def read_generator(path: Path) -> tuple[str, nn.Module, StoredWeights, dict[str, Any]]:
+    """Name, network on the CPU, weights as stored, and metadata of a generator's weight file; FaultsimError for a file
+    that is none."""
     trained = read_file(path)[1]
     name = trained.get("generator")
     if name is None:
@@ -150,9 +150,16 @@ def load_generator(path: Path, device: torch.device, image_shape: tuple[int, ...
         )
     network = generators.create(name)
     stored, _ = load_weights(network, path)
+    return name, network, stored, trained
+
+
+def load_generator(path: Path, device: torch.device, image_shape: tuple[int, ...]) -> tuple[Variant, str]:
+    """The variant of a sweep with a NeuralFuse generator in front, from its weight file (which names its architecture),
+    and a fingerprint of what it computes with. FaultsimError for a file that is no generator's."""
+    name, network, stored, _ = read_generator(path)
     accesses = weight_memory(network, image_shape, policy=POLICIES["paper-generator"])
     fuse = generators.NeuralFuse(network).to(device).eval()
-    return Variant(f"with {name}", fuse, accesses), _fingerprint(network, stored)
+    return Variant(f"with {name}", fuse, accesses), fingerprint(network, stored)
 
 
 def _registered(name: object) -> str | None:
@@ -179,7 +186,7 @@ def count_classes(
     return shape[1]
 
 
-def _fingerprint(model: nn.Module, stored: StoredWeights) -> str:
+def fingerprint(model: nn.Module, stored: StoredWeights) -> str:
     """SHA-256 of everything the model computes with."""
     digest = hashlib.sha256()
     tensors = [*model.state_dict().values()]

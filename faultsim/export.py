@@ -1,0 +1,185 @@
+"""A model as an ONNX file: int8 weights stay int8, everything else is float32.
+
+Each weight is an int8 initialiser, as it lies in memory, and a DequantizeLinear node with its scale; activations are
+not quantised. Normalisation is not folded into the weights, which would make other int8 values of them.
+"""
+
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .data.dataset import normalised
+from .errors import FaultsimError
+from .files import write_bytes
+from .quantization import dequantize
+from .stored import StoredLayer, StoredWeights
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+OPSET = 17  # DequantizeLinear with an axis needs 13; no more than that is asked of a runtime than must be
+TOLERANCE = 1e-4
+
+INPUTS = {
+    "float32": "float32 [batch, 3, height, width] in [-1, 1]",
+    "uint8": "uint8 [batch, 3, height, width], 0 to 255",
+    "uint8-nhwc": "uint8 [batch, height, width, 3], 0 to 255, as cameras and image files have them",
+}
+"""What an exported model can take; from pixels it computes x / 127.5 - 1 itself."""
+
+
+class _Exported(nn.Module):
+    """The model with its weights as further inputs: so nothing can be folded into them while the graph is made."""
+
+    def __init__(self, model: nn.Module, stored: StoredWeights, inputs: str) -> None:
+        super().__init__()
+        self.model, self.stored, self.inputs = model, stored, inputs
+
+    @property
+    def weights(self) -> dict[str, StoredLayer]:
+        """By the names that they have in the file, which are those of the modules."""
+        names = {module: name for name, module in self.named_modules()}
+        return {f"{names[layer.modules[0]]}.weight": layer for layer in self.stored.layers}
+
+    def forward(self, images: Tensor, *weights: Tensor) -> Tensor:
+        if self.inputs == "uint8-nhwc":
+            images = images.permute(0, 3, 1, 2)
+        if self.inputs != "float32":
+            images = normalised(images)
+        with self.stored.replaced(weights):
+            return self.model(images)
+
+
+def export_onnx(
+    path: str | Path,
+    model: nn.Module,
+    stored: StoredWeights,
+    images: Tensor,
+    *,
+    inputs: str = "float32",
+    output: str = "logits",
+    metadata: dict | None = None,
+) -> float:
+    """Writes `model`, computing with `stored` as its weights, in evaluation mode and for any batch size.
+
+    model     on the CPU, in float32; it is left as it is
+    stored    its weights in memory, from StoredWeights.of, load_weights or inject.corrupt_stored (as a chip reads them)
+    images    uint8 [N, 3, H, W], at least 3: what the file is checked with
+    inputs    one of INPUTS; the input is called "images"
+    output    name of the output
+    metadata  JSON values, kept in the file's metadata_props as "faultsim"
+
+    The file is checked before it is there: onnxruntime must give what torch gives, but for TOLERANCE (times the largest
+    output, where that is above 1). Returns the largest difference. Raises FaultsimError when it is larger, for a model
+    that can't be exported, and where onnx or onnxruntime is not installed.
+    """
+    if inputs not in INPUTS:
+        raise FaultsimError(f"unknown input format {inputs!r}: it can be {', '.join(INPUTS)}")
+    if len(images) < 3:
+        raise FaultsimError(f"{len(images)} images: at least 3 are needed, to check an exported model with")
+    x = images if inputs != "float32" else normalised(images)
+    x = (x.permute(0, 2, 3, 1) if inputs == "uint8-nhwc" else x).contiguous()
+    training = [(module, module.training) for module in model.modules()]
+    try:
+        exported = _Exported(model, stored, inputs).eval()
+        weights = [dequantize(layer.values, layer.scale, layer.axis) for layer in stored.layers]
+        with torch.no_grad():
+            expected = exported(x, *weights)
+            graph = _with_int8(_traced(exported, x[:2], weights, output), exported.weights)
+    finally:
+        for module, mode in training:
+            module.training = mode
+    if metadata:
+        graph.metadata_props.add(key="faultsim", value=json.dumps(metadata, sort_keys=True))
+    data = graph.SerializeToString()
+    difference = _difference(path, data, x, expected)
+    write_bytes(path, data)
+    return difference
+
+
+def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: str) -> "ModelProto":
+    """By the exporter that traces: the one through torch.export takes ten times as long, needs another package, and
+    differs from one version of torch to the next."""
+    import onnx
+
+    file = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its age, and of shapes, which are constants here
+            torch.onnx.export(
+                exported,
+                (x, *weights),
+                file,
+                input_names=["images", *exported.weights],
+                output_names=[output],
+                dynamic_axes={"images": {0: "batch"}, output: {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+    except Exception as error:  # a user's model may hold anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise FaultsimError(f"the model can't be exported to ONNX: {reason}") from error
+    return onnx.load_from_string(file.getvalue())
+
+
+def _with_int8(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelProto":
+    """The weights, inputs until now, become int8 initialisers that DequantizeLinear nodes read."""
+    import onnx
+
+    body = graph.graph
+    inputs = [entry for entry in body.input if entry.name not in weights]
+    nodes = list(body.node)
+    readers = {name: {node.op_type for node in nodes if name in node.input} for name in weights}
+    del body.input[:], body.node[:]
+    body.input.extend(inputs)
+    for name, layer in weights.items():
+        if not readers[name]:
+            continue
+        # onnxruntime (1.32) makes one operator of DequantizeLinear and MatMul, which quantises activations to int8 and
+        # is wrong in the fourth digit. A sum of one term between the two keeps it from that.
+        apart = not readers[name].isdisjoint(("MatMul", "Transpose"))
+        node, tensors = _dequantize(name, f"{name}.float" if apart else name, layer)
+        body.initializer.extend(tensors)
+        body.node.append(node)
+        if apart:
+            body.node.append(onnx.helper.make_node("Sum", [f"{name}.float"], [name], f"{name}.apart"))
+    body.node.extend(nodes)
+    onnx.checker.check_model(graph, full_check=True)
+    return graph
+
+
+def _dequantize(name: str, output: str, layer: StoredLayer) -> tuple["NodeProto", list["TensorProto"]]:
+    import onnx
+
+    inputs = [f"{name}.int8", f"{name}.scale", f"{name}.zero_point"]
+    zero = torch.zeros_like(layer.scale, dtype=torch.int8)
+    tensors = [
+        onnx.numpy_helper.from_array(tensor.contiguous().numpy(), key)
+        for key, tensor in zip(inputs, (layer.values, layer.scale, zero), strict=True)
+    ]
+    axis = {} if layer.axis < 0 else {"axis": layer.axis}
+    return onnx.helper.make_node("DequantizeLinear", inputs, [output], f"{name}.dequantize", **axis), tensors
+
+
+def _difference(path: str | Path, data: bytes, x: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference of onnxruntime's answer, in batches of two sizes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    found = [session.run(None, {"images": part.numpy()})[0] for part in (x[:1], x[1:])]
+    difference = float((torch.cat([torch.from_numpy(part) for part in found]) - expected).abs().max())
+    allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= allowed:
+        raise FaultsimError(
+            f"{path} was not written: onnxruntime's output differs from torch's by {difference:.2g}, "
+            f"where {allowed:.2g} is allowed"
+        )
+    return difference
