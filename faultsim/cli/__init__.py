@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from . import bench, blackbox, curve, energy, evaluate, generator, inject, reproduce, serve, sweep, train
+from . import bench, blackbox, curve, energy, evaluate, export, generator, inject, reproduce, serve, sweep, train
 
 app = typer.Typer(
     name="faultsim",
@@ -21,6 +21,7 @@ app.command("serve-model")(serve.serve_model)
 app.command("evaluate-blackbox")(blackbox.evaluate_blackbox)
 app.command("train-base")(train.train_base)
 app.command("train-generator")(generator.train_generator)
+app.command("export")(export.export)
 app.command("curve")(curve.curve)
 app.command("chip")(inject.chip)
 app.command("inject")(inject.inject)
