@@ -5,7 +5,20 @@ import sys
 
 import typer
 
-from . import bench, blackbox, curve, energy, evaluate, export, generator, inject, reproduce, serve, sweep, train
+from . import (
+    bench,
+    blackbox,
+    curve,
+    energy,
+    evaluate,
+    export,
+    generator,
+    inject,
+    reproduce,
+    serve,
+    sweep,
+    train,
+)
 
 app = typer.Typer(
     name="faultsim",
