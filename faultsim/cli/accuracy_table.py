@@ -1,40 +1,48 @@
-"""How Tables 1, 9 and 10 are shown: the published row, and ours under each fault model."""
+"""How cells are shown: the published row, and ours under each fault model."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ..results import without_nan
 
 if TYPE_CHECKING:
-    from neuralfuse.reproduce.accuracy import Line, Published
+    from rich.console import Console
 
-    from neuralfuse.results import Result
+    from neuralfuse.reproduce.efficiency import Efficiency
+    from neuralfuse.reproduce.rows import Line, Published
+    from neuralfuse.results import Cell, Result
 
 HEADINGS = ("C.A.", "P.A.", "C.A.+N.F.", "P.A.+N.F.", "IP")
 
 
-def as_json(name: str, lines: "Sequence[Line]") -> str:
-    """One object a cell: what the paper reports, and every result; accuracies in percent."""
-    rows = [
+def as_json(found: "Mapping[str, Sequence[Line]]") -> str:
+    """Of each table one object a cell: what the paper reports, and every result; accuracies in percent."""
+    tables = [
         {
-            **asdict(line.cell),
-            "published": line.published and asdict(line.published),
-            "results": [
+            "table": name,
+            "rows": [
                 {
-                    **_ours(result),
-                    **how(result),
-                    "configuration": result.configuration,
-                    "provenance": result.provenance,
+                    **asdict(line.cell),
+                    "published": line.published and asdict(line.published),
+                    "results": [
+                        {
+                            **_ours(result),
+                            **how(result),
+                            "configuration": result.configuration,
+                            "provenance": result.provenance,
+                        }
+                        for result in line.results
+                    ],
                 }
-                for result in line.results
+                for line in lines
             ],
         }
-        for line in lines
+        for name, lines in found.items()
     ]
-    return json.dumps(without_nan({"table": name, "rows": rows}), indent=2, allow_nan=False)
+    return json.dumps(without_nan(tables[0] if len(tables) == 1 else tables), indent=2, allow_nan=False)
 
 
 def how(result: "Result") -> dict[str, object]:
@@ -43,7 +51,7 @@ def how(result: "Result") -> dict[str, object]:
     return {
         "recipe": recipe["name"].split(",")[0],
         "base_epochs": recipe["epochs"],
-        "n_models": generator["training"]["n_models"],
+        "trainer": _trainer(generator["training"]),
         "epochs": generator["epochs"],
         "precision": generator["training"]["precision"],
         "device": result.provenance["device"],
@@ -60,44 +68,117 @@ def _ours(result: "Result") -> dict[str, float]:
     return means | stds | {"improvement": result.improvement}
 
 
-def show(name: str, lines: "Sequence[Line]") -> None:
-    """The table on stdout, within 80 columns."""
-    from rich import box
+def console() -> "Console":
+    """For text that is not markup."""
     from rich.console import Console
+
+    return Console(highlight=False, markup=False)
+
+
+def show(name: str, lines: "Sequence[Line]") -> None:
+    """A table, or the cells behind a figure, on stdout, within 80 columns."""
+    from neuralfuse.reproduce.cells import TITLES
+
+    word = "Table" if name.startswith("table") else "Figure"
+    print(f"{word} {name.removeprefix(word.lower())}: {TITLES[name]}; in percent")
+    show_lines(lines, efficiency=name == "table5")
+
+
+def show_lines(lines: "Sequence[Line]", *, efficiency: bool = False) -> None:
+    """Cells with what the paper reports of them, and how ours were obtained."""
+    notes: list[str] = []
+    if efficiency:
+        _show_efficiency(lines, notes)
+    else:
+        for heading, section in groupby(lines, key=lambda line: _section(line.cell)):
+            _show_section(heading, list(section), notes)
+    measured = sum(bool(line.results) for line in lines)
+    console().print(
+        f"{measured} of {len(lines)} results are there. ±: population standard deviation over chips."
+    )
+    for index, words in enumerate(notes, 1):
+        console().print(f"[{index}] {words}")
+
+
+def _section(cell: "Cell") -> str:
+    """What heads the rows of generators that were trained for something else."""
+    if not cell.transferred:
+        return ""
+    trained = cell.trained()
+    return f"{cell.dataset}, trained for {trained.base} at {100 * trained.bit_error_rate:g} %"
+
+
+def _label(cell: "Cell") -> str:
+    generator = cell.generator
+    if cell.transferred:
+        return f"{cell.base} {100 * cell.bit_error_rate:g} % {generator.name}"
+    label = f"{cell.dataset} {cell.base} {generator.name}"
+    if generator.n_models is not None:
+        label += f" N={generator.n_models}"
+    if generator.flips is not None:
+        label += f" K={generator.flips}"
+    return label
+
+
+def _show_section(heading: str, lines: "Sequence[Line]", notes: list[str]) -> None:
+    from rich import box
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
-    number = name.removeprefix("table")
-    rate = lines[0].cell.bit_error_rate
-    title = f"Table {number}: accuracy at a bit error rate of {100 * rate:g} %, in percent"
+    title = f"\n{heading}" if heading else None
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, padding=(0, 0))
     table.add_column("")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
+    for column in HEADINGS:
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("how", justify="right", no_wrap=True)
-    notes: list[str] = []
-    for (dataset, base, generator), group in groupby(
-        lines, key=lambda line: (line.cell.dataset, line.cell.base, line.cell.generator)
-    ):
+    for label, group in groupby(lines, key=lambda line: _label(line.cell)):
         of_row = list(group)
-        table.add_row(f"{dataset} {base} {generator}")
+        table.add_row(label)
         known = of_row[0].published
         table.add_row("  the paper" if known else "  not in the paper", *published_cells(known))
         for line in of_row:
             for result in line.results:
-                conditions = note(how(result))
-                if conditions not in notes:
-                    notes.append(conditions)
-                table.add_row(f"  {line.cell.faults}", *our_cells(result), f"[{notes.index(conditions) + 1}]")
+                table.add_row(f"  {line.cell.faults}", *our_cells(result), _numbered(result, notes))
             if not line.results:
                 table.add_row(f"  {line.cell.faults}")
-    console.print(table)
-    measured = sum(bool(line.results) for line in lines)
-    console.print(
-        f"{measured} of {len(lines)} results are there. ±: population standard deviation over chips."
-    )
-    for index, conditions in enumerate(notes, 1):
-        console.print(f"[{index}] {conditions}")
+    console().print(table)
+
+
+def _numbered(result: "Result", notes: list[str]) -> str:
+    words = note(how(result))
+    if words not in notes:
+        notes.append(words)
+    return f"[{notes.index(words) + 1}]"
+
+
+def _show_efficiency(lines: "Sequence[Line]", notes: list[str]) -> None:
+    """Table 5."""
+    from rich import box
+    from rich.table import Table
+
+    from neuralfuse.reproduce.efficiency import efficiency, published_efficiency
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1))
+    table.add_column("")
+    for column in ("per M parameters", "per 100 M MACs", "how"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for label, group in groupby(
+        lines, key=lambda line: f"{_label(line.cell)} {100 * line.cell.bit_error_rate:g} %"
+    ):
+        of_row = list(group)
+        table.add_row(label)
+        known = published_efficiency(of_row[0])
+        table.add_row("  the paper" if known else "  not in the paper", *_numbers(known))
+        for line in of_row:
+            for result in line.results:
+                cells = (*_numbers(efficiency(result)), _numbered(result, notes))
+                table.add_row(f"  {line.cell.faults}", *cells)
+            if not line.results:
+                table.add_row(f"  {line.cell.faults}")
+    console().print(table)
+
+
+def _numbers(values: "Efficiency | None") -> list[str]:
+    return [] if values is None else [f"{value:.2f}" for value in astuple(values)]
 
 
 def published_cells(row: "Published | None") -> list[str]:
@@ -141,6 +222,13 @@ def note(conditions: dict[str, object]) -> str:
     )
     commit = c["commit"] or "an installed copy"
     return (
-        f"base recipe {c['recipe']}, {c['base_epochs']} epochs; N = {c['n_models']}, {c['epochs']} epochs, "
+        f"base recipe {c['recipe']}, {c['base_epochs']} epochs; {c['trainer']}, {c['epochs']} epochs, "
         f"{c['precision']}; {devices}; {commit}; {str(c['date'])[:10]}"
     )
+
+
+def _trainer(training: dict) -> str:
+    if training.get("flips"):
+        return f"K = {training['flips']} chosen flips"
+    batch = training.get("batch_size", 256)
+    return f"N = {training['n_models']}" + ("" if batch == 256 else f", batch {batch}")

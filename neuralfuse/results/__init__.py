@@ -6,7 +6,7 @@ Reading them needs no torch.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -25,14 +25,40 @@ FUSED = ("clean_fused", "perturbed_fused")
 
 
 @dataclass(frozen=True)
+class Generator:
+    """How a generator came about: by EOPM at a bit error rate, or against chosen bit flips."""
+
+    name: str  #: ConvL, ...
+    source: str  #: the base model that it was trained for
+    bit_error_rate: float | None = (
+        None  #: fraction of failing cells it was trained at; None: against chosen flips
+    )
+    n_models: int | None = None  #: N of EOPM, where N is what is studied; None: as the configuration says
+    flips: int | None = None  #: chosen bit flips a step
+
+
+@dataclass(frozen=True)
 class Cell:
     """What one result is about."""
 
     dataset: str
     base: str
-    generator: str | None  #: None: the base model alone
-    faults: str  #: a preset of faultsim.faults
+    generator: Generator | None  #: None: the base model alone
+    faults: str  #: a preset of faultsim.faults, for training and evaluation
     bit_error_rate: float  #: fraction of failing cells
+
+    @property
+    def transferred(self) -> bool:
+        """Whether the generator was trained for another model or another bit error rate."""
+        trained = self.trained()
+        return (trained.base, trained.bit_error_rate) != (self.base, self.bit_error_rate)
+
+    def trained(self) -> Cell:
+        """The same where its generator was trained: with its own base model and bit error rate."""
+        rate = self.generator.bit_error_rate
+        return replace(
+            self, base=self.generator.source, bit_error_rate=self.bit_error_rate if rate is None else rate
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,16 @@ class Result:
         """IP: P.A.+N.F. minus P.A., in percentage points."""
         return self.mean("perturbed_fused") - self.mean("perturbed")
 
+    def is_of(self, cell: Cell) -> bool:
+        """Whether this is a result of that cell: where N is what is studied, one that was trained with this N."""
+        ours, theirs = self.cell.generator, cell.generator
+        if ours is None or theirs is None or ours.n_models == theirs.n_models:
+            return self.cell == cell
+        n_models = ours.n_models or self.configuration["generator"]["training"]["n_models"]
+        return theirs.n_models == n_models and self.cell == replace(
+            cell, generator=replace(theirs, n_models=ours.n_models)
+        )
+
     def text(self) -> str:
         """The file's content."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, allow_nan=False) + "\n"
@@ -77,7 +113,9 @@ def read(path: Path | Traversable) -> Result:
             raise FaultsimError(
                 f"{path} was written by another version of faultsim (this one reads format {FORMAT})"
             )
-        result = Result(**{**found, "cell": Cell(**found["cell"])})
+        about = found["cell"]
+        generator = about["generator"] and Generator(**about["generator"])
+        result = Result(**{**found, "cell": Cell(**{**about, "generator": generator})})
         parts = ALONE if result.cell.generator is None else ALONE + FUSED
         complete = set(result.correct) == set(parts) and len(result.correct["perturbed"]) >= 1
         if not complete or not all(0 <= n <= result.images for part in parts for n in result.correct[part]):

@@ -1,9 +1,9 @@
-"""`faultsim reproduce table1|table9|table10`: the missing steps, one after the other, in a run directory."""
+"""`faultsim reproduce`: the missing steps of a plan, one after the other, in a run directory."""
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +13,8 @@ from ..errors import FaultsimError
 if TYPE_CHECKING:
     import torch
 
-    from neuralfuse.reproduce.accuracy import Step
-    from neuralfuse.results import Result
+    from neuralfuse.reproduce.plan import Step
+    from neuralfuse.results import Cell, Result
 
     from .subject import Subject
 
@@ -28,6 +28,7 @@ class Settings:
     base_epochs: int | None  #: of base models; None: the recipe's
     epochs: int  #: of generators, at most
     n_models: int
+    batch_size: int  #: of generators
     precision: str
     seed: int
 
@@ -38,53 +39,138 @@ class Settings:
         from ..train import recipe as recipe_named
 
         recipe_named(recipe, "cifar10", self.base_epochs)
-        for option, value in (("epochs", self.epochs), ("n-models", self.n_models)):
+        for option in ("epochs", "n_models", "batch_size"):
+            value = getattr(self, option)
             if value < 1:
-                raise FaultsimError(f"--{option} {value}: at least 1 is needed")
+                raise FaultsimError(f"--{option.replace('_', '-')} {value}: at least 1 is needed")
         if self.precision not in PRECISIONS:
             raise FaultsimError(f"unknown precision {self.precision!r}: it can be {' or '.join(PRECISIONS)}")
         if not 0 <= self.seed < 2**31:
             raise FaultsimError(f"--seed {self.seed} must be from 0 to 2**31 - 1")
 
 
-def say(planned: "list[Step]", todo: "list[Step]") -> None:
-    """What is there and what is missing, on stderr."""
+@dataclass
+class Clock:
+    """How long steps take: their operations over the device's speed, which every finished step corrects."""
+
+    settings: Settings
+    speed: float  #: multiply-accumulate operations a second
+    expected: float = 0.0
+    taken: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings, where: "torch.device") -> "Clock":
+        from neuralfuse.reproduce.cost import operations_per_second
+
+        return cls(settings, operations_per_second(where, settings.precision))
+
+    def seconds(self, step: "Step") -> float:
+        """Of what is left of a step; of training, at most."""
+        from neuralfuse.reproduce.cost import operations
+        from neuralfuse.reproduce.plan import Kind
+
+        from ..train import recipe
+
+        base_epochs = recipe(step.recipe, step.cell.dataset, self.settings.base_epochs).epochs
+        work = operations(
+            step, base_epochs=base_epochs, epochs=self.settings.epochs, n_models=self.settings.n_models
+        )
+        if step.kind in (Kind.BASE, Kind.GENERATOR):
+            log = step.file.with_suffix(".log.jsonl")
+            done = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
+            work *= max(0.0, 1 - done / (base_epochs if step.kind is Kind.BASE else self.settings.epochs))
+        # estimates of less than a minute say nothing about how fast this machine is
+        correction = self.taken / self.expected if self.expected > 60 else 1.0
+        return work / self.speed * correction
+
+    def learn(self, expected: float, taken: float) -> None:
+        """From a step that was done; `expected` as seconds() had it."""
+        correction = self.taken / self.expected if self.expected > 60 else 1.0
+        self.expected += expected / correction
+        self.taken += taken
+
+
+def say(planned: "Sequence[Step]", todo: "Sequence[Step]", clock: Clock | None = None) -> None:
+    """What is there and what is missing, on stderr; with a clock, how long it will take."""
+    from neuralfuse.reproduce.cost import duration
+
     done = sum(step.file.exists() for step in planned)
-    print(f"{done} of {len(planned)} steps are done, {len(todo)} are missing", file=sys.stderr)
-    for number, step in enumerate(todo, 1):
-        print(f"  {number}. {step.description} -> {step.file.name}", file=sys.stderr)
+    seconds = [clock.seconds(step) for step in todo] if clock else []
+    cost = f", at most {duration(sum(seconds))} on this device" if seconds else ""
+    print(f"{done} of {len(planned)} steps are done, {len(todo)} are missing{cost}", file=sys.stderr)
+    for number, step in enumerate(todo):
+        cost = f" ({duration(seconds[number])})" if seconds else ""
+        print(f"  {number + 1}. {step.description}{cost} -> {step.file.name}", file=sys.stderr)
 
 
 def carry_out(
-    planned: "list[Step]", directory: Path, settings: Settings, data_dir: Path | None, device: str
+    planned: "Sequence[Step]",
+    directory: Path,
+    settings: Settings,
+    data_dir: Path | None,
+    device: str,
+    *,
+    wanted: "Mapping[Cell, int] | None" = None,
+    budget: float | None = None,
 ) -> None:
     """Does the steps of a plan that are missing, each of which can be killed and goes on when it is asked for again.
 
-    One run at a time owns the directory. Progress goes to stderr. Raises FaultsimError when the directory is in use,
-    or holds a run with other settings or files that don't belong together.
+    With a budget, in seconds, those to the results that are wanted most for their time (`wanted` says how often), as
+    long as they fit. One run at a time owns the directory. Progress goes to stderr. Raises FaultsimError when the
+    directory is in use, or holds a run with other settings or files that don't belong together.
     """
-    from neuralfuse.reproduce.accuracy import Kind, missing
+    from neuralfuse.reproduce.plan import Kind, missing
 
     from ..provenance import provenance
     from ..results import RunDirectory
     from .options import device as device_named
 
     where = device_named(device)
+    began = time.monotonic()
     actions: dict[Kind, Callable[[Step], None]] = {
         Kind.BASE: lambda step: _train_base(step, settings, data_dir, device),
         Kind.UNPROTECTED: lambda step: _evaluate(step, data_dir, where),
         Kind.GENERATOR: lambda step: _train_generator(step, settings, data_dir, device, where),
         Kind.RESULT: lambda step: _evaluate(step, data_dir, where),
+        Kind.OUTPUTS: lambda step: _keep_outputs(step, data_dir, where),
     }
     with RunDirectory(directory, "reproduce", asdict(settings), ()) as run:
         _clear(directory, [kind.value for kind in Kind])
         run.begin(provenance(str(where)))
         todo = missing(planned)
-        say(planned, todo)
+        clock = Clock.of(settings, where) if todo else None
+        say(planned, todo, clock)
+        total, number = len(todo), 0
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for the table
-            for number, step in enumerate(todo, 1):
-                print(f"[{number}/{len(todo)}] {step.description}", flush=True)
-                actions[step.kind](step)
+            while todo:
+                if budget is not None:
+                    todo = _affordable(planned, wanted or {}, clock, budget - (time.monotonic() - began))
+                for step in todo:
+                    number += 1
+                    print(f"[{number}/{total}] {step.description}", flush=True)
+                    expected, started = clock.seconds(step), time.monotonic()
+                    actions[step.kind](step)
+                    clock.learn(expected, time.monotonic() - started)
+                if budget is None:
+                    break
+
+
+def _affordable(
+    planned: "Sequence[Step]", wanted: "Mapping[Cell, int]", clock: Clock, left: float
+) -> "list[Step]":
+    """The steps that the rest of a budget goes to next. Says why when there are none."""
+    from neuralfuse.reproduce.cost import duration, most_valuable
+    from neuralfuse.reproduce.plan import missing
+
+    found = most_valuable(planned, wanted, clock.seconds, left)
+    if not found and missing(planned):
+        cheapest = most_valuable(planned, {}, clock.seconds, float("inf"))
+        needed = sum(clock.seconds(step) for step in cheapest)
+        print(
+            f"{duration(max(left, 0))} of the budget are left: the cheapest missing result, "
+            f"{cheapest[-1].description}, takes up to {duration(needed)}"
+        )
+    return found
 
 
 def _clear(directory: Path, kinds: list[str]) -> None:
@@ -116,15 +202,23 @@ def _train_generator(
     from .generator import train_generator
 
     subject = _base(step, data_dir, where)
+    wanted = step.cell.generator
+    if wanted.flips is None:
+        how = {
+            "bit_error_rate": wanted.bit_error_rate,
+            "preset": step.cell.faults,
+            "n_models": wanted.n_models or settings.n_models,
+        }
+    else:
+        how = {"trainer": "adversarial", "flips": wanted.flips}
     train_generator(
-        generator=step.cell.generator,
+        generator=wanted.name,
         out=step.file,
         base=_base_file(step),
         dataset=subject.dataset.name,
         data_dir=data_dir,
-        bit_error_rate=step.cell.bit_error_rate,
-        preset=step.cell.faults,
-        n_models=settings.n_models,
+        **how,
+        batch_size=settings.batch_size,
         epochs=settings.epochs,
         precision=settings.precision,
         seed=settings.seed,
@@ -133,9 +227,14 @@ def _train_generator(
 
 
 def _base_file(step: "Step") -> Path:
-    from neuralfuse.reproduce.accuracy import Kind
+    from neuralfuse.reproduce.plan import Kind
 
     return step.sibling(Kind.BASE)
+
+
+def _source(step: "Step", data_dir: Path | None, where: "torch.device") -> "Subject":
+    """The base model that the generator of a step was trained for."""
+    return _base(replace(step, cell=step.cell.trained()), data_dir, where)
 
 
 def _base(step: "Step", data_dir: Path | None, where: "torch.device") -> "Subject":
@@ -157,9 +256,48 @@ def _base(step: "Step", data_dir: Path | None, where: "torch.device") -> "Subjec
     return load_subject(None, file, None, data_dir, where, batch_size=BATCH_SIZE)
 
 
+def _keep_outputs(step: "Step", data_dir: Path | None, where: "torch.device") -> None:
+    """Writes the last layer's outputs for the first test images, on the first chip; see
+    neuralfuse.reproduce.figures."""
+    import numpy as np
+    import torch
+
+    from neuralfuse.reproduce.figures import OUTPUT_IMAGES, OUTPUTS
+
+    from ..faults import FaultModel, evaluation_chips
+    from ..files import write_atomically
+    from ..inject import perturbed
+
+    subject = _base(step, data_dir, where)
+    fuse = _generator(step, subject, data_dir, where)[0]
+    images, labels = (torch.cat(parts)[:OUTPUT_IMAGES] for parts in zip(*subject.data, strict=True))
+    rates = (0.0, step.cell.bit_error_rate)
+    faults, (chip,) = FaultModel.preset(step.cell.faults), evaluation_chips(0, 1)
+    logits = []
+    with torch.inference_mode():
+        for transform in (None, fuse):
+            for rate in rates:
+                inputs = (
+                    images if transform is None else torch.cat([fuse(x) for x in images.split(BATCH_SIZE)])
+                )
+                with perturbed(
+                    subject.model, chip, bit_error_rate=rate, faults=faults, stored=subject.stored
+                ):
+                    outputs = [subject.model(x) for x in inputs.split(BATCH_SIZE)]
+                logits.append(torch.cat(outputs).float().cpu().numpy())
+    arrays = dict(zip(OUTPUTS, logits, strict=True)) | {"labels": labels.cpu().numpy()}
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(step.file, write)
+
+
 def _evaluate(step: "Step", data_dir: Path | None, where: "torch.device") -> None:
     """Measures the base model, alone (an unprotected step) or behind its generator, and writes the step's file."""
-    from neuralfuse.reproduce.accuracy import CHIPS, Kind
+    from neuralfuse.reproduce.cells import CHIPS
+    from neuralfuse.reproduce.plan import Kind
     from neuralfuse.results import ALONE, FUSED, Result, read
 
     from ..evaluation import evaluate
@@ -215,7 +353,7 @@ def _evaluate(step: "Step", data_dir: Path | None, where: "torch.device") -> Non
             raise FaultsimError(
                 f"{step.sibling(Kind.UNPROTECTED)} was measured with another base model, chips or images: move it away"
             )
-        fuse, generator, origin = _generator(step, subject, where)
+        fuse, generator, origin = _generator(step, subject, data_dir, where)
         result = replace(
             alone,
             cell=step.cell,
@@ -231,31 +369,37 @@ def _evaluate(step: "Step", data_dir: Path | None, where: "torch.device") -> Non
 
 
 def _generator(
-    step: "Step", subject: "Subject", where: "torch.device"
+    step: "Step", subject: "Subject", data_dir: Path | None, where: "torch.device"
 ) -> "tuple[torch.nn.Module, dict, dict]":
     """(F, configuration, provenance) of the generator of a step; FaultsimError for one that was trained for something
     else."""
-    from neuralfuse.reproduce.accuracy import Kind
+    from neuralfuse.reproduce.plan import Kind
 
     from ..checkpoint import read_file
     from ..faults import FaultModel
     from .subject import load_generator
 
     file = step.sibling(Kind.GENERATOR)
+    wanted = step.cell.generator
     trained = read_file(file)[1]
     variant, weights = load_generator(file, where, tuple(subject.dataset.images.shape[1:]))
     training, base = trained.get("training", {}), trained.get("base", {})
-    found = (
-        trained["generator"],
-        training.get("bit_error_rate"),
-        training.get("faults"),
-        base.get("weights"),
-    )
-    faults = FaultModel.preset(step.cell.faults).describe()
-    wanted = (step.cell.generator, step.cell.bit_error_rate, faults, subject.network["weights"])
-    for what, ours, theirs in zip(
-        ("architecture", "bit error rate", "fault model", "base model"), wanted, found, strict=True
-    ):
+    source = subject if wanted.source == step.cell.base else _source(step, data_dir, where)
+    checks = [
+        ("architecture", wanted.name, trained["generator"]),
+        ("base model", source.network["weights"], base.get("weights")),
+    ]
+    if wanted.flips is None:
+        faults = FaultModel.preset(step.cell.faults).describe()
+        checks += [
+            ("bit error rate", wanted.bit_error_rate, training.get("bit_error_rate")),
+            ("fault model", faults, training.get("faults")),
+        ]
+    else:
+        checks += [("number of flips", wanted.flips, training.get("flips"))]
+    if wanted.n_models is not None:
+        checks += [("N", wanted.n_models, training.get("n_models"))]
+    for what, ours, theirs in checks:
         if ours != theirs:
             raise FaultsimError(f"{file} was trained with another {what}: move it away")
     return variant.transform, *_known(trained, ("training", "epochs", "dataset_fingerprint"), weights)

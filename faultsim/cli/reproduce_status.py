@@ -1,0 +1,133 @@
+"""What `reproduce` shows besides tables of cells: computed tables, the status of all, figures as files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..results import csv_text
+from .accuracy_table import console
+
+if TYPE_CHECKING:
+    from neuralfuse.reproduce import Reproduction
+    from neuralfuse.reproduce.rows import Line
+
+
+def status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
+    """Of each table and fault model: what is reproduced, how far off, on what hardware."""
+    from rich import box
+    from rich.table import Table
+
+    from neuralfuse.reproduce.status import status as counted
+
+    rows = counted(found)
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    for column in ("cells", "off", "reached"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("recipe; hardware")
+    for name, of_table in groupby(rows, key=lambda row: row.name):
+        for row in of_table:
+            where = f"{', '.join(row.recipes)}; {', '.join(row.devices)}" if row.obtained else ""
+            off = "" if row.off is None else f"{row.off:.2f}"
+            reached = f"{row.at_or_above}/{row.compared}" if row.compared else ""
+            table.add_row(f"{name:8} {row.faults}", f"{row.obtained}/{row.cells}", off, reached, where)
+    console().print(table)
+    print(
+        "cells: with a result / all. off: mean distance of P.A.+N.F. from the published one, in\n"
+        "percentage points. reached: P.A.+N.F. at or above the published one / cells compared.\n"
+        "figure2, table6, table7 and table8 need no trained model: faultsim reproduce NAME."
+    )
+
+
+def computed(result: "Reproduction", as_json: bool) -> None:
+    """A table that was computed on the spot."""
+    from rich import box
+    from rich.table import Table
+
+    if as_json:
+        rows = [{**asdict(row), "difference": row.difference} for row in result.rows]
+        print(json.dumps({**asdict(result), "rows": rows, "agrees": result.agrees}, indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD, title=result.title, title_justify="left", show_edge=False, padding=0)
+    table.add_column("")
+    table.add_column("")
+    for heading in ("ours", "published", "difference"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("agrees")
+    if result.note:
+        table.add_column(result.note, justify="right", no_wrap=True)
+    for row in result.rows:
+        cells = [f"{row.ours:,.{result.decimals}f}", f"{row.published:,.{result.decimals}f}"]
+        cells.append(f"{row.difference:+,.{result.decimals}f}" if row.difference else "0")
+        agrees = "yes" if row.agrees else "NO"
+        table.add_row(row.subject, row.quantity, *cells, agrees, *([row.note] if result.note else []))
+    console().print(table)
+    agreeing = sum(row.agrees for row in result.rows)
+    console().print(f"{agreeing} of {len(result.rows)} values agree ({result.criterion}).")
+
+
+def write_curve(directory: Path) -> list[Path]:
+    """Figure 2: picture and rows."""
+    import numpy as np
+
+    from .. import plots
+    from ..files import write_text
+    from ..voltage import COLUMNS, VoltageCurve
+
+    curve = VoltageCurve.default()
+    rows = [
+        dict(zip(COLUMNS, (v, curve.bit_error_rate(v), curve.energy_per_access(v)), strict=True))
+        for v in (round(float(v), 3) for v in np.arange(0.78, 1.0001, 0.005))
+    ]
+    picture, table = directory / "figure2.png", directory / "figure2.csv"
+    plots.save(plots.curve_figure(curve), picture)
+    write_text(table, csv_text(COLUMNS, rows))
+    return [picture, table]
+
+
+def write_figure(name: str, lines: "Sequence[Line]", recipe: str, directory: Path) -> list[Path]:
+    """Figures 3 to 6 of a run directory, as far as there is something to draw: pictures and the rows behind them."""
+    from neuralfuse.reproduce import figures
+
+    from .. import plots
+    from ..files import write_text
+
+    if name == "figure3":
+        return _write_tsne(lines, recipe, directory)
+    rows = figures.rows(name, lines)
+    if not rows:
+        return []
+    picture, table = directory / f"{name}.png", directory / f"{name}.csv"
+    plots.save(figures.draw(name, lines), picture)
+    write_text(table, csv_text(figures.ROW, rows))
+    return [picture, table]
+
+
+def _write_tsne(lines: "Sequence[Line]", recipe: str, directory: Path) -> list[Path]:
+    from neuralfuse.reproduce import figures
+    from neuralfuse.reproduce.plan import Kind, file_of
+
+    from .. import plots
+    from ..files import write_text
+
+    written = []
+    for faults in dict.fromkeys(line.cell.faults for line in lines):
+        files = [
+            (line.cell.generator.name, file_of(Kind.OUTPUTS, line.cell, recipe, directory))
+            for line in lines
+            if line.cell.faults == faults
+        ]
+        there = [(generator, figures.read_outputs(file)) for generator, file in files if file.exists()]
+        if there:
+            figure, points = figures.tsne(there)
+            picture, table = directory / f"figure3-{faults}.png", directory / f"figure3-{faults}.csv"
+            plots.save(figure, picture)
+            write_text(table, csv_text(("panel", "x", "y", "label"), points))
+            written += [picture, table]
+    return written

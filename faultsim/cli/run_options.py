@@ -1,0 +1,90 @@
+"""The options of commands that train what a table lacks, declared once: `reproduce` and `transfer`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import FaultsimError
+
+if TYPE_CHECKING:
+    from .reproduce_steps import Settings
+
+PAPER = {
+    "recipe": "paper",
+    "base-epochs": None,
+    "epochs": 100,
+    "n-models": 10,
+    "batch-size": 256,
+    "precision": "float32",
+    "seed": 0,
+}
+SMOKE = PAPER | {"recipe": "modern", "base-epochs": 4, "epochs": 2, "n-models": 2}
+
+NamesOption = Annotated[
+    list[str] | None, typer.Option(help="Only this one; several with commas, or repeated.")
+]
+FaultsOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Only this fault model: neuralfuse_2022 or iid_flips. [default: both]"),
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Run directory: holds everything, and can be continued.")
+]
+DataFolderOption = Annotated[
+    Path | None, typer.Option(help="Folder that holds the data sets; fetched without.")
+]
+RecipeOption = Annotated[
+    str | None, typer.Option(help="Of the base models: paper or modern. [default: paper]")
+]
+BaseEpochsOption = Annotated[int | None, typer.Option(help="Of the base models. [default: the recipe's]")]
+EpochsOption = Annotated[int | None, typer.Option(help="Of generators, at most. [default: 100]")]
+NModelsOption = Annotated[int | None, typer.Option(help="N: perturbed models a step. [default: 10]")]
+BatchOption = Annotated[
+    int | None, typer.Option(help="Images of one step of generators' training. [default: 256]")
+]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="Of generators' training: float32 or bfloat16. [default: float32]")
+]
+SeedOption = Annotated[int | None, typer.Option(help="Of all training. [default: 0]")]
+RunDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(help="Time there is, like 90s, 30m or 2h: does the most valuable missing steps that fit."),
+]
+PlanOption = Annotated[
+    bool, typer.Option("--plan", help="Say which steps are missing and what they cost, and do none.")
+]
+ShowOption = Annotated[bool, typer.Option("--show", help="Show what there is, and compute nothing.")]
+
+
+def settings(options: dict[str, Any], smoke: bool = False) -> tuple[str, Settings]:
+    """(recipe, everything else) of a run from its options, by their names; FaultsimError for impossible values."""
+    from .reproduce_steps import Settings
+
+    defaults = SMOKE if smoke else PAPER
+    recipe, *rest = (default if options[key] is None else options[key] for key, default in defaults.items())
+    found = Settings(*rest)
+    found.check(recipe)
+    return recipe, found
+
+
+def names(words: list[str] | None, option: str) -> list[str]:
+    """The words of an option that may be repeated and holds lists with commas."""
+    found = [name.strip() for word in words or [] for name in word.split(",")]
+    if "" in found:
+        raise FaultsimError(f"{option}: an empty name; write names with commas between them")
+    return found
+
+
+def seconds(budget: str | None) -> float | None:
+    """What --budget says."""
+    if budget is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
+    if not match or float(match[1]) == 0:
+        raise FaultsimError(f"--budget {budget!r}: write a time like 90s, 30m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

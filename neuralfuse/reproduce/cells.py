@@ -1,0 +1,181 @@
+"""What the paper's trained tables and figures consist of: cells, each of which is one accuracy to measure.
+
+Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from faultsim.errors import FaultsimError
+from neuralfuse import published
+from neuralfuse.results import Cell, Generator
+
+FAULTS = ("neuralfuse_2022", "iid_flips")
+"""Each cell is computed under both: as the paper's released code has it, and with honest independent flips."""
+CHIPS = 10
+"""Chips that every accuracy is measured on, as many as in the paper."""
+N_STUDIED = (1, 2, 5, 10, 20)
+"""N of EOPM in Figure 4. The figure's own values are not in the text."""
+SMOKE = {
+    "ConvL": "ConvS",
+    "DeConvL": "DeConvS",
+    "UNetL": "UNetS",
+}
+"""With --smoke the small generators stand for the large ones."""
+
+
+def relaxed(dataset: str, base: str, generator: str, bit_error_rate: float) -> Cell:
+    """A generator that was trained for the very model and bit error rate it is measured with."""
+    return Cell(dataset, base, Generator(generator, base, bit_error_rate), "", bit_error_rate)
+
+
+def _relaxed_table(name: str) -> list[Cell]:
+    rows = [row for row in published.table("relaxed_access") if row["table"] == name]
+    order = list(dict.fromkeys(row["dataset"] for row in rows))
+    rows.sort(key=lambda row: order.index(row["dataset"]))  # stable: the rows of a data set stand together
+    return [
+        relaxed(row["dataset"], row["base_model"], row["generator"], float(row["bit_error_rate"]))
+        for row in rows
+    ]
+
+
+def _transfer_table(name: str) -> list[Cell]:
+    return [
+        Cell(
+            row["dataset"],
+            row["target_model"],
+            Generator(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
+            "",
+            float(row["test_bit_error_rate"]),
+        )
+        for row in published.table("transfer")
+        if row["table"] == name
+    ]
+
+
+def _table5(name: str) -> list[Cell]:
+    return [
+        relaxed("cifar10", row["base_model"], row["generator"], float(row["bit_error_rate"]))
+        for row in published.table("efficiency_ratio")
+    ]
+
+
+def _table16(name: str) -> list[Cell]:
+    """ConvL on ResNet18, CIFAR-10, measured at 1 % (the paper, Appendix L)."""
+    return [
+        Cell("cifar10", "ResNet18", Generator("ConvL", "ResNet18", flips=int(row["flip_bits"])), "", 0.01)
+        for row in published.table("adversarial_training")
+    ]
+
+
+def _figure4(name: str) -> list[Cell]:
+    """ConvL and ConvS on ResNet18, CIFAR-10, 1 % (the paper, Appendix F)."""
+    return [
+        Cell("cifar10", "ResNet18", Generator(generator, "ResNet18", 0.01, n_models), "", 0.01)
+        for generator in ("ConvL", "ConvS")
+        for n_models in N_STUDIED
+    ]
+
+
+def _figure3(name: str) -> list[Cell]:
+    return [relaxed("cifar10", "ResNet18", generator, 0.01) for generator in ("ConvL", "ConvS")]
+
+
+def _figure5(name: str) -> list[Cell]:
+    return [cell for cell in _figure6(name) if cell.base == "ResNet18"]
+
+
+def _figure6(name: str) -> list[Cell]:
+    return [cell for cell in _relaxed_table("table1") if cell.dataset == "cifar10"]
+
+
+_CELLS: dict[str, tuple[str, Callable[[str], list[Cell]]]] = {
+    "table1": ("accuracy at a bit error rate of 1 %", _relaxed_table),
+    "table2": ("generators trained at 1.5 % for another model", _transfer_table),
+    "table5": ("accuracy won per million parameters and per 100 million MACs", _table5),
+    "table9": ("accuracy at a bit error rate of 0.5 %", _relaxed_table),
+    "table10": ("accuracy at a bit error rate of 0.35 %", _relaxed_table),
+    "table11": ("generators trained at 1 % for another model", _transfer_table),
+    "table12": ("generators trained at 1.5 % for another model", _transfer_table),
+    "table13": ("generators trained at 1 % for another model", _transfer_table),
+    "table14": ("generators trained at 1 % for another model", _transfer_table),
+    "table15": ("generators trained at 0.5 % for another model", _transfer_table),
+    "table16": ("generators trained against K chosen bit flips", _table16),
+    "figure3": ("t-SNE of the last layer's outputs", _figure3),
+    "figure4": ("accuracy against N, the perturbed models a step", _figure4),
+    "figure5": ("accuracy against energy saving, ResNet18", _figure5),
+    "figure6": ("accuracy against relative MACs, all base models", _figure6),
+}
+
+NAMES = tuple(_CELLS)
+"""Tables and figures that need trained models."""
+FIGURES = tuple(name for name in NAMES if name.startswith("figure"))
+NEED_OUTPUTS = ("figure3",)
+"""Those that show the last layer's outputs besides accuracies."""
+TITLES = {name: title for name, (title, _) in _CELLS.items()}
+
+
+def cells(
+    name: str,
+    datasets: Sequence[str] = (),
+    bases: Sequence[str] = (),
+    generators: Sequence[str] = (),
+    faults: Sequence[str] = FAULTS,
+    *,
+    n_models: int | None = None,
+    smoke: bool = False,
+) -> list[Cell]:
+    """Cells of a table or figure, restricted to what is named (nothing named: no restriction), each under `faults`.
+
+    n_models  N of the run; a cell of Figure 4 with this N is the same as that of Table 1
+    smoke     the digits instead of what the paper has, DigitsNet for the model that a generator is trained for and
+              VGG11 for another one, small generators for large ones
+
+    Raises FaultsimError for names that the table doesn't have.
+    """
+    if name not in _CELLS:
+        raise FaultsimError(f"unknown table or figure {name!r}; known are {', '.join(NAMES)}")
+    found = _CELLS[name][1](name)
+    if smoke:
+        found = [_small(cell) for cell in found]
+    for what, asked, of in (
+        ("dataset", datasets, lambda cell: cell.dataset),
+        ("base model", bases, lambda cell: cell.base),
+        ("generator", generators, lambda cell: cell.generator.name),
+    ):
+        known = list(dict.fromkeys(of(cell) for cell in found))
+        for word in asked:
+            if word not in known:
+                raise FaultsimError(f"{name} has no {what} {word!r}; it has {', '.join(known)}")
+        if asked:
+            found = [cell for cell in found if of(cell) in asked]
+    for preset in faults:
+        if preset not in FAULTS:
+            raise FaultsimError(f"unknown fault model {preset!r}; it can be {' or '.join(FAULTS)}")
+    found = [_ordinary(cell, n_models) for cell in found]
+    return list(dict.fromkeys(replace(cell, faults=preset) for cell in found for preset in faults))
+
+
+def _ordinary(cell: Cell, n_models: int | None) -> Cell:
+    if cell.generator.n_models != n_models:
+        return cell
+    return replace(cell, generator=replace(cell.generator, n_models=None))
+
+
+def _small(cell: Cell) -> Cell:
+    generator = replace(
+        cell.generator, name=SMOKE.get(cell.generator.name, cell.generator.name), source="DigitsNet"
+    )
+    own = cell.base == cell.generator.source
+    return replace(cell, dataset="digits", base="DigitsNet" if own else "VGG11", generator=generator)
+
+
+def union(lists: Iterable[Sequence[Cell]]) -> dict[Cell, int]:
+    """Cells of several tables and in how many of them each stands."""
+    counts: dict[Cell, int] = {}
+    for wanted in lists:
+        for cell in wanted:
+            counts[cell] = counts.get(cell, 0) + 1
+    return counts

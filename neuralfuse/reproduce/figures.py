@@ -1,0 +1,199 @@
+"""Figures 3 to 6: each as a picture and the rows behind it. One column of panels for each fault model.
+
+Of several results of a cell the last one is drawn. Published values, where the text has them, are hollow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from energy.saving import energy_saving
+from faultsim.errors import FaultsimError
+from faultsim.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, panels, styled
+from faultsim.voltage import VoltageCurve
+
+from .costs import VOLTAGE, accesses, parameters
+from .rows import Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+LABELS = {
+    "neuralfuse_2022": "as the paper's released code (neuralfuse_2022)",
+    "iid_flips": "independent flips (iid_flips)",
+}
+ACCURACY = "P.A.+N.F. in %"
+ROW = ("dataset", "base", "generator", "faults", "x", "perturbed_fused", "std", "published")
+OUTPUT_IMAGES = 2000
+"""Test images whose outputs Figure 3 shows: the first ones."""
+OUTPUTS = ("clean", "perturbed", "clean_fused", "perturbed_fused")
+"""What a file of outputs holds: logits float32 [images, classes] under each name, and `labels` int64 [images]."""
+
+
+def rows(name: str, lines: Sequence[Line]) -> list[dict[str, object]]:
+    """What figure4, figure5 or figure6 draws: a dict with the keys ROW for each cell that was obtained. x is N, the
+    energy saving in %, or the generator's MACs over the base model's."""
+    of = {"figure4": _n_models, "figure5": _saving, "figure6": _relative_macs}[name]
+    found = []
+    for line in lines:
+        known = line.published and line.published.perturbed_fused
+        result = line.results[-1] if line.results else None
+        if result is not None:
+            cell = line.cell
+            values = (result.mean("perturbed_fused"), result.std("perturbed_fused"), known)
+            about = (cell.dataset, cell.base, cell.generator.name, cell.faults, of(line))
+            found.append(dict(zip(ROW, (*about, *values), strict=True)))
+    return found
+
+
+def _n_models(line: Line) -> int:
+    return line.results[-1].configuration["generator"]["training"]["n_models"]
+
+
+def _saving(line: Line) -> float:
+    """The paper's equation 2, at the voltage of a bit error rate of 1 %."""
+    base, generator = (accesses(name, "closed_form") for name in (line.cell.base, line.cell.generator.name))
+    return 100 * energy_saving(base, VoltageCurve.default(), VOLTAGE, generator)
+
+
+def _relative_macs(line: Line) -> float:
+    from .cost import macs
+
+    return macs(line.cell.generator.name) / macs(line.cell.base)
+
+
+@styled()
+def draw(name: str, lines: Sequence[Line]) -> Figure:
+    """The picture of figure4, figure5 or figure6. Raises FaultsimError when nothing of it was obtained."""
+    found = rows(name, lines)
+    if not found:
+        raise FaultsimError(f"nothing of {name} was obtained yet: there is nothing to draw")
+    faults = list(dict.fromkeys(line.cell.faults for line in lines))
+    generators = list(dict.fromkeys(row["generator"] for row in found))
+    height = len(generators) if name == "figure4" else 1
+    figure, axes = panels(height, len(faults), 5.2 * len(faults), 1 + 3.2 * height)
+    for column, preset in enumerate(faults):
+        of_column = [row for row in found if row["faults"] == preset]
+        if name == "figure4":
+            for i, generator in enumerate(generators):
+                _study_of_n(
+                    axes[i, column], [row for row in of_column if row["generator"] == generator], generator
+                )
+        elif name == "figure5":
+            _tradeoff(axes[0, column], of_column, lines)
+        else:
+            _relative(axes[0, column], of_column)
+        axes[0, column].set_title(LABELS[preset])
+    return figure
+
+
+def _study_of_n(axes: Axes, found: list[dict], generator: str) -> None:
+    found = sorted(found, key=lambda row: row["x"])
+    axes.errorbar(
+        [row["x"] for row in found],
+        [row["perturbed_fused"] for row in found],
+        [row["std"] for row in found],
+        marker="o",
+        capsize=4,
+        color=BLUE,
+        label="mean and standard deviation over chips",
+    )
+    axes.set(xlabel="N, perturbed models a step", ylabel=f"{ACCURACY}, {generator}", ylim=(0, 100))
+    axes.set_xticks([row["x"] for row in found])
+    axes.legend(loc="lower right")
+
+
+def _tradeoff(axes: Axes, found: list[dict], lines: Sequence[Line]) -> None:
+    for colour, row in zip(COLOURS, found, strict=False):
+        # the area says how large the generator is beside the base model
+        area = 4000 * parameters(row["generator"]) / parameters(row["base"])
+        axes.scatter(row["x"], row["perturbed_fused"], s=area, color=colour, alpha=0.6, linewidth=0)
+        axes.annotate(row["generator"], (row["x"], row["perturbed_fused"]), ha="center", va="center", size=8)
+        if row["published"] is not None:
+            axes.scatter(row["x"], row["published"], s=area, facecolor="none", edgecolor=colour)
+    alone = (
+        [line.results[-1] for line in lines if line.results and line.cell.faults == found[0]["faults"]]
+        if found
+        else []
+    )
+    if alone:
+        saving = 100 * energy_saving(1, VoltageCurve.default(), VOLTAGE)
+        axes.scatter(saving, alone[0].mean("perturbed"), marker="s", color=BLACK)
+        axes.annotate(
+            "unprotected",
+            (saving, alone[0].mean("perturbed")),
+            xytext=(-6, 6),
+            textcoords="offset points",
+            ha="right",
+        )
+    axes.set(xlabel="saving of weight memory energy in %", ylabel="perturbed accuracy in %", ylim=(0, 100))
+
+
+def _relative(axes: Axes, found: list[dict]) -> None:
+    bases = list(dict.fromkeys(row["base"] for row in found))
+    for colour, base in zip(COLOURS, bases, strict=False):
+        of_base = sorted((row for row in found if row["base"] == base), key=lambda row: row["x"])
+        xs = [row["x"] for row in of_base]
+        axes.plot(xs, [row["perturbed_fused"] for row in of_base], marker="o", color=colour, label=base)
+        known = [row["published"] for row in of_base]
+        if None not in known:
+            axes.plot(xs, known, marker="o", linestyle=":", linewidth=1, markerfacecolor="none", color=colour)
+    axes.set(xlabel="MACs of the generator / MACs of the base model", ylabel=ACCURACY, ylim=(0, 100))
+    if bases:
+        axes.legend(loc="lower right")
+
+
+def read_outputs(path: Path) -> dict[str, np.ndarray]:
+    """The logits in a file of outputs. FaultsimError for a damaged one; nothing is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in (*OUTPUTS, "labels")}
+    except (OSError, ValueError, KeyError) as error:
+        raise FaultsimError(f"{path} holds no outputs that faultsim wrote ({error}): move it away") from None
+    if any(found[name].shape[:1] != found["labels"].shape for name in OUTPUTS):
+        raise FaultsimError(f"{path} holds outputs of different numbers of images: move it away")
+    return found
+
+
+def embedded(logits: np.ndarray) -> np.ndarray:
+    """t-SNE of the last layer's outputs (the paper, Appendix E): logits [images, classes] -> [images, 2]."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(logits) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(logits.astype(np.float64))
+
+
+@styled()
+def tsne(outputs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> tuple[Figure, list[dict[str, object]]]:
+    """Figure 3, and its points: of each generator, (name, what read_outputs() gives). The base model alone in the first
+    row, each generator in a row of its own; clean left, perturbed right."""
+    of_panels = [
+        (f"{state} model", outputs[0][1], part)
+        for state, part in zip(("Clean", "Perturbed"), OUTPUTS[:2], strict=True)
+    ]
+    for generator, found in outputs:
+        of_panels += [
+            (f"{state} model with {generator}", found, part)
+            for state, part in zip(("Clean", "Perturbed"), OUTPUTS[2:], strict=True)
+        ]
+    figure, axes = panels(len(of_panels) // 2, 2, 8, 3.6 * len(of_panels) // 2)
+    points = []
+    for letter, axis, (title, found, part) in zip("abcdefghijklmn", axes.flat, of_panels, strict=False):
+        places, labels = embedded(found[part]), found["labels"]
+        accuracy = float((found[part].argmax(1) == labels).mean())
+        axis.scatter(*places.T, c=labels, cmap="tab10", s=5, linewidth=0)
+        axis.set_title(f"({letter}) {title}: {100 * accuracy:.1f} %")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.spines[:].set_color(GREY)
+        points += [
+            {"panel": letter, "x": float(x), "y": float(y), "label": int(label)}
+            for (x, y), label in zip(places, labels, strict=True)
+        ]
+    return figure, points

@@ -1,0 +1,109 @@
+"""What the paper reports of a cell, beside what was obtained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from neuralfuse import published
+from neuralfuse.results import Cell, Result, obtained
+
+
+@dataclass(frozen=True)
+class Published:
+    """A row of the paper's tables, in percent; None where it isn't reported or is unreadable in the source."""
+
+    clean: float | None = None
+    perturbed: float | None = None
+    perturbed_std: float | None = None
+    clean_fused: float | None = None
+    perturbed_fused: float | None = None
+    perturbed_fused_std: float | None = None
+    improvement: float | None = None
+
+
+@cache
+def _rows() -> dict[Cell, Published]:
+    """All of them; `faults` is empty, for the paper knows of one fault model only."""
+    from .cells import NAMES
+    from .cells import cells as cells_of
+
+    alone = {
+        (row["dataset"], row["base_model"], float(row["bit_error_rate"])): {
+            "clean": _number(row["clean_acc"]),
+            "perturbed": _number(row["perturbed_acc"]),
+            "perturbed_std": _number(row["perturbed_acc_std"]),
+        }
+        for row in published.table("base_models")
+    }
+    found: dict[Cell, Published] = {}
+    tables = {
+        "relaxed_access": [n for n in NAMES if n in ("table1", "table9", "table10")],
+        "transfer": [n for n in NAMES if n == "table2" or n in {f"table{i}" for i in range(11, 16)}],
+        "adversarial_training": ["table16"],
+    }
+    for file, names in tables.items():
+        for name in names:
+            rows = [row for row in published.table(file) if row.get("table", name) == name]
+            for cell in (replace(cell, faults="") for cell in cells_of(name, faults=("iid_flips",))):
+                row = next(row for row in rows if _is(row, cell))
+                found[cell] = Published(
+                    **alone.get((cell.dataset, cell.base, cell.bit_error_rate), {}),
+                    clean_fused=_number(row.get("clean_acc_nf", "")),
+                    perturbed_fused=_number(row["perturbed_acc_nf"]),
+                    perturbed_fused_std=_number(row["perturbed_acc_nf_std"]),
+                    improvement=_number(row["improvement"]),
+                )
+    return found
+
+
+def _is(row: dict[str, str], cell: Cell) -> bool:
+    """Whether a published row is that of a cell: what the row names must be equal."""
+    generator = cell.generator
+    known = {
+        "dataset": cell.dataset,
+        "base_model": cell.base,
+        "target_model": cell.base,
+        "source_model": generator.source,
+        "generator": generator.name,
+        "bit_error_rate": cell.bit_error_rate,
+        "test_bit_error_rate": cell.bit_error_rate,
+        "train_bit_error_rate": generator.bit_error_rate,
+        "flip_bits": generator.flips,
+    }
+    return all(
+        (float(row[column]) if isinstance(value, int | float) else row[column]) == value
+        for column, value in known.items()
+        if column in row
+    )
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def published_row(cell: Cell) -> Published | None:
+    """What the paper reports for a cell, whatever its fault model; None where it doesn't."""
+    return _rows().get(replace(cell, faults=""))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One cell of a table with what there is of it."""
+
+    cell: Cell
+    published: Published | None
+    results: tuple[Result, ...]  #: none, or one for each recipe (or other configuration) it was obtained with
+
+
+def lines(wanted: Iterable[Cell], directory: Path | None = None, *, shipped: bool = True) -> list[Line]:
+    """The cells with the results that come with faultsim (`shipped`) and those of a run directory."""
+    found = obtained() if shipped else []
+    if directory is not None:
+        found += [result for result in obtained(directory) if result not in found]
+    return [
+        Line(cell, published_row(cell), tuple(result for result in found if result.is_of(cell)))
+        for cell in wanted
+    ]
