@@ -14,6 +14,7 @@ from . import (
     export,
     generator,
     inject,
+    report,
     reproduce,
     serve,
     sweep,
@@ -41,6 +42,7 @@ app.command("inject")(inject.inject)
 app.command("info")(curve.info)
 app.command("energy")(energy.energy)
 app.command("reproduce")(reproduce.reproduce)
+app.command("report")(report.report)
 app.add_typer(bench.app, name="bench")
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended

@@ -65,7 +65,7 @@ def test_the_three_packages_and_the_kernel_are_installed(installed):
 
 
 def test_data_files_are_installed(installed):
-    suffixes = {".safetensors", ".csv", ".json", ".md"}
+    suffixes = {".safetensors", ".csv", ".json", ".md", ".html", ".css", ".js"}
     for package in ("faultsim", "energy", "neuralfuse"):
         ours = [p for p in (ROOT / package).rglob("*") if p.suffix in suffixes]
         for path in ours:

@@ -1,0 +1,285 @@
+"""What a report says about the run directory of `faultsim reproduce`: accuracies beside the paper's, and figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import FaultsimError
+from ..report.collect import Reader
+from ..report.document import MINUS, Chart, Point, Row, Section, Series, Table, Tile, at, origin, words
+from . import accuracy_table
+
+if TYPE_CHECKING:
+    from neuralfuse.results import Cell, Result
+
+INFORMATION = "reproduce.json"
+PRESETS = {
+    "neuralfuse_2022": "as the paper's released code (neuralfuse_2022)",
+    "iid_flips": "independent flips (iid_flips)",
+}
+# what a chart of accuracies shows: part of a result, of the published row, name, colour
+_PARTS = (("perturbed", "P.A.", 0), ("perturbed_fused", "P.A.+N.F.", 1))
+_LARGEST_PICTURE = 1 << 20  # bytes
+_MOST_ROWS = 500
+_PNG = b"\x89PNG\r\n\x1a\n"
+_EXPLANATION = (
+    "C.A.: accuracy without bit errors, P.A.: with bit errors, mean over chips; +N.F.: behind the generator; IP: what "
+    "the generator wins back. Bars: one standard deviation over the chips. Hollow: the paper's values."
+)
+
+
+def sections(directory: Path, shown: str) -> list[Section]:
+    """One section, or none where there is neither a run's description nor a result. Raises FaultsimError when all
+    results are damaged."""
+    results, notes = _results(directory)
+    if not results and not (directory / INFORMATION).exists():
+        if notes:
+            raise FaultsimError(notes[0])
+        return []
+    order = list(PRESETS)  # as in the other tables; unknown ones last
+    results.sort(
+        key=lambda r: (_title(r.cell), order.index(r.cell.faults) if r.cell.faults in order else len(order))
+    )
+    tables, charts = [], []
+    for title, group in groupby(results, key=lambda result: _title(result.cell)):
+        of_table = list(group)
+        tables.append(_table(title, of_table))
+        charts += _charts(title, of_table)
+    information = _information(directory, notes)
+    if not results:
+        notes.append("no result is finished yet")
+    pictures, data = _figures(directory, notes)
+    return [
+        Section(
+            title="Accuracy with NeuralFuse",
+            kind="Reproduction of the paper",
+            path=shown,
+            tiles=_tiles(results),
+            facts=_facts(information, results),
+            charts=tuple(charts),
+            explanation=_EXPLANATION if charts else "",
+            pictures=tuple(pictures),
+            tables=(*tables, *data),
+            notes=tuple(notes),
+            configuration=json.dumps(at(information, "configuration"), indent=2) if information else "",
+        )
+    ]
+
+
+READER = Reader(
+    (INFORMATION, "result-*.json", "unprotected-*.json", "outputs-*.npz", "figure*.png", "figure*.csv"),
+    sections,
+)
+
+
+# -- reading -------------------------------------------------------------------------------------------------
+
+
+def _results(directory: Path) -> tuple[list[Result], list[str]]:
+    """Those that can be read, and what is wrong with the others."""
+    from neuralfuse.results import read
+
+    found, notes = [], []
+    for path in sorted(directory.glob("result-*.json")):
+        try:
+            result = read(path)
+            accuracy_table.note(accuracy_table.how(result))
+            _title(result.cell), _label(result.cell), accuracy_table.our_cells(result)
+        except FaultsimError as error:
+            notes.append(str(error))
+        except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError, OverflowError):
+            notes.append(f"{path} doesn't say how its result was obtained")
+        else:
+            found.append(result)
+    return found, notes
+
+
+def _information(directory: Path, notes: list[str]) -> dict:
+    path = directory / INFORMATION
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError, RecursionError) as error:
+        notes.append(f"{path} cannot be read ({error})")
+        return {}
+    return found
+
+
+def _figures(directory: Path, notes: list[str]) -> tuple[list[tuple[str, bytes]], list[Table]]:
+    """The pictures that reproduce drew, and the rows behind them."""
+    pictures, tables = [], []
+    for path in sorted(directory.glob("figure*.png")):
+        if path.stat().st_size > _LARGEST_PICTURE:
+            notes.append(f"{path} is not shown: it is larger than {_LARGEST_PICTURE >> 20} MiB")
+        elif not (content := path.read_bytes()).startswith(_PNG):
+            notes.append(f"{path} is no PNG picture")
+        else:
+            pictures.append((_caption(path.stem), content))
+    for path in sorted(directory.glob("figure*.csv")):
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *rows = csv.reader(file, strict=True)
+            if any(len(row) != len(header) for row in rows) or not header:
+                raise ValueError("a row has another number of cells than the header")
+        except (OSError, ValueError, csv.Error) as error:
+            notes.append(f"{path} cannot be read ({error})")
+            continue
+        shown = tuple(Row(tuple(row)) for row in rows[:_MOST_ROWS])
+        more = (f"The first {_MOST_ROWS} of {len(rows)} rows.",) if len(rows) > _MOST_ROWS else ()
+        tables.append(Table(f"Values: {_caption(path.stem)}", tuple(header), shown, notes=more, folded=True))
+    return pictures, tables
+
+
+def _caption(stem: str) -> str:
+    from neuralfuse.reproduce.cells import TITLES
+
+    name, _, of = stem.partition("-")
+    title = TITLES.get(name)
+    words_of = f"Figure {name.removeprefix('figure')}" + (f": {title}" if title else "")
+    return f"{words_of}, {PRESETS.get(of, of)}" if of else words_of
+
+
+# -- showing -------------------------------------------------------------------------------------------------
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
+
+
+def _title(cell: Cell) -> str:
+    """Of the table that a cell stands in."""
+    trained = cell.trained()
+    title = f"Accuracy on {cell.dataset} at a bit error rate of {_percent(cell.bit_error_rate)}"
+    if (trained.base, trained.bit_error_rate) != (cell.base, cell.bit_error_rate):
+        title += f", generators trained for {trained.base} at {_percent(trained.bit_error_rate)}"
+    elif cell.generator.flips is not None:
+        title += ", generators trained against chosen bit flips"
+    elif cell.generator.n_models is not None:
+        title += ", by N, the perturbed models of a training step"
+    return title
+
+
+def _label(cell: Cell) -> str:
+    generator = cell.generator
+    more = "" if generator.flips is None else f", K = {generator.flips:,}"
+    more += "" if generator.n_models is None else f", N = {generator.n_models}"
+    return f"{cell.base} + {generator.name}{more}"
+
+
+def _by_label(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+    """Rows belong together that differ in the fault model only."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(_label(result.cell), []).append(result)
+    return list(found.items())
+
+
+def _table(title: str, results: Sequence[Result]) -> Table:
+    from neuralfuse.reproduce.rows import published_row
+
+    rows: list[Row] = []
+    notes: list[str] = []
+    for label, group in _by_label(results):
+        rows.append(Row((label,), "group"))
+        known = published_row(group[0].cell)
+        if known is not None:
+            rows.append(Row(("the paper", *accuracy_table.published_cells(known), ""), "published"))
+        for result in group:
+            note = accuracy_table.note(accuracy_table.how(result))
+            if note not in notes:
+                notes.append(note)
+            cells = (result.cell.faults, *accuracy_table.our_cells(result), f"[{notes.index(note) + 1}]")
+            rows.append(Row(cells))
+    return Table(
+        title,
+        ("faults", *accuracy_table.HEADINGS, "how"),
+        tuple(rows),
+        notes=(
+            "In percent. ±: population standard deviation over chips.",
+            *(f"[{number}] {note}" for number, note in enumerate(notes, 1)),
+        ),
+    )
+
+
+def _charts(title: str, results: Sequence[Result]) -> list[Chart]:
+    """One for each fault model: accuracy under bit errors of each row, without and with the generator."""
+    presets = list(dict.fromkeys(result.cell.faults for result in results))
+    return [_chart(title, preset, [r for r in results if r.cell.faults == preset]) for preset in presets]
+
+
+def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
+    from neuralfuse.reproduce.rows import published_row
+
+    series = []
+    rows = _by_label(results)
+    for part, name, colour in _PARTS:
+        ours, theirs = [], []
+        for place, (label, group) in enumerate(rows):
+            for result in group:
+                mean, std = result.mean(part), result.std(part)
+                values = (f"{label}, ours", f"{name}: {mean:.2f} ± {std:.2f} %", PRESETS.get(preset, preset))
+                ours.append(Point(mean, place - 0.12, values, bars=(mean - std, mean + std)))
+            known = published_row(group[0].cell)
+            value = getattr(known, part, None)
+            if value is not None:
+                spread = getattr(known, f"{part}_std")
+                text = f"{name}: {value:.2f}" + ("" if spread is None else f" ± {spread:.2f}") + " %"
+                bars = None if spread is None else (value - spread, value + spread)
+                theirs.append(Point(value, place + 0.2, (f"{label}, the paper", text), bars=bars))
+        series.append(Series(f"{name}, ours", tuple(ours), joined=False, colour=colour))
+        if theirs:
+            series.append(
+                Series(f"{name}, the paper", tuple(theirs), joined=False, hollow=True, colour=colour)
+            )
+    return Chart(
+        title=f"{title}: {PRESETS.get(preset, preset)}",
+        x_label="accuracy under bit errors (%)",
+        y_label="",
+        series=tuple(series),
+        y_range=(0, 103),
+        categories=tuple(label for label, _ in rows),
+        size="half",
+    )
+
+
+def _tiles(results: Sequence[Result]) -> tuple[Tile, ...]:
+    from neuralfuse.reproduce.rows import published_row
+
+    if not results:
+        return ()
+    won = sum(result.improvement for result in results) / len(results)
+    known = [(result.mean("perturbed_fused"), published_row(result.cell)) for result in results]
+    compared = [(ours, row.perturbed_fused) for ours, row in known if row and row.perturbed_fused is not None]
+    tiles = [
+        Tile(str(len(results)), f"result{'s' if len(results) > 1 else ''}, each on unseen chips"),
+        Tile(f"{won:+.2f}".replace("-", MINUS), "percentage points won back by generators, on average"),
+    ]
+    if compared:
+        reached = sum(ours >= theirs for ours, theirs in compared)
+        tiles.append(
+            Tile(f"{reached} of {len(compared)}", "at or above the paper's accuracy with NeuralFuse")
+        )
+    return tuple(tiles)
+
+
+def _facts(information: dict, results: Sequence[Result]) -> tuple[tuple[str, str], ...]:
+    chips = sorted({len(result.correct["perturbed"]) for result in results})
+    images = sorted({result.images for result in results})
+    settings = (
+        ("Generator epochs, at most", "epochs"),
+        ("Base model epochs", "base_epochs"),
+        ("N, perturbed models a step", "n_models"),
+        ("Precision", "precision"),
+        ("Seed", "seed"),
+    )
+    facts = [(name, words(at(information, f"configuration.{key}"))) for name, key in settings]
+    facts += [("Chips", ", ".join(map(str, chips))), ("Test images", ", ".join(f"{n:,}" for n in images))]
+    return tuple((name, text) for name, text in facts if text) + origin(information)

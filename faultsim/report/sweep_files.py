@@ -1,0 +1,111 @@
+"""Reading what `faultsim sweep-voltage` wrote, finished or not, without trusting it."""
+
+import csv
+import json
+from pathlib import Path
+
+from ..errors import FaultsimError
+from .document import LARGEST, at
+
+INFORMATION = "sweep.json"
+_NUMBERS = (
+    "voltage",
+    "bit_error_rate",
+    "energy_per_access",
+    "energy_per_inference",
+    "energy_saving",
+    "mean",
+    "std",
+    "ci95_low",
+    "ci95_high",
+    "worst",
+    "best",
+)
+_ALWAYS = ("bit_error_rate", "mean", "std", "worst", "best")
+
+
+def information_in(directory: Path) -> dict:
+    """What sweep.json holds: the configuration and where it was run. Raises FaultsimError when it can't be read."""
+    path = directory / INFORMATION
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["configuration"], dict):
+            raise TypeError("no configuration")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FaultsimError(f"{path} cannot be read as a sweep's description ({_why(error)})") from None
+    return found
+
+
+def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]]:
+    """Summary rows, with numbers for texts and None for what isn't known, and what the reader must know of them. Raises
+    FaultsimError when a file is damaged."""
+    points = configuration.get("points")
+    if not isinstance(points, list):
+        raise FaultsimError(f"{directory / INFORMATION} says nothing about its points")
+    summary, results = directory / "summary.csv", directory / "results.csv"
+    if summary.exists():
+        return [_numbers(row, summary) for row in _csv(summary)], []
+    if not results.exists():
+        return [], ["the sweep has no results yet"]
+    rows = _unfinished(results, points)
+    swept = len({(row["voltage"], row["bit_error_rate"]) for row in rows})
+    return rows, [f"the sweep is not finished: {swept} of {len(points)} points are there"]
+
+
+def _csv(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise FaultsimError(f"{path} cannot be read ({_why(error)})") from None
+    if any(None in row or None in row.values() for row in rows):
+        raise FaultsimError(f"{path} is damaged: a row has another number of cells than the header")
+    return rows
+
+
+def _numbers(row: dict[str, str], path: Path) -> dict:
+    try:
+        found = {name: float(row[name]) if row[name] else None for name in _NUMBERS}
+        chips, images = int(row["chips"]), int(row["images"])
+        values = [value for value in found.values() if value is not None]
+        if not all(abs(value) < LARGEST for value in values) or any(found[name] is None for name in _ALWAYS):
+            raise ValueError("a number is missing")
+        if not all(0 <= found[name] <= 1 for name in ("bit_error_rate", "mean", "worst", "best")):
+            raise ValueError("an accuracy or rate is outside [0, 1]")
+    except (KeyError, ValueError) as error:
+        raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
+    return {"variant": row["variant"], **found, "chips": chips, "images": images}
+
+
+def _unfinished(path: Path, points: list) -> list[dict]:
+    """The summary of a sweep that was stopped, from its rows of single chips; energies per inference are not known."""
+    from ..evaluation import Evaluation
+    from ..sweep import Point as Operating
+    from ..sweep import Result
+
+    groups: dict[tuple[str, ...], list[dict]] = {}
+    for row in _csv(path):
+        groups.setdefault(
+            (row.get("variant", ""), row.get("voltage", ""), row.get("bit_error_rate", "")), []
+        ).append(row)
+    energies = {at(p, "voltage"): at(p, "energy_per_access") for p in points if isinstance(p, dict)}
+    found = []
+    for (variant, voltage, errors), rows in groups.items():
+        try:
+            evaluation = Evaluation(tuple(int(row["correct"]) for row in rows), int(rows[0]["images"]))
+            volts = float(voltage) if voltage else None
+            place = Operating(volts, float(errors), energies.get(volts))
+            summary = Result(variant, place, evaluation, None, None).summary()
+            texts = {
+                name: "" if value != value or value is None else str(value) for name, value in summary.items()
+            }
+        except (KeyError, ValueError, ZeroDivisionError) as error:
+            raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
+        found.append(_numbers(texts, path))
+    return found
+
+
+def _why(error: Exception) -> str:
+    return (
+        f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+    )
