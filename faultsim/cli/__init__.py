@@ -1,6 +1,5 @@
 """The command line. One file a command (group); each imports what is heavy only when it runs."""
 
-import os
 import sys
 
 import typer
@@ -19,6 +18,7 @@ from . import (
     serve,
     sweep,
     train,
+    transfer,
 )
 
 app = typer.Typer(
@@ -42,7 +42,9 @@ app.command("inject")(inject.inject)
 app.command("info")(curve.info)
 app.command("energy")(energy.energy)
 app.command("reproduce")(reproduce.reproduce)
+app.command("transfer")(transfer.transfer)
 app.command("report")(report.report)
+bench.app.command("blackbox")(blackbox.bench)
 app.add_typer(bench.app, name="bench")
 
 INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
@@ -76,8 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _speaks() -> bool:
-    """Of the processes that torchrun started, one reports the error."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    """Of the processes that torchrun started, one reports the error. What fails before torch is imported isn't worth
+    the time to ask."""
+    if "torch" not in sys.modules:
         return True
     from neuralfuse.distributed import first_to_fail
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,11 @@ from .run_options import (
     seconds,
     settings,
 )
+
+if TYPE_CHECKING:
+    from neuralfuse.results import Cell
+
+    from .reproduce_steps import Settings
 
 
 def reproduce(
@@ -96,7 +102,7 @@ def reproduce(
         _only(given, ("out",), "--status, which reads what there is")
         if name is not None:
             raise FaultsimError(f"--status is about all tables: leave {name} out")
-        _existing(out)
+        existing(out)
         reproduce_status.status(everything(out), as_json)
     elif name is None:
         raise FaultsimError(
@@ -124,7 +130,7 @@ def _only(given: list[str], allowed: tuple[str, ...], what: str) -> None:
 
 
 def _trained(targets: list[str], options: dict[str, Any], given: list[str], as_json: bool) -> None:
-    from neuralfuse.reproduce.cells import FAULTS, cells, union
+    from neuralfuse.reproduce.cells import FAULTS, cells
 
     smoke, out, show = options["smoke"], options["out"], options["show"]
     for option in ("dataset", "base"):
@@ -151,29 +157,33 @@ def _trained(targets: list[str], options: dict[str, Any], given: list[str], as_j
             ("dataset", "base", "generator", "faults", "out", "show", "smoke"),
             "--show, which computes nothing",
         )
-        _existing(out)
+        existing(out)
     elif out is None:
         raise FaultsimError(
             "where shall models and results be kept? add --out RUN_DIR, or --show to see what there is"
         )
-    elif not _run(wanted, union(wanted.values()), recipe, chosen_settings, options):
+    elif not run(wanted, recipe, chosen_settings, options):
         return
     _tell(wanted, recipe, out, shown=show, as_json=as_json)
 
 
-def _existing(out: Path | None) -> None:
+def existing(out: Path | None) -> None:
+    """Raises FaultsimError for a run directory that isn't there."""
     if out is not None and not out.is_dir():
         raise FaultsimError(f"{out} is no run directory: nothing was computed there yet")
 
 
-def _run(wanted: dict, counts: dict, recipe: str, chosen: Any, options: dict[str, Any]) -> bool:
-    """Does what is missing; False when only the plan was asked for."""
-    from neuralfuse.reproduce.cells import NEED_OUTPUTS
+def run(
+    wanted: Mapping[str, Sequence[Cell]], recipe: str, chosen: Settings, options: Mapping[str, Any]
+) -> bool:
+    """Does what is missing of tables, by their names; False when only the plan was asked for."""
+    from neuralfuse.reproduce.cells import NEED_OUTPUTS, union
     from neuralfuse.reproduce.plan import Kind, missing, steps
 
     from .options import device as device_named
     from .reproduce_steps import Clock, carry_out, say
 
+    counts = union(wanted.values())
     out, budget = options["out"], seconds(options["budget"])
     outputs = [cell for name, cells in wanted.items() if name in NEED_OUTPUTS for cell in cells]
     planned = steps(counts, recipe, out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from faultsim import models
 from faultsim.errors import FaultsimError
 from neuralfuse import published
 from neuralfuse.results import Cell, Generator
@@ -18,6 +19,7 @@ CHIPS = 10
 """Chips that every accuracy is measured on, as many as in the paper."""
 N_STUDIED = (1, 2, 5, 10, 20)
 """N of EOPM in Figure 4. The figure's own values are not in the text."""
+DATASETS = ("cifar10", "cifar100", "gtsrb", "digits")
 SMOKE = {
     "ConvL": "ConvS",
     "DeConvL": "DeConvS",
@@ -29,6 +31,44 @@ SMOKE = {
 def relaxed(dataset: str, base: str, generator: str, bit_error_rate: float) -> Cell:
     """A generator that was trained for the very model and bit error rate it is measured with."""
     return Cell(dataset, base, Generator(generator, base, bit_error_rate), "", bit_error_rate)
+
+
+def transferred(
+    dataset: str,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    generators: Sequence[str],
+    train_rates: Sequence[float],
+    test_rates: Sequence[float],
+    faults: Sequence[str] = FAULTS,
+) -> list[Cell]:
+    """Generators trained for each source in front of each target. Raises FaultsimError for names and rates that are
+    none."""
+    for what, asked, known in (
+        ("data set", (dataset,), DATASETS),
+        ("base model", (*sources, *targets), models.NAMES),
+        (
+            "generator",
+            generators,
+            [row["model"] for row in published.table("model_costs") if row["kind"] != "base"],
+        ),
+        ("fault model", faults, FAULTS),
+    ):
+        for name in asked:
+            if name not in known:
+                raise FaultsimError(f"unknown {what} {name!r}; it can be {', '.join(known)}")
+    for rate in (*train_rates, *test_rates):
+        if not 0 < rate <= 1:
+            raise FaultsimError(f"bit error rate {rate:g} must be above 0 and at most 1")
+    return [
+        Cell(dataset, target, Generator(generator, source, train), preset, test)
+        for source in sources
+        for train in train_rates
+        for target in targets
+        for test in test_rates
+        for generator in generators
+        for preset in faults
+    ]
 
 
 def _relaxed_table(name: str) -> list[Cell]:
