@@ -69,7 +69,9 @@ def evaluate_blackbox(
     if dataset is None and generator is not None:
         dataset = read_file(generator)[1].get("dataset")
     test = load_images(dataset, data_dir, images).to(where)
-    boxes: list[BlackBox] = [PythonCallable(imported(spec, "--function"), spec) for spec in function or []]
+    boxes: list[BlackBox] = []
+    for spec in function or []:
+        boxes.append(PythonCallable(imported(spec, "--function", "class numbers"), spec))
     boxes += [OnnxFile(path) for path in onnx or []]
     for url in endpoint or []:
         found = HttpEndpoint(url, 60.0 if timeout is None else timeout)
@@ -114,3 +116,48 @@ def _rows(found: "Restricted") -> list[dict]:
     if len(found.alone.correct) == 1:
         rows = [{key: row[key] for key in row.keys() & {"name", "mean", "boxes"}} for row in rows]
     return rows
+
+
+def bench(
+    model: Annotated[str, typer.Option(help="With random weights.")] = "VGG11",
+    batch_size: Annotated[int, typer.Option(min=1, help="Random images of one request.")] = 256,
+    batches: Annotated[int, typer.Option(min=1, help="Requests of one evaluation.")] = 2,
+    seconds: Annotated[float, typer.Option(help="Time for the measurements, 7 rounds at least.")] = 10.0,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """A black box behind HTTP beside the same one in the same process."""
+    import torch
+
+    from neuralfuse.blackbox.bench import http_times
+    from neuralfuse.blackbox.chip import ModelOnChip
+    from neuralfuse.blackbox.wire import Description, Limits
+
+    from ..data.dataset import SIDE
+    from ..faults import Chip, FaultModel
+    from ..models import resolve
+    from ..provenance import provenance
+    from ..stored import StoredWeights
+
+    where = device_named(device)
+    torch.manual_seed(0)
+    network = resolve(model).to(where)
+    box = ModelOnChip(network, StoredWeights.of(network), Chip(0), bit_error_rate=0.01, faults=FaultModel())
+    shape = (3, SIDE, SIDE)
+    data = [
+        (torch.rand(batch_size, *shape, device=where) * 2 - 1, torch.zeros(batch_size, dtype=torch.int64))
+        for _ in range(batches)
+    ]
+    limits = Limits(batch=batch_size, body=4 * batch_size * 3 * SIDE * SIDE + (1 << 20))
+    measured = http_times(box, Description(model, shape, 10, limits), data, seconds)
+    what = {"model": model, "batch_size": batch_size, "batches": batches}
+    if as_json:
+        report = {"benchmark": "blackbox", **what, **measured, **provenance(str(where))}
+        print(json.dumps(report, indent=2))
+        return
+    print(
+        f"{model}, {batches} batches of {batch_size} images: {measured['callable']:.3f} s in process, "
+        f"{measured['http']:.3f} s over HTTP\n"
+        f"{measured['ratio']:.3f} x the time in process; {100 * measured['overhead']:.2f} % of the model's time are "
+        "spent around it"
+    )

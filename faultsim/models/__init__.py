@@ -65,7 +65,7 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
         return create(spec, num_classes)
     from torch import nn
 
-    function = imported(spec, "model")
+    function = imported(spec, "model", "a model")
     function_name = spec.partition(":")[2]
     try:
         model = function()
@@ -81,8 +81,8 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
     return model
 
 
-def imported(spec: str, what: str) -> Callable:
-    """The user's own function `package.module:function`; errors call it `what`.
+def imported(spec: str, what: str, result: str) -> Callable:
+    """The user's own function `package.module:function`, which is to return `result`; errors call it `what`.
 
     Raises FaultsimError when the module or function is missing.
     """
@@ -104,6 +104,7 @@ def imported(spec: str, what: str) -> Callable:
         raise FaultsimError(f"{what} {spec!r}: module {module_name!r} has no {function_name!r}")
     if not callable(function):
         raise FaultsimError(
-            f"{what} {spec!r}: {function_name!r} is of type {type(function).__name__}, no function"
+            f"{what} {spec!r}: {function_name!r} is of type {type(function).__name__}; "
+            f"give a function that returns {result}"
         )
     return function

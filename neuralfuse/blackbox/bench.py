@@ -1,0 +1,74 @@
+"""What HTTP adds to the evaluation of a black box."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faultsim.bench.timing import rivals
+from faultsim.errors import FaultsimError
+
+from .box import BlackBox
+from .client import HttpEndpoint
+from .evaluation import evaluate_restricted
+from .server import serving
+from .wire import Description
+
+
+class _Timed:
+    """A black box that adds up the seconds that it takes."""
+
+    def __init__(self, box: BlackBox) -> None:
+        self._box, self.seconds = box, 0.0
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        begin = time.perf_counter()
+        try:
+            return self._box.predict(images)
+        finally:
+            self.seconds += time.perf_counter() - begin
+
+
+def http_times(
+    box: BlackBox, description: Description, data: Sequence[tuple[Tensor, Tensor]], seconds: float
+) -> dict[str, float]:
+    """Seconds of one evaluation of `box` on `data` (images in NumPy's format, server on loopback in this process):
+
+    callable  asked in the same process (median)
+    http      asked through the server (median)
+    ratio     http / callable
+    overhead  time of the evaluations through the server outside the box, over that inside: what `ratio` - 1 would be on
+              a machine whose speed doesn't change from one moment to the next
+
+    Measured in turn, at least 7 times each. Raises FaultsimError unless both give the same answers.
+    """
+    timed = _Timed(box)
+    total = 0.0
+    with serving(timed, description) as url:
+        endpoint = HttpEndpoint(url)
+        for inputs, _ in data:
+            pixels = inputs.cpu().numpy()
+            if not np.array_equal(endpoint.predict(pixels), box.predict(pixels)):
+                raise FaultsimError("the server answers other classes than the model in the same process")
+        timed.seconds = 0.0
+
+        def through_http() -> None:
+            nonlocal total
+            begin = time.perf_counter()
+            evaluate_restricted([endpoint], data)
+            total += time.perf_counter() - begin
+
+        direct, http = rivals(
+            [lambda: evaluate_restricted([box], data), through_http],
+            device=torch.device("cpu"),  # predictions are on the host when they are there
+            seconds=seconds,
+            warm_up=1,
+        )
+    return {
+        "callable": direct.median,
+        "http": http.median,
+        "ratio": http.median / direct.median,
+        "overhead": total / timed.seconds - 1,
+    }
