@@ -16,6 +16,8 @@ from faultsim.stored import StoredWeights
 from . import generators
 from .eopm import EOPM
 
+FAULTS = FaultModel(FaultKind.FLIP)
+
 
 def eopm_times(
     model: nn.Module,
@@ -26,25 +28,53 @@ def eopm_times(
     *,
     bit_error_rate: float = 0.01,
     n_models: int = 10,
-    seconds: float = 10.0,
-) -> dict[str, float]:
-    """Times (medians, in seconds) on one batch, all in float32 with independent flips:
+    precision: str = "float32",
+    rounds: int = 3,
+) -> dict:
+    """Times (medians, in seconds) on one batch, with independent flips:
 
-    eopm    one EOPM step of the generator, with Adam
+    eopm    one EOPM step of the generator, with Adam, in `precision`; the others always in float32
     parts   what it cannot do without: N + 1 forward passes and backward passes to the input of the base model, frozen
             and with its own weights, and one forward and backward pass of the generator, with Adam
     naive   the generator run anew for each model, gradients of all weights, masks drawn bit by bit with NumPy
 
-    and the ratios eopm / parts and naive / eopm. All are measured in turn, at least 7 times each; `seconds` are spent
-    if that takes less. Raises FaultsimError when the gradients of `eopm` and `naive` differ without bit errors.
+    and the ratios eopm / parts, naive / eopm and naive / parts: the last is what an EOPM step without any cost of its
+    own would save. After a step with N = 1 of each as warm-up, all are measured in turn, `rounds` times; `samples`
+    are their times in this order.
+    Raises FaultsimError when the gradients of `eopm` and `naive` differ without bit errors.
     """
     device = images.device
     fuse = generators.NeuralFuse(prepare_qat(generators.create(generator))).to(device).train()
+    _check(model, stored, fuse, images, labels)
+    model.eval()
     optimizer = torch.optim.Adam(fuse.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    faults = FaultModel(FaultKind.FLIP)
-    options = {"faults": faults, "n_models": n_models}
-    frozen = EOPM(model, stored, bit_error_rate=bit_error_rate, **options)
     steps = iter(range(1_000_000))
+
+    def calls(n_models: int) -> list[Callable[[], None]]:
+        frozen = EOPM(
+            model,
+            stored,
+            bit_error_rate=bit_error_rate,
+            faults=FAULTS,
+            n_models=n_models,
+            precision=precision,
+        )
+
+        def eopm() -> None:
+            with frozen:
+                frozen.backward(fuse, images, labels, next(steps))
+
+        def parts() -> None:
+            fused = fuse(images)
+            leaf = fused.detach().requires_grad_()
+            for _ in range(n_models + 1):
+                cross_entropy(model(leaf), labels).backward()
+            fused.backward(leaf.grad)
+
+        def naive() -> None:
+            naive_gradient(model, stored, fuse, images, labels, bit_error_rate, n_models)
+
+        return [updated(eopm), _frozen(model, updated(parts)), updated(naive)]
 
     def updated(gradient: Callable[[], object]) -> Callable[[], None]:
         def step() -> None:
@@ -54,29 +84,18 @@ def eopm_times(
 
         return step
 
-    def eopm() -> None:
-        with frozen:
-            frozen.backward(fuse, images, labels, next(steps))
-
-    def parts() -> None:
-        fused = fuse(images)
-        leaf = fused.detach().requires_grad_()
-        for _ in range(n_models + 1):
-            cross_entropy(model(leaf), labels).backward()
-        fused.backward(leaf.grad)
-
-    def naive() -> None:
-        naive_gradient(model, stored, fuse, images, labels, bit_error_rate, n_models)
-
-    _check(model, stored, fuse, images, labels, options)
-    model.eval()
-    calls = [updated(eopm), _frozen(model, updated(parts)), updated(naive)]
-    taken = [times.median for times in rivals(calls, device=device, seconds=seconds, warm_up=1)]
-    found = dict(zip(("eopm", "parts", "naive"), taken, strict=True))
+    for call in calls(1):
+        call()
+    taken = rivals(calls(n_models), device=device, seconds=0, warm_up=0, least=rounds)
+    eopm, parts, naive = (times.median for times in taken)
     return {
-        **found,
-        "over_parts": found["eopm"] / found["parts"],
-        "naive_over": found["naive"] / found["eopm"],
+        "eopm": eopm,
+        "parts": parts,
+        "naive": naive,
+        "over_parts": eopm / parts,
+        "naive_over": naive / eopm,
+        "naive_over_parts": naive / parts,
+        "samples": [times.samples for times in taken],
     }
 
 
@@ -120,9 +139,7 @@ def _frozen(model: nn.Module, call: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def _check(
-    model: nn.Module, stored: StoredWeights, fuse: nn.Module, images: Tensor, labels: Tensor, options: dict
-) -> None:
+def _check(model: nn.Module, stored: StoredWeights, fuse: nn.Module, images: Tensor, labels: Tensor) -> None:
     """Both formulations on a few images and without bit errors, where they have to agree. The generator in evaluation
     mode, so that its statistics stay as they are."""
     few = images[:4], labels[:4]
@@ -132,10 +149,10 @@ def _check(
     for formulation in ("eopm", "naive"):
         fuse.zero_grad(set_to_none=True)
         if formulation == "eopm":
-            with EOPM(model, stored, bit_error_rate=0.0, **options) as eopm:
+            with EOPM(model, stored, bit_error_rate=0.0, faults=FAULTS, n_models=1) as eopm:
                 eopm.backward(fuse, *few, 0)
         else:
-            naive_gradient(model, stored, fuse, *few, 0.0, options["n_models"])
+            naive_gradient(model, stored, fuse, *few, 0.0, 1)
         found.append(torch.cat([p.grad.flatten() for p in fuse.parameters()]))
     fuse.zero_grad(set_to_none=True)
     model.zero_grad(set_to_none=True)

@@ -20,6 +20,8 @@ from faultsim.errors import FaultsimError
 from faultsim.faults import TRAINING, FaultModel
 from faultsim.stored import StoredWeights
 
+from .distributed import ALONE, Ranks
+
 PRECISIONS = ("float32", "bfloat16")
 _CHIPS = 1 << 32  # of one seed
 
@@ -65,6 +67,7 @@ class EOPM:
     weight          lambda (the paper takes 5)
     seed            of the chips (training_chips)
     precision       "float32" or "bfloat16": of the matrix products (autocast) and, then, of the buffers
+    ranks           this process among those that share the work
 
     Raises FaultsimError for values out of range.
     """
@@ -80,6 +83,7 @@ class EOPM:
         weight: float = 5.0,
         seed: int = 0,
         precision: str = "float32",
+        ranks: Ranks = ALONE,
     ) -> None:
         if n_models < 1:
             raise FaultsimError(f"{n_models} perturbed models: at least 1 is needed")
@@ -90,6 +94,7 @@ class EOPM:
         self.model, self.stored = model, stored
         self.faults = faults or FaultModel()
         self.n_models, self.weight, self.seed = n_models, weight, seed
+        self.ranks = ranks
         self.device = stored.layers[0].values.device
         self.no_errors = ops.table(0.0, self.device)
         self.errors = ops.table(bit_error_rate, self.device)
@@ -120,37 +125,49 @@ class EOPM:
 
     def backward(self, fuse: nn.Module, images: Tensor, labels: Tensor, step: int) -> Losses:
         """Adds the gradient of the loss to the parameters of `fuse` (F, see neuralfuse.generators.NeuralFuse): images
-        float [B, 3, H, W] in [-1, 1], labels int64 [B]. Nothing here waits for the device."""
+        float [B, 3, H, W] in [-1, 1], labels int64 [B]. Nothing here waits for the device. Every process hands over
+        the whole batch and gets the whole gradient."""
         with self.autocast():
             fused = fuse(images)
         losses, gradient = self.input_gradient(fused, labels, step)
-        fused.backward(gradient)
-        return losses
+        parameters = [parameter for parameter in fuse.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(fused, parameters, gradient, materialize_grads=True)
+        *gradients, clean, perturbed = self.ranks.total([*gradients, *losses])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return Losses(clean, perturbed)
 
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int) -> tuple[Losses, Tensor]:
-        """The losses at F(x), float [B, 3, H, W], and the gradient of the whole loss with respect to F(x)."""
+        """The losses at F(x), float [B, 3, H, W], and the gradient of the whole loss with respect to F(x); with several
+        processes this one's share, and the sum of all shares is the whole."""
         leaf = fused.detach().to(memory_format=_layout(self.device)).requires_grad_()
+        leaf.grad = torch.zeros_like(leaf)
         chips = training_chips(self.seed, step, self.n_models, self.device)
-        clean = self._add_gradient(leaf, labels, chips[:1], self.no_errors, 1.0)
-        perturbed = torch.zeros_like(clean)
-        for i in range(self.n_models):
-            chip = chips[i : i + 1]
-            perturbed += self._add_gradient(leaf, labels, chip, self.errors, self.weight / self.n_models)
+        losses = [torch.zeros([], dtype=leaf.dtype, device=self.device) for _ in Losses._fields]
+        for model, start, stop in self.ranks.pieces(1 + self.n_models, len(leaf)):
+            if model == 0:  # as it was stored: no chip has errors at this rate
+                self._read(chips[:1], self.no_errors)
+            else:
+                self._read(chips[model - 1 : model], self.errors)
+            loss = self._loss(leaf[start:stop], labels[start:stop]) / len(leaf)
+            (loss if model == 0 else self.weight / self.n_models * loss).backward()
+            losses[min(model, 1)] += loss.detach()
+        clean, perturbed = losses
         return Losses(clean, perturbed / self.n_models), leaf.grad
 
-    def _add_gradient(
-        self, leaf: Tensor, labels: Tensor, chip: Tensor, table: Tensor, weight: float
-    ) -> Tensor:
-        """Cross entropy of the model that one chip reads; its gradient, weighted, is added to `leaf.grad`."""
+    def _read(self, chip: Tensor, table: Tensor) -> None:
+        """The base model computes with its weights as one chip reads them."""
         self.stored.read(chip, table, self.faults, self.buffers)
         for weights, buffer in zip(self.weights, self.buffers, strict=True):
             if weights.dtype != buffer.dtype:
                 weights.copy_(buffer[0])
+
+    def _loss(self, fused: Tensor, labels: Tensor) -> Tensor:
+        """Cross entropy of the base model, summed over images."""
         with self.autocast():
-            logits = self.model(leaf)
-        loss = functional.cross_entropy(logits if logits.dtype == leaf.dtype else logits.float(), labels)
-        (weight * loss).backward()
-        return loss.detach()
+            logits = self.model(fused)
+        logits = logits if logits.dtype == fused.dtype else logits.float()
+        return functional.cross_entropy(logits, labels, reduction="sum")
 
 
 def _layout(device: torch.device) -> torch.memory_format:

@@ -15,6 +15,7 @@ from faultsim.quantization import prepare_qat
 from faultsim.stored import StoredWeights
 from faultsim.trainstate import load_state, save_state
 
+from .distributed import ALONE, Ranks
 from .eopm import EOPM
 from .generators import NeuralFuse
 
@@ -31,7 +32,9 @@ class Training:
     learning_rate: float = 1e-3  #: of Adam
     betas: tuple[float, float] = (0.5, 0.999)
     batch_size: int = 256
-    precision: str = "float32"  #: or "bfloat16": of the matrix products (autocast)
+    precision: str = (
+        "float32"  #: or "bfloat16": of the matrix products (autocast); which is faster: benchmarks/README.md
+    )
     seed: int = 0  #: of order, augmentation and chips
     max_epochs: int = 100
     window: int = (
@@ -85,6 +88,7 @@ def train_generator(
     state: Path | None = None,
     context: dict | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
+    ranks: Ranks = ALONE,
 ) -> list[Epoch]:
     """Trains `generator` in place on the device of the base model, `model`, whose weights are `stored` and stay as they
     are; the generator's weights are quantisation-aware afterwards (see faultsim.prepare_qat).
@@ -93,7 +97,12 @@ def train_generator(
     `max_epochs`. With `state`, a file, the run is kept after every epoch and goes on from there when it is started
     again, to the same result; `context` (JSON values) says what else the run depends on, such as the base model, and
     must be the same then. More epochs may be asked for. Returns the curve; `report` is called with each new epoch.
-    Raises FaultsimError for a state of another run, and when the loss is no longer a number.
+
+    With several `ranks` each of these processes calls this with the same arguments and ends with the same generator;
+    the first one alone writes the state, which all read, and reports. A run may go on with another number of processes:
+    sums are then rounded in another order, and nothing else differs.
+
+    Raises FaultsimError for a state of another run, when the processes differ, and when the loss is no longer a number.
     """
     device = stored.layers[0].values.device
     data = data.to(device)
@@ -106,6 +115,8 @@ def train_generator(
             f"{state} belongs to a run with other options, base model or data: choose another file, or the same "
             "options to go on"
         )
+    start = json.dumps([ours, facts], sort_keys=True).encode() + _bytes(fuse)
+    ranks.agree(start, device, "options, files or initial weights")
     curve = [Epoch(**entry) for entry in (facts or {}).get("curve", [])]
     steps = -(-len(data) // training.batch_size)
     window = -(-training.window // steps)
@@ -118,6 +129,7 @@ def train_generator(
         weight=training.weight,
         seed=training.seed,
         precision=training.precision,
+        ranks=ranks,
     )
     with eopm:
         for epoch in range(len(curve), training.max_epochs):
@@ -143,6 +155,8 @@ def train_generator(
                 raise FaultsimError(
                     f"the loss of epoch {epoch + 1} is no number: a lower learning rate may help"
                 )
+            if not ranks.first:
+                continue
             if state is not None:
                 save_state(state, fuse, optimizer, {"run": ours, "curve": [asdict(entry) for entry in curve]})
             report(curve[-1])
@@ -156,3 +170,7 @@ def _identity(training: Training, data: Dataset, context: dict) -> dict:
     for name in ("max_epochs", "window", "tolerance"):
         del described[name]
     return json.loads(json.dumps({"training": described, "data": data.fingerprint, "context": context}))
+
+
+def _bytes(module: nn.Module) -> bytes:
+    return b"".join(value.cpu().numpy().tobytes() for value in module.state_dict().values())

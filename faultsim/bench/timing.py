@@ -26,10 +26,15 @@ class Times:
 
 
 def rivals(
-    calls: Sequence[Callable[[], object]], *, device: torch.device, seconds: float, warm_up: int = 3
+    calls: Sequence[Callable[[], object]],
+    *,
+    device: torch.device,
+    seconds: float,
+    warm_up: int = 3,
+    least: int = 7,
 ) -> list[Times]:
     """Times of each call: after a warm-up, rounds in which every call is timed once, until `seconds` are over (at
-    least 7 rounds). On a GPU by its own events."""
+    least `least` rounds). On a GPU by its own events."""
     cuda = device.type == "cuda"
     for _ in range(warm_up):
         for call in calls:
@@ -37,7 +42,7 @@ def rivals(
     samples: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
     rounds = 0
-    while rounds < 7 or (time.perf_counter() < end and rounds < 1000):
+    while rounds < least or (time.perf_counter() < end and rounds < 1000):
         rounds += 1
         for taken, call in zip(samples, calls, strict=True):
             if cuda:

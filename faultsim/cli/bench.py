@@ -98,11 +98,14 @@ def eopm(
     generator: Annotated[str, typer.Option(help="ConvL, ConvS, DeConvL, DeConvS, UNetL or UNetS.")] = "ConvS",
     batch_size: Annotated[int, typer.Option(min=1, help="Random images of one step.")] = 256,
     n_models: Annotated[int, typer.Option(min=1, help="N: perturbed models a step.")] = 10,
-    seconds: Annotated[float, typer.Option(help="Time for the measurements, 7 rounds at least.")] = 10.0,
+    precision: Annotated[
+        str, typer.Option(help="float32 or bfloat16: of the step's matrix products; the others' are float32.")
+    ] = "float32",
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured, in turn.")] = 3,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """One step of a generator's training beside its parts, and beside the naive formulation."""
+    """One step of a generator's training beside its parts, and beside the naive formulation: medians."""
     import torch
 
     from neuralfuse.bench import eopm_times
@@ -117,15 +120,33 @@ def eopm(
     images = torch.rand(batch_size, 3, 32, 32, device=where) * 2 - 1
     labels = torch.randint(0, 10, [batch_size], device=where)
     measured = eopm_times(
-        network, StoredWeights.of(network), generator, images, labels, n_models=n_models, seconds=seconds
+        network,
+        StoredWeights.of(network),
+        generator,
+        images,
+        labels,
+        n_models=n_models,
+        precision=precision,
+        rounds=rounds,
     )
+    what = {
+        "model": model,
+        "generator": generator,
+        "batch_size": batch_size,
+        "n_models": n_models,
+        "precision": precision,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+    }
     if as_json:
-        what = {"model": model, "generator": generator, "batch_size": batch_size, "n_models": n_models}
         print(json.dumps({"benchmark": "eopm", **what, **measured, **provenance(str(where))}, indent=2))
         return
     print(
-        f"{model}, {generator}, batch {batch_size}, N = {n_models}: one step takes {measured['eopm']:.2f} s\n"
-        f"{measured['over_parts']:.2f} x its parts ({n_models + 1} forward and input-gradient backward passes of "
-        f"the base model, one generator step)\n"
-        f"{measured['naive_over']:.1f} x less than the naive formulation"
+        f"{model}, {generator}, batch {batch_size}, N = {n_models}, {precision}, "
+        f"threads: {what['threads']}, rounds: {rounds}\n"
+        f"one step takes {measured['eopm']:.2f} s\n"
+        f"{measured['over_parts']:.2f} x its parts ({n_models + 1} forward and input-gradient backward passes\n"
+        f"of the base model, one generator step)\n"
+        f"{measured['naive_over']:.1f} x less than the naive formulation, which takes "
+        f"{measured['naive_over_parts']:.1f} x the parts"
     )

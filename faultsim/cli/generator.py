@@ -3,8 +3,9 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,9 +24,14 @@ from .options import (
 )
 from .options import device as device_named
 
+if TYPE_CHECKING:
+    from neuralfuse.train import Epoch
+
 
 def train_generator(
-    generator: Annotated[str, typer.Option(help="ConvL, ConvS, DeConvL, DeConvS, UNetL or UNetS.")],
+    generator: Annotated[
+        str, typer.Option(help="ConvL, ConvS, DeConvL, DeConvS, UNetL, UNetS, or ConvXS (not in the paper).")
+    ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
     base: Annotated[
         Path | None, typer.Option(help="Weight file of the base model; the shipped model without.")
@@ -53,7 +59,13 @@ def train_generator(
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = 256,
     epochs: Annotated[int, typer.Option(help="At most; training stops when it has converged.")] = 100,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16: of the matrix products.")] = "float32",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32 or bfloat16: of the matrix products. bfloat16 was slower on a CPU without AMX; "
+            "'faultsim bench eopm --precision bfloat16' measures it."
+        ),
+    ] = "float32",
     seed: Annotated[int, typer.Option(help="Of initial weights, order, augmentation and chips.")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -62,17 +74,24 @@ def train_generator(
     Training has converged when the mean loss of the last 1,000 steps (rounded up to whole epochs) is less than 0.5 %
     below that of as many steps before. The state after every epoch is kept in OUT.state.safetensors and the curve in
     OUT.log.jsonl; a run that was stopped goes on when it is started again with the same options (or more epochs).
+
+    Several processes share each step, on CPUs or with a GPU each:
+
+    torchrun --nproc-per-node=2 -m faultsim train-generator OPTIONS
+
+    The first process writes the files. Their number changes nothing but the order in which sums are rounded, so a run
+    may go on with another one. On CPUs, set OMP_NUM_THREADS to the threads of one process (torchrun makes it 1). When
+    one process fails all end, and a report by torchrun follows the line that says why.
     """
     import torch
 
-    from neuralfuse import generators
-    from neuralfuse.train import Epoch, Training
+    from neuralfuse import distributed, generators
+    from neuralfuse.train import Training
     from neuralfuse.train import train_generator as train
 
     from ..checkpoint import save_weights
     from ..data import augmentation_for, load
     from ..errors import FaultsimError
-    from ..files import write_text
     from ..provenance import provenance
     from .subject import load_subject
 
@@ -91,42 +110,25 @@ def train_generator(
         seed=seed,
         max_epochs=epochs,
     )
-    torch.manual_seed(seed)
-    network = generators.create(generator)
-    where = device_named(device)
-    subject = load_subject(model, base, dataset, data_dir, where, per_channel=False)
-    data = load(subject.dataset.name, "train", data_dir)
-    context = {"generator": generator, "base": subject.network, "device": where.type}
-
-    log = out.with_suffix(".log.jsonl")
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    started, first = time.monotonic(), None
-
-    def report(epoch: Epoch) -> None:
-        nonlocal first, lines
-        first = first or epoch.epoch
-        seconds = time.monotonic() - started
-        left = seconds / (epoch.epoch - first + 1) * (epochs - epoch.epoch)
-        lines = [*lines[: epoch.epoch - 1], json.dumps({**vars(epoch), "seconds": round(seconds, 1)})]
-        write_text(log, "\n".join(lines) + "\n")
-        print(
-            f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss:.4f}, clean {epoch.clean:.4f}, "
-            f"perturbed {epoch.perturbed:.4f}, at most {left / 60:.0f} min left",
-            file=sys.stderr,
-            flush=True,
+    with distributed.joined(device_named(device)) as (ranks, where):
+        torch.manual_seed(seed)
+        network = generators.create(generator)
+        subject = load_subject(model, base, dataset, data_dir, where, per_channel=False)
+        data = load(subject.dataset.name, "train", data_dir)
+        losses = train(
+            network,
+            subject.model,
+            subject.stored,
+            data,
+            training,
+            augment=augmentation_for(data.name),
+            state=out.with_suffix(".state.safetensors"),
+            context={"generator": generator, "base": subject.network, "device": where.type},
+            report=_reporter(out.with_suffix(".log.jsonl"), epochs, ranks.count),
+            ranks=ranks,
         )
-
-    losses = train(
-        network,
-        subject.model,
-        subject.stored,
-        data,
-        training,
-        augment=augmentation_for(data.name),
-        state=out.with_suffix(".state.safetensors"),
-        context=context,
-        report=report,
-    )
+    if not ranks.first:
+        return
     metadata = {
         "generator": generator,
         "dataset": data.name,
@@ -135,6 +137,7 @@ def train_generator(
         "training": training.describe(),
         "epochs": len(losses),
         "losses": vars(losses[-1]),
+        "world_size": ranks.count,
         **provenance(str(where)),
     }
     save_weights(out, network, metadata)
@@ -142,3 +145,28 @@ def train_generator(
         f"{generator} for {subject.name} on {data.name} at bit error rate {rate:g}: "
         f"loss {losses[-1].loss:.4f} after {len(losses)} epochs, written to {out}"
     )
+
+
+def _reporter(log: Path, epochs: int, world_size: int) -> Callable[["Epoch"], None]:
+    """Writes each epoch to the log, and a line about it to stderr."""
+    from ..files import write_text
+
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    started, first = time.monotonic(), None
+
+    def report(epoch: "Epoch") -> None:
+        nonlocal first, lines
+        first = first or epoch.epoch
+        seconds = time.monotonic() - started
+        left = seconds / (epoch.epoch - first + 1) * (epochs - epoch.epoch)
+        entry = {**vars(epoch), "seconds": round(seconds, 1), "world_size": world_size}
+        lines = [*lines[: epoch.epoch - 1], json.dumps(entry)]
+        write_text(log, "\n".join(lines) + "\n")
+        print(
+            f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss:.4f}, clean {epoch.clean:.4f}, "
+            f"perturbed {epoch.perturbed:.4f}, at most {left / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return report

@@ -211,11 +211,14 @@ def test_wrong_words_to_evaluate_get_one_line(arguments, words, capsys):
 
 
 def test_bench_compares_in_one_run(capsys):
-    small = [*SMALL, "--model", "DigitsNet", "--batch-size", "4", "--seconds", "0"]
+    small = [*SMALL, "--model", "DigitsNet", "--batch-size", "4", "--rounds", "2"]
     code, out, _ = run(capsys, "bench", "eopm", *small, "--json")
     assert code == 0
     found = json.loads(out)
     assert found["over_parts"] == pytest.approx(found["eopm"] / found["parts"])
     assert found["naive_over"] == pytest.approx(found["naive"] / found["eopm"])
+    assert found["naive_over_parts"] == pytest.approx(found["naive"] / found["parts"])
+    assert found["eopm"] == pytest.approx(sum(found["samples"][0]) / 2)
+    assert found["threads"] == torch.get_num_threads()
     code, out, _ = run(capsys, "bench", "eopm", *small)
     assert "x its parts" in out
