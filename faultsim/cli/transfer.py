@@ -59,12 +59,12 @@ def transfer(
     show: ShowOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train generators for one base model and measure them with others, which stay black boxes (the paper, section 3.2).
+    """Train generators for one base model and measure them with others, which stay black boxes.
 
-    What the run directory lacks is trained and evaluated on 10 chips, as `faultsim reproduce` does it; both commands go
-    on in each other's directories. Rows of the paper's Tables 2 and 11 to 15 have their published values beside them.
-    --source, --target and --generator take lists with commas and may be repeated. For a model behind an HTTP server or
-    in an ONNX file see `faultsim evaluate-blackbox`.
+    As in the paper, section 3.2. What the run directory lacks is trained and evaluated on 10 chips, as
+    `faultsim reproduce` does it; both commands go on in each other's directories. Rows of the paper's Tables 2 and 11
+    to 15 have their published values beside them. --source, --target and --generator take lists with commas and may be
+    repeated. For a model behind an HTTP server or in an ONNX file see `faultsim evaluate-blackbox`.
     """
     from neuralfuse.reproduce.cells import FAULTS, transferred
     from neuralfuse.reproduce.rows import lines
