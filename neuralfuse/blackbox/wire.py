@@ -92,7 +92,7 @@ class Description:
 def to_npy(array: np.ndarray) -> bytes:
     """The bytes of a .npy file; the array must be of IMAGES or CLASSES type."""
     file = io.BytesIO()
-    np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
     return file.getvalue()
 
 
