@@ -8,12 +8,8 @@ with respect to it is a sum. The base model is frozen, so each of the N + 1 mode
 pass down to its input only.
 """
 
-import contextlib
-from typing import NamedTuple, Self
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from faultsim import ops
 from faultsim.errors import FaultsimError
@@ -21,8 +17,8 @@ from faultsim.faults import TRAINING, FaultModel
 from faultsim.stored import StoredWeights
 
 from .distributed import ALONE, Ranks
+from .objective import Losses, Objective
 
-PRECISIONS = ("float32", "bfloat16")
 _CHIPS = 1 << 32  # of one seed
 
 
@@ -44,30 +40,14 @@ def training_chips(seed: int, step: int, count: int, device: torch.device | str 
     return torch.arange(start, start + count, device=device)
 
 
-class Losses(NamedTuple):
-    """Of one step; tensors [] on the device, so that nobody has to wait for them."""
+class EOPM(Objective):
+    """The base model, clean and on ever new chips, as the loss of a generator sees it; what isn't said here stands in
+    Objective. The buffers are those of one model, whatever `n_models` is.
 
-    clean: Tensor  #: cross entropy of the base model without bit errors
-    perturbed: Tensor  #: mean cross entropy of the perturbed models
-
-
-class EOPM:
-    """The base model, clean and on ever new chips, as the loss of a generator sees it:
-
-        with EOPM(model, stored, bit_error_rate=0.01) as eopm:
-            losses = eopm.backward(fuse, images, labels, step)  # gradients lie in fuse.parameters()
-
-    model           the base model; inside `with` it is in evaluation mode, needs no gradient, and computes with
-                    buffers for the weights of one model, whatever `n_models` is. Afterwards everything is as it was;
-                    its own parameters are never written to
-    stored          its weights in memory
     bit_error_rate  fraction of failing cells of the perturbed models
     faults          what a failing cell does, and where weights lie
     n_models        N, perturbed models a step (the paper takes 10)
-    weight          lambda (the paper takes 5)
     seed            of the chips (training_chips)
-    precision       "float32" or "bfloat16": of the matrix products (autocast) and, then, of the buffers
-    ranks           this process among those that share the work
 
     Raises FaultsimError for values out of range.
     """
@@ -87,61 +67,15 @@ class EOPM:
     ) -> None:
         if n_models < 1:
             raise FaultsimError(f"{n_models} perturbed models: at least 1 is needed")
-        if not weight >= 0:
-            raise FaultsimError(f"lambda {weight}: the weight of the perturbed loss must not be negative")
-        if precision not in PRECISIONS:
-            raise FaultsimError(f"unknown precision {precision!r}: it can be {' or '.join(PRECISIONS)}")
-        self.model, self.stored = model, stored
+        super().__init__(model, stored, weight=weight, precision=precision, ranks=ranks)
         self.faults = faults or FaultModel()
-        self.n_models, self.weight, self.seed = n_models, weight, seed
-        self.ranks = ranks
-        self.device = stored.layers[0].values.device
+        self.n_models, self.seed = n_models, seed
         self.no_errors = ops.table(0.0, self.device)
         self.errors = ops.table(bit_error_rate, self.device)
-        self.mixed = precision == "bfloat16"
-        self.buffers = stored.empty(1, torch.bfloat16 if self.mixed else None)
         training_chips(seed, 0, n_models)  # a bad seed is refused before anything is done
 
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as undo:
-            for module in self.model.modules():
-                undo.callback(setattr, module, "training", module.training)
-            for parameter in self.model.parameters():
-                undo.callback(parameter.requires_grad_, parameter.requires_grad)
-            self.model.eval().requires_grad_(False)
-            # The kernel writes float32 at most: a model in float64 computes with copies of the buffers.
-            own = [layer.dtype if not self.mixed else torch.bfloat16 for layer in self.stored.layers]
-            self.weights = [buffer[0].to(dtype) for buffer, dtype in zip(self.buffers, own, strict=True)]
-            undo.enter_context(self.stored.replaced(self.weights))
-            self._undo = undo.pop_all()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._undo.close()
-
-    def autocast(self) -> torch.autocast:
-        """Inside, matrix products are computed in the precision that was asked for."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
-
-    def backward(self, fuse: nn.Module, images: Tensor, labels: Tensor, step: int) -> Losses:
-        """Adds the gradient of the loss to the parameters of `fuse` (F, see neuralfuse.generators.NeuralFuse): images
-        float [B, 3, H, W] in [-1, 1], labels int64 [B]. Nothing here waits for the device. Every process hands over
-        the whole batch and gets the whole gradient."""
-        with self.autocast():
-            fused = fuse(images)
-        losses, gradient = self.input_gradient(fused, labels, step)
-        parameters = [parameter for parameter in fuse.parameters() if parameter.requires_grad]
-        gradients = torch.autograd.grad(fused, parameters, gradient, materialize_grads=True)
-        *gradients, clean, perturbed = self.ranks.total([*gradients, *losses])
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-        return Losses(clean, perturbed)
-
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int) -> tuple[Losses, Tensor]:
-        """The losses at F(x), float [B, 3, H, W], and the gradient of the whole loss with respect to F(x); with several
-        processes this one's share, and the sum of all shares is the whole."""
-        leaf = fused.detach().to(memory_format=_layout(self.device)).requires_grad_()
-        leaf.grad = torch.zeros_like(leaf)
+        leaf = self.leaf(fused)
         chips = training_chips(self.seed, step, self.n_models, self.device)
         losses = [torch.zeros([], dtype=leaf.dtype, device=self.device) for _ in Losses._fields]
         for model, start, stop in self.ranks.pieces(1 + self.n_models, len(leaf)):
@@ -149,7 +83,7 @@ class EOPM:
                 self._read(chips[:1], self.no_errors)
             else:
                 self._read(chips[model - 1 : model], self.errors)
-            loss = self._loss(leaf[start:stop], labels[start:stop]) / len(leaf)
+            loss = self.cross_entropy(leaf[start:stop], labels[start:stop]) / len(leaf)
             (loss if model == 0 else self.weight / self.n_models * loss).backward()
             losses[min(model, 1)] += loss.detach()
         clean, perturbed = losses
@@ -158,18 +92,4 @@ class EOPM:
     def _read(self, chip: Tensor, table: Tensor) -> None:
         """The base model computes with its weights as one chip reads them."""
         self.stored.read(chip, table, self.faults, self.buffers)
-        for weights, buffer in zip(self.weights, self.buffers, strict=True):
-            if weights.dtype != buffer.dtype:
-                weights.copy_(buffer[0])
-
-    def _loss(self, fused: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy of the base model, summed over images."""
-        with self.autocast():
-            logits = self.model(fused)
-        logits = logits if logits.dtype == fused.dtype else logits.float()
-        return functional.cross_entropy(logits, labels, reduction="sum")
-
-
-def _layout(device: torch.device) -> torch.memory_format:
-    """What convolutions like best: on GPUs channels last; on CPUs it made VGG11 slower by a quarter."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self.written()

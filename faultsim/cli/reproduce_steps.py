@@ -34,7 +34,7 @@ class Settings:
 
     def check(self, recipe: str) -> None:
         """Raises FaultsimError now for what training would refuse hours later."""
-        from neuralfuse.eopm import PRECISIONS
+        from neuralfuse.objective import PRECISIONS
 
         from ..train import recipe as recipe_named
 

@@ -1,0 +1,125 @@
+"""What the trainers of a generator share: the frozen base model as a loss of F(x), with weights that change at will."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from faultsim.errors import FaultsimError
+from faultsim.stored import StoredWeights
+
+from .distributed import ALONE, Ranks
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+class Losses(NamedTuple):
+    """Of one step; tensors [] on the device, so that nobody has to wait for them."""
+
+    clean: Tensor  #: cross entropy of the base model without bit errors
+    perturbed: Tensor  #: mean cross entropy of the perturbed models
+
+
+class Objective(ABC):
+    """loss(F(x)) = clean + weight * perturbed, of a frozen base model and what bit errors make of it:
+
+        with EOPM(...) as objective:  # or Adversarial(...)
+            losses = objective.backward(fuse, images, labels, step)  # gradients lie in fuse.parameters()
+
+    model      the base model; inside `with` it is in evaluation mode, its parameters need no gradient, and it computes
+               with buffers for the weights of one model. Afterwards everything is as it was; its own parameters are
+               never written to
+    stored     its weights in memory
+    weight     lambda (the paper takes 5)
+    precision  "float32" or "bfloat16": of the matrix products (autocast) and, then, of the buffers
+    ranks      this process among those that share the work
+
+    Which perturbed models there are, a trainer says by input_gradient(): it writes their weights into `buffers` (one
+    tensor [1, *shape] a layer), calls written(), and sums cross_entropy(). Raises FaultsimError for values out of
+    range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stored: StoredWeights,
+        *,
+        weight: float = 5.0,
+        precision: str = "float32",
+        ranks: Ranks = ALONE,
+    ) -> None:
+        if not weight >= 0:
+            raise FaultsimError(f"lambda {weight}: the weight of the perturbed loss must not be negative")
+        if precision not in PRECISIONS:
+            raise FaultsimError(f"unknown precision {precision!r}: it can be {' or '.join(PRECISIONS)}")
+        self.model, self.stored, self.weight, self.ranks = model, stored, weight, ranks
+        self.device = stored.layers[0].values.device
+        self.mixed = precision == "bfloat16"
+        self.buffers = stored.empty(1, torch.bfloat16 if self.mixed else None)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            for module in self.model.modules():
+                undo.callback(setattr, module, "training", module.training)
+            for parameter in self.model.parameters():
+                undo.callback(parameter.requires_grad_, parameter.requires_grad)
+            self.model.eval().requires_grad_(False)
+            # The kernel writes float32 at most: a model in float64 computes with copies of the buffers.
+            own = [layer.dtype if not self.mixed else torch.bfloat16 for layer in self.stored.layers]
+            self.weights = [buffer[0].to(dtype) for buffer, dtype in zip(self.buffers, own, strict=True)]
+            undo.enter_context(self.stored.replaced(self.weights))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._undo.close()
+
+    def autocast(self) -> torch.autocast:
+        """Inside, matrix products are computed in the precision that was asked for."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
+
+    def backward(self, fuse: nn.Module, images: Tensor, labels: Tensor, step: int) -> Losses:
+        """Adds the gradient of the loss to the parameters of `fuse` (F, see neuralfuse.generators.NeuralFuse): images
+        float [B, 3, H, W] in [-1, 1], labels int64 [B]. Nothing here waits for the device. Every process hands over
+        the whole batch and gets the whole gradient."""
+        with self.autocast():
+            fused = fuse(images)
+        losses, gradient = self.input_gradient(fused, labels, step)
+        parameters = [parameter for parameter in fuse.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(fused, parameters, gradient, materialize_grads=True)
+        *gradients, clean, perturbed = self.ranks.total([*gradients, *losses])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return Losses(clean, perturbed)
+
+    @abstractmethod
+    def input_gradient(self, fused: Tensor, labels: Tensor, step: int) -> tuple[Losses, Tensor]:
+        """The losses at F(x), float [B, 3, H, W], and the gradient of the whole loss with respect to F(x); with several
+        processes this one's share, and the sum of all shares is the whole."""
+
+    def leaf(self, fused: Tensor) -> Tensor:
+        """F(x) cut off from the generator, with a gradient of zeros that all models add theirs to."""
+        leaf = fused.detach().to(memory_format=_layout(self.device)).requires_grad_()
+        leaf.grad = torch.zeros_like(leaf)
+        return leaf
+
+    def written(self) -> None:
+        """The buffers hold other weights now: the model computes with them from here on."""
+        for weights, buffer in zip(self.weights, self.buffers, strict=True):
+            if weights.dtype != buffer.dtype:
+                weights.copy_(buffer[0])
+
+    def cross_entropy(self, fused: Tensor, labels: Tensor) -> Tensor:
+        """Of the base model with the weights in the buffers, summed over images."""
+        with self.autocast():
+            logits = self.model(fused)
+        logits = logits if logits.dtype == fused.dtype else logits.float()
+        return functional.cross_entropy(logits, labels, reduction="sum")
+
+
+def _layout(device: torch.device) -> torch.memory_format:
+    """What convolutions like best: on GPUs channels last; on CPUs it made VGG11 slower by a quarter."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
