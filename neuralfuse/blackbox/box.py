@@ -23,9 +23,16 @@ class PythonCallable:
         self._function, self._name = function, name
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """As BlackBox.predict. Raises FaultsimError for an answer that isn't one class number for each image."""
+        """As BlackBox.predict. Raises FaultsimError when the function fails or answers anything else than one class
+        number for each image."""
         images = checked_images(images)
-        return checked_classes(self._function(images), len(images), self._name)
+        try:
+            answer = self._function(images)
+        except Exception as error:  # the user's function may fail in any way
+            raise FaultsimError(
+                f"{self._name} fails on images {list(images.shape)}: {type(error).__name__}: {error}"
+            ) from error
+        return checked_classes(answer, len(images), self._name)
 
 
 def checked_images(images: np.ndarray) -> np.ndarray:

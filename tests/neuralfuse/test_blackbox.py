@@ -188,6 +188,11 @@ def test_answers_that_are_no_classes(answer):
         checked_classes(answer, 2, "the driver")
 
 
+def test_a_function_that_fails():
+    with pytest.raises(FaultsimError, match=r"the driver fails on images \[2, 3, 32, 32\]: KeyError: 'x'"):
+        PythonCallable(lambda _: {}["x"], "the driver").predict(pictures(2))
+
+
 def test_answers_become_int64():
     for answer in ([3, 4], (3, 4), np.array([3, 4], np.uint8)):
         found = PythonCallable(lambda _, answer=answer: answer).predict(pictures(2))
