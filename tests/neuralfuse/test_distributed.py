@@ -1,5 +1,6 @@
 """Several processes share the training of a generator, and it is the one that a single process trains."""
 
+import contextlib
 import json
 import os
 import socket
@@ -14,17 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from faultsim import FaultModel, StoredWeights, prepare_qat
+from faultsim import FaultModel, StoredWeights, data, prepare_qat
 from faultsim.checkpoint import read_file
+from faultsim.cli import main
 from neuralfuse.distributed import ALONE, Ranks
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
 
 TRAIN = [
     *("train-generator", "--generator", "UNetS", "--bit-error-rate", "0.02"),
-    *("--n-models", "2", "--batch-size", "64", "--device", "cpu"),
+    *("--n-models", "2", "--batch-size", "24", "--device", "cpu"),
 ]
-# Runs faultsim on 90 digits; the process of rank $FAILS, if any, fails in the second step of the second epoch.
+# Runs faultsim on 40 digits; the process of rank $FAILS, if any, fails in the second step of the second epoch.
 SCRIPT = """
 import os, sys
 import torch
@@ -36,7 +38,7 @@ from neuralfuse.eopm import EOPM
 load, backward = faultsim.data.load, EOPM.backward
 
 def some(name, split, data_dir):
-    return load(name, split, data_dir).subset(torch.arange(90))
+    return load(name, split, data_dir).subset(torch.arange(40))
 
 def failing(self, fuse, images, labels, step):
     if step == 3 and os.environ.get("RANK") == os.environ["FAILS"]:
@@ -62,8 +64,8 @@ def test_shares_are_even_and_make_the_whole(models, images, count):
 def step_of(ranks: Ranks, n_models: int, images: int) -> tuple[list, list]:
     """Losses and gradients in float64."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 10))
-    x, y = torch.rand(images, 3, 8, 8) * 2 - 1, torch.randint(0, 10, [images])
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(1176, 10))
+    x, y = torch.rand(images, 3, 16, 16) * 2 - 1, torch.randint(0, 10, [images])
     fuse = NeuralFuse(prepare_qat(UNet(2))).double().train()
     options = {"bit_error_rate": 0.02, "faults": FaultModel.preset("neuralfuse_2022"), "n_models": n_models}
     with EOPM(model.double(), StoredWeights.of(model), ranks=ranks, **options) as eopm:
@@ -73,55 +75,68 @@ def step_of(ranks: Ranks, n_models: int, images: int) -> tuple[list, list]:
     return [loss.tolist() for loss in losses], [p.grad.flatten().tolist() for p in fuse.parameters()]
 
 
-CASES = ((3, 5), (3, 2), (1, 2))
-"""N and images. Of three processes none has whole models in the first case, and each one image or two in the last."""
+CASES = ((4, 5), (4, 2), (1, 1))
+"""N and images; in the last case there are two passes, for three processes."""
 AT_ONCE = """
-import json, sys, torch
+import json, os, sys, torch
 sys.path.insert(0, sys.argv[1])
 from test_distributed import CASES, step_of
 from neuralfuse.distributed import joined
-with joined(torch.device("cpu")) as (ranks, device):
-    found = [step_of(ranks, *case) for case in CASES]
-    try:
-        ranks.agree(bytes(ranks.rank == 1), device, "something")
-    except ValueError as error:
-        found.append(str(error))
-print(json.dumps([ranks.rank, ranks.count, found]))
+answers = []
+for count, port in enumerate(sys.argv[2:], 2):
+    os.environ |= {"WORLD_SIZE": str(count), "MASTER_PORT": port}
+    if int(os.environ["RANK"]) >= count:
+        continue
+    with joined(torch.device("cpu")) as (ranks, device):
+        found = [step_of(ranks, *case) for case in CASES]
+        try:
+            ranks.agree(bytes(ranks.first), device, "something")
+        except ValueError as error:
+            found.append(str(error))
+    answers.append([ranks.rank, ranks.count, found])
+print(json.dumps(answers))
 """
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_gradients_do_not_depend_on_the_number_of_processes(count):
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
-    place = {"WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-    place["TORCHELASTIC_RUN_ID"] = "by hand"
+def free_ports(count: int) -> list[str]:
+    with contextlib.ExitStack() as closing:
+        listeners = [closing.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("localhost", 0))
+        return [str(listener.getsockname()[1]) for listener in listeners]
+
+
+def test_gradients_do_not_depend_on_the_number_of_processes():
+    """Three processes, the first two of them also as a run of two; N + 1 is no multiple of either."""
+    ports = free_ports(2)
+    place = {"MASTER_ADDR": "localhost", "TORCHELASTIC_RUN_ID": "by hand", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", AT_ONCE, Path(__file__).parent],
-            env={**os.environ, **{k: str(v) for k, v in {**place, "RANK": rank, "LOCAL_RANK": rank}.items()}},
+            [sys.executable, "-c", AT_ONCE, Path(__file__).parent, *ports],
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
         )
-        for rank in range(count)
+        for rank in range(3)
     ]
-    answers = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
-    assert [answer[:2] for answer in answers] == [[rank, count] for rank in range(count)]
-    *shared, complaint = answers[0][2]
-    assert all(answer[2] == answers[0][2] for answer in answers)  # the same bits on all
-    assert complaint == f"the {count} processes of this run differ in something"
-    for case, (losses, gradients) in zip(CASES, shared, strict=True):
-        alone_losses, alone = step_of(ALONE, *case)
-        assert losses == pytest.approx(alone_losses, rel=1e-12)
-        for ours, theirs in zip(gradients, alone, strict=True):
-            torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-10, atol=1e-14)
+    by_rank = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
+    alone = [step_of(ALONE, *case) for case in CASES]
+    for count in (2, 3):
+        answers = [answer for of_rank in by_rank for answer in of_rank if answer[1] == count]
+        assert [rank for rank, _, _ in answers] == list(range(count))
+        assert all(found == answers[0][2] for _, _, found in answers)  # the same bits on all
+        *shared, complaint = answers[0][2]
+        assert complaint == f"the {count} processes of this run differ in something"
+        for (losses, gradients), (own_losses, own_gradients) in zip(shared, alone, strict=True):
+            assert losses == pytest.approx(own_losses, rel=1e-12)
+            for ours, theirs in zip(gradients, own_gradients, strict=True):
+                torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-10, atol=1e-14)
 
 
-def faultsim(program: list[object], arguments: list, processes: int = 0, fails: str = "none"):
-    """A finished process of `program` (what torchrun or Python gets before the arguments)."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def torchrun(program: list[object], arguments: list[object], fails: str = "none"):
+    """A finished run of two processes of `program`."""
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program, *arguments]
     return subprocess.run(
-        [str(word) for word in (sys.executable, *(launch if processes else []), *program, *arguments)],
+        [sys.executable, *map(str, words)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "FAILS": fails},
         capture_output=True,
         text=True,
@@ -134,39 +149,46 @@ def reported(done: subprocess.CompletedProcess) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith(("faultsim: ", "epoch "))]
 
 
-def test_a_run_of_two_processes_is_a_run(tmp_path):
-    """It writes what one process writes, once; it goes on with another number; and an error of one ends all."""
-    script = tmp_path / "script.py"
+def test_a_run_of_two_processes_is_a_run(tmp_path, monkeypatch, threads):
+    """It ends when one process fails, goes on from there, and writes once what a single process writes; that one can go
+    on with it."""
+    script, out = tmp_path / "script.py", tmp_path / "out"
     script.write_text(SCRIPT)
-    train = [*TRAIN, "--out", tmp_path / "shared.safetensors", "--epochs", 2]
-    first = faultsim([script], train, processes=2, fails="1")
+    train = [*TRAIN, "--out", out / "shared.safetensors", "--epochs", 2]
+    first = torchrun([script], train, fails="1")
     assert first.returncode != 0
     assert [line[:5] for line in reported(first)] == ["epoch", "fault"]
     assert reported(first)[1] == "faultsim: error: the cause"
-    whole = faultsim([script], train, processes=2)
+    whole = torchrun([script], train)
     assert whole.returncode == 0
     assert [line.split(":")[0] for line in reported(whole)] == ["epoch 2/2"]
     assert whole.stdout.count("written to") == 1
-    assert sorted(path.name for path in tmp_path.glob("*[!y]")) == [
+    assert sorted(path.name for path in out.iterdir()) == [
         f"shared.{end}" for end in ("log.jsonl", "safetensors", "state.safetensors")
     ]
-    log = [json.loads(line) for line in (tmp_path / "shared.log.jsonl").read_text().splitlines()]
-    assert [(entry["epoch"], entry["world_size"]) for entry in log] == [(1, 2), (2, 2)]
+    assert read_file(out / "shared.safetensors")[1]["world_size"] == 2
+    shared = read_file(out / "shared.state.safetensors")[1]["facts"]
 
-    faultsim([script], [*TRAIN, "--out", tmp_path / "alone.safetensors", "--epochs", 2])
-    states = [read_file(tmp_path / f"{name}.state.safetensors") for name in ("shared", "alone")]
-    (shared, facts), (alone, own) = states
-    assert facts["facts"]["run"] == own["facts"]["run"]  # so either can go on with the other's number
-    for ours, theirs in zip(facts["facts"]["curve"], own["facts"]["curve"], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
-    assert shared.keys() == alone.keys()
-    assert read_file(tmp_path / "shared.safetensors")[1]["world_size"] == 2
-    assert read_file(tmp_path / "alone.safetensors")[1]["world_size"] == 1
+    def alone(name: str, epochs: int) -> dict:
+        with pytest.raises(SystemExit):
+            main([str(word) for word in (*TRAIN, "--out", out / f"{name}.safetensors", "--epochs", epochs)])
+        return read_file(out / f"{name}.state.safetensors")[1]["facts"]
+
+    threads(1)
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda name, split, folder: load(name, split).subset(torch.arange(40)))
+    own = alone("alone", 2)
+    assert own["run"] == shared["run"]
+    for ours, theirs in zip(shared["curve"], own["curve"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    assert alone("shared", 3)["curve"][:2] == shared["curve"]
+    log = [json.loads(line) for line in (out / "shared.log.jsonl").read_text().splitlines()]
+    assert [entry["world_size"] for entry in log] == [2, 2, 1]
 
 
 def test_a_mistake_that_all_meet_is_one_line(tmp_path):
     wrong = [*TRAIN, "--out", tmp_path / "g.safetensors", "--n-models", 0]
-    done = faultsim(["-m", "faultsim"], wrong, processes=2)
+    done = torchrun(["-m", "faultsim"], wrong)
     assert done.returncode != 0
     assert reported(done) == ["faultsim: error: 0 perturbed models: at least 1 is needed"]
     assert done.stdout == ""
