@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -198,6 +199,18 @@ def test_large_bodies_are_cut_off(url, pool, chunked, size):
     answer = post(pool, url, body)
     assert answer.status == 413
     assert "larger than 1,048,576 bytes" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("media", ["application/x-npy", "text/plain"])
+def test_who_sends_everything_first_still_sees_the_refusal(url, media):
+    body = bytes(20 << 20)
+    with connected(url) as connection:
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: {media}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode())
+        connection.sendall(body)  # would fail if the connection were closed at once
+        answer = everything(connection)
+    assert re.match(rb"HTTP/1.1 41[35] ", answer)
+    assert b"\r\nconnection: close\r\n" in answer
 
 
 def test_a_large_body_is_refused_before_it_is_sent(url):
