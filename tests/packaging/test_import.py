@@ -53,6 +53,7 @@ def test_names_load_only_what_they_need():
 
 def test_the_command_line_loads_what_is_heavy_when_a_command_runs():
     heavy = {"torch", "numpy", "scipy", "sklearn", "matplotlib", "scalesim", "faultsim._native"}
+    heavy |= {"onnxruntime", "starlette", "uvicorn", "urllib3"}
     assert not heavy & loaded("import faultsim.cli")
 
 
