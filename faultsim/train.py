@@ -27,7 +27,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     one_cycle: bool = False  #: one-cycle schedule (Smith and Topin, arXiv 1708.07120) with Nesterov momentum
-    precision: str = "float32"  #: or "bfloat16": of the matrix products (autocast); weights are float32
+    precision: str = "float32"  #: or "bfloat16": of the matrix products (autocast) on GPUs; on CPUs float32
 
 
 RECIPES = {
@@ -81,8 +81,9 @@ def train_classifier(
     """
     device = next(model.parameters()).device
     data = data.to(device)
-    # channels last: what convolutions on CPUs and tensor cores want
-    prepare_qat(model).to(memory_format=torch.channels_last).train()
+    # Tensor cores want channels last and bfloat16; on a CPU without AMX each made VGG11 slower (benchmarks/README.md).
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    prepare_qat(model).to(memory_format=layout).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -101,7 +102,7 @@ def train_classifier(
     schedule = _schedule(optimizer, recipe, steps, done=len(curve))
     mixed = (
         torch.autocast(device.type, torch.bfloat16)
-        if recipe.precision == "bfloat16"
+        if recipe.precision == "bfloat16" and device.type == "cuda"
         else contextlib.nullcontext()
     )
 
@@ -112,7 +113,7 @@ def train_classifier(
             data, recipe.batch_size, shuffle_seed=seed, epoch=epoch, device=device, augment=augment
         ):
             with mixed:
-                logits = model(images.contiguous(memory_format=torch.channels_last))
+                logits = model(images.contiguous(memory_format=layout))
             loss = functional.cross_entropy(logits.float(), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
