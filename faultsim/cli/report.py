@@ -11,7 +11,7 @@ from ..errors import FaultsimError
 def report(
     directories: Annotated[
         list[Path],
-        typer.Argument(metavar="DIR...", help="What sweep-voltage, reproduce or a training wrote."),
+        typer.Argument(metavar="DIR", help="What sweep-voltage, reproduce or a training wrote."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The page to write. [default: report.html in the directory]")
