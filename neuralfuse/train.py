@@ -1,4 +1,4 @@
-"""Training of a generator by EOPM (the paper, section 2.2, Algorithm 1)."""
+"""Training of a generator, by EOPM (the paper, section 2.2, Algorithm 1) or against worst-case flips (Appendix L)."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,19 +15,26 @@ from faultsim.quantization import prepare_qat
 from faultsim.stored import StoredWeights
 from faultsim.trainstate import load_state, save_state
 
+from .adversarial import Adversarial
 from .distributed import ALONE, Ranks
 from .eopm import EOPM
 from .generators import NeuralFuse
+from .objective import Objective
+
+TRAINERS = ("eopm", "adversarial")
+_ONLY = {"eopm": ("bit_error_rate", "voltage", "faults", "n_models"), "adversarial": ("flips",)}
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a generator is trained. The defaults are the paper's (Appendix D), the betas those of its released code."""
+    """How a generator is trained: at a bit error rate by EOPM, or against a number of bit flips (adversarial). The
+    defaults are the paper's (Appendix D), the betas those of its released code."""
 
-    bit_error_rate: float  #: fraction of failing cells of the perturbed models
+    bit_error_rate: float | None = None  #: EOPM: fraction of failing cells of the perturbed models
+    flips: int | None = None  #: adversarial: K, the bits that are inverted, the worst ones of each step
     voltage: float | None = None  #: that the rate belongs to, where one was chosen; for the record
-    faults: FaultModel = field(default_factory=FaultModel)
-    n_models: int = 10  #: N, perturbed models a step
+    faults: FaultModel = field(default_factory=FaultModel)  #: EOPM: what a failing cell does
+    n_models: int = 10  #: EOPM: N, perturbed models a step
     weight: float = 5.0  #: lambda, of the perturbed loss
     learning_rate: float = 1e-3  #: of Adam
     betas: tuple[float, float] = (0.5, 0.999)
@@ -43,15 +50,39 @@ class Training:
     tolerance: float = 0.005  #: see converged()
 
     def __post_init__(self) -> None:
+        if (self.bit_error_rate is None) == (self.flips is None):
+            raise FaultsimError("give either a bit error rate (EOPM) or a number of bit flips (adversarial)")
         for name in ("max_epochs", "window", "batch_size"):
             if getattr(self, name) < 1:
                 raise FaultsimError(f"{name} {getattr(self, name)}: at least 1 is needed")
         if not self.learning_rate > 0:
             raise FaultsimError(f"learning rate {self.learning_rate}: it must be above 0")
 
+    @property
+    def trainer(self) -> str:
+        """One of TRAINERS."""
+        return "eopm" if self.flips is None else "adversarial"
+
     def describe(self) -> dict:
-        """Everything about it, for results."""
-        return {**asdict(self), "faults": self.faults.describe()}
+        """Everything about it, for results; nothing that only the other trainer would use."""
+        described = {"trainer": self.trainer, **asdict(self), "faults": self.faults.describe()}
+        unused = [name for trainer in TRAINERS if trainer != self.trainer for name in _ONLY[trainer]]
+        return {name: value for name, value in described.items() if name not in unused}
+
+    def objective(self, model: nn.Module, stored: StoredWeights, ranks: Ranks = ALONE) -> Objective:
+        """The loss that the generator is trained with."""
+        common = {"weight": self.weight, "precision": self.precision, "ranks": ranks}
+        if self.flips is not None:
+            return Adversarial(model, stored, flips=self.flips, **common)
+        return EOPM(
+            model,
+            stored,
+            bit_error_rate=self.bit_error_rate,
+            faults=self.faults,
+            n_models=self.n_models,
+            seed=self.seed,
+            **common,
+        )
 
 
 @dataclass(frozen=True)
@@ -120,18 +151,7 @@ def train_generator(
     curve = [Epoch(**entry) for entry in (facts or {}).get("curve", [])]
     steps = -(-len(data) // training.batch_size)
     window = -(-training.window // steps)
-    eopm = EOPM(
-        model,
-        stored,
-        bit_error_rate=training.bit_error_rate,
-        faults=training.faults,
-        n_models=training.n_models,
-        weight=training.weight,
-        seed=training.seed,
-        precision=training.precision,
-        ranks=ranks,
-    )
-    with eopm:
+    with training.objective(model, stored, ranks) as objective:
         for epoch in range(len(curve), training.max_epochs):
             if converged([entry.loss for entry in curve], window, training.tolerance):
                 break
@@ -146,7 +166,7 @@ def train_generator(
             )
             for step, (images, labels) in enumerate(epoch_batches, epoch * steps):
                 optimizer.zero_grad(set_to_none=True)
-                losses = eopm.backward(fuse, images, labels, step)
+                losses = objective.backward(fuse, images, labels, step)
                 optimizer.step()
                 sums += torch.stack(losses) * len(labels)
             clean, perturbed = (sums / len(data)).tolist()
@@ -167,7 +187,7 @@ def train_generator(
 def _identity(training: Training, data: Dataset, context: dict) -> dict:
     """What must be equal for a run to go on: everything but when it ends. As JSON would say it."""
     described = training.describe()
-    for name in ("max_epochs", "window", "tolerance"):
+    for name in ("trainer", "max_epochs", "window", "tolerance"):  # the trainer follows from what it needs
         del described[name]
     return json.loads(json.dumps({"training": described, "data": data.fingerprint, "context": context}))
 

@@ -5,10 +5,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import FaultsimError
 from .options import (
     CapacityOption,
     CurveOption,
@@ -43,6 +44,12 @@ def train_generator(
         str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb; the base model's without.")
     ] = None,
     data_dir: DataDirOption = None,
+    trainer: Annotated[
+        str,
+        typer.Option(
+            help="eopm (random bit errors on ever new chips) or adversarial (the --flips worst bits of each step)."
+        ),
+    ] = "eopm",
     bit_error_rate: Annotated[
         float | None, typer.Option(help="Fraction of failing cells to train for, like 0.01.")
     ] = None,
@@ -54,7 +61,10 @@ def train_generator(
     read_error: ReadErrorOption = None,
     capacity: CapacityOption = None,
     curve: CurveOption = None,
-    n_models: Annotated[int, typer.Option(help="N: perturbed models a step.")] = 10,
+    n_models: Annotated[
+        int | None, typer.Option(help="N: perturbed models a step. [default: 10]", show_default=False)
+    ] = None,
+    flips: Annotated[int | None, typer.Option(help="K: bits that adversarial training inverts.")] = None,
     weight: Annotated[float, typer.Option("--lambda", help="Weight of the perturbed loss.")] = 5.0,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = 256,
@@ -75,6 +85,9 @@ def train_generator(
     below that of as many steps before. The state after every epoch is kept in OUT.state.safetensors and the curve in
     OUT.log.jsonl; a run that was stopped goes on when it is started again with the same options (or more epochs).
 
+    EOPM (the default) needs --bit-error-rate or --voltage. Adversarial training needs --flips K: at each step it
+    inverts the K bits of the base model's weights that raise its loss on the batch most, to first order (Appendix L).
+
     Several processes share each step, on CPUs or with a GPU each:
 
     torchrun --nproc-per-node=2 -m faultsim train-generator OPTIONS
@@ -91,18 +104,25 @@ def train_generator(
 
     from ..checkpoint import save_weights
     from ..data import augmentation_for, load
-    from ..errors import FaultsimError
     from ..provenance import provenance
     from .subject import load_subject
 
     if out.suffix != ".safetensors":
         raise FaultsimError(f"--out {out}: the name of a weight file must end in .safetensors")
-    volts, rate = operating_point(voltage, bit_error_rate, curve)
+    random = {
+        "bit_error_rate": bit_error_rate,
+        "voltage": voltage,
+        "curve": curve,
+        "fault_kind": fault_kind,
+        "placement": placement,
+        "preset": preset,
+        "polarity": polarity,
+        "read_error": read_error,
+        "capacity": capacity,
+        "n_models": n_models,
+    }
     training = Training(
-        bit_error_rate=rate,
-        voltage=volts,
-        faults=fault_model(fault_kind, placement, preset, polarity, read_error, capacity),
-        n_models=n_models,
+        **_errors(trainer, flips, random),
         weight=weight,
         learning_rate=learning_rate,
         batch_size=batch_size,
@@ -141,10 +161,42 @@ def train_generator(
         **provenance(str(where)),
     }
     save_weights(out, network, metadata)
+    against = (
+        f"at bit error rate {training.bit_error_rate:g}" if flips is None else f"against {flips:,} bit flips"
+    )
     print(
-        f"{generator} for {subject.name} on {data.name} at bit error rate {rate:g}: "
+        f"{generator} for {subject.name} on {data.name} {against}: "
         f"loss {losses[-1].loss:.4f} after {len(losses)} epochs, written to {out}"
     )
+
+
+def _errors(trainer: str, flips: int | None, random: dict[str, Any]) -> dict[str, Any]:
+    """The part of Training that says which bit errors there are, from --flips and the options of random ones;
+    FaultsimError for those of the other trainer."""
+    from neuralfuse.train import TRAINERS
+
+    if trainer not in TRAINERS:
+        raise FaultsimError(f"unknown trainer {trainer!r}: it can be {' or '.join(TRAINERS)}")
+    if trainer == "adversarial":
+        for name, value in random.items():
+            if value is not None:
+                option = "--" + name.replace("_", "-")
+                raise FaultsimError(
+                    f"{option} has no meaning for trainer adversarial, which takes the worst bits: leave it away"
+                )
+        if flips is None:
+            raise FaultsimError("how many bits are inverted? add --flips, for instance 1000")
+        return {"flips": flips}
+    if flips is not None:
+        raise FaultsimError("--flips has no meaning for trainer eopm: add --trainer adversarial")
+    volts, rate = operating_point(random["voltage"], random["bit_error_rate"], random["curve"])
+    words = ("fault_kind", "placement", "preset", "polarity", "read_error", "capacity")
+    found = {
+        "bit_error_rate": rate,
+        "voltage": volts,
+        "faults": fault_model(*(random[word] for word in words)),
+    }
+    return found if random["n_models"] is None else {**found, "n_models": random["n_models"]}
 
 
 def _reporter(log: Path, epochs: int, world_size: int) -> Callable[["Epoch"], None]:

@@ -14,6 +14,7 @@ from neuralfuse.protection import protection
 from neuralfuse.train import Training, converged, train_generator
 
 SMALL = Training(bit_error_rate=0.02, n_models=2, batch_size=16, max_epochs=3)
+WORST = Training(flips=100, batch_size=16, max_epochs=3)
 
 
 @pytest.fixture
@@ -48,10 +49,11 @@ def same(a, b) -> bool:
     )
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(base, tmp_path, threads):
+@pytest.mark.parametrize("training", [SMALL, WORST], ids=lambda training: training.trainer)
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(training, base, tmp_path, threads):
     threads(1)
     state = tmp_path / "run.safetensors"
-    whole, curve = run(base, SMALL)
+    whole, curve = run(base, training)
 
     class Killed(Exception):
         pass
@@ -61,13 +63,13 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(base, tmp_path, thre
             raise Killed
 
     with pytest.raises(Killed):
-        run(base, SMALL, state, report=die)
+        run(base, training, state, report=die)
     reported = []
-    resumed, again = run(base, SMALL, state, report=reported.append)
+    resumed, again = run(base, training, state, report=reported.append)
     assert again == curve
     assert reported == curve[2:]
     assert same(resumed, whole)
-    more, longer = run(base, replace(SMALL, max_epochs=4), state)
+    more, longer = run(base, replace(training, max_epochs=4), state)
     assert longer[:3] == curve
     assert not same(more, whole)
 
@@ -98,6 +100,7 @@ def test_each_step_of_a_run_draws_its_own_chips(base, monkeypatch):
         {"n_models": 3},
         {"weight": 1.0},
         {"betas": (0.9, 0.999)},
+        {"bit_error_rate": None, "flips": 100},
     ],
     ids=lambda other: next(iter(other)),
 )
@@ -139,9 +142,18 @@ def test_a_loss_that_is_no_number_stops_the_run(base):
 
 
 def test_the_description_holds_everything():
-    described = SMALL.describe()
-    assert set(described) == set(asdict(SMALL))
+    """That has a meaning for the trainer: the other one's options are left out."""
+    described, worst, everything = SMALL.describe(), WORST.describe(), {"trainer", *asdict(SMALL)}
+    assert set(described) == everything - {"flips"}
+    assert set(worst) == everything - {"bit_error_rate", "voltage", "faults", "n_models"}
     assert described["faults"]["visible_flips_per_failing_cell"] == 1.0
+    assert (described["trainer"], worst["trainer"], worst["flips"]) == ("eopm", "adversarial", 100)
+
+
+@pytest.mark.parametrize("both", [{}, {"bit_error_rate": 0.01, "flips": 10}])
+def test_training_is_one_or_the_other(both):
+    with pytest.raises(FaultsimError, match="give either"):
+        Training(**both)
 
 
 def test_training_raises_perturbed_accuracy(base, threads):
