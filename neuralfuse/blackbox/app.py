@@ -41,12 +41,13 @@ def application(box: BlackBox, description: wire.Description, worker: Executor) 
 
         def answer() -> bytes:
             decode, encode = _CODECS[media]
-            return encode(box.predict(_fitting(decode(body), description)))
+            try:
+                images = _fitting(decode(body), description)
+            except FaultsimError as error:
+                raise HTTPException(400, str(error)) from error
+            return encode(box.predict(images))  # what fails here isn't the client's fault
 
-        try:
-            content = await asyncio.get_running_loop().run_in_executor(worker, answer)
-        except FaultsimError as error:
-            raise HTTPException(400, str(error)) from error
+        content = await asyncio.get_running_loop().run_in_executor(worker, answer)
         return Response(content, media_type=media)
 
     return Starlette(
