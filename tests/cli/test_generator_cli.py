@@ -66,6 +66,51 @@ def test_the_file_says_everything(folder):
     assert kinds == {"torch.int8"}
 
 
+def test_adversarial_training(tmp_path, capsys):
+    """Against the worst flips; the generator is then measured on unseen chips like any other (the paper's Table 16)."""
+    file = tmp_path / "a.safetensors"
+    options = ("--generator", "UNetS", "--batch-size", 32, "--epochs", 1, "--device", "cpu", "--out", file)
+    code, out, _ = run(capsys, "train-generator", "--trainer", "adversarial", "--flips", 1000, *options)
+    assert code == 0
+    assert "UNetS for DigitsNet on digits against 1,000 bit flips: loss" in out
+    training = read_file(file)[1]["training"]
+    assert (training["trainer"], training["flips"], training["weight"]) == ("adversarial", 1000, 5.0)
+    assert not {"bit_error_rate", "n_models", "faults"} & set(training)
+    code, out, _ = run(capsys, "evaluate", "--generator", file, "--bit-error-rate", 0.01, "--json", *LOOK)
+    assert code == 0
+    assert [row["name"] for row in json.loads(out)["accuracy"]][-1] == "IP"
+    code, _, err = run(capsys, "train-generator", "--bit-error-rate", 0.01, *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "a.state.safetensors belongs to a run with other options" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--trainer", "pgd"), "unknown trainer 'pgd': it can be eopm or adversarial"),
+        (("--trainer", "adversarial"), "add --flips"),
+        (("--flips", 10), "add --trainer adversarial"),
+        (("--flips", 10, "--bit-error-rate", 0.01), "add --trainer adversarial"),
+        (("--trainer", "adversarial", "--flips", 0), "0 bit flips: the weights have 503,168 bits"),
+        (("--trainer", "adversarial", "--flips", 503_169), "503169 bit flips: the weights have 503,168 bits"),
+        (
+            ("--trainer", "adversarial", "--flips", 10, "--bit-error-rate", 0.01),
+            "--bit-error-rate has no meaning",
+        ),
+        (("--trainer", "adversarial", "--flips", 10, "--voltage", 0.83), "--voltage has no meaning"),
+        (("--trainer", "adversarial", "--flips", 10, "--preset", "iid_flips"), "--preset has no meaning"),
+        (("--trainer", "adversarial", "--flips", 10, "--n-models", 10), "--n-models has no meaning"),
+    ],
+)
+def test_trainers_refuse_each_others_options(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ("--generator", "UNetS", "--device", "cpu", "--out", "g.safetensors")
+    code, out, err = run(capsys, "train-generator", *options, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert words in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_goes_on_to_the_same_result(folder, tmp_path, capsys, threads):
     for name in ("g.safetensors", "g.state.safetensors", "g.log.jsonl"):
         shutil.copy(folder / name, tmp_path)
