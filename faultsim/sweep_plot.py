@@ -1,11 +1,12 @@
-"""The picture of a sweep: accuracy and energy on one voltage axis."""
+"""The picture of a sweep: accuracy against supply voltage, and against the energy that it takes."""
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .plots import BLACK, BLUE, GREEN, GREY, VERMILION, panels, styled, voltage_label
-from .sweep import UNPROTECTED, Result
+from .plots import BLUE, GREEN, GREY, VERMILION, panels, styled, voltage_label
+from .sweep import Result
 from .voltage import VoltageCurve
 
 _COLOURS = (VERMILION, BLUE, GREEN)
@@ -13,65 +14,63 @@ _COLOURS = (VERMILION, BLUE, GREEN)
 
 @styled()
 def sweep_figure(results: Sequence[Result], title: str, curve: VoltageCurve) -> Figure:
-    """Mean accuracy with its 95 % interval (bars) and the range from the worst chip to the best (band), and the weight
-    memory energy of one inference relative to the unprotected model at Vmin (dashed, right axis). Against voltage, or
-    against the bit error rate where some point has no voltage."""
+    """Left: mean accuracy with its 95 % interval (bars) and the range from the worst chip to the best (band), against
+    voltage, or against the bit error rate where some point has no voltage. Right, where energy was counted: the same
+    means against the weight memory energy of one inference, relative to the unprotected model at Vmin."""
     by_voltage = all(result.point.voltage is not None for result in results)
-    figure, ((axes,),) = panels(1, 1, 8.0, 4.8)
-    energy_axes = None
+    by_energy = [result for result in results if result.energy_saving is not None]
     variants = list(dict.fromkeys(result.variant for result in results))
+    figure, (axes,) = panels(1, 2 if by_energy else 1, 11.0 if by_energy else 8.0, 4.8)
+    figure.suptitle(title, fontweight="bold")
+
     for colour, variant in zip(_COLOURS, variants, strict=False):
         mine = [result for result in results if result.variant == variant]
         x = [r.point.voltage if by_voltage else r.point.bit_error_rate for r in mine]
-        mean = [100 * r.evaluation.mean for r in mine]
-        axes.fill_between(
-            x,
-            [100 * r.evaluation.worst for r in mine],
-            [100 * r.evaluation.best for r in mine],
-            color=colour,
-            alpha=0.18,
-            linewidth=0,
-            label="worst to best chip" if len(variants) == 1 else None,
-        )
-        if len(mine[0].evaluation.correct) > 1:
-            low, high = zip(*(r.evaluation.interval for r in mine), strict=True)
-            below = [m - 100 * a for m, a in zip(mean, low, strict=True)]
-            above = [100 * a - m for m, a in zip(mean, high, strict=True)]
-            axes.errorbar(x, mean, [below, above], color=colour, fmt="none", capsize=2.5, linewidth=1)
-        label = "accuracy" if len(variants) == 1 else f"accuracy, {variant}"
-        axes.plot(x, mean, "o-", color=colour, markersize=4, label=label)
-        if all(r.energy_saving is not None for r in mine):
-            energy_axes = energy_axes or axes.twinx()
-            name = "energy" if variant == UNPROTECTED and len(variants) == 1 else f"energy, {variant}"
-            used = [100 * (1 - r.energy_saving) for r in mine]
-            line = BLACK if len(variants) == 1 else colour
-            energy_axes.plot(x, used, "--", color=line, linewidth=1.3, label=name)
+        worst, best = ([100 * getattr(r.evaluation, end) for r in mine] for end in ("worst", "best"))
+        axes[0].fill_between(x, worst, best, color=colour, alpha=0.15, linewidth=0)
+        _means(axes[0], x, mine, colour, variant)
+        counted = [result for result in by_energy if result.variant == variant]
+        if counted:
+            _means(axes[1], [100 * (1 - r.energy_saving) for r in counted], counted, colour, variant)
 
-    axes.set(title=title, ylabel="accuracy (%)", ylim=(0, 103))
-    axes.set_xlabel(voltage_label(curve) if by_voltage else "bit error rate (share of failing cells)")
-    if not by_voltage:
-        axes.set_xscale("symlog", linthresh=max(1e-7, min(r.point.bit_error_rate or 1 for r in results)))
-    handles, labels = axes.get_legend_handles_labels()
-    if energy_axes is not None:
-        energy_axes.set_ylabel("weight memory energy (% of that at Vmin)")
-        energy_axes.set_ylim(bottom=0)
-        energy_axes.spines["right"].set_visible(True)
-        energy_axes.grid(False)
-        more, names = energy_axes.get_legend_handles_labels()
-        handles, labels = handles + more, labels + names
+    for panel in axes:
+        panel.set(ylabel="accuracy (%)", ylim=(0, 103))
+    axes[0].set_xlabel(voltage_label(curve) if by_voltage else "bit error rate (share of failing cells)")
     if by_voltage:
-        _rates_on_top(axes, results)
-    axes.legend(handles, labels, loc="lower right")
+        _rates_on_top(axes[0], results)
+    else:
+        least = min(result.point.bit_error_rate or 1 for result in results)
+        axes[0].set_xscale("symlog", linthresh=max(1e-7, least))
+    if by_energy:
+        axes[1].set_xlabel("weight memory energy of one inference (% of unprotected at Vmin)")
+    axes[0].legend(
+        loc="lower right" if by_voltage else "lower left", title="mean, 95 % interval, range of chips"
+    )
     return figure
 
 
-def _rates_on_top(axes, results: Sequence[Result]) -> None:
+def _means(axes: Axes, x: Sequence[float], results: Sequence[Result], colour: str, label: str) -> None:
+    """Mean accuracies, joined, with their intervals where there is more than one chip."""
+    mean = [100 * result.evaluation.mean for result in results]
+    axes.plot(x, mean, "o-", color=colour, markersize=4, label=label)
+    if len(results[0].evaluation.correct) > 1:
+        low, high = zip(*(result.evaluation.interval for result in results), strict=True)
+        below = [m - 100 * a for m, a in zip(mean, low, strict=True)]
+        above = [100 * a - m for m, a in zip(mean, high, strict=True)]
+        axes.errorbar(x, mean, [below, above], color=colour, fmt="none", capsize=2.5, linewidth=1)
+
+
+def _rates_on_top(axes: Axes, results: Sequence[Result]) -> None:
     """The bit error rates of some of the voltages, along the top."""
     shown = {result.point.voltage: result.point.bit_error_rate for result in results}
-    voltages = sorted(shown)
-    step = -(-len(voltages) // 8)
+    lowest, highest = min(shown), max(shown)
+    apart = (highest - lowest) / 9  # closer labels would touch
+    ticks: list[float] = []
+    for voltage in sorted(shown):
+        if not ticks or voltage - ticks[-1] >= apart:
+            ticks.append(voltage)
     top = axes.secondary_xaxis("top")
-    top.set_xticks(voltages[::step], [_percent(shown[v]) for v in voltages[::step]], fontsize=8, color=GREY)
+    top.set_xticks(ticks, [_percent(shown[voltage]) for voltage in ticks], fontsize=8, color=GREY)
     top.set_xlabel("bit error rate", fontsize=8, color=GREY)
     top.spines["top"].set_visible(True)
 

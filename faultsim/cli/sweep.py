@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..faultmap import MeasuredChip
     from ..faults import Chip
 
-VOLTAGES = "0.78:1.00:0.02"
+VOLTAGES = "0.78,0.79,0.80,0.81,0.82,0.83,0.84,0.86,0.90,0.95,1.00"
 
 
 def sweep_voltage(
@@ -48,7 +48,11 @@ def sweep_voltage(
     data_dir: DataDirOption = None,
     generator: Annotated[
         Path | None,
-        typer.Option(help="A NeuralFuse generator's weight file: measured with it in front, and without."),
+        typer.Option(
+            help="A NeuralFuse generator's weight file: measured with it in front, and without. "
+            "[default: none; the shipped one for the shipped model]",
+            show_default=False,
+        ),
     ] = None,
     voltages: Annotated[
         str | None,
@@ -87,9 +91,12 @@ def sweep_voltage(
 ) -> None:
     """Measure accuracy and energy against supply voltage.
 
-    Without options: a small convolutional network on handwritten digits, both shipped with faultsim. A sweep that
-    was killed goes on where it stopped when it is started again with the same --out.
+    Without options: a small convolutional network on handwritten digits, as it is and behind a NeuralFuse generator,
+    all shipped with faultsim. A sweep that was killed goes on where it stopped when it is started again with the same
+    --out.
     """
+    from neuralfuse import embedded
+
     from .. import plots
     from ..faultmap import MeasuredChip
     from ..faults import evaluation_chips
@@ -113,6 +120,8 @@ def sweep_voltage(
     samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, chips)
     if fault_map:
         plan = as_measured(plan, samples)
+    if model is None and weights is None and generator is None:
+        generator = embedded.WEIGHTS
     subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
 
     configuration = {

@@ -1,10 +1,9 @@
-"""`faultsim sweep-voltage`: its files, that a killed sweep goes on, and what it says to bad input."""
+"""`faultsim sweep-voltage`: its files, and that a killed sweep goes on."""
 
 import csv
 import io
 import json
 import math
-import os
 import random
 import resource
 import shutil
@@ -14,43 +13,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from scipy import stats
 
-from faultsim import Chip, FaultMap, FaultModel, VoltageCurve, embedded, failing_cells
+from faultsim import VoltageCurve
 from faultsim.cli import main
-from faultsim.data import load
 
-COMMAND = [sys.executable, "-m", "faultsim", "sweep-voltage"]
 IMAGES = 40
-OPTIONS = f"--voltages 0.79:0.98:0.01 --images {IMAGES} --chips 8 --seed 5 --device cpu".split()
+OPTIONS = f"--voltages 0.79:0.97:0.02 --images {IMAGES} --chips 8 --seed 5 --device cpu".split()
 FILES = ("results.csv", "summary.csv", "sweep.png")
 SMALL = ["--images", "40", "--chips", "3", "--device", "cpu"]
+VARIANTS = ("unprotected", "with ConvXS")
+ACCESSES, GENERATOR_ACCESSES = 15_872, 216  # by hand in test_sweep_energy.py and test_shipped_generator.py
 LIMIT = 7_000  # bytes: more than sweep.json has, less than results.csv
-
-Run = Callable[..., subprocess.CompletedProcess]
-
-
-def start(*arguments: object, **settings) -> subprocess.Popen:
-    """A sweep in a process of its own, from any folder; with one thread, for these machines are shared."""
-    path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
-    return subprocess.Popen(
-        [*COMMAND, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        **settings,
-    )
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -69,12 +46,12 @@ def wait_for(ready: Callable[[], bool], process: subprocess.Popen) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, start, finish) -> Path:
     """The directory of an uninterrupted sweep of the shipped model."""
     folder = tmp_path_factory.mktemp("sweep") / "new" / "run"
     code, out, err = finish(start(*OPTIONS, "--out", folder))
     assert (code, err.count("\n")) == (0, 20), err
-    assert err.splitlines()[0].startswith("[1/20] V = 0.98, unprotected: ")
+    assert err.splitlines()[0].startswith("[1/20] V = 0.97, unprotected: ")
     assert err.splitlines()[-1].endswith(" %, 0 s left")
     assert "written to" in out
     assert max(map(len, out.splitlines()[:-1])) <= 80
@@ -86,50 +63,19 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
-@pytest.fixture
-def sweep(capfd: pytest.CaptureFixture[str]) -> Callable[..., dict]:
-    """sweep(options) -> the JSON of a sweep, in this process."""
-
-    def run(*options: object) -> dict:
-        with pytest.raises(SystemExit) as ended:
-            main(["sweep-voltage", *map(str, options), "--json"])
-        out, err = capfd.readouterr()
-        assert not ended.value.code, err
-        return json.loads(out)
-
-    return run
-
-
-@pytest.fixture
-def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """refused(options) -> the one line that a sweep says, in this process, before it ends with status 2."""
-
-    def run(*options: object) -> str:
-        with pytest.raises(SystemExit) as ended:
-            main(["sweep-voltage", *map(str, options)])
-        out, err = capfd.readouterr()
-        assert ended.value.code == 2
-        assert out == ""
-        assert err.startswith("faultsim: error: ")
-        assert err.count("\n") == 1
-        assert err.endswith("\n")
-        return err.strip()
-
-    return run
-
-
 # -- what it writes ------------------------------------------------------------------------------------------------
 
 
-def test_results_have_a_row_for_each_voltage_and_chip(finished):
+def test_results_have_a_row_for_each_voltage_variant_and_chip(finished):
     rows = table(finished / "results.csv")
-    voltages = [f"{v / 100:.2f}".rstrip("0") for v in range(98, 78, -1)]
+    voltages = [f"{v / 100:.2f}".rstrip("0") for v in range(97, 78, -2)]
     chips = [str(5 * 2**32 + i) for i in range(8)]
-    assert [(row["voltage"], row["chip"]) for row in rows] == [(v, c) for v in voltages for c in chips]
+    expected = [(v, variant, c) for v in voltages for variant in VARIANTS for c in chips]
+    assert [(row["voltage"], row["variant"], row["chip"]) for row in rows] == expected
     curve = VoltageCurve.default()
     for row in rows:
         assert float(row["bit_error_rate"]) == curve.bit_error_rate(float(row["voltage"]))
-        assert (row["variant"], row["images"]) == ("unprotected", str(IMAGES))
+        assert row["images"] == str(IMAGES)
         assert float(row["accuracy"]) == int(row["correct"]) / IMAGES
     assert len({row["correct"] for row in rows}) > 5
     assert int(rows[0]["correct"]) > 0.9 * IMAGES
@@ -137,18 +83,19 @@ def test_results_have_a_row_for_each_voltage_and_chip(finished):
 
 def test_summary_follows_from_the_results(finished):
     curve = VoltageCurve.default()
-    groups: dict[str, list[float]] = {}
+    groups: dict[tuple[str, str], list[float]] = {}
     for row in table(finished / "results.csv"):
-        groups.setdefault(row["voltage"], []).append(int(row["correct"]) / IMAGES)
+        groups.setdefault((row["variant"], row["voltage"]), []).append(int(row["correct"]) / IMAGES)
     summary = table(finished / "summary.csv")
-    assert [row["voltage"] for row in summary] == list(groups)
+    assert [(row["variant"], row["voltage"]) for row in summary] == list(groups)
     for row in summary:
-        accuracies, voltage = groups[row["voltage"]], float(row["voltage"])
+        accuracies, voltage = groups[row["variant"], row["voltage"]], float(row["voltage"])
         assert (row["chips"], row["images"]) == ("8", str(IMAGES))
         found = {name: float(value) for name, value in row.items() if name != "variant"}
         assert found["bit_error_rate"] == curve.bit_error_rate(voltage)
         assert found["energy_per_access"] == pytest.approx(voltage ** (math.log(0.694) / math.log(0.83)))
-        assert found["energy_saving"] == pytest.approx(1 - found["energy_per_access"])
+        generator = 0 if row["variant"] == "unprotected" else GENERATOR_ACCESSES / ACCESSES
+        assert found["energy_saving"] == pytest.approx(1 - found["energy_per_access"] - generator)
         assert found["mean"] == pytest.approx(statistics.fmean(accuracies))
         assert found["std"] == pytest.approx(statistics.pstdev(accuracies), abs=1e-12)
         assert found["sample_std"] == pytest.approx(statistics.stdev(accuracies), abs=1e-12)
@@ -180,7 +127,9 @@ def test_configuration_and_picture(finished):
     assert sorted(entry.name for entry in finished.iterdir()) == [".lock", *sorted([*FILES, "sweep.json"])]
 
 
-def test_two_sweeps_with_one_seed_are_byte_identical_and_json_says_the_same(finished, tmp_path):
+def test_two_sweeps_with_one_seed_are_byte_identical_and_json_says_the_same(
+    finished, tmp_path, start, finish
+):
     code, out, _ = finish(start(*OPTIONS, "--json", "--out", "here", cwd=tmp_path))
     assert code == 0
     assert content(tmp_path / "here") == content(finished)
@@ -192,12 +141,12 @@ def test_two_sweeps_with_one_seed_are_byte_identical_and_json_says_the_same(fini
 
 def test_energy_is_left_out_below_the_curve_and_spread_for_one_chip(sweep, tmp_path):
     report = sweep("--bit-error-rates", "0.9,0,0.01", "--images", 20, "--chips", 1, "--out", tmp_path)
-    clean, low, beyond = report["summary"]
+    clean, low, beyond = report["summary"][::2]
     assert (clean["voltage"], clean["energy_saving"]) == (1.0, 0.0)
     assert low["voltage"] == 0.83
     assert [beyond[name] for name in ("voltage", "energy_per_access", "energy_saving")] == [None] * 3
     assert [low[name] for name in ("sample_std", "ci95_low", "ci95_high")] == [None] * 3
-    assert [row["sample_std"] for row in table(tmp_path / "summary.csv")] == ["", "", ""]
+    assert [row["sample_std"] for row in table(tmp_path / "summary.csv")] == [""] * 6
     again = sweep("--bit-error-rates", "0.9,0,0.01", "--images", 20, "--chips", 1, "--out", tmp_path)
     assert again["summary"] == report["summary"]
 
@@ -205,7 +154,7 @@ def test_energy_is_left_out_below_the_curve_and_spread_for_one_chip(sweep, tmp_p
 # -- killed, and started again ---------------------------------------------------------------------------------------
 
 
-def test_killed_at_random_points_and_continued(finished, tmp_path):
+def test_killed_at_random_points_and_continued(finished, tmp_path, start, finish):
     folder, delays = tmp_path / "run", random.Random(1)
     lines = []
     for _ in range(3):
@@ -368,7 +317,7 @@ def test_damaged_directories_are_refused(copied, refused, name, damage, complain
     assert {entry.name: entry.read_bytes() for entry in copied.iterdir()} == before
 
 
-def test_a_directory_in_use_is_refused(tmp_path, refused):
+def test_a_directory_in_use_is_refused(tmp_path, refused, start, finish):
     folder = tmp_path / "run"
     process = start(*OPTIONS, "--out", folder)
     try:
@@ -388,7 +337,7 @@ def test_a_directory_in_use_is_refused(tmp_path, refused):
 # -- disks that won't ------------------------------------------------------------------------------------------------
 
 
-def test_full_disk_loses_nothing(finished, tmp_path):
+def test_full_disk_loses_nothing(finished, tmp_path, start, finish):
     """A limit on the size of files fails the same write(2) calls that a full disk fails."""
     assert (finished / "sweep.json").stat().st_size < LIMIT < (finished / "results.csv").stat().st_size
     folder = tmp_path / "run"
@@ -416,291 +365,6 @@ def test_places_that_cannot_be_written(tmp_path, refused):
     assert "choose another directory with --out" in refused(*SMALL, "--out", "/proc/sweep")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "kept"
-
-
-# -- options ---------------------------------------------------------------------------------------------------------
-
-
-def test_fault_model_reaches_the_results(sweep):
-    rows, faults = {}, {}
-    for options in (
-        (),
-        ("--fault-kind", "stuck_at_random"),
-        ("--fault-kind", "stuck_at_0"),
-        ("--fault-kind", "stuck_at_1"),
-        ("--fault-kind", "transient"),
-        ("--placement", "tiled_per_layer"),
-        ("--placement", "neuralfuse_2022"),
-        ("--preset", "neuralfuse_2022"),
-        ("--preset", "neuralfuse_2022", "--fault-kind", "flip"),
-    ):
-        report = sweep("--bit-error-rates", "0.03", *SMALL, *options)
-        (row,) = report["summary"]
-        rows[options], found = row["mean"], report["configuration"]["faults"]
-        faults[options] = (found["kind"], found["memory"]["placement"])
-    assert faults[()] == ("flip", "unlimited")
-    assert faults["--fault-kind", "transient"] == ("transient", "unlimited")
-    assert faults["--placement", "tiled_per_layer"] == ("flip", "tiled_per_layer")
-    assert faults["--preset", "neuralfuse_2022"] == ("stuck_at_random", "neuralfuse_2022")
-    nested = "--preset", "neuralfuse_2022", "--fault-kind", "flip"
-    assert faults[nested] == faults["--placement", "neuralfuse_2022"] == ("flip", "neuralfuse_2022")
-    assert rows[nested] == rows["--placement", "neuralfuse_2022"]
-    assert len(set(rows.values())) >= 6
-    # half of the stuck cells hold the right bit already
-    assert rows["--fault-kind", "stuck_at_random"] > rows[()]
-
-
-def test_curve_of_ones_own(sweep, tmp_path):
-    path = tmp_path / "mine.csv"
-    path.write_text("voltage,bit_error_rate,energy_per_access\n900,0,8\n700,0.001,6\n600,0.1,5\n")
-    report = sweep("--voltages", "600,700,900", "--curve", path, *SMALL)
-    assert [row["voltage"] for row in report["summary"]] == [900, 700, 600]
-    assert [row["bit_error_rate"] for row in report["summary"]] == [0, 0.001, 0.1]
-    assert [row["energy_per_access"] for row in report["summary"]] == [1, 0.75, 0.625]
-    assert report["configuration"]["curve"]["name"] == "mine.csv"
-    same = sweep("--bit-error-rates", "0.1", *SMALL)
-    assert same["summary"][0]["mean"] == report["summary"][-1]["mean"]
-
-
-def test_measured_chips(sweep, refused, tmp_path):
-    chips = [Chip(0), Chip(1)]
-    for chip in chips:
-        failing_cells(chip, 16, 0.01, FaultModel()).save(tmp_path / f"chip{chip.seed}.npz")
-    maps = [word for chip in chips for word in ("--fault-map", tmp_path / f"chip{chip.seed}.npz")]
-    small = ["--voltages", "0.83", "--images", 40, "--out", tmp_path / "run"]
-    report = sweep(*small, *maps)
-    simulated = sweep("--voltages", "0.83", "--images", 40, "--chips", 2)
-    (found,), (drawn,) = report["summary"], simulated["summary"]
-    cells = sum(len(failing_cells(chip, 16, 0.01)) for chip in chips)
-    assert found.pop("bit_error_rate") == pytest.approx(
-        cells / (2 * 16 * 32_768)
-    )  # counted, not from a curve
-    assert drawn.pop("bit_error_rate") == 0.01
-    assert found == drawn
-    assert [row["chip"] for row in table(tmp_path / "run" / "results.csv")] == ["chip0", "chip1"]
-    mirrored = FaultMap.load(tmp_path / "chip1.npz")  # as many cells, in other places, under the old name
-    replace(mirrored, column=63 - mirrored.column).save(tmp_path / "chip1.npz")
-    assert "chips is [" in refused(*small, *maps)
-    assert "over voltages, not bit error rates" in refused("--bit-error-rates", "0.9", "--images", 40, *maps)
-
-
-# -- models and data of one's own --------------------------------------------------------------------------------------
-
-OWN = """
-import torch
-from torch import nn
-
-
-def known():
-    '''Says 7 as long as its one weight is right, and 3 when it is not: pixel 0 of every digit is black, -1.'''
-    layer = nn.Linear(3 * 32 * 32, 10)
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.weight[3, 0] = 1
-        layer.bias.zero_()
-        layer.bias[3], layer.bias[7] = 1.0, 0.5
-    return nn.Sequential(nn.Flatten(), layer)
-
-
-class Fails(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(5, 10)
-
-    def forward(self, x):
-        return self.layer(x)
-
-
-class Wide(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Conv2d(3, 10, 1)
-
-    def forward(self, x):
-        return self.layer(x)
-
-
-def raises():
-    raise RuntimeError("first line\\nsecond line")
-
-
-def text():
-    return "a model"
-
-
-no_weights = nn.Flatten
-few = lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))
-number = 3
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder, the current one, with a module of the user's."""
-    (tmp_path / "sweep_own_model.py").write_text(OWN)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path
-    sys.modules.pop("sweep_own_model", None)
-
-
-def test_hand_computed_sweep(own):
-    """With p = 1 every weight is known: the model says 3 to all images, and 7 without faults."""
-    options = ["--model", "sweep_own_model:known", "--dataset", "digits", "--chips", 2, "--json"]
-    options += ["--bit-error-rates", "0,1", "--fault-kind", "stuck_at_1", "--out", "out"]
-    code, out, err = finish(start(*options, cwd=own))
-    assert code == 0, err
-    labels = load("digits", "test").labels
-    sevens, threes = (int((labels == digit).sum()) for digit in (7, 3))
-    assert sevens != threes
-    lines = (own / "out" / "results.csv").read_text().splitlines()
-    assert lines == [
-        "variant,voltage,bit_error_rate,chip,correct,images,accuracy",
-        *(f"unprotected,1.0,0.0,{chip},{sevens},359,{sevens / 359!r}" for chip in (0, 1)),
-        *(f"unprotected,,1.0,{chip},{threes},359,{threes / 359!r}" for chip in (0, 1)),
-    ]
-    clean, stuck = json.loads(out)["summary"]
-    assert (clean["mean"], clean["std"], clean["worst"], clean["best"]) == (
-        sevens / 359,
-        0,
-        *[sevens / 359] * 2,
-    )
-    assert (stuck["mean"], stuck["energy_saving"]) == (threes / 359, None)
-    assert clean["energy_per_inference"] > 0
-
-
-@pytest.mark.parametrize("kind", ["stuck_at_0", "flip"])
-def test_hand_computed_for_other_kinds(own, sweep, kind):
-    options = ["--model", "sweep_own_model:known", "--dataset", "digits", "--chips", 2]
-    (row,) = sweep(*options, "--bit-error-rates", "1", "--fault-kind", kind)["summary"]
-    labels = load("digits", "test").labels
-    assert row["mean"] == int((labels == 3).sum()) / 359
-
-
-@pytest.mark.parametrize(
-    ("name", "complaint"),
-    [
-        ("Fails", "fails on images [2, 3, 32, 32]: "),
-        ("Wide", "answers [2, 10, 32, 32] to 2 images; logits [2, 10] are needed for digits"),
-        ("few", "answers [2, 4] to 2 images; logits [2, 10] are needed for digits"),
-        ("no_weights", "no convolution, linear or embedding layer"),
-        ("raises", "calling raises() failed (RuntimeError: first line second line)"),
-        ("text", "returned a str, not a torch.nn.Module"),
-        ("number", "is of type int; give a function"),
-        ("absent", "has no 'absent'"),
-        ("", "write package.module:function"),
-    ],
-)
-def test_models_that_cannot_be_used(own, refused, name, complaint):
-    line = refused("--model", f"sweep_own_model:{name}", "--dataset", "digits", "--out", "out")
-    assert complaint in line
-    assert not (own / "out").exists()
-
-
-def test_cifar10_in_the_official_layout(own, sweep, refused):
-    """Twenty images whose first red byte is black where the answer is right: all sevens."""
-    random_bytes = np.random.default_rng(3)
-    folder = own / "data" / "cifar-10-batches-bin"
-    folder.mkdir(parents=True)
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    (folder / "batches.meta.txt").write_text("\n".join(names) + "\n\n")
-    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
-        records = random_bytes.integers(0, 256, (20, 3073), dtype=np.uint8)
-        records[:, 0] = np.arange(20) % 10
-        records[:, 1] = 0
-        (folder / name).write_bytes(records.tobytes())
-    options = ["--model", "sweep_own_model:known", "--dataset", "cifar10", "--chips", 2, "--voltages", "1"]
-    report = sweep(*options, "--data-dir", own / "data")
-    assert report["configuration"]["images"] == 20
-    assert report["summary"][0]["mean"] == 0.1
-    line = refused(*options, "--data-dir", own)
-    assert "does not hold cifar10" in line
-    (folder / "test_batch.bin").write_bytes(bytes(3073 * 20 - 1))
-    assert "test_batch.bin" in refused(*options, "--data-dir", own / "data")
-
-
-# -- bad input -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ("--model Foo", "unknown model 'Foo'; known are ResNet18"),
-        ("--model no_such_module:f --dataset digits", "importing 'no_such_module' failed"),
-        ("--model VGG11 --dataset digits", "an untrained VGG11 tells nothing: add --weights"),
-        ("--model VGG11 --weights WEIGHTS", "doesn't fit the model"),
-        ("--weights nothing.safetensors", "weight file nothing.safetensors does not exist"),
-        ("--weights model.pt", "model.pt is a pickled file"),
-        ("--dataset foo", "unknown data set 'foo'; known: digits, cifar10"),
-        ("--dataset cifar10 --data-dir nowhere", "no such folder: nowhere"),
-        ("--data-dir .", "take no data folder"),
-        ("--images 0", "--images 0: digits has 359 test images, choose 1 to 359"),
-        ("--images 360", "choose 1 to 359"),
-        ("--images ten", "Invalid value for '--images'"),
-        ("--chips 0", "0 chips: at least 1 is needed"),
-        ("--batch-size 0", "the batch size must be at least 1, got 0"),
-        ("--seed -1", "seed -1 must be from 0"),
-        ("--seed 2147483648", "seed 2147483648 must be from 0"),
-        ("--voltages nan", "'nan' is no finite number"),
-        ("--voltages 0.4", "voltage 0.4 is outside the curve '14nm', which covers 0.5 to 1.5"),
-        ("--voltages 0.8:1.6:0.1", "voltage 1.6 is outside"),
-        ("--voltages 0.9:0.8:0.1", "must not be above the last"),
-        ("--voltages 0.8,0.8", "occurs more than once"),
-        ("--bit-error-rates 1.01", "outside [0, 1] (it is a fraction: 1 % is 0.01)"),
-        ("--bit-error-rates -0.1", "outside [0, 1]"),
-        ("--bit-error-rates nan", "'nan' is no finite number"),
-        ("--bit-error-rates 0.1 --voltages 0.9", "either --voltages or --bit-error-rates"),
-        ("--fault-kind odd", "unknown fault kind 'odd': it can be flip, "),
-        ("--placement odd", "unknown placement 'odd': it can be unlimited, "),
-        ("--preset odd", "unknown fault preset 'odd': it can be iid_flips, neuralfuse_2022"),
-        ("--curve nothing.csv", "voltage curve nothing.csv: cannot be read: No such file"),
-        ("--curve rising.csv", "rising.csv"),
-        ("--fault-map nothing.npz", "nothing.npz"),
-        ("--device tpu", "--device 'tpu': it can be auto, cpu, cuda or cuda:N"),
-        ("--bogus", "No such option: --bogus"),
-        ("stray", "stray"),
-    ],
-)
-def test_bad_input_is_one_clear_line(tmp_path, monkeypatch, refused, options, complaint):
-    monkeypatch.chdir(tmp_path)
-    Path("rising.csv").write_text("voltage,bit_error_rate,energy_per_access\n0.5,0,1\n1.0,0.1,2\n")
-    Path("model.pt").write_bytes(b"\x80\x02.")
-    words = [str(embedded.WEIGHTS) if word == "WEIGHTS" else word for word in options.split()]
-    assert complaint in refused(*words, "--out", "out")
-    assert not Path("out").exists()
-
-
-def test_no_gpu(refused):
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
-    assert "finds no GPU here; use --device cpu" in refused("--device", "cuda")
-
-
-def test_weight_files_do_not_choose_which_code_runs(tmp_path, refused):
-    from safetensors.torch import save_file
-
-    from faultsim.checkpoint import read_file
-
-    tensors, metadata = read_file(embedded.WEIGHTS)
-    path = tmp_path / "foreign.safetensors"
-    for change, complaint in (
-        ({"model": "os:getcwd"}, "doesn't say of which model it is"),
-        ({"model": 7}, "doesn't say of which model it is"),
-        ({"dataset": 7}, "which images?"),
-        ({"num_classes": "ten"}, "'ten' classes"),
-    ):
-        save_file(tensors, path, {"faultsim": json.dumps({**metadata, **change})})
-        assert complaint in refused("--weights", path)
-
-
-def test_errors_of_the_real_program(tmp_path):
-    process = start("--voltages", "0.3", "--out", tmp_path / "out")
-    code, out, err = finish(process)
-    line = "faultsim: error: voltage 0.3 is outside the curve '14nm', which covers 0.5 to 1.5\n"
-    assert (code, out, err) == (2, "", line)
-    assert not (tmp_path / "out").exists()
 
 
 def test_csv_dialect(finished):

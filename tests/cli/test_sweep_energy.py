@@ -52,16 +52,24 @@ def test_energy_columns_by_hand(tmp_path, generator, capsys):
 
 
 def test_json_has_the_energy(capsys):
-    sweep("--json")
+    from faultsim import embedded
+
+    sweep("--json", "--weights", embedded.WEIGHTS)  # so asked for, it comes without its generator
     summary = json.loads(capsys.readouterr().out)["summary"]
+    assert {row["variant"] for row in summary} == {"unprotected"}
     assert [row["energy_saving"] for row in summary] == sorted(row["energy_saving"] for row in summary)
 
 
 def test_cheapest_voltage(capsys):
     sweep("--accuracy-floor", "90")
-    assert "least energy at 90 % accuracy at voltage 0.9 " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "unprotected: least energy at 90 % accuracy at voltage 0.9 " in out
+    assert "with ConvXS: least energy at 90 % accuracy at voltage 0.9 " in out
+    assert "least energy of all: unprotected at voltage 0.9\n" in out
     sweep("--accuracy-floor", "100.5")
-    assert "no voltage of this sweep keeps 100.5 % accuracy" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no voltage of this sweep keeps 100.5 % accuracy" in out
+    assert "of all" not in out
 
 
 def test_weight_file_of_a_model_is_no_generator(capsys):

@@ -71,6 +71,7 @@ def test_data_files_are_installed(installed):
         for path in ours:
             assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
     assert (installed / "faultsim" / "embedded" / "digitsnet.safetensors").is_file()
+    assert (installed / "neuralfuse" / "embedded" / "convxs.safetensors").is_file()
     assert list((installed / "neuralfuse" / "published").glob("*.csv"))
 
 

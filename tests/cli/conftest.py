@@ -1,0 +1,134 @@
+"""What the tests of the commands share: sweeps in this process and in one of their own, and a module of the user's."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faultsim.cli import main
+
+COMMAND = [sys.executable, "-m", "faultsim", "sweep-voltage"]
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., subprocess.Popen]:
+    """start(options) -> a sweep in a process of its own, from any folder; with one thread, for these machines are
+    shared."""
+
+    def run(*arguments: object, **settings) -> subprocess.Popen:
+        path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
+        return subprocess.Popen(
+            [*COMMAND, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            **settings,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finish() -> Callable[[subprocess.Popen], tuple[int, str, str]]:
+    """finish(process) -> its exit status, stdout and stderr."""
+
+    def wait(process: subprocess.Popen) -> tuple[int, str, str]:
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    return wait
+
+
+@pytest.fixture
+def sweep(capfd: pytest.CaptureFixture[str]) -> Callable[..., dict]:
+    """sweep(options) -> the JSON of a sweep, in this process."""
+
+    def run(*options: object) -> dict:
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep-voltage", *map(str, options), "--json"])
+        out, err = capfd.readouterr()
+        assert not ended.value.code, err
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """refused(options) -> the one line that a sweep says, in this process, before it ends with status 2."""
+
+    def run(*options: object) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["sweep-voltage", *map(str, options)])
+        out, err = capfd.readouterr()
+        assert ended.value.code == 2
+        assert out == ""
+        assert err.startswith("faultsim: error: ")
+        assert err.count("\n") == 1
+        assert err.endswith("\n")
+        return err.strip()
+
+    return run
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+def known():
+    '''Says 7 as long as its one weight is right, and 3 when it is not: pixel 0 of every digit is black, -1.'''
+    layer = nn.Linear(3 * 32 * 32, 10)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[3, 0] = 1
+        layer.bias.zero_()
+        layer.bias[3], layer.bias[7] = 1.0, 0.5
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+class Fails(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 10)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 10, 1)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def raises():
+    raise RuntimeError("first line\\nsecond line")
+
+
+def text():
+    return "a model"
+
+
+no_weights = nn.Flatten
+few = lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 4))
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, the current one, with a module of the user's."""
+    (tmp_path / "sweep_own_model.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("sweep_own_model", None)

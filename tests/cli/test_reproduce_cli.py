@@ -1,0 +1,220 @@
+"""`faultsim reproduce` and `transfer` as commands: everything on a few digits, budgets, figures, status."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import neuralfuse.reproduce.cost
+from faultsim.cli import main
+from faultsim.data import digits
+from faultsim.evaluation import evaluate
+from faultsim.faults import FaultModel, evaluation_chips
+from neuralfuse.reproduce import figures
+from neuralfuse.reproduce.cells import NAMES
+from neuralfuse.results import obtained, read
+
+TINY = ["--smoke", "--device", "cpu", "--base-epochs", "2", "--epochs", "1", "--n-models", "1"]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
+    """`faultsim` on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def command(*arguments: object) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as end:
+            main([*map(str, arguments)])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=end.value.code or 0, out=out, err=err)
+
+    return command
+
+
+@pytest.fixture
+def few_digits(monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]) -> None:
+    """40 digits to train on and 40 to test on, and arithmetic that is the same every time."""
+    threads(1)
+    whole = digits.load_digits
+    monkeypatch.setattr(digits, "load_digits", lambda split: whole(split).subset(torch.arange(40)))
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_on_a_few_digits(run: Callable, few_digits: None, tmp_path: Path):
+    """Every path that `all` takes; the tables and figures share what they need, and nothing is done twice."""
+    directory = tmp_path / "run"
+    end = run("reproduce", "all", *TINY, "--out", directory)
+    assert end.status == 0, end.err
+    assert max(map(len, end.out.splitlines())) <= 120  # paths at the end
+    for name in NAMES:
+        (row,) = [line.split() for line in end.out.splitlines() if line.split()[:2] == [name, "iid_flips"]]
+        there, of = row[2].split("/")
+        assert there == of, f"{name}: {row}"
+    for figure in ("figure3-iid_flips", "figure3-neuralfuse_2022", "figure4", "figure5", "figure6"):
+        assert (directory / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert table(directory / f"{figure}.csv")
+
+    by_cell = {result.cell: result for result in obtained(directory)}
+    drawn = table(directory / "figure5.csv")
+    assert {row["faults"] for row in drawn} == {"neuralfuse_2022", "iid_flips"}
+    for row in drawn:
+        (result,) = (
+            result
+            for cell, result in by_cell.items()
+            if not cell.transferred
+            and (cell.base, cell.faults, cell.generator.name)
+            == ("DigitsNet", row["faults"], row["generator"])
+            and cell.bit_error_rate == 0.01
+            and (cell.generator.n_models, cell.generator.flips) == (None, None)
+        )
+        assert float(row["perturbed_fused"]) == result.mean("perturbed_fused")
+
+    again = run("reproduce", "table16", *TINY, "--out", directory)
+    assert "0 are missing" in again.err
+    assert "DigitsNet ConvS K=100" in again.out
+    status = json.loads(run("reproduce", "--status", "--out", directory, "--json").out)
+    assert {row["name"] for row in status} == set(NAMES)
+
+
+def test_outputs_are_the_model_s_logits_and_what_tsne_sees(
+    run: Callable, few_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen = []
+    embedded = figures.embedded
+    monkeypatch.setattr(figures, "embedded", lambda logits: seen.append(logits) or embedded(logits))
+    end = run("reproduce", "figure3", *TINY, "--faults", "iid_flips", "--out", tmp_path)
+    assert end.status == 0, end.err
+    (file,) = tmp_path.glob("outputs-*.npz")
+    outputs = figures.read_outputs(file)
+    shown = [outputs[name] for name in figures.OUTPUTS]
+    assert len(seen) == 4
+    for ours, theirs in zip(seen, shown, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    # the same model, chip and generator through evaluate(): as many right answers
+    (found,) = obtained(tmp_path)
+    base = next(tmp_path.glob("base-*.safetensors"))
+    from faultsim.cli.subject import load_subject
+
+    subject = load_subject(None, base, None, None, torch.device("cpu"))
+    right = int((outputs["perturbed"].argmax(1) == outputs["labels"]).sum())
+    chips = evaluation_chips(0, 1)
+    once = evaluate(
+        subject.model,
+        subject.data,
+        chips,
+        bit_error_rate=0.01,
+        faults=FaultModel.preset("iid_flips"),
+        stored=subject.stored,
+    )
+    assert right == once.correct[0] == found.correct["perturbed"][0]
+    assert found.correct["clean_fused"][0] == (outputs["clean_fused"].argmax(1) == outputs["labels"]).sum()
+    assert len(table(tmp_path / "figure3-iid_flips.csv")) == 4 * 40
+
+
+def test_damaged_outputs_are_refused(run: Callable, few_digits: None, tmp_path: Path):
+    options = ("figure3", *TINY, "--faults", "iid_flips", "--out", tmp_path)
+    assert run("reproduce", *options).status == 0
+    (file,) = tmp_path.glob("outputs-*.npz")
+    file.write_bytes(file.read_bytes()[:-100])
+    end = run("reproduce", *options)
+    assert end.status == 2
+    assert end.err.splitlines()[-1].startswith(f"faultsim: error: {file} holds no outputs")
+
+
+def test_a_generator_in_front_of_another_model(run: Callable, few_digits: None, tmp_path: Path):
+    """Trained for DigitsNet, measured with VGG11: nothing of VGG11 is needed but its answers."""
+    options = [
+        "--dataset",
+        "digits",
+        "--source",
+        "DigitsNet",
+        "--target",
+        "DigitsNet,VGG11",
+        "--generator",
+        "ConvS",
+    ]
+    options += [
+        "--train-bit-error-rate",
+        "0.02",
+        "--test-bit-error-rate",
+        "0.02,0.01",
+        "--faults",
+        "iid_flips",
+    ]
+    how = ["--recipe", "modern", "--base-epochs", "2", "--epochs", "1", "--n-models", "1", "--device", "cpu"]
+    end = run("transfer", *options, *how, "--out", tmp_path)
+    assert end.status == 0, end.err
+    assert len(list(tmp_path.glob("generator-*-0.02.safetensors"))) == 1
+    assert "digits, trained for DigitsNet at 2 %" in end.out
+    assert "4 of 4 results are there" in end.out
+    assert max(map(len, end.out.splitlines())) <= 80
+    stem = "result-ConvS-VGG11-digits-modern-iid_flips-0.01-from-DigitsNet-0.02.json"
+    result = read(tmp_path / stem)
+    assert (result.cell.base, result.cell.generator.source) == ("VGG11", "DigitsNet")
+    unprotected = read(tmp_path / "unprotected-VGG11-digits-modern-iid_flips-0.01.json")
+    assert result.correct["perturbed"] == unprotected.correct["perturbed"]
+    rows = json.loads(run("transfer", *options, "--show", "--out", tmp_path, "--json").out)["rows"]
+    assert [len(row["results"]) for row in rows] == [1, 1, 1, 1]
+
+
+def test_a_budget_is_kept(run: Callable, few_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a device that is said to be very slow nothing fits; on a fast one everything does."""
+    options = ("table1", *TINY, "--generator", "ConvS", "--faults", "iid_flips", "--out", tmp_path)
+    speed = neuralfuse.reproduce.cost.operations_per_second
+    monkeypatch.setattr(neuralfuse.reproduce.cost, "operations_per_second", lambda *_: 1.0)
+    end = run("reproduce", *options, "--budget", "10m")
+    assert end.status == 0
+    assert "of the budget are left: the cheapest missing result, evaluate ConvS with DigitsNet" in end.err
+    assert not list(tmp_path.glob("*.safetensors"))
+    assert "0 of 1 results are there" in end.out
+    monkeypatch.setattr(neuralfuse.reproduce.cost, "operations_per_second", speed)
+    end = run("reproduce", *options, "--budget", "10m")
+    assert "1 of 1 results are there" in end.out
+
+
+def test_the_curve_is_figure_2(run: Callable, tmp_path: Path):
+    end = run("reproduce", "figure2", "--out", tmp_path)
+    assert end.status == 0
+    assert "3 of 3 values agree" in end.out
+    rows = {row["voltage"]: row for row in table(tmp_path / "figure2.csv")}
+    assert float(rows["0.83"]["bit_error_rate"]) == pytest.approx(0.01)
+    assert float(rows["1.0"]["energy_per_access"]) == 1.0
+    assert (tmp_path / "figure2.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--source VGG11 --target VGG12 --generator ConvL --show", "unknown base model 'VGG12'"),
+        ("--source VGG11 --target VGG11 --generator ConvL", "add --out RUN_DIR, or --show"),
+        (
+            "--source VGG11 --target VGG11 --generator ConvL --show --epochs 3",
+            "--epochs has no meaning for --show",
+        ),
+        (
+            "--source VGG11 --target VGG11 --generator ConvL --show --out nowhere",
+            "nowhere is no run directory",
+        ),
+        (
+            "--source VGG11 --target VGG11 --generator ConvL --show --test-bit-error-rate 3",
+            "bit error rate 3 must",
+        ),
+        ("--target VGG11 --generator ConvL --show", "--source"),
+    ],
+)
+def test_mistakes_get_one_line(run: Callable, arguments: str, message: str):
+    end = run("transfer", *arguments.split())
+    assert (end.status, end.out) == (2, "")
+    (line,) = end.err.splitlines()
+    assert line.startswith("faultsim: error: ")
+    assert message in line

@@ -1,0 +1,76 @@
+"""The generator that ships: is it the one that its training makes, and does it win accuracy back?"""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from energy.saving import energy_saving, weight_memory
+from energy.trace import POLICIES
+from faultsim import FaultModel, VoltageCurve, evaluation_chips, load_weights, models
+from faultsim import embedded as base
+from faultsim.checkpoint import read_file
+from faultsim.data import batches, load
+from neuralfuse import embedded, generators
+from neuralfuse.embedded import train
+from neuralfuse.protection import protection
+
+RATE = 0.03
+
+
+@pytest.fixture(scope="module")
+def generator() -> torch.nn.Module:
+    network = generators.create(embedded.GENERATOR)
+    load_weights(network, embedded.WEIGHTS)
+    return network
+
+
+def test_it_wins_accuracy_back_on_the_same_chips(generator):
+    model = models.create(base.MODEL)
+    stored, _ = load_weights(model, base.WEIGHTS)
+    found = protection(
+        model,
+        list(batches(load(base.DATASET, "test"), 512)),
+        evaluation_chips(seed=11, count=12),
+        bit_error_rate=RATE,
+        faults=FaultModel(),
+        stored=stored,
+        fuse=generators.NeuralFuse(generator),
+    )
+    assert found.clean_fused.mean > found.clean.mean - 0.01
+    assert found.improvement.interval[0] > 0
+
+
+def test_it_says_how_it_was_trained_and_for_which_model():
+    _, metadata = read_file(embedded.WEIGHTS)
+    assert metadata["generator"] == embedded.GENERATOR == "ConvXS"
+    recorded, today = metadata["training"], json.loads(json.dumps(train.TRAINING.describe()))
+    assert {name: today[name] for name in recorded} == recorded
+    assert metadata["base"] == {"model": base.MODEL, "trained": read_file(base.WEIGHTS)[1]}
+    assert metadata["dataset_fingerprint"] == load(base.DATASET, "train").fingerprint
+    assert {"commit", "device", "date", "versions"} <= metadata.keys()
+    assert embedded.WEIGHTS.stat().st_size + base.WEIGHTS.stat().st_size < 1_000_000
+
+
+def test_the_two_save_energy_together(generator):
+    accesses = weight_memory(models.create(base.MODEL), (3, 32, 32))
+    # two 3x3 convolutions on 8x8 pixels: K F ceil(P / 32) / 8 accesses (see test_sweep_energy.py)
+    by_hand = (27 * 16 * 2 + 144 * 3 * 2) / 8
+    before = weight_memory(generator, (3, 32, 32), policy=POLICIES["paper-generator"])
+    assert before == by_hand
+    curve = VoltageCurve.default()
+    together = energy_saving(accesses, curve, curve.voltage(RATE), before)
+    assert together > energy_saving(accesses, curve, 0.83)  # less energy than the model alone at 1 %
+
+
+def test_training_makes_such_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "TRAINING", replace(train.TRAINING, n_models=1, max_epochs=1, batch_size=512))
+    made = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
+    for path in made:
+        train.main(path)
+    first, second = (read_file(path) for path in made)
+    assert first[0].keys() == read_file(embedded.WEIGHTS)[0].keys()
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    assert first[1]["epochs"] == 1
+    assert "written to" in capsys.readouterr().out
