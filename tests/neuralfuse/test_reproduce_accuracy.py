@@ -61,7 +61,9 @@ def result(generator: str | None = "ConvS", **changed: object) -> Result:
     """A result made up for a test: 100 images, 2 chips."""
     correct = {"clean": [90], "perturbed": [40, 60], "clean_fused": [88], "perturbed_fused": [70, 75]}
     values = {
-        "cell": Cell("cifar10", "VGG11", generator and Generator(generator, "VGG11", 0.01), "iid_flips", 0.01),
+        "cell": Cell(
+            "cifar10", "VGG11", generator and Generator(generator, "VGG11", 0.01), "iid_flips", 0.01
+        ),
         "images": 100,
         "correct": correct if generator else {part: correct[part] for part in results.ALONE},
         "configuration": {
@@ -134,7 +136,9 @@ def test_what_several_rows_need_is_planned_once(tmp_path: Path):
     for step in planned:
         if step.kind is Kind.RESULT:
             before = [other.file for other in planned[: planned.index(step)]]
-            assert {step.sibling(kind) for kind in (Kind.BASE, Kind.UNPROTECTED, Kind.GENERATOR)} <= set(before)
+            assert {step.sibling(kind) for kind in (Kind.BASE, Kind.UNPROTECTED, Kind.GENERATOR)} <= set(
+                before
+            )
 
 
 def test_what_is_there_is_not_planned_again(tmp_path: Path):
