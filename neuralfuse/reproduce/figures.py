@@ -5,6 +5,8 @@ Of several results of a cell the last one is drawn. Published values, where the 
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +60,7 @@ def _n_models(line: Line) -> int:
 
 def _saving(line: Line) -> float:
     """The paper's equation 2, at the voltage of a bit error rate of 1 %."""
-    base, generator = (accesses(name, "closed_form") for name in (line.cell.base, line.cell.generator.name))
+    base, generator = (accesses(name, "closed-form") for name in (line.cell.base, line.cell.generator.name))
     return 100 * energy_saving(base, VoltageCurve.default(), VOLTAGE, generator)
 
 
@@ -154,7 +156,7 @@ def read_outputs(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in (*OUTPUTS, "labels")}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise FaultsimError(f"{path} holds no outputs that faultsim wrote ({error}): move it away") from None
     if any(found[name].shape[:1] != found["labels"].shape for name in OUTPUTS):
         raise FaultsimError(f"{path} holds outputs of different numbers of images: move it away")

@@ -95,7 +95,7 @@ class Result:
         ours, theirs = self.cell.generator, cell.generator
         if ours is None or theirs is None or ours.n_models == theirs.n_models:
             return self.cell == cell
-        n_models = ours.n_models or self.configuration["generator"]["training"]["n_models"]
+        n_models = ours.n_models or self.configuration["generator"]["training"].get("n_models")
         return theirs.n_models == n_models and self.cell == replace(
             cell, generator=replace(theirs, n_models=ours.n_models)
         )
