@@ -153,7 +153,7 @@ def test_generator_that_never_pays(run: Callable[..., Outcome]) -> None:
         ("energy --model VGG11 --input-shape 3x0x4", "'3x0x4' is no input shape"),
         ("energy --model VGG11 --input-shape 3x16x16", "VGG can't be traced"),
         ("energy --model VGG11 --write-topology nowhere/x.csv", "topology nowhere/x.csv can't be written"),
-        ("reproduce table99", "unknown table 'table99'; known are table6, table7, table8"),
+        ("reproduce table99", "unknown table or figure 'table99'; known are table1, table2, table5, table6"),
     ],
 )
 def test_mistakes_get_one_line(

@@ -319,16 +319,17 @@ def test_damaged_directories_are_refused(copied, refused, name, damage, complain
 
 def test_a_directory_in_use_is_refused(tmp_path, refused, start, finish):
     folder = tmp_path / "run"
-    process = start(*OPTIONS, "--out", folder)
+    long = (*OPTIONS, "--chips", "5000")  # it must not end by itself
+    process = start(*long, "--out", folder)
     try:
         wait_for((folder / "sweep.json").exists, process)
-        assert process.poll() is None, finish(process)
         process.send_signal(signal.SIGSTOP)  # it stays where it is
-        line = refused(*OPTIONS, "--out", folder)
+        assert process.poll() is None, finish(process)
+        line = refused(*long, "--out", folder)
         assert f"{folder} is in use by another run" in line
     finally:
-        process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
         code, _, err = finish(process)
     assert code == 130
     assert err.splitlines()[-1] == "faultsim: interrupted; what was finished is kept"
