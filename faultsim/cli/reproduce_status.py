@@ -30,10 +30,15 @@ def status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
     table.add_column("", no_wrap=True)
     for column in ("cells", "off", "reached"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("recipe; hardware")
+    table.add_column("how", justify="right")
+    notes: list[str] = []
     for name, of_table in groupby(rows, key=lambda row: row.name):
         for row in of_table:
-            where = f"{', '.join(row.recipes)}; {', '.join(row.devices)}" if row.obtained else ""
+            where = ""
+            if row.obtained:
+                note = f"base recipe {', '.join(row.recipes)}; {', '.join(row.devices)}"
+                notes += [note] if note not in notes else []
+                where = f"[{notes.index(note) + 1}]"
             off = "" if row.off is None else f"{row.off:.2f}"
             reached = f"{row.at_or_above}/{row.compared}" if row.compared else ""
             table.add_row(f"{name:8} {row.faults}", f"{row.obtained}/{row.cells}", off, reached, where)
@@ -43,6 +48,8 @@ def status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
         "percentage points. reached: P.A.+N.F. at or above the published one / cells compared.\n"
         "figure2, table6, table7 and table8 need no trained model: faultsim reproduce NAME."
     )
+    for number, note in enumerate(notes, 1):
+        console().print(f"[{number}] {note}")
 
 
 def computed(result: "Reproduction", as_json: bool) -> None:

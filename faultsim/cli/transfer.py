@@ -35,7 +35,12 @@ def transfer(
         list[str],
         typer.Option(help="Base models they are measured with; nothing of them is used in training."),
     ],
-    generator: Annotated[list[str], typer.Option(help="ConvL, ConvS, DeConvL, DeConvS, UNetL or UNetS.")],
+    generator: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="ConvL, ConvS, DeConvL, DeConvS, UNetL or UNetS. [default: ConvL,UNetL, as the paper]"
+        ),
+    ] = None,
     dataset: Annotated[str, typer.Option(help="cifar10, cifar100, gtsrb or digits.")] = "cifar10",
     train_bit_error_rate: Annotated[
         str, typer.Option(help="Fraction of failing cells in training; several with commas.")
@@ -83,7 +88,7 @@ def transfer(
         dataset,
         names(source, "--source"),
         names(target, "--target"),
-        names(generator, "--generator"),
+        names(generator, "--generator") or ["ConvL", "UNetL"],
         parse_numbers(train_bit_error_rate, "--train-bit-error-rate"),
         parse_numbers(test_bit_error_rate, "--test-bit-error-rate"),
         names(faults, "--faults") or FAULTS,

@@ -114,7 +114,7 @@ def _study_of_n(axes: Axes, found: list[dict], generator: str) -> None:
 def _tradeoff(axes: Axes, found: list[dict], lines: Sequence[Line]) -> None:
     for colour, row in zip(COLOURS, found, strict=False):
         # the area says how large the generator is beside the base model
-        area = 4000 * parameters(row["generator"]) / parameters(row["base"])
+        area = min(2000.0, 4000 * parameters(row["generator"]) / parameters(row["base"]))
         axes.scatter(row["x"], row["perturbed_fused"], s=area, color=colour, alpha=0.6, linewidth=0)
         axes.annotate(row["generator"], (row["x"], row["perturbed_fused"]), ha="center", va="center", size=8)
         if row["published"] is not None:
@@ -134,6 +134,7 @@ def _tradeoff(axes: Axes, found: list[dict], lines: Sequence[Line]) -> None:
             textcoords="offset points",
             ha="right",
         )
+    axes.margins(x=0.15)
     axes.set(xlabel="saving of weight memory energy in %", ylabel="perturbed accuracy in %", ylim=(0, 100))
 
 

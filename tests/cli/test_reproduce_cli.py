@@ -196,7 +196,7 @@ def test_the_curve_is_figure_2(run: Callable, tmp_path: Path):
     ("arguments", "message"),
     [
         ("--source VGG11 --target VGG12 --generator ConvL --show", "unknown base model 'VGG12'"),
-        ("--source VGG11 --target VGG11 --generator ConvL", "add --out RUN_DIR, or --show"),
+        ("--source VGG11 --target VGG11", "add --out RUN_DIR, or --show"),
         (
             "--source VGG11 --target VGG11 --generator ConvL --show --epochs 3",
             "--epochs has no meaning for --show",

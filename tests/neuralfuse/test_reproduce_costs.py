@@ -61,5 +61,7 @@ def test_a_wrong_value_is_noticed(
 
 
 def test_unknown_table() -> None:
-    with pytest.raises(FaultsimError, match="unknown table 'table99'; known are figure2, table6, table7, table8"):
+    with pytest.raises(
+        FaultsimError, match="unknown table 'table99'; known are figure2, table6, table7, table8"
+    ):
         reproduce.reproduce("table99")
