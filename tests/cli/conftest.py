@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,12 @@ def start() -> Callable[..., subprocess.Popen]:
     """start(options) -> a sweep in a process of its own, from any folder; with one thread, for these machines are
     shared."""
 
+    def interruptible() -> None:
+        # a shell that runs the tests in the background has them ignore Ctrl-C, and their children too
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     def run(*arguments: object, **settings) -> subprocess.Popen:
+        settings.setdefault("preexec_fn", interruptible)
         path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
         return subprocess.Popen(
             [*COMMAND, *map(str, arguments)],

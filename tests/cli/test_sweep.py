@@ -319,13 +319,12 @@ def test_damaged_directories_are_refused(copied, refused, name, damage, complain
 
 def test_a_directory_in_use_is_refused(tmp_path, refused, start, finish):
     folder = tmp_path / "run"
-    long = (*OPTIONS, "--chips", "5000")  # it must not end by itself
-    process = start(*long, "--out", folder)
+    process = start(*OPTIONS, "--out", folder)
     try:
         wait_for((folder / "sweep.json").exists, process)
-        process.send_signal(signal.SIGSTOP)  # it stays where it is
         assert process.poll() is None, finish(process)
-        line = refused(*long, "--out", folder)
+        process.send_signal(signal.SIGSTOP)  # it stays where it is
+        line = refused(*OPTIONS, "--out", folder)
         assert f"{folder} is in use by another run" in line
     finally:
         process.send_signal(signal.SIGINT)
