@@ -12,7 +12,9 @@ from ..train import Recipe, train_classifier
 from . import DATASET, MODEL, WEIGHTS
 
 SEED = 0
-RECIPE = Recipe("digits", epochs=40, batch_size=128, learning_rate=0.1, weight_decay=5e-4, one_cycle=True)
+RECIPE = Recipe(
+    "digits", epochs=40, batch_size=128, learning_rate=0.1, weight_decay=5e-4, schedule="one_cycle"
+)
 
 
 def main(path=WEIGHTS) -> None:
