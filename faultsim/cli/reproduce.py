@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -165,6 +166,8 @@ def _trained(targets: list[str], options: dict[str, Any], given: list[str], as_j
     elif not run(wanted, recipe, chosen_settings, options):
         return
     _tell(wanted, recipe, out, shown=show, as_json=as_json)
+    if len(targets) > 1 and not as_json:
+        _compute_all(out)
 
 
 def existing(out: Path | None) -> None:
@@ -219,7 +222,24 @@ def _tell(wanted: dict, recipe: str, out: Path | None, *, shown: bool, as_json: 
         for name, of_table in found.items():
             accuracy_table.show(name, of_table)
     for path in written:
-        print(f"written: {path}")
+        print(f"written: {path}", file=sys.stderr if as_json else sys.stdout)
+
+
+def _compute_all(out: Path | None) -> None:
+    """Those that need no trained model: a line each. Exit status 1 when a value doesn't agree."""
+    from neuralfuse.reproduce import NAMES as COMPUTED
+    from neuralfuse.reproduce import reproduce as compute
+
+    from . import reproduce_status
+
+    results = {name: compute(name) for name in COMPUTED}
+    for name, result in results.items():
+        print(f"{name}: {reproduce_status.agreement(result)}")
+    if out is not None:
+        for path in reproduce_status.write_curve(out):
+            print(f"written: {path}")
+    if not all(result.agrees for result in results.values()):
+        raise typer.Exit(1)
 
 
 def _computed(name: str, out: Path | None, as_json: bool) -> None:
@@ -231,6 +251,6 @@ def _computed(name: str, out: Path | None, as_json: bool) -> None:
     reproduce_status.computed(result, as_json)
     if out is not None:
         for path in reproduce_status.write_curve(out):
-            print(f"written: {path}")
+            print(f"written: {path}", file=sys.stderr if as_json else sys.stdout)
     if not result.agrees:
         raise typer.Exit(1)

@@ -75,8 +75,13 @@ def computed(result: "Reproduction", as_json: bool) -> None:
         agrees = "yes" if row.agrees else "NO"
         table.add_row(row.subject, row.quantity, *cells, agrees, *([row.note] if result.note else []))
     console().print(table)
+    console().print(agreement(result))
+
+
+def agreement(result: "Reproduction") -> str:
+    """In one sentence."""
     agreeing = sum(row.agrees for row in result.rows)
-    console().print(f"{agreeing} of {len(result.rows)} values agree ({result.criterion}).")
+    return f"{agreeing} of {len(result.rows)} values agree ({result.criterion})."
 
 
 def write_curve(directory: Path) -> list[Path]:

@@ -54,12 +54,20 @@ def test_everything_on_a_few_digits(run: Callable, few_digits: None, tmp_path: P
     directory = tmp_path / "run"
     end = run("reproduce", "all", *TINY, "--out", directory)
     assert end.status == 0, end.err
-    assert max(map(len, end.out.splitlines())) <= 120  # paths at the end
     for name in NAMES:
         (row,) = [line.split() for line in end.out.splitlines() if line.split()[:2] == [name, "iid_flips"]]
         there, of = row[2].split("/")
         assert there == of, f"{name}: {row}"
-    for figure in ("figure3-iid_flips", "figure3-neuralfuse_2022", "figure4", "figure5", "figure6"):
+    for name, values in (("figure2", 3), ("table6", 22), ("table7", 60), ("table8", 22)):
+        assert f"{name}: {values} of {values} values agree" in end.out
+    for figure in (
+        "figure2",
+        "figure3-iid_flips",
+        "figure3-neuralfuse_2022",
+        "figure4",
+        "figure5",
+        "figure6",
+    ):
         assert (directory / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert table(directory / f"{figure}.csv")
 
@@ -78,6 +86,9 @@ def test_everything_on_a_few_digits(run: Callable, few_digits: None, tmp_path: P
         )
         assert float(row["perturbed_fused"]) == result.mean("perturbed_fused")
 
+    figure = run("reproduce", "figure5", *TINY, "--out", directory, "--json")
+    assert len(json.loads(figure.out)["rows"]) == len(drawn), "JSON, and nothing else"
+    assert "written: " in figure.err
     again = run("reproduce", "table16", *TINY, "--out", directory)
     assert "0 are missing" in again.err
     assert "DigitsNet ConvS K=100" in again.out
