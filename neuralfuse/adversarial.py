@@ -108,7 +108,7 @@ class Adversarial(Objective):
 
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int) -> tuple[Losses, Tensor]:
         leaf = self.leaf(fused)
-        self._write([layer.values for layer in self.stored.layers])
+        self._write([layer.values for layer in self.memory.layers])
         for weights in self.weights:
             weights.requires_grad_()
         clean = self._add_gradient(leaf, labels, 1.0)
@@ -117,12 +117,12 @@ class Adversarial(Objective):
             gradients.append(torch.zeros_like(weights) if weights.grad is None else weights.grad)
             weights.grad = None
             weights.requires_grad_(False)
-        masks = worst_flips(self.stored.layers, self.ranks.total(gradients), self.flips)
-        self._write([layer.values ^ mask for layer, mask in zip(self.stored.layers, masks, strict=True)])
+        masks = worst_flips(self.memory.layers, self.ranks.total(gradients), self.flips)
+        self._write([layer.values ^ mask for layer, mask in zip(self.memory.layers, masks, strict=True)])
         return Losses(clean, self._add_gradient(leaf, labels, self.weight)), leaf.grad
 
     def _write(self, values: Sequence[Tensor]) -> None:
-        for layer, buffer, stored in zip(self.stored.layers, self.buffers, values, strict=True):
+        for layer, buffer, stored in zip(self.memory.layers, self.buffers, values, strict=True):
             buffer[0] = dequantize(stored, layer.scale, layer.axis)
         self.written()
 

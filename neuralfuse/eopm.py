@@ -91,5 +91,5 @@ class EOPM(Objective):
 
     def _read(self, chip: Tensor, table: Tensor) -> None:
         """The base model computes with its weights as one chip reads them."""
-        self.stored.read(chip, table, self.faults, self.buffers)
+        self.memory.read(chip, table, self.faults, self.buffers)
         self.written()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from faultsim.errors import FaultsimError
+from faultsim.fold import folded
 from faultsim.stored import StoredWeights
 
 from .distributed import ALONE, Ranks
@@ -29,17 +30,17 @@ class Objective(ABC):
         with EOPM(...) as objective:  # or Adversarial(...)
             losses = objective.backward(fuse, images, labels, step)  # gradients lie in fuse.parameters()
 
-    model      the base model; inside `with` it is in evaluation mode, its parameters need no gradient, and it computes
-               with buffers for the weights of one model. Afterwards everything is as it was; its own parameters are
-               never written to
+    model      the base model; inside `with` it is in evaluation mode, its parameters need no gradient, its batch
+               normalisation is part of its convolutions (faultsim.fold), and it computes with buffers for the weights
+               of one model. Afterwards everything is as it was; its own parameters are never written to
     stored     its weights in memory
     weight     lambda (the paper takes 5)
     precision  "float32" or "bfloat16": of the matrix products (autocast) and, then, of the buffers
     ranks      this process among those that share the work
 
-    Which perturbed models there are, a trainer says by input_gradient(): it writes their weights into `buffers` (one
-    tensor [1, *shape] a layer), calls written(), and sums cross_entropy(). Raises FaultsimError for values out of
-    range.
+    Which perturbed models there are, a trainer says by input_gradient(): it writes their weights, as `memory` scales
+    them, into `buffers` (one tensor [1, *shape] a layer), calls written(), and sums cross_entropy(). Raises
+    FaultsimError for values out of range.
     """
 
     def __init__(
@@ -58,7 +59,6 @@ class Objective(ABC):
         self.model, self.stored, self.weight, self.ranks = model, stored, weight, ranks
         self.device = stored.layers[0].values.device
         self.mixed = precision == "bfloat16"
-        self.buffers = stored.empty(1, torch.bfloat16 if self.mixed else None)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
@@ -67,10 +67,12 @@ class Objective(ABC):
             for parameter in self.model.parameters():
                 undo.callback(parameter.requires_grad_, parameter.requires_grad)
             self.model.eval().requires_grad_(False)
+            self.memory = undo.enter_context(folded(self.model, self.stored))
+            self.buffers = self.memory.empty(1, torch.bfloat16 if self.mixed else None)
             # The kernel writes float32 at most: a model in float64 computes with copies of the buffers.
-            own = [layer.dtype if not self.mixed else torch.bfloat16 for layer in self.stored.layers]
+            own = [layer.dtype if not self.mixed else torch.bfloat16 for layer in self.memory.layers]
             self.weights = [buffer[0].to(dtype) for buffer, dtype in zip(self.buffers, own, strict=True)]
-            undo.enter_context(self.stored.replaced(self.weights))
+            undo.enter_context(self.memory.replaced(self.weights))
             self._undo = undo.pop_all()
         return self
 

@@ -153,7 +153,7 @@ def test_a_step_is_the_plain_formulation(base):
     torch.testing.assert_close(list(losses), [loss.detach() for loss in found], rtol=1e-5, atol=0)
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(
-            mine.grad, other.grad, rtol=1e-3, atol=1e-5 * float(other.grad.abs().max())
+            mine.grad, other.grad, rtol=1e-3, atol=1e-4 * float(other.grad.abs().max())
         )
 
 

@@ -146,9 +146,9 @@ def test_buffers_hold_one_model_whatever_n_is(monkeypatch):
     stored = StoredWeights.of(model)
     sizes, alive = {}, []
     monkeypatch.setattr(
-        stored,
+        StoredWeights,
         "read",
-        lambda *a, read=stored.read, **k: (alive.append([t.data_ptr() for t in a[3]]), read(*a)),
+        lambda *a, read=StoredWeights.read: (alive.append([t.data_ptr() for t in a[4]]), read(*a)),
     )
     for n_models in (1, 8):
         saved, most = set(), 0

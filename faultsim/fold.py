@@ -1,0 +1,103 @@
+"""Batch normalisation as part of the convolution in front of it, for a frozen model that runs many times.
+
+In evaluation mode batch normalisation is y -> gain * y + shift, one pair a channel. Behind a convolution with weights
+scale * q it needs no pass of its own over the maps, forward or backward: the int8 values stay as they are stored, and
+gain * scale takes the place of their scale (one for each output channel).
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from . import ops
+from .quantization import channel_axis
+from .stored import StoredLayer, StoredWeights
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@contextlib.contextmanager
+def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
+    """Inside, each batch normalisation of `model` that directly follows a convolution lets everything pass, and the
+    convolution has the bias that this needs; with the weights that the returned StoredWeights reads (the same int8
+    values, other scales) the model computes what it did, up to rounding. Afterwards it is as it was.
+
+    The model has to be in evaluation mode. What cannot be folded stays as it is: layers in float64 (the kernel writes
+    float32 at most), modules with hooks or that are used more than once, convolutions whose output goes elsewhere too,
+    and everything in a model whose forward method torch.fx cannot trace.
+    """
+    followers = _followers(model)
+    layers = []
+    with contextlib.ExitStack() as undo:
+        for layer in stored.layers:
+            normalisation = followers.get(layer.name)
+            if normalisation is None or len(layer.names) > 1 or layer.dtype not in ops.FLOATS:
+                layers.append(layer)
+                continue
+            layer, bias = _fold(layer, normalisation)
+            convolution = layer.modules[0]
+            undo.callback(convolution._parameters.__setitem__, "bias", convolution._parameters["bias"])
+            convolution._parameters["bias"] = bias
+            undo.callback(delattr, normalisation, "forward")
+            normalisation.forward = _unchanged
+            layers.append(layer)
+        yield StoredWeights(layers)
+
+
+def _fold(layer: StoredLayer, normalisation: nn.Module) -> tuple[StoredLayer, Tensor]:
+    """The layer with the scales, and the bias, of convolution and normalisation together."""
+    convolution = layer.modules[0]
+    with torch.no_grad():
+        gain = (normalisation.running_var.double() + normalisation.eps).rsqrt()
+        if normalisation.weight is not None:
+            gain *= normalisation.weight
+        bias = -normalisation.running_mean.double()
+        if convolution.bias is not None:
+            bias += convolution.bias
+        bias *= gain
+        if normalisation.bias is not None:
+            bias += normalisation.bias
+        scale = (layer.scale * gain).float()
+    return replace(layer, scale=scale, axis=channel_axis(convolution)), bias.to(layer.dtype)
+
+
+def _unchanged(inputs: Tensor) -> Tensor:
+    return inputs
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, _CONVOLUTIONS + _NORMALISATIONS) or super().is_leaf_module(module, name)
+
+
+def _followers(model: nn.Module) -> dict[str, nn.Module]:
+    """The normalisation behind each convolution that has one and nothing else behind it, by the convolution's name."""
+    try:
+        graph = _Tracer().trace(model)
+    except Exception:  # whatever a forward method does that has no static graph: the model then runs as it is
+        return {}
+    modules = dict(model.named_modules())
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    uses = Counter(id(modules[node.target]) for node in calls)
+
+    def plain(node: fx.Node, kinds: tuple[type, ...]) -> bool:
+        if node.op != "call_module":
+            return False
+        module = modules[node.target]
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+        return isinstance(module, kinds) and uses[id(module)] == 1 and not any(hooks)
+
+    found = {}
+    for node in calls:
+        follower = next(iter(node.users), None)
+        if len(node.users) != 1 or not plain(node, _CONVOLUTIONS) or not plain(follower, _NORMALISATIONS):
+            continue
+        normalisation = modules[follower.target]
+        if normalisation.running_var is not None and follower.args == (node,):
+            found[node.target] = normalisation
+    return found
