@@ -1,6 +1,7 @@
 """The distribution builds from its sources with pip and CMake, and what it installs works elsewhere."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def test_the_kernel_was_built_without_cuda_and_computes(installed, tmp_path):
     assert done.stdout.split() == ["False", "-4096"], done.stderr
 
 
-def configure(build: Path, cuda: str, path: str) -> subprocess.CompletedProcess:
+def configure(build: Path, cuda: str, path: str, **settings) -> subprocess.CompletedProcess:
     import pybind11
 
     return run(
@@ -104,6 +105,7 @@ def configure(build: Path, cuda: str, path: str) -> subprocess.CompletedProcess:
         *(f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"),
         "-DPYBIND11_FINDPYTHON=ON",
         path=path,
+        **settings,
     )
 
 
@@ -135,3 +137,14 @@ def test_other_words_are_an_error(tmp_path):
     done = configure(tmp_path, "bogus", os.environ["PATH"])
     assert done.returncode != 0
     assert "FAULTSIM_CUDA is 'BOGUS'; it can be AUTO, ON or OFF" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"), [({}, {"75", "80", "90"}), ({"CUDAARCHS": "86-real;89-real"}, {"86", "89"})]
+)
+def test_cudaarchs_chooses_the_gpus_that_are_compiled_for(tmp_path, settings, expected):
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not on the PATH")
+    done = configure(tmp_path, "ON", os.environ["PATH"], env=settings)
+    assert done.returncode == 0, done.stderr
+    assert set(re.findall(r"code=\S*sm_(\d+)", (tmp_path / "build.ninja").read_text())) == expected
