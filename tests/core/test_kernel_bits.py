@@ -106,6 +106,29 @@ def test_kinds_and_placements(engine, kind, place):
         assert equal(on, source)  # out of place means what it says
 
 
+@pytest.mark.parametrize("dtype", ops.FLOATS, ids=str)
+@pytest.mark.parametrize("place", PLACES)
+def test_kinds_and_placements_dequantised(engine, place, dtype):
+    """corrupt_dequantize and corrupt_dequantize_out of every kind in every placement to every dtype."""
+    placement, capacity, base, where = PLACES[place]
+    source = weights_of(3 * 4096 + 1237)
+    on, scale = source.to(engine.device), torch.tensor([0.0123], device=engine.device)
+    for kind_model, word, ones, access in KINDS.values():
+        model = FaultModel(
+            kind_model.kind, SRAM(placement, capacity), kind_model.polarity, kind_model.read_error
+        )
+        for rate, seeds in ((1e-3, SEEDS[1:2]), (1e-2, SEEDS[:2]), (0.3, SEEDS[1:2])):
+            common = arguments(engine.device, seeds, rate, model, base, access=access)
+            faulty = oracle(source, seeds, rate, (model, word, ones, access), base, **where).numpy()
+            wanted = reference.dequantise(faulty, np.float32(0.0123), None, str(dtype).removeprefix("torch."))
+            want = torch.from_numpy(wanted).view(dtype)  # bfloat16 comes as its bits
+            got = CALL.corrupt_dequantize(on, scale, -1, dtype, *common)
+            assert equal(got, want)
+            out = torch.empty_like(got)
+            CALL.corrupt_dequantize_out(on, scale, -1, out, *common)
+            assert equal(out, want)
+
+
 @pytest.mark.parametrize("kind", ["flip", "stuck_half", "stuck_fifth", "transient_half"])
 def test_every_cell_fails_at_one(engine, kind):
     """p = 1: all cells fail; two million hits decide the states."""

@@ -12,7 +12,21 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from faultsim import FaultsimError, StoredWeights, embedded, load_weights, models, prepare_qat, save_weights
+from faultsim import (
+    SRAM,
+    Chip,
+    FaultKind,
+    FaultModel,
+    FaultsimError,
+    Placement,
+    StoredWeights,
+    embedded,
+    load_weights,
+    models,
+    prepare_qat,
+    reference,
+    save_weights,
+)
 from faultsim.checkpoint import read_file
 
 
@@ -195,6 +209,33 @@ def test_the_shipped_model():
     assert (metadata["model"], metadata["dataset"], metadata["num_classes"]) == ("DigitsNet", "digits", 10)
     assert metadata["test_accuracy"] > 0.98
     assert embedded.WEIGHTS.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("place", Placement)
+@pytest.mark.parametrize("kind", FaultKind)
+def test_chips_read_the_shipped_model_alike_on_each_device(device, kind, place):
+    """All layers at their addresses, against the oracle: hence CPU and GPU give the same faults."""
+    stored, _ = load_weights(models.create(embedded.MODEL).to(device), embedded.WEIGHTS)
+    faults = FaultModel(kind, SRAM(place, 8 * 4096), read_error=0.3)
+    word, ones = {
+        FaultKind.FLIP: ("flip", 0.5),
+        FaultKind.STUCK_AT_RANDOM: ("stuck", 0.5),
+        FaultKind.STUCK_AT_0: ("stuck", 0.0),
+        FaultKind.STUCK_AT_1: ("stuck", 1.0),
+        FaultKind.TRANSIENT: ("transient", 0.3),
+    }[kind]
+    layout, seeds, wrong = faults.memory.layout, [7, 2**63 + 5], 0
+    found = stored.read_chips([Chip(seed) for seed in seeds], 0.01, None, faults, access=2)
+    for layer, base, weights in zip(stored.layers, stored.bases(faults), found, strict=True):
+        where = {"base": base, "arrays": layout.blocks, "word": layout.word, "repeat": layout.repeat}
+        values = layer.values.cpu().numpy()
+        read = reference.corrupt(values, seeds, 0.01, word, ones=ones, access=2, **where)
+        axis = None if layer.axis < 0 else layer.axis + 1
+        want = reference.dequantise(read, layer.scale.cpu().numpy(), axis, "float32")
+        assert torch.equal(weights.cpu(), torch.from_numpy(want))
+        assert weights.device.type == device
+        wrong += int((read != values).sum())
+    assert wrong > 500
 
 
 # -- what doesn't fit --------------------------------------------------------------------------------------------

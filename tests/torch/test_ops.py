@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from faultsim import ops
 from faultsim.faults import FaultKind, FaultModel
+from faultsim.sram import SRAM, Placement
 
 CALL = torch.ops.faultsim
 FLIP = FaultModel()
@@ -261,36 +262,47 @@ def test_side_streams():
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("place", Placement)
 @pytest.mark.parametrize("kind", ["flip", "stuck_at_random", "transient"])
-def test_a_captured_graph_draws_new_chips_at_each_replay(kind):
-    model = FaultModel(kind)
+def test_a_captured_graph_draws_new_chips_at_each_replay(kind, place):
+    """All operators in one graph; each replay as on the CPU, which is held to the oracle elsewhere."""
+    model = FaultModel(kind, SRAM(place, 4096))
     weights, scale = weights_of(4, 5000, device="cuda"), torch.rand(4, device="cuda")
-    chips, table, rule, place = arguments("cuda", model=model)
-    offset, access = numbers("cuda")
-    call = (chips, table, rule, place, offset, access)
-    CALL.corrupt(weights, *call)  # modules are loaded before the capture
-    CALL.corrupt_dequantize(weights, scale, 0, torch.float16, *call)
-    CALL.fault_mask(weights, *call)
+    chips, table, rule, layout = arguments("cuda", model=model)
+    call = (table, rule, layout, *numbers("cuda"))
+    copy, out = weights.clone(), torch.empty(2, 4, 5000, device="cuda")
+
+    def everything() -> tuple[torch.Tensor, ...]:
+        copy.copy_(weights)
+        CALL.corrupt_(copy, chips[:1], *call)
+        CALL.corrupt_dequantize_out(weights, scale, 0, out, chips, *call)
+        floats = [CALL.corrupt_dequantize(weights, scale, 0, dtype, chips, *call) for dtype in ops.FLOATS]
+        return (
+            CALL.corrupt(weights, chips, *call),
+            copy,
+            out,
+            *floats,
+            *CALL.fault_mask(weights, chips, *call),
+        )
+
+    everything()  # modules are loaded before the capture
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        read = CALL.corrupt(weights, *call)
-        floats = CALL.corrupt_dequantize(weights, scale, 0, torch.float16, *call)
-        failing, states = CALL.fault_mask(weights, *call)
+        found = everything()
+    there, numbers_there = weights.cpu(), call[-2:]
     for step in range(3):
         seeds = [100 * step, 2**63 + step]
         chips.copy_(ops.seeds(seeds))
-        offset.fill_(step)
-        access.fill_(7 * step)
+        numbers_there[0].fill_(step)
+        numbers_there[1].fill_(7 * step)
         graph.replay()
         on_cpu = (*arguments("cpu", seeds, model=model), torch.tensor([step]), torch.tensor([7 * step]))
-        assert torch.equal(read.cpu(), CALL.corrupt(weights.cpu(), *on_cpu))
-        want = CALL.corrupt_dequantize(weights.cpu(), scale.cpu(), 0, torch.float16, *on_cpu)
-        assert torch.equal(floats.cpu(), want)
-        assert all(
-            torch.equal(a.cpu(), b)
-            for a, b in zip((failing, states), CALL.fault_mask(weights.cpu(), *on_cpu), strict=True)
-        )
+        read, dequantised = CALL.corrupt(there, *on_cpu), []
+        for dtype in (torch.float32, *ops.FLOATS):
+            dequantised.append(CALL.corrupt_dequantize(there, scale.cpu(), 0, dtype, *on_cpu))
+        want = (read, read[0], *dequantised, *CALL.fault_mask(there, *on_cpu))
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(found, want, strict=True))
 
 
 @pytest.mark.cuda
