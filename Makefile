@@ -2,6 +2,7 @@
 # make test      lint and all tests
 # make test-sanitize   the C++ core under the address and undefined-behaviour sanitizers
 # make bench     the kernel's speed on this machine, kept under benchmarks/results
+# make tables    writes what lies in neuralfuse/results and benchmarks/results into the tables of the documents
 # make gpu-check on a machine with an NVIDIA GPU, nvcc and torch: builds in place, offline; GPU tests and benchmarks
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ PY := $(VENV)/bin/python
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*)
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
 
-.PHONY: install install-dev demo test lint format test-sanitize bench gpu-check clean
+.PHONY: install install-dev demo test lint format test-sanitize bench gpu-check tables clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -66,6 +67,9 @@ gpu-check:
 	mkdir -p benchmarks/results
 	$(PYTHON) -m faultsim bench kernel --device cuda --json > benchmarks/results/.kernel-cuda.json
 	mv benchmarks/results/.kernel-cuda.json benchmarks/results/kernel-cuda.json
+
+tables: install
+	$(PY) docs/tables.py
 
 clean:
 	rm -rf build dist *.egg-info faultsim/_native*.so
