@@ -38,7 +38,7 @@ DataFolderOption = Annotated[
     Path | None, typer.Option(help="Folder that holds the data sets; fetched without.")
 ]
 RecipeOption = Annotated[
-    str | None, typer.Option(help="Of the base models: paper or modern. [default: paper]")
+    str | None, typer.Option(help="Of the base models: paper, paper_short or modern. [default: paper]")
 ]
 BaseEpochsOption = Annotated[int | None, typer.Option(help="Of the base models. [default: the recipe's]")]
 EpochsOption = Annotated[int | None, typer.Option(help="Of generators, at most. [default: 100]")]
