@@ -3,7 +3,8 @@
 # make test-sanitize   the C++ core under the address and undefined-behaviour sanitizers
 # make bench     the kernel's speed on this machine, kept under benchmarks/results
 # make tables    writes what lies in neuralfuse/results and benchmarks/results into the tables of the documents
-# make gpu-check on a machine with an NVIDIA GPU, nvcc and torch: builds in place, offline; GPU tests and benchmarks
+# make gpu-check on a machine with an NVIDIA GPU, nvcc and torch: builds in place, offline; GPU tests, sanitizers and
+#                benchmarks, kept under benchmarks/results (GPU_CHECK="--parts kernel": one part again)
 PYTHON ?= python3
 VENV ?= .venv
 # Another build of torch (for a GPU, say) can be installed into $(VENV) first: it is then left alone.
@@ -62,11 +63,7 @@ bench: install
 	mv benchmarks/results/.kernel-cpu.json benchmarks/results/kernel-cpu.json
 
 gpu-check:
-	FAULTSIM_CUDA=ON $(PYTHON) setup.py build_ext --inplace
-	FAULTSIM_REQUIRE_CUDA=1 $(PYTHON) -m pytest -q -m cuda
-	mkdir -p benchmarks/results
-	$(PYTHON) -m faultsim bench kernel --device cuda --json > benchmarks/results/.kernel-cuda.json
-	mv benchmarks/results/.kernel-cuda.json benchmarks/results/kernel-cuda.json
+	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)
 
 tables: install
 	$(PY) docs/tables.py
