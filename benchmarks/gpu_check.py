@@ -36,18 +36,8 @@ from faultsim.files import write_text  # noqa: E402
 RESULTS = ROOT / "benchmarks/results/gpu-check.json"
 NAMES = ("build", "tests", "memcheck", "racecheck", "kernel", "eopm")  # of all parts, in order
 WORK = Path("build/gpu-check")  # below ROOT
-# The files with GPU tests: others import packages that a GPU machine need not have.
-TESTS = (
-    "tests/core/test_faultmap.py",
-    "tests/core/test_kernel_bits.py",
-    "tests/core/test_known_answers.py",
-    "tests/data/test_augment.py",
-    "tests/neuralfuse/test_adversarial.py",
-    "tests/neuralfuse/test_eopm.py",
-    "tests/property/test_faults_properties.py",
-    "tests/torch/test_checkpoint.py",
-    "tests/torch/test_ops.py",
-)
+# In files with GPU tests: their mark, or a fixture of tests/conftest.py that stands for each device.
+GPU_TEST = r"\bmark\.cuda\b|\bdef test_\w+\([^)]*\b(device|engine)\b"
 SAME = ("device", "driver", "cuda", "nvcc", "versions", "commit")  # of parts that one file may hold
 LINES = 40  # of the output of a part that failed
 
@@ -184,6 +174,14 @@ def eopm_speed(done: Done) -> dict:
     return {"summary": words, "report": report}
 
 
+def gpu_tests() -> list[str]:
+    """The files with GPU tests: others import packages that a GPU machine need not have."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [
+        str(path.relative_to(ROOT)) for path in files if re.search(GPU_TEST, path.read_text(encoding="utf-8"))
+    ]
+
+
 # -- the parts --------------------------------------------------------------------------------------------------
 
 
@@ -203,7 +201,7 @@ def parts(architecture: str, environment: Mapping[str, str]) -> list[Part]:
         ),
         Part(
             "tests",
-            (python, "-m", "pytest", "-q", "-m", "cuda", f"--junitxml={report}", *TESTS),
+            (python, "-m", "pytest", "-q", "-m", "cuda", f"--junitxml={report}", *gpu_tests()),
             240,
             junit_counts(ROOT / report),
             {"FAULTSIM_REQUIRE_CUDA": "1"},

@@ -349,7 +349,7 @@ def test_every_gpu_test_is_in_the_files_that_are_run(bare):
 
     every = collected()
     assert len(every) > 200
-    assert collected("-p", "no:timeout", *gpu_check.TESTS, env=bare) == every
+    assert collected("-p", "no:timeout", *gpu_check.gpu_tests(), env=bare) == every
 
 
 # What each benchmark is given on the CPU: something small.
