@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .errors import FaultsimError
 from .faultmap import MeasuredChip
 from .faults import Chip, FaultKind, FaultModel
+from .graphs import Graphed
 from .inject import operating_point
 from .stored import StoredWeights
 from .voltage import VoltageCurve
@@ -113,15 +114,22 @@ def evaluate(
                 weights = stored.read_chips(group, rate, volts, faults)
                 device = weights[0].device
                 right = torch.zeros(len(group), dtype=torch.int64, device=device)
+
+                def judge(inputs: Tensor, labels: Tensor, weights=weights, right=right) -> None:
+                    inputs = transform(inputs) if transform is not None else inputs
+                    for i in range(len(right)):
+                        with stored.replaced([w[i] for w in weights]):
+                            right[i] += (model(inputs).argmax(1) == labels).sum()
+
+                call = Graphed(judge, device)  # on a GPU all chips' passes are launched at once
                 images = 0
                 for access, (inputs, labels) in enumerate(data):
                     if access and faults.kind is FaultKind.TRANSIENT:  # every batch reads the weights anew
-                        weights = stored.read_chips(group, rate, volts, faults, access)
-                    inputs = transform(inputs) if transform is not None else inputs
+                        anew = stored.read_chips(group, rate, volts, faults, access)
+                        for weight, other in zip(weights, anew, strict=True):
+                            weight.copy_(other)
                     images += len(labels)
-                    for i in range(len(group)):
-                        with stored.replaced([w[i] for w in weights]):
-                            right[i] += (model(inputs).argmax(1) == labels).sum()
+                    call(inputs, labels)
                 correct += right.tolist()
     finally:
         for module, mode in modes:

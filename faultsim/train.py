@@ -1,20 +1,17 @@
 """Training of a base model with quantisation-aware weights."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from .data import Augmentation, Dataset, batches
+from .data import Augmentation, Dataset
 from .errors import FaultsimError
+from .loop import Loop, Pace, on_device, schedule
 from .quantization import prepare_qat
-from .trainstate import load_state, save_state
-
-SCHEDULES = ("constant", "linear", "one_cycle")
 
 
 @dataclass(frozen=True)
@@ -28,9 +25,7 @@ class Recipe:
     learning_rate: float = 1e-3  #: of SGD; the peak where there is a schedule
     momentum: float = 0.9
     weight_decay: float = 0.0
-    #: of the learning rate: "constant"; "linear", down to 0 at the end; or "one_cycle" (Smith and Topin, arXiv
-    #: 1708.07120), with Nesterov momentum
-    schedule: str = "constant"
+    schedule: str = "constant"  #: one of faultsim.loop.SCHEDULES; "one_cycle" with Nesterov momentum
     precision: str = "float32"  #: or "bfloat16": of the matrix products (autocast) on GPUs; on CPUs float32
 
 
@@ -85,12 +80,13 @@ def train_classifier(
     augment: Augmentation | None = None,
     state: Path | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
+    pace: Pace | None = None,
 ) -> list[Epoch]:
     """Trains `model` in place on its own device; its weights are quantisation-aware afterwards (see prepare_qat).
 
-    Order and augmentation are functions of (seed, epoch). With `state`, a file, the run is kept after every epoch and
-    goes on from there when it is started again, to the same result. Returns the curve; `report` is called with each
-    new epoch.
+    Order and augmentation are functions of (seed, epoch). With `state`, a file, the run is kept (see `pace`) and goes
+    on from there when it is started again, to the same result. Returns the curve; `report` is called with each new
+    epoch. Raises OutOfTime at the deadline of `pace`, FaultsimError for a state of another run.
     """
     device = next(model.parameters()).device
     data = data.to(device)
@@ -99,63 +95,46 @@ def train_classifier(
     prepare_qat(model).to(memory_format=layout).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
-        lr=recipe.learning_rate,
+        **on_device(recipe.learning_rate, device),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.schedule == "one_cycle",
     )
-    steps = -(-len(data) // recipe.batch_size)
-    curve: list[Epoch] = []
-    if state is not None:
-        facts = load_state(state, model, optimizer)
-        ours = {"recipe": asdict(recipe), "seed": seed, "data": data.fingerprint}
-        if facts is not None and {key: facts.get(key) for key in ours} != ours:
-            raise FaultsimError(f"{state} belongs to another recipe, seed or data set: choose another file")
-        curve = [Epoch(**entry) for entry in (facts or {}).get("curve", [])]
-    schedule = _schedule(optimizer, recipe, steps, done=len(curve))
-    mixed = (
-        torch.autocast(device.type, torch.bfloat16)
-        if recipe.precision == "bfloat16" and device.type == "cuda"
-        else contextlib.nullcontext()
+    mixed = torch.autocast(
+        device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16" and device.type == "cuda"
     )
 
-    for epoch in range(len(curve), recipe.epochs):
-        loss_sum = torch.zeros([], device=device)
-        right = torch.zeros([], device=device)
-        for images, labels in batches(
-            data, recipe.batch_size, shuffle_seed=seed, epoch=epoch, device=device, augment=augment
-        ):
-            with mixed:
-                logits = model(images.contiguous(memory_format=layout))
-            loss = functional.cross_entropy(logits.float(), labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            if schedule is not None:
-                schedule.step()
-            loss_sum += loss.detach() * len(labels)
-            right += (logits.detach().argmax(1) == labels).sum()
-        curve.append(Epoch(epoch + 1, float(loss_sum) / len(data), float(right) / len(data)))
-        if state is not None:
-            save_state(state, model, optimizer, {**ours, "curve": [asdict(entry) for entry in curve]})
-        report(curve[-1])
+    def step(images: Tensor, labels: Tensor, number: Tensor) -> Tensor:
+        with mixed:
+            logits = model(images)
+        loss = functional.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        right = (logits.argmax(1) == labels).float().mean()
+        return torch.stack([loss, right])
+
+    steps = -(-len(data) // recipe.batch_size)
+    loop = Loop(
+        {"module": model},
+        optimizer,
+        step,
+        2,
+        data,
+        recipe.batch_size,
+        seed,
+        augment,
+        {"recipe": asdict(recipe), "seed": seed, "data": data.fingerprint},
+        state,
+        schedule(recipe.schedule, optimizer, recipe.learning_rate, steps * recipe.epochs),
+        layout,
+        pace=pace or Pace(),
+    )
+    loop.resume()
+    loop.run(
+        recipe.epochs,
+        lambda epoch, means: asdict(Epoch(epoch, *means)),
+        lambda entry: report(Epoch(**entry)),
+    )
     model.eval()
-    return curve
-
-
-def _schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int, done: int):
-    total = steps * recipe.epochs
-    if recipe.schedule == "constant":
-        return None
-    if recipe.schedule == "linear":
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=total)
-    elif recipe.schedule == "one_cycle":
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.learning_rate, total_steps=total, cycle_momentum=False
-        )
-    else:
-        raise FaultsimError(f"unknown schedule {recipe.schedule!r}: it can be {', '.join(SCHEDULES)}")
-    for _ in range(steps * done):
-        optimizer._opt_called = True  # these steps were taken before the run was interrupted
-        schedule.step()
-    return schedule
+    return [Epoch(**entry) for entry in loop.curve]

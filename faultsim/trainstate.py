@@ -1,7 +1,9 @@
-"""The state of a training run between two epochs, as a safetensors file: nothing is unpickled when a run goes on."""
+"""The state of a training run between two steps, as a safetensors file: nothing is unpickled when a run goes on."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,11 +14,17 @@ from .errors import FaultsimError
 from .files import write_atomically
 
 
-def save_state(path: str | Path, module: nn.Module, optimizer: Optimizer, facts: dict) -> None:
-    """Parameters and buffers of `module`, the optimiser's state, and `facts` (JSON values), atomically."""
+def save_state(
+    path: str | Path, modules: Mapping[str, nn.Module], optimizer: Optimizer, facts: Mapping[str, Any]
+) -> None:
+    """Parameters and buffers of the modules, the optimiser's state, and `facts` (JSON values), atomically."""
     from safetensors.torch import save
 
-    tensors = {f"module.{name}": value.contiguous() for name, value in module.state_dict().items()}
+    tensors = {
+        f"{key}.{name}": value.contiguous()
+        for key, module in modules.items()
+        for name, value in module.state_dict().items()
+    }
     for index, entries in optimizer.state_dict()["state"].items():
         for name, value in entries.items():
             if value is not None:
@@ -25,7 +33,7 @@ def save_state(path: str | Path, module: nn.Module, optimizer: Optimizer, facts:
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
-def load_state(path: str | Path, module: nn.Module, optimizer: Optimizer) -> dict | None:
+def load_state(path: str | Path, modules: Mapping[str, nn.Module], optimizer: Optimizer) -> dict | None:
     """Restores what save_state() wrote and returns its facts; None where there is no file. FaultsimError for a file of
     another model or optimiser."""
     if not Path(path).exists():
@@ -37,7 +45,9 @@ def load_state(path: str | Path, module: nn.Module, optimizer: Optimizer) -> dic
         state.setdefault(int(index), {})[name] = tensors.pop(key)
     try:
         facts = metadata["facts"]
-        module.load_state_dict({key.removeprefix("module."): value for key, value in tensors.items()})
+        for key, module in modules.items():
+            own = [name for name in tensors if name.startswith(f"{key}.")]
+            module.load_state_dict({name.removeprefix(f"{key}."): tensors.pop(name) for name in own})
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     except (KeyError, RuntimeError, ValueError) as error:
         raise FaultsimError(

@@ -106,7 +106,7 @@ class Adversarial(Objective):
         super().__init__(model, stored, weight=weight, precision=precision, ranks=ranks)
         self.flips = flips
 
-    def input_gradient(self, fused: Tensor, labels: Tensor, step: int) -> tuple[Losses, Tensor]:
+    def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
         leaf = self.leaf(fused)
         self._write([layer.values for layer in self.memory.layers])
         for weights in self.weights:

@@ -1,5 +1,6 @@
 """The time of one EOPM step beside that of its parts, and beside the naive formulation, measured in turn."""
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch.nn.functional import cross_entropy
 from faultsim.bench.timing import rivals
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
+from faultsim.graphs import AS_WRITTEN, Graphed
+from faultsim.loop import on_device
 from faultsim.quantization import dequantize, prepare_qat
 from faultsim.stored import StoredWeights
 
@@ -33,25 +36,59 @@ def eopm_times(
 ) -> dict:
     """Times (medians, in seconds) on one batch, with independent flips:
 
-    eopm    one EOPM step of the generator, with Adam, in `precision`; the others always in float32
-    parts   what it cannot do without: N + 1 forward passes and backward passes to the input of the base model, frozen
-            and with its own weights, and one forward and backward pass of the generator, with Adam
-    naive   the generator run anew for each model, gradients of all weights, masks drawn bit by bit with NumPy
+    eopm    one EOPM step of the generator, with Adam
+    parts   what it is made of: N + 1 forward passes and backward passes to the input of the base model, frozen and with
+            its own weights, and one forward and backward pass of the generator, with Adam
+    naive   the generator run anew for each model, gradients of all weights, masks drawn bit by bit with NumPy; always
+            in float32
 
-    and the ratios eopm / parts, naive / eopm and naive / parts: the last is what an EOPM step without any cost of its
-    own would save. After a step with N = 1 of each as warm-up, all are measured in turn, `rounds` times; `samples`
-    are their times in this order.
+    and the ratios eopm / parts, naive / eopm and naive / parts. `eopm` and `parts` compute in `precision`, on a GPU
+    both are replayed as CUDA graphs. After a warm-up (on a CPU, where a step takes long, one with N = 1) all are
+    measured in turn, `rounds` times; `samples` are their times in this order.
     Raises FaultsimError when the gradients of `eopm` and `naive` differ without bit errors.
     """
     device = images.device
+    cuda = device.type == "cuda"
     fuse = generators.NeuralFuse(prepare_qat(generators.create(generator))).to(device).train()
     _check(model, stored, fuse, images, labels)
     model.eval()
-    optimizer = torch.optim.Adam(fuse.parameters(), lr=1e-3, betas=(0.5, 0.999))
-    steps = iter(range(1_000_000))
+    frozen = copy.deepcopy(model).requires_grad_(False)  # of the parts: the models change while they are used
+    optimizer = torch.optim.Adam(
+        fuse.parameters(), **on_device(1e-3, device), betas=(0.5, 0.999), capturable=cuda
+    )
+    number = torch.zeros([], dtype=torch.int64, device=device)
 
-    def calls(n_models: int) -> list[Callable[[], None]]:
-        frozen = EOPM(
+    def updated(gradient: Callable[[Tensor, Tensor], object], replayed: bool = True) -> Callable[[], None]:
+        def step(images: Tensor, labels: Tensor) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            gradient(images, labels)
+            optimizer.step()
+
+        call = Graphed(step, device) if replayed else step
+        return lambda: call(images, labels)
+
+    def calls(n_models: int, eopm: EOPM) -> list[Callable[[], object]]:
+        def ours(images: Tensor, labels: Tensor) -> None:
+            eopm.backward(fuse, images, labels, number)
+            number.add_(1)
+
+        def parts(images: Tensor, labels: Tensor) -> None:
+            with eopm.autocast():
+                fused = fuse(images)
+            leaf = eopm.leaf(fused)
+            for _ in range(n_models + 1):
+                with eopm.autocast():
+                    logits = frozen(leaf)
+                cross_entropy(logits.float(), labels).backward()
+            fused.backward(leaf.grad)
+
+        def naive(images: Tensor, labels: Tensor) -> None:
+            naive_gradient(plain, plain_stored, fuse, images, labels, bit_error_rate, n_models)
+
+        return [updated(ours), updated(parts), updated(naive, replayed=False)]
+
+    def opened(n_models: int) -> EOPM:
+        return EOPM(
             model,
             stored,
             bit_error_rate=bit_error_rate,
@@ -60,40 +97,24 @@ def eopm_times(
             precision=precision,
         )
 
-        def eopm() -> None:
-            with frozen:
-                frozen.backward(fuse, images, labels, next(steps))
-
-        def parts() -> None:
-            fused = fuse(images)
-            leaf = fused.detach().requires_grad_()
-            for _ in range(n_models + 1):
-                cross_entropy(model(leaf), labels).backward()
-            fused.backward(leaf.grad)
-
-        def naive() -> None:
-            naive_gradient(model, stored, fuse, images, labels, bit_error_rate, n_models)
-
-        return [updated(eopm), _frozen(model, updated(parts)), updated(naive)]
-
-    def updated(gradient: Callable[[], object]) -> Callable[[], None]:
-        def step() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            gradient()
-            optimizer.step()
-
-        return step
-
-    for call in calls(1):
-        call()
-    taken = rivals(calls(n_models), device=device, seconds=0, warm_up=0, least=rounds)
-    eopm, parts, naive = (times.median for times in taken)
+    plain = copy.deepcopy(model)
+    plain_stored = StoredWeights.of(plain)
+    if cuda:
+        frozen.to(memory_format=torch.channels_last)
+    else:
+        with opened(1) as eopm:
+            for call in calls(1, eopm):
+                call()
+    with opened(n_models) as eopm:
+        warm_up = AS_WRITTEN + 2 if cuda else 0
+        taken = rivals(calls(n_models, eopm), device=device, seconds=0, warm_up=warm_up, least=rounds)
+    ours, parts, naive = (times.median for times in taken)
     return {
-        "eopm": eopm,
+        "eopm": ours,
         "parts": parts,
         "naive": naive,
-        "over_parts": eopm / parts,
-        "naive_over": naive / eopm,
+        "over_parts": ours / parts,
+        "naive_over": naive / ours,
         "naive_over_parts": naive / parts,
         "samples": [times.samples for times in taken],
     }
@@ -126,17 +147,6 @@ def _flipped(layer, rate: float, random: np.random.Generator) -> Tensor:
     mask = np.packbits(failing, axis=1, bitorder="little").reshape(values.shape)
     wrong = values ^ torch.from_numpy(mask.view(np.int8)).to(values.device)
     return dequantize(wrong, layer.scale, layer.axis)
-
-
-def _frozen(model: nn.Module, call: Callable[[], None]) -> Callable[[], None]:
-    def run() -> None:
-        model.requires_grad_(False)
-        try:
-            call()
-        finally:
-            model.requires_grad_(True)
-
-    return run
 
 
 def _check(model: nn.Module, stored: StoredWeights, fuse: nn.Module, images: Tensor, labels: Tensor) -> None:

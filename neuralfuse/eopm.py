@@ -22,22 +22,23 @@ from .objective import Losses, Objective
 _CHIPS = 1 << 32  # of one seed
 
 
-def training_chips(seed: int, step: int, count: int, device: torch.device | str = "cpu") -> Tensor:
+def training_chips(seed: int, step: int | Tensor, count: int, device: torch.device | str = "cpu") -> Tensor:
     """Chips of one training step, int64 [count] as the kernel wants them: TRAINING + seed * 2**32 + step * count, ...
 
-    A pure function of its arguments, made on the device. No two steps share a chip, nor do two seeds, and no
-    evaluation ever draws one of them (their highest bit, TRAINING, is set). Raises FaultsimError unless
-    0 <= seed < 2**31 and the stream, of 2**32 chips, reaches that far.
+    A pure function of its arguments, made on the device; the step's number may lie there too (int64 []), and is then
+    read when the work is done: a captured CUDA graph draws new chips at each replay. No two steps share a chip, nor do
+    two seeds, and no evaluation ever draws one of them (their highest bit, TRAINING, is set). Raises FaultsimError
+    unless 0 <= seed < 2**31 and, for a step that is no tensor, the stream, of 2**32 chips, reaches that far.
     """
     if not 0 <= seed < 2**31:
         raise FaultsimError(f"seed {seed} must be from 0 to 2**31 - 1")
-    first = step * count
-    if count < 1 or step < 0 or first + count > _CHIPS:
+    known = 0 if isinstance(step, Tensor) else step
+    if count < 1 or known < 0 or (known + 1) * count > _CHIPS:
         raise FaultsimError(
             f"step {step} with {count} chips: at least one chip, and 2**32 in all, are needed"
         )
-    start = TRAINING + (seed << 32) + first - (1 << 64)  # as a signed number, whose highest bit is the sign
-    return torch.arange(start, start + count, device=device)
+    first = TRAINING + (seed << 32) - (1 << 64)  # as a signed number, whose highest bit is the sign
+    return torch.arange(first, first + count, device=device) + step * count
 
 
 class EOPM(Objective):
@@ -74,7 +75,7 @@ class EOPM(Objective):
         self.errors = ops.table(bit_error_rate, self.device)
         training_chips(seed, 0, n_models)  # a bad seed is refused before anything is done
 
-    def input_gradient(self, fused: Tensor, labels: Tensor, step: int) -> tuple[Losses, Tensor]:
+    def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
         leaf = self.leaf(fused)
         chips = training_chips(self.seed, step, self.n_models, self.device)
         losses = [torch.zeros([], dtype=leaf.dtype, device=self.device) for _ in Losses._fields]

@@ -69,9 +69,16 @@ class Objective(ABC):
             self.model.eval().requires_grad_(False)
             self.memory = undo.enter_context(folded(self.model, self.stored))
             self.buffers = self.memory.empty(1, torch.bfloat16 if self.mixed else None)
-            # The kernel writes float32 at most: a model in float64 computes with copies of the buffers.
+            # The kernel writes float32 at most, in row-major order: a model in float64, and one that wants its weights
+            # channels last, compute with copies of the buffers.
             own = [layer.dtype if not self.mixed else torch.bfloat16 for layer in self.memory.layers]
-            self.weights = [buffer[0].to(dtype) for buffer, dtype in zip(self.buffers, own, strict=True)]
+            self.weights = [
+                buffer[0].to(
+                    dtype,
+                    memory_format=_layout(self.device) if buffer[0].dim() == 4 else torch.preserve_format,
+                )
+                for buffer, dtype in zip(self.buffers, own, strict=True)
+            ]
             undo.enter_context(self.memory.replaced(self.weights))
             self._undo = undo.pop_all()
         return self
@@ -83,10 +90,10 @@ class Objective(ABC):
         """Inside, matrix products are computed in the precision that was asked for."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
-    def backward(self, fuse: nn.Module, images: Tensor, labels: Tensor, step: int) -> Losses:
+    def backward(self, fuse: nn.Module, images: Tensor, labels: Tensor, step: int | Tensor) -> Losses:
         """Adds the gradient of the loss to the parameters of `fuse` (F, see neuralfuse.generators.NeuralFuse): images
-        float [B, 3, H, W] in [-1, 1], labels int64 [B]. Nothing here waits for the device. Every process hands over
-        the whole batch and gets the whole gradient."""
+        float [B, 3, H, W] in [-1, 1], labels int64 [B], the step's number, which may lie on the device. Nothing here
+        waits for the device. Every process hands over the whole batch and gets the whole gradient."""
         with self.autocast():
             fused = fuse(images)
         losses, gradient = self.input_gradient(fused, labels, step)
@@ -98,7 +105,7 @@ class Objective(ABC):
         return Losses(clean, perturbed)
 
     @abstractmethod
-    def input_gradient(self, fused: Tensor, labels: Tensor, step: int) -> tuple[Losses, Tensor]:
+    def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
         """The losses at F(x), float [B, 3, H, W], and the gradient of the whole loss with respect to F(x); with several
         processes this one's share, and the sum of all shares is the whole."""
 
@@ -111,7 +118,7 @@ class Objective(ABC):
     def written(self) -> None:
         """The buffers hold other weights now: the model computes with them from here on."""
         for weights, buffer in zip(self.weights, self.buffers, strict=True):
-            if weights.dtype != buffer.dtype:
+            if weights.data_ptr() != buffer.data_ptr():
                 weights.copy_(buffer[0])
 
     def cross_entropy(self, fused: Tensor, labels: Tensor) -> Tensor:

@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from faultsim.data import Augmentation, Dataset, batches
+from faultsim.data import Augmentation, Dataset
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultModel
+from faultsim.loop import Loop, Pace, on_device, schedule
 from faultsim.quantization import prepare_qat
 from faultsim.stored import StoredWeights
-from faultsim.trainstate import load_state, save_state
 
 from .adversarial import Adversarial
 from .distributed import ALONE, Ranks
@@ -22,6 +23,7 @@ from .generators import NeuralFuse
 from .objective import Objective
 
 TRAINERS = ("eopm", "adversarial")
+SCHEDULES = ("constant", "linear")
 _ONLY = {"eopm": ("bit_error_rate", "voltage", "faults", "n_models"), "adversarial": ("flips",)}
 
 
@@ -43,6 +45,12 @@ class Training:
         "float32"  #: or "bfloat16": of the matrix products (autocast); which is faster: benchmarks/README.md
     )
     seed: int = 0  #: of order, augmentation and chips
+    schedule: str = (
+        "constant"  #: of the learning rate; "linear": to 0 at the end of max_epochs, when training ends
+    )
+    average: float = (
+        0.0  #: decay a step of an average of the generator's weights, which is the result; 0: none
+    )
     max_epochs: int = 100
     window: int = (
         1000  #: steps whose losses are averaged to see whether there is still progress, see converged()
@@ -57,6 +65,10 @@ class Training:
                 raise FaultsimError(f"{name} {getattr(self, name)}: at least 1 is needed")
         if not self.learning_rate > 0:
             raise FaultsimError(f"learning rate {self.learning_rate}: it must be above 0")
+        if self.schedule not in SCHEDULES:
+            raise FaultsimError(f"unknown schedule {self.schedule!r}: it can be {' or '.join(SCHEDULES)}")
+        if not 0 <= self.average < 1:
+            raise FaultsimError(f"average {self.average}: the decay a step must be at least 0 and below 1")
 
     @property
     def trainer(self) -> str:
@@ -120,74 +132,100 @@ def train_generator(
     context: dict | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
     ranks: Ranks = ALONE,
+    pace: Pace | None = None,
 ) -> list[Epoch]:
     """Trains `generator` in place on the device of the base model, `model`, whose weights are `stored` and stay as they
     are; the generator's weights are quantisation-aware afterwards (see faultsim.prepare_qat).
 
-    Order, augmentation and chips are functions of (seed, epoch, step). Stops when converged(), at the latest after
-    `max_epochs`. With `state`, a file, the run is kept after every epoch and goes on from there when it is started
-    again, to the same result; `context` (JSON values) says what else the run depends on, such as the base model, and
-    must be the same then. More epochs may be asked for. Returns the curve; `report` is called with each new epoch.
+    Order, augmentation and chips are functions of (seed, epoch, step). Stops when converged() (with a constant learning
+    rate), at the latest after `max_epochs`. With `state`, a file, the run is kept (see `pace`) and goes on from there
+    when it is started again, to the same result; `context` (JSON values) says what else the run depends on, such as the
+    base model, and must be the same then. More epochs may be asked for, unless the learning rate follows from their
+    number. Returns the curve; `report` is called with each new epoch.
 
     With several `ranks` each of these processes calls this with the same arguments and ends with the same generator;
     the first one alone writes the state, which all read, and reports. A run may go on with another number of processes:
     sums are then rounded in another order, and nothing else differs.
 
-    Raises FaultsimError for a state of another run, when the processes differ, and when the loss is no longer a number.
+    Raises OutOfTime at the deadline of `pace`, FaultsimError for a state of another run, when the processes differ, and
+    when the loss is no longer a number.
     """
     device = stored.layers[0].values.device
     data = data.to(device)
     fuse = NeuralFuse(prepare_qat(generator)).to(device).train()
-    optimizer = torch.optim.Adam(fuse.parameters(), lr=training.learning_rate, betas=training.betas)
-    ours = _identity(training, data, context or {})
-    facts = None if state is None else load_state(state, fuse, optimizer)
-    if facts is not None and facts.get("run") != ours:
-        raise FaultsimError(
-            f"{state} belongs to a run with other options, base model or data: choose another file, or the same "
-            "options to go on"
-        )
-    start = json.dumps([ours, facts], sort_keys=True).encode() + _bytes(fuse)
-    ranks.agree(start, device, "options, files or initial weights")
-    curve = [Epoch(**entry) for entry in (facts or {}).get("curve", [])]
+    modules: dict[str, nn.Module] = {"module": fuse}
+    if training.average:
+        # The buffers too: statistics of batch normalisation belong to the weights.
+        averaging = get_ema_multi_avg_fn(training.average)
+        modules["average"] = AveragedModel(fuse, multi_avg_fn=averaging, use_buffers=True)
+    optimizer = torch.optim.Adam(
+        fuse.parameters(),
+        **on_device(training.learning_rate, device),
+        betas=training.betas,
+        capturable=device.type == "cuda",
+    )
     steps = -(-len(data) // training.batch_size)
     window = -(-training.window // steps)
+    constant = training.schedule == "constant"
     with training.objective(model, stored, ranks) as objective:
-        for epoch in range(len(curve), training.max_epochs):
-            if converged([entry.loss for entry in curve], window, training.tolerance):
-                break
-            sums = torch.zeros(2, dtype=torch.float64, device=device)
-            epoch_batches = batches(
-                data,
-                training.batch_size,
-                shuffle_seed=training.seed,
-                epoch=epoch,
-                device=device,
-                augment=augment,
-            )
-            for step, (images, labels) in enumerate(epoch_batches, epoch * steps):
-                optimizer.zero_grad(set_to_none=True)
-                losses = objective.backward(fuse, images, labels, step)
-                optimizer.step()
-                sums += torch.stack(losses) * len(labels)
-            clean, perturbed = (sums / len(data)).tolist()
-            curve.append(Epoch(epoch + 1, clean + training.weight * perturbed, clean, perturbed))
-            if curve[-1].loss != curve[-1].loss:
-                raise FaultsimError(
-                    f"the loss of epoch {epoch + 1} is no number: a lower learning rate may help"
-                )
-            if not ranks.first:
-                continue
-            if state is not None:
-                save_state(state, fuse, optimizer, {"run": ours, "curve": [asdict(entry) for entry in curve]})
-            report(curve[-1])
+
+        def step(images: Tensor, labels: Tensor, number: Tensor) -> Tensor:
+            optimizer.zero_grad(set_to_none=True)
+            losses = objective.backward(fuse, images, labels, number)
+            optimizer.step()
+            if training.average:
+                modules["average"].update_parameters(fuse)
+            return torch.stack(losses)
+
+        loop = Loop(
+            modules,
+            optimizer,
+            step,
+            2,
+            data,
+            training.batch_size,
+            training.seed,
+            augment,
+            _identity(training, data, context or {}),
+            state,
+            schedule(training.schedule, optimizer, training.learning_rate, steps * training.max_epochs),
+            captured=ranks.count == 1,
+            writes=ranks.first,
+            pace=pace or Pace(),
+        )
+        loop.resume()
+        start = json.dumps(loop.facts(), sort_keys=True).encode() + _bytes(fuse)
+        ranks.agree(start, device, "options, files or initial weights")
+        loop.run(
+            training.max_epochs,
+            lambda epoch, means: asdict(_entry(epoch, means, training.weight)),
+            lambda entry: report(Epoch(**entry)),
+            lambda curve: (
+                constant and converged([entry["loss"] for entry in curve], window, training.tolerance)
+            ),
+        )
+    if training.average:
+        fuse.load_state_dict(modules["average"].module.state_dict())
     generator.eval()
-    return curve
+    return [Epoch(**entry) for entry in loop.curve]
+
+
+def _entry(epoch: int, means: Sequence[float], weight: float) -> Epoch:
+    clean, perturbed = means
+    loss = clean + weight * perturbed
+    if loss != loss:
+        raise FaultsimError(f"the loss of epoch {epoch} is no number: a lower learning rate may help")
+    return Epoch(epoch, loss, clean, perturbed)
 
 
 def _identity(training: Training, data: Dataset, context: dict) -> dict:
-    """What must be equal for a run to go on: everything but when it ends. As JSON would say it."""
+    """What must be equal for a run to go on, as JSON would say it: everything but when it ends, unless the learning
+    rate follows from that."""
     described = training.describe()
-    for name in ("trainer", "max_epochs", "window", "tolerance"):  # the trainer follows from what it needs
+    ends = (
+        ("window", "tolerance") if training.schedule != "constant" else ("max_epochs", "window", "tolerance")
+    )
+    for name in ("trainer", *ends):  # the trainer follows from what it needs
         del described[name]
     return json.loads(json.dumps({"training": described, "data": data.fingerprint, "context": context}))
 

@@ -230,5 +230,16 @@ def note(conditions: dict[str, object]) -> str:
 def _trainer(training: dict) -> str:
     if training.get("flips"):
         return f"K = {training['flips']} chosen flips"
-    batch = training.get("batch_size", 256)
-    return f"N = {training['n_models']}" + ("" if batch == 256 else f", batch {batch}")
+    # what differs from the paper; results of older versions don't say what they couldn't choose
+    words = [
+        f"{word} {training[key]:g}"
+        for key, word, usual in (
+            ("batch_size", "batch", 256),
+            ("learning_rate", "learning rate", 1e-3),
+            ("average", "average", 0.0),
+        )
+        if training.get(key, usual) != usual
+    ]
+    if training.get("schedule", "constant") != "constant":
+        words.append(training["schedule"])
+    return ", ".join([f"N = {training['n_models']}", *words])

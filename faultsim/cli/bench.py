@@ -99,7 +99,10 @@ def eopm(
     batch_size: Annotated[int, typer.Option(min=1, help="Random images of one step.")] = 256,
     n_models: Annotated[int, typer.Option(min=1, help="N: perturbed models a step.")] = 10,
     precision: Annotated[
-        str, typer.Option(help="float32 or bfloat16: of the step's matrix products; the others' are float32.")
+        str,
+        typer.Option(
+            help="float32 or bfloat16: of the matrix products of the step and its parts; naive is float32."
+        ),
     ] = "float32",
     rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured, in turn.")] = 3,
     device: DeviceOption = "auto",

@@ -24,6 +24,7 @@ from .options import (
     operating_point,
 )
 from .options import device as device_named
+from .run_options import TrainingBudgetOption, pace
 
 if TYPE_CHECKING:
     from neuralfuse.train import Epoch
@@ -67,6 +68,15 @@ def train_generator(
     flips: Annotated[int | None, typer.Option(help="K: bits that adversarial training inverts.")] = None,
     weight: Annotated[float, typer.Option("--lambda", help="Weight of the perturbed loss.")] = 5.0,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    schedule: Annotated[
+        str, typer.Option(help="Of the learning rate: constant, or linear, to 0 in the last of --epochs.")
+    ] = "constant",
+    average: Annotated[
+        float,
+        typer.Option(
+            help="Decay a step, like 0.998, of an average of the generator's weights that is the result; 0: none."
+        ),
+    ] = 0.0,
     batch_size: Annotated[int, typer.Option(help="Images of one step.")] = 256,
     epochs: Annotated[int, typer.Option(help="At most; training stops when it has converged.")] = 100,
     precision: Annotated[
@@ -77,13 +87,15 @@ def train_generator(
         ),
     ] = "float32",
     seed: Annotated[int, typer.Option(help="Of initial weights, order, augmentation and chips.")] = 0,
+    budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a NeuralFuse generator in front of a base model, which stays as it is.
 
     Training has converged when the mean loss of the last 1,000 steps (rounded up to whole epochs) is less than 0.5 %
-    below that of as many steps before. The state after every epoch is kept in OUT.state.safetensors and the curve in
-    OUT.log.jsonl; a run that was stopped goes on when it is started again with the same options (or more epochs).
+    below that of as many steps before; with --schedule linear it takes all --epochs. The state is kept every minute in
+    OUT.state.safetensors, the curve in OUT.log.jsonl; a run that was stopped goes on when it is started again with the
+    same options (or, with a constant learning rate, more epochs).
 
     EOPM (the default) needs --bit-error-rate or --voltage. Adversarial training needs --flips K: at each step it
     inverts the K bits of the base model's weights that raise its loss on the batch most, to first order (Appendix L).
@@ -125,12 +137,16 @@ def train_generator(
         **_errors(trainer, flips, random),
         weight=weight,
         learning_rate=learning_rate,
+        schedule=schedule,
+        average=average,
         batch_size=batch_size,
         precision=precision,
         seed=seed,
         max_epochs=epochs,
     )
     with distributed.joined(device_named(device)) as (ranks, where):
+        if budget is not None and ranks.count > 1:
+            raise FaultsimError("--budget has no meaning for several processes, whose clocks differ")
         torch.manual_seed(seed)
         network = generators.create(generator)
         subject = load_subject(model, base, dataset, data_dir, where, per_channel=False)
@@ -146,6 +162,7 @@ def train_generator(
             context={"generator": generator, "base": subject.network, "device": where.type},
             report=_reporter(out.with_suffix(".log.jsonl"), epochs, ranks.count),
             ranks=ranks,
+            pace=pace(budget),
         )
     if not ranks.first:
         return

@@ -12,12 +12,14 @@ import typer
 from ..errors import FaultsimError
 from .options import JsonOption
 from .run_options import (
+    AverageOption,
     BaseEpochsOption,
     BatchOption,
     BudgetOption,
     DataFolderOption,
     EpochsOption,
     FaultsOption,
+    LearningRateOption,
     NamesOption,
     NModelsOption,
     OutOption,
@@ -25,6 +27,7 @@ from .run_options import (
     PrecisionOption,
     RecipeOption,
     RunDeviceOption,
+    ScheduleOption,
     SeedOption,
     ShowOption,
     names,
@@ -57,6 +60,9 @@ def reproduce(
     n_models: NModelsOption = None,
     batch_size: BatchOption = None,
     precision: PrecisionOption = None,
+    learning_rate: LearningRateOption = None,
+    schedule: ScheduleOption = None,
+    average: AverageOption = None,
     seed: SeedOption = None,
     device: RunDeviceOption = None,
     budget: BudgetOption = None,
@@ -91,8 +97,9 @@ def reproduce(
     options = {
         "dataset": dataset, "base": base, "generator": generator, "faults": faults, "out": out,
         "data-dir": data_dir, "recipe": recipe, "base-epochs": base_epochs, "epochs": epochs, "n-models": n_models,
-        "batch-size": batch_size, "precision": precision, "seed": seed, "device": device, "budget": budget,
-        "plan": plan, "show": show, "smoke": smoke,
+        "batch-size": batch_size, "precision": precision,
+        "learning-rate": learning_rate, "schedule": schedule, "average": average, "seed": seed, "device": device,
+        "budget": budget, "plan": plan, "show": show, "smoke": smoke,
     }  # fmt: skip
     given = [option for option, value in options.items() if value is not None and value is not False]
     if status:

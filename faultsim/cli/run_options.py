@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from ..errors import FaultsimError
 
 if TYPE_CHECKING:
+    from ..loop import Pace
     from .reproduce_steps import Settings
 
 PAPER = {
@@ -20,6 +22,9 @@ PAPER = {
     "n-models": 10,
     "batch-size": 256,
     "precision": "float32",
+    "learning-rate": 1e-3,
+    "schedule": "constant",
+    "average": 0.0,
     "seed": 0,
 }
 SMOKE = PAPER | {"recipe": "modern", "base-epochs": 4, "epochs": 2, "n-models": 2}
@@ -49,11 +54,30 @@ BatchOption = Annotated[
 PrecisionOption = Annotated[
     str | None, typer.Option(help="Of generators' training: float32 or bfloat16. [default: float32]")
 ]
+LearningRateOption = Annotated[float | None, typer.Option(help="Of generators' training. [default: 0.001]")]
+ScheduleOption = Annotated[
+    str | None,
+    typer.Option(help="Of that: constant, or linear, to 0 in the last of --epochs. [default: constant]"),
+]
+AverageOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Decay a step, like 0.998, of an average of a generator's weights, which is the result; 0: none. "
+        "[default: 0]"
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option(help="Of all training. [default: 0]")]
 RunDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")]
 BudgetOption = Annotated[
     str | None,
-    typer.Option(help="Time there is, like 90s, 30m or 2h: does the most valuable missing steps that fit."),
+    typer.Option(
+        help="Time there is, like 90s, 30m or 2h: does the most valuable missing steps first, and keeps the state of a "
+        "training that doesn't end in it."
+    ),
+]
+TrainingBudgetOption = Annotated[
+    str | None,
+    typer.Option(help="Time there is, like 90s, 30m or 2h: training stops then, with its state kept."),
 ]
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Say which steps are missing and what they cost, and do none.")
@@ -88,3 +112,11 @@ def seconds(budget: str | None) -> float | None:
     if not match or float(match[1]) == 0:
         raise FaultsimError(f"--budget {budget!r}: write a time like 90s, 30m or 2h")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def pace(budget: str | None) -> Pace:
+    """When a training that begins now keeps its state, and stops."""
+    from ..loop import Pace
+
+    left = seconds(budget)
+    return Pace() if left is None else Pace(deadline=time.monotonic() + left)

@@ -10,6 +10,7 @@ import typer
 
 from .options import DataDirOption, DeviceOption
 from .options import device as device_named
+from .run_options import TrainingBudgetOption, pace
 
 
 def train_base(
@@ -29,12 +30,13 @@ def train_base(
     ] = "modern",
     epochs: Annotated[int | None, typer.Option(help="Another number of epochs than the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Of initial weights, order and augmentation.")] = 0,
+    budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a base model with quantisation-aware weights.
 
-    The state after every epoch is kept in OUT.state and the curve in OUT.log.jsonl; a run that was stopped goes on when
-    it is started again with the same options.
+    The state is kept every minute in OUT.state.safetensors, the curve in OUT.log.jsonl; a run that was stopped goes on
+    when it is started again with the same options.
     """
     import torch
 
@@ -83,7 +85,14 @@ def train_base(
 
     state = out.with_suffix(".state.safetensors")
     curve = train_classifier(
-        network, training, chosen, seed=seed, augment=augmentation_for(dataset), state=state, report=report
+        network,
+        training,
+        chosen,
+        seed=seed,
+        augment=augmentation_for(dataset),
+        state=state,
+        report=report,
+        pace=pace(budget),
     )
     reached = accuracy()
     metadata = {

@@ -9,18 +9,21 @@ import typer
 from ..errors import FaultsimError
 from .options import JsonOption, parse_numbers
 from .run_options import (
+    AverageOption,
     BaseEpochsOption,
     BatchOption,
     BudgetOption,
     DataFolderOption,
     EpochsOption,
     FaultsOption,
+    LearningRateOption,
     NModelsOption,
     OutOption,
     PlanOption,
     PrecisionOption,
     RecipeOption,
     RunDeviceOption,
+    ScheduleOption,
     SeedOption,
     ShowOption,
     names,
@@ -57,6 +60,9 @@ def transfer(
     n_models: NModelsOption = None,
     batch_size: BatchOption = None,
     precision: PrecisionOption = None,
+    learning_rate: LearningRateOption = None,
+    schedule: ScheduleOption = None,
+    average: AverageOption = None,
     seed: SeedOption = None,
     device: RunDeviceOption = None,
     budget: BudgetOption = None,
@@ -80,8 +86,8 @@ def transfer(
 
     options = {
         "out": out, "data-dir": data_dir, "recipe": recipe, "base-epochs": base_epochs, "epochs": epochs,
-        "n-models": n_models, "batch-size": batch_size, "precision": precision, "seed": seed, "device": device,
-        "budget": budget, "plan": plan,
+        "n-models": n_models, "batch-size": batch_size, "precision": precision, "learning-rate": learning_rate,
+        "schedule": schedule, "average": average, "seed": seed, "device": device, "budget": budget, "plan": plan,
     }  # fmt: skip
     found_recipe, chosen = settings(options)
     wanted = transferred(

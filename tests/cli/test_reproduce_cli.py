@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+import faultsim.cli.generator
+import faultsim.cli.train
 import neuralfuse.reproduce.cost
 from faultsim.cli import main
 from faultsim.data import digits
 from faultsim.evaluation import evaluate
 from faultsim.faults import FaultModel, evaluation_chips
+from faultsim.loop import Pace
 from neuralfuse.reproduce import figures
 from neuralfuse.reproduce.cells import NAMES
 from neuralfuse.results import obtained, read
@@ -178,19 +181,29 @@ def test_a_generator_in_front_of_another_model(run: Callable, few_digits: None, 
     assert [len(row["results"]) for row in rows] == [1, 1, 1, 1]
 
 
-def test_a_budget_is_kept(run: Callable, few_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """On a device that is said to be very slow nothing fits; on a fast one everything does."""
-    options = ("table1", *TINY, "--generator", "ConvS", "--faults", "iid_flips", "--out", tmp_path)
-    speed = neuralfuse.reproduce.cost.operations_per_second
-    monkeypatch.setattr(neuralfuse.reproduce.cost, "operations_per_second", lambda *_: 1.0)
-    end = run("reproduce", *options, "--budget", "10m")
-    assert end.status == 0
-    assert "of the budget are left: the cheapest missing result, evaluate ConvS with DigitsNet" in end.err
-    assert not list(tmp_path.glob("*.safetensors"))
-    assert "0 of 1 results are there" in end.out
-    monkeypatch.setattr(neuralfuse.reproduce.cost, "operations_per_second", speed)
-    end = run("reproduce", *options, "--budget", "10m")
-    assert "1 of 1 results are there" in end.out
+def test_budgets_add_up(run: Callable, few_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On a device that is said to be very slow nothing fits, so that budgets go to trainings. Each lasts for one step
+    here; the next one goes on, and in the end nothing differs from a run without a budget."""
+    options = ("table1", *TINY, "--epochs", "2", "--generator", "ConvS", "--faults", "iid_flips")
+    assert run("reproduce", *options, "--out", tmp_path / "whole").status == 0
+    said = []
+    with monkeypatch.context() as slow:
+        slow.setattr(neuralfuse.reproduce.cost, "operations_per_second", lambda *_: 1.0)
+        for command in (faultsim.cli.train, faultsim.cli.generator):
+            slow.setattr(command, "pace", lambda budget: Pace(deadline=0.0))
+        for _ in range(20):
+            end = run("reproduce", *options, "--out", tmp_path / "short", "--budget", "10m")
+            assert end.status == 0
+            said.append(end.err)
+            if "1 of 1 results are there" in end.out:
+                break
+    used_up = [text for text in said if "the budget is used up, training stopped after epoch 1 of 2" in text]
+    assert ["] train ConvS" in text for text in used_up] == [False, True], (
+        "of the base model, then of the generator"
+    )
+    (name,) = (path.name for path in (tmp_path / "whole").glob("result-*.json"))
+    ours, theirs = (read(tmp_path / directory / name) for directory in ("short", "whole"))
+    assert (ours.correct, ours.configuration) == (theirs.correct, theirs.configuration)
 
 
 def test_the_curve_is_figure_2(run: Callable, tmp_path: Path):

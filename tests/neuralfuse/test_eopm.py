@@ -213,6 +213,7 @@ def test_training_chips_meet_neither_each_other_nor_evaluation(seed, other, step
         assert not set(first) & set(drawn(seed, later))
     if other != seed:
         assert not set(first) & set(drawn(other, later))
+    assert drawn(seed, torch.tensor(step)) == first, "a number on the device"
     assert all(chip & TRAINING for chip in first)
     assert not any(chip.seed & TRAINING for chip in evaluation_chips(other, count))
 

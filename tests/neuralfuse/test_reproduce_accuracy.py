@@ -14,6 +14,7 @@ from filelock import FileLock
 
 import faultsim.checkpoint
 import faultsim.evaluation
+import faultsim.loop
 import faultsim.train
 import neuralfuse.train
 from faultsim import FaultsimError, embedded
@@ -264,8 +265,10 @@ def test_a_killed_run_goes_on_to_the_same_results(
 
         monkeypatch.setattr(module, name, dying)
 
-    dies(faultsim.train, "save_state", 2)  # the base model's second epoch
-    dies(neuralfuse.train, "save_state", 2)
+    dies(faultsim.loop, "save_state", 2)  # the base model's second epoch
+    dies(
+        faultsim.loop, "save_state", 5
+    )  # and, after a third call for it, the second one of the first generator
     dies(faultsim.checkpoint, "save_weights", 3)  # the second generator is trained, but not written
     dies(faultsim.evaluation, "evaluate", 4)  # between clean and perturbed, behind the first generator
     directory = tmp_path / "killed"
@@ -405,7 +408,10 @@ def test_a_directory_of_other_settings_or_in_use_is_refused(run: Callable, whole
         ("table1 --smoke --out run --base VGG11", "--base has no meaning with --smoke"),
         ("table1 --smoke --show --epochs 3", "--epochs has no meaning for --show"),
         ("table1 --show --out nowhere", "nowhere is no run directory"),
-        ("table1 --smoke --out run --recipe best", "unknown recipe 'best': it can be paper, modern"),
+        (
+            "table1 --smoke --out run --recipe best",
+            "unknown recipe 'best': it can be paper, paper_short, modern",
+        ),
         ("table1 --smoke --out run --epochs 0", "--epochs 0: at least 1 is needed"),
         ("table1 --smoke --out run --base-epochs 0", "0 epochs: at least 1 is needed"),
         ("table1 --smoke --out run --n-models 0", "--n-models 0: at least 1 is needed"),

@@ -5,8 +5,17 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
-from faultsim import FaultModel, FaultsimError, embedded, evaluation_chips, load_weights, models
+from faultsim import (
+    FaultModel,
+    FaultsimError,
+    StoredWeights,
+    embedded,
+    evaluation_chips,
+    load_weights,
+    models,
+)
 from faultsim.data import augmentation_for, batches, load
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
@@ -15,6 +24,7 @@ from neuralfuse.train import Training, converged, train_generator
 
 SMALL = Training(bit_error_rate=0.02, n_models=2, batch_size=16, max_epochs=3)
 WORST = Training(flips=100, batch_size=16, max_epochs=3)
+FALLING = replace(SMALL, schedule="linear", average=0.9)
 
 
 @pytest.fixture
@@ -49,7 +59,7 @@ def same(a, b) -> bool:
     )
 
 
-@pytest.mark.parametrize("training", [SMALL, WORST], ids=lambda training: training.trainer)
+@pytest.mark.parametrize("training", [SMALL, WORST, FALLING], ids=["eopm", "adversarial", "linear, average"])
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(training, base, tmp_path, threads):
     threads(1)
     state = tmp_path / "run.safetensors"
@@ -69,9 +79,31 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(training, base, tmp_
     assert again == curve
     assert reported == curve[2:]
     assert same(resumed, whole)
+    if training.schedule == "linear":  # another number of epochs is another training
+        with pytest.raises(FaultsimError, match="other options"):
+            run(base, replace(training, max_epochs=4), state)
+        return
     more, longer = run(base, replace(training, max_epochs=4), state)
     assert longer[:3] == curve
     assert not same(more, whole)
+
+
+def test_the_result_is_the_average_of_the_weights(base, monkeypatch):
+    """Of those after each of the three steps, the first one being the start of the average; statistics too."""
+    seen, update = [], AveragedModel.update_parameters
+
+    def updated(self, fuse):
+        seen.append(copy.deepcopy(fuse.generator.state_dict()))
+        update(self, fuse)
+
+    monkeypatch.setattr(AveragedModel, "update_parameters", updated)
+    generator, _ = run(base, replace(SMALL, average=0.75, max_epochs=1))
+    first, second, third = seen
+    for name, value in generator.state_dict().items():
+        if value.is_floating_point():
+            expected = 0.5625 * first[name] + 0.1875 * second[name] + 0.25 * third[name]
+            torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+    assert not same(generator, small_generator())
 
 
 def test_the_base_model_is_unchanged_after_training(base):
@@ -86,7 +118,7 @@ def test_the_base_model_is_unchanged_after_training(base):
 
 def test_each_step_of_a_run_draws_its_own_chips(base, monkeypatch):
     steps, backward = [], EOPM.backward
-    monkeypatch.setattr(EOPM, "backward", lambda self, *a: (steps.append(a[3]), backward(self, *a))[1])
+    monkeypatch.setattr(EOPM, "backward", lambda self, *a: (steps.append(int(a[3])), backward(self, *a))[1])
     run(base, replace(SMALL, max_epochs=2))
     assert steps == list(range(6))  # 40 images in batches of 16, twice
 
@@ -129,7 +161,15 @@ def test_the_rule_of_convergence():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"max_epochs": 0}, {"batch_size": 0}, {"window": 0}, {"learning_rate": 0.0}]
+    "wrong",
+    [
+        {"max_epochs": 0},
+        {"batch_size": 0},
+        {"window": 0},
+        {"learning_rate": 0.0},
+        {"schedule": "one_cycle"},
+        {"average": 1.0},
+    ],
 )
 def test_bad_values_are_refused(wrong):
     with pytest.raises(FaultsimError, match=next(iter(wrong)).split("_")[0]):
@@ -181,3 +221,17 @@ def test_training_raises_perturbed_accuracy(base, threads):
     assert found.improvement.mean > 0.08
     assert found.improvement.interval[0] > 0
     assert found.improvement.mean == pytest.approx(found.perturbed_fused.mean - found.perturbed.mean)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_on_a_gpu_is_replayed_to_the_same_result(base, monkeypatch, precision):
+    """As a captured CUDA graph with new chips at each replay, and step by step: the same curve, but for rounding."""
+    model = base[0].cuda()
+    stored = StoredWeights.of(model)
+    training = replace(SMALL, max_epochs=4, average=0.9, schedule="linear", precision=precision)
+    _, replayed = run((model, stored), training)
+    monkeypatch.setattr("faultsim.loop.Graphed", lambda function, device: function)
+    _, written = run((model, stored), training)
+    for ours, theirs in zip(replayed, written, strict=True):
+        assert asdict(ours) == pytest.approx(asdict(theirs), rel=0.05)

@@ -269,3 +269,16 @@ def test_bad_input(model, chips, batches, where, complaint):
 def test_models_without_weights():
     with pytest.raises(FaultsimError, match="no weights to store"):
         evaluate(nn.Flatten(), [(torch.zeros(1, 3), torch.zeros(1))], CHIPS, voltage=0.9)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", FaultKind)
+def test_on_a_gpu_all_chips_are_replayed_at_once(model, data, monkeypatch, kind):
+    """Six batches of one size, of which the last ones are replayed, and one of another size."""
+    batches = [(inputs.cuda(), labels.cuda()) for inputs, labels in [*data.batches[:2] * 3, data.batches[2]]]
+    where = {"bit_error_rate": 0.02, "faults": FaultModel(kind)}
+    model.cuda()
+    replayed = evaluate(model, batches, CHIPS, **where)
+    monkeypatch.setattr(module, "Graphed", lambda function, device: function)
+    assert evaluate(model, batches, CHIPS, **where) == replayed
+    assert replayed.images == 6 * 40 + 13
