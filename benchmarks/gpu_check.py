@@ -195,7 +195,7 @@ def parts(architecture: str, environment: Mapping[str, str]) -> list[Part]:
         Part(
             "build",
             (python, "setup.py", "build_ext", "--inplace", "--build-temp", str(WORK)),
-            180,
+            300,
             ended,
             {"FAULTSIM_CUDA": "ON", "CUDAARCHS": architecture},
         ),
