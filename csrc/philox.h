@@ -22,6 +22,17 @@ struct Philox4 {
   uint32_t word[4];
 };
 
+// A 64-bit product of 32-bit factors. CUDA's compiler adds the zeros of their upper halves too if it isn't told.
+static FAULTSIM_HD uint64_t wide_product(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+  uint64_t product;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
+  return product;
+#else
+  return static_cast<uint64_t>(a) * b;
+#endif
+}
+
 // Internal linkage: the same header is compiled for several instruction sets, and the linker must
 // not pick one of those versions for all of them.
 static FAULTSIM_HD Philox4 philox4x32(uint64_t key, Philox4 counter) {
@@ -29,8 +40,8 @@ static FAULTSIM_HD Philox4 philox4x32(uint64_t key, Philox4 counter) {
   uint32_t k1 = static_cast<uint32_t>(key >> 32);
   Philox4 c = counter;
   for (int round = 0; round < kPhiloxRounds; ++round) {
-    const uint64_t p0 = static_cast<uint64_t>(kPhiloxM0) * c.word[0];
-    const uint64_t p1 = static_cast<uint64_t>(kPhiloxM1) * c.word[2];
+    const uint64_t p0 = wide_product(kPhiloxM0, c.word[0]);
+    const uint64_t p1 = wide_product(kPhiloxM1, c.word[2]);
     c = {{static_cast<uint32_t>(p1 >> 32) ^ c.word[1] ^ k0, static_cast<uint32_t>(p1),
           static_cast<uint32_t>(p0 >> 32) ^ c.word[3] ^ k1, static_cast<uint32_t>(p0)}};
     k0 += kPhiloxW0;

@@ -2,6 +2,7 @@
 GPU can know about it. With a GPU, tests/core/test_kernel_bits.py runs the kernel itself."""
 
 import importlib.util
+import itertools
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from faultsim import reference
 from faultsim.draw import draw_table
 
 ROOT = Path(__file__).parents[2]
-THREADS = 4  # of a block; few, so that each has many hits and words
+INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda_on_cpu'}"]
 STUBS = """
 #include "launch.h"
 namespace faultsim {
@@ -26,33 +27,43 @@ const char* const* cpu_paths(int* count) { static const char* none[1]; *count = 
 """
 
 
+def kernel_text() -> tuple[str, int]:
+    """launch_cuda.cu as C++, and how many barriers it has. One block for each processor is enough here."""
+    text = (ROOT / "csrc/launch_cuda.cu").read_text()
+    text = re.sub(r"#include <cuda.*?>\n", "", text)
+    text, blocks = re.subn(r"(constexpr uint32_t kBlocksPerProcessor = )\d+;", r"\g<1>1;", text)
+    text, launches = re.subn(
+        r"fault_kernel<kind, type>\s*<<<grid, kThreads, 0, stream>>>\((.*?)\);",
+        r"launch_on_cpu(grid, kThreads, [&] { fault_kernel<kind, type>(\1); });",
+        text,
+        flags=re.S,
+    )
+    assert (blocks, launches) == (1, 1), "launch_cuda.cu has changed: adapt this test"
+    numbers = itertools.count()
+    text = re.sub(r"__syncthreads\(\)", lambda _: f"__syncthreads({next(numbers)})", text)
+    return '#include "cuda_on_cpu.h"\n' + text, next(numbers)
+
+
+def compiler() -> str:
+    found = shutil.which("g++")
+    if found is None:
+        pytest.skip("no g++")
+    return found
+
+
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
     """bindings.cpp and launch_cuda.cu as a CPU extension module."""
     pybind11 = pytest.importorskip("pybind11")
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no g++")
+    gcc = compiler()
     folder = tmp_path_factory.mktemp("cuda_on_cpu")
-    text = (ROOT / "csrc/launch_cuda.cu").read_text()
-    text = re.sub(r"#include <cuda.*?>\n", "", text)
-    text, threads = re.subn(r"(constexpr uint32_t kThreads = )\d+;", rf"\g<1>{THREADS};", text)
-    text, memory = re.subn(r"extern __shared__ uint4 shared\[\];[^\n]*", "", text)
-    text, launches = re.subn(
-        r"fault_kernel<kind, type>\s*<<<.*?>>>\((.*?)\);",
-        r"launch_on_cpu(blocks, kThreads, [&] { fault_kernel<kind, type>(\1); });",
-        text,
-        flags=re.S,
-    )
-    assert (threads, memory, launches) == (1, 1, 1), "launch_cuda.cu has changed: adapt this test"
-    (folder / "kernel.cpp").write_text('#include "cuda_on_cpu.h"\n' + text)
+    (folder / "kernel.cpp").write_text(kernel_text()[0])
     (folder / "stubs.cpp").write_text(STUBS)
-    includes = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda_on_cpu'}", f"-I{pybind11.get_include()}"]
-    includes.append(f"-I{sysconfig.get_paths()['include']}")
+    includes = [*INCLUDES, f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
     sources = [ROOT / "csrc/bindings.cpp", folder / "kernel.cpp", folder / "stubs.cpp"]
     module = folder / "_native.so"
-    flags = ["-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-ffp-contract=off", "-pthread"]
-    subprocess.run([compiler, *flags, *includes, *map(str, sources), "-o", str(module)], check=True)
+    flags = ["-O1", "-std=c++17", "-shared", "-fPIC", "-w", "-ffp-contract=off"]
+    subprocess.run([gcc, *flags, *includes, *map(str, sources), "-o", str(module)], check=True)
     spec = importlib.util.spec_from_file_location("_native", module)
     found = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(found)
@@ -73,10 +84,24 @@ WHOLE = {"stuck": 2**33, "transient": 2**32}
 
 
 def launch(
-    kernel, source, kind, ones, rate, output, *, base=0, arrays=0, word=16, repeat=1, scales=None, run=1
+    kernel,
+    source,
+    kind,
+    ones,
+    rate,
+    output,
+    *,
+    base=0,
+    arrays=0,
+    word=16,
+    repeat=1,
+    scales=None,
+    run=1,
+    seeds=SEEDS,
+    device=0,
 ):
     table = draw_table(rate)
-    seeds = np.array(SEEDS, np.uint64).view(np.int64)
+    seeds = np.array(seeds, np.uint64).view(np.int64)
     out = np.zeros((len(seeds), source.size), OUTPUTS[output])
     states = np.zeros((len(seeds), source.size), np.uint8)
     access = np.array([3], np.int64)
@@ -102,7 +127,7 @@ def launch(
         array_offset=0,
         access=access.ctypes.data,
     )
-    kernel.launch_cuda(job, 0, 0)
+    kernel.launch_cuda(job, device, 0)
     return out, states
 
 
@@ -146,3 +171,85 @@ def test_all_cells_fail(kernel):
     weights = np.arange(-128, 128, dtype=np.int8).repeat(2)
     got, _ = launch(kernel, weights, "flip", 0, 1.0, "int8")
     assert np.array_equal(got, np.stack([~weights] * 2))
+
+
+@pytest.mark.parametrize(("kind", "ones"), [("flip", 0), ("stuck", 0.2)])
+def test_chips_in_any_number_of_blocks(kernel, kind, ones):
+    """Seven chips of two arrays and a bit: three blocks draw seven chips each, or more blocks fewer (device n of the
+    stand-in has n + 1 processors, of one block each): 7, 4, 3, 2 and 1."""
+    weights = np.random.default_rng(8).integers(-128, 128, 2 * 4096 + 48).astype(np.int8)
+    seeds = [2**63 + i for i in range(7)]
+    expected = reference.corrupt(weights, seeds, 0.02, kind, ones=ones, access=3)
+    scales = np.array([0.37], np.float32)
+    floats = reference.dequantise(expected, scales, None, "bfloat16")
+    for processors in (1, 4, 7, 12, 19, 132):
+        options = {"seeds": seeds, "device": processors - 1}
+        got, _ = launch(kernel, weights, kind, ones, 0.02, "int8", **options)
+        assert np.array_equal(got, expected), processors
+        got, _ = launch(kernel, weights, kind, ones, 0.02, "bfloat16", scales=scales, **options)
+        assert np.array_equal(got.view(np.uint8), floats.view(np.uint8)), processors
+
+
+@pytest.mark.parametrize("output", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("base", [0, 8, 4093, 4096])
+def test_scales(kernel, output, base):
+    """Runs of one scale shorter and longer than what a thread, a block and the tensor hold."""
+    weights = np.random.default_rng(9).integers(-128, 128, 3 * 4096 + 100).astype(np.int8)
+    stored = reference.corrupt(weights, SEEDS, 1e-3, "flip", base=base)
+    for run, count in [
+        (1, 2),
+        (1, 3000),
+        (3, 5),
+        (8, 3),
+        (9, 64),
+        (576, 7),
+        (1024, 2),
+        (4097, 3),
+        (10**6, 5),
+        (7, 1),
+    ]:
+        scales = np.random.default_rng(run).random(count).astype(np.float32)
+        got, _ = launch(kernel, weights, "flip", 0, 1e-3, output, base=base, scales=scales, run=run)
+        channel = np.arange(weights.size) // run % count
+        floats = reference.dequantise(stored, scales[channel], 1, output)
+        assert np.array_equal(got.view(np.uint8), floats.view(np.uint8)), (run, count)
+
+
+@pytest.fixture(scope="module")
+def races(tmp_path_factory):
+    """races.cpp under the thread sanitizer, and the number of barriers in launch_cuda.cu."""
+    gcc = compiler()
+    library = subprocess.run([gcc, "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True)
+    if not Path(library.stdout.strip()).is_absolute():
+        pytest.skip("g++ has no libtsan")
+    folder = tmp_path_factory.mktemp("races")
+    text, barriers = kernel_text()
+    (folder / "kernel.cpp").write_text(text)
+    flags = ["-O1", "-g", "-std=c++17", "-w", "-fsanitize=thread", f"-I{folder}", *INCLUDES]
+    program = folder / "races"
+    source = str(ROOT / "tests/cuda_on_cpu/races.cpp")
+    subprocess.run([gcc, *flags, source, "-o", str(program)], check=True)
+    return program, barriers
+
+
+def run_races(program: Path, left_out: int) -> subprocess.CompletedProcess:
+    environment = {"TSAN_OPTIONS": "halt_on_error=1 exitcode=66"}
+    return subprocess.run(
+        [program, str(left_out)], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def test_no_two_threads_race(races):
+    """Every kind and every output, whole arrays and parts."""
+    run = run_races(races[0], -1)
+    assert run.returncode == 0, run.stderr
+
+
+def test_without_any_one_barrier_threads_race(races):
+    """The sanitizer sees what it is there to see, and no barrier of the kernel is there for nothing."""
+    program, barriers = races
+    assert barriers > 0
+    for left_out in range(barriers):
+        run = run_races(program, left_out)
+        assert run.returncode == 66, f"barrier {left_out}: {run.stderr}"
+        assert "data race" in run.stderr

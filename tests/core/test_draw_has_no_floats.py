@@ -1,4 +1,5 @@
-"""Do only integers decide about faults on the GPU, and do its kernels keep everything in registers? nvcc tells."""
+"""Do only integers decide about faults on the GPU, and do its kernels keep everything in registers and move 16 bytes at
+a time? nvcc tells."""
 
 import re
 import shutil
@@ -9,7 +10,7 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 KERNELS = {(kind, output) for kind in range(3) for output in range(5)}  # 3 fault kinds, 5 outputs (launch.h)
-INT8, MASK = 0, 4
+INT8, FLOAT32, MASK = 0, 1, 4
 
 
 def kernel_of(line: str) -> tuple[int, int] | None:
@@ -34,19 +35,28 @@ def compiled(request, tmp_path_factory) -> tuple[str, str]:
     return ptx.read_text(), run.stderr + run.stdout
 
 
-def test_int8_and_mask_kernels_hold_no_floating_point_instruction(compiled):
-    """Checked in PTX: below it, integer divisions use a float reciprocal of their own (and are exact)."""
-    floats: dict[tuple[int, int], int] = {}
+def instructions(ptx: str) -> dict[tuple[int, int], list[str]]:
+    """The lines of each kernel, without comments and register declarations."""
+    lines: dict[tuple[int, int], list[str]] = {}
     kernel = None
-    for line in compiled[0].splitlines():
+    for line in ptx.splitlines():
         if ".entry" in line:
             kernel = kernel_of(line)
-            floats[kernel] = 0
+            lines[kernel] = []
         elif ".func" in line:
             kernel = None
-        code = line.split("//")[0]
-        if kernel and not code.lstrip().startswith(".reg"):
-            floats[kernel] += bool(re.search(r"\.(f16|bf16|f16x2|bf16x2|f32|f64|tf32)\b", code))
+        code = line.split("//")[0].strip()
+        if kernel and not code.startswith(".reg"):
+            lines[kernel].append(code)
+    return lines
+
+
+def test_int8_and_mask_kernels_hold_no_floating_point_instruction(compiled):
+    """Checked in PTX: below it, integer divisions use a float reciprocal of their own (and are exact)."""
+    floats = {
+        kernel: sum(bool(re.search(r"\.(f16|bf16|f16x2|bf16x2|f32|f64|tf32)\b", code)) for code in lines)
+        for kernel, lines in instructions(compiled[0]).items()
+    }
     assert floats.keys() == KERNELS
     for (kind, output), count in floats.items():
         if output in (INT8, MASK):
@@ -67,3 +77,24 @@ def test_no_kernel_spills_to_local_memory(compiled):
             )
             seen.add(kernel)
     assert seen == KERNELS
+
+
+def test_whole_arrays_move_16_bytes_at_a_time(compiled):
+    """Each thread stores 16 bytes of output and loads the weights of as many; masks in shared memory are cleared in 16
+    bytes, and read in as many as the weights. Narrower stores are those of the loop for single weights."""
+    loads = {INT8: "v4.u32", FLOAT32: "u32", MASK: None}
+    kernels = instructions(compiled[0])
+    assert kernels.keys() == KERNELS
+    for (kind, output), lines in kernels.items():
+        where = f"kind {kind}, output {output}"
+        element = {INT8: 1, MASK: 1, FLOAT32: 4}.get(output, 2)
+        groups = 4096 // 128 // (16 // element)  # of 16 bytes of output, for each of 128 threads
+        text = "\n".join(lines)
+        wide = re.findall(r"\bst\.global\.v4\.u32\b", text)
+        assert len(wide) == groups * (2 if output == MASK else 1), where  # failing cells and their states
+        assert len(re.findall(r"\bst\.global\b", text)) == len(wide) + (2 if output == MASK else 1), where
+        source = loads.get(output, "v2.u32")
+        if source:
+            assert len(re.findall(rf"\bld\.global\.{source}\b", text)) >= groups, where
+            assert len(re.findall(rf"\bld\.shared\.{source}\b", text)) >= groups, where
+        assert len(re.findall(r"\bst\.shared\.v4\.u32\b", text)) == (2 if kind == 0 else 4), where
