@@ -108,7 +108,7 @@ def ended(done: Done) -> dict:
 
 def require_success(done: Done) -> None:
     if done.status:
-        raise Failed(f"exit status {done.status}")
+        raise Failed(": ".join([f"exit status {done.status}", *done.err.strip().splitlines()[-1:]]))
 
 
 def junit_counts(report: Path) -> Callable[[Done], dict]:
@@ -127,7 +127,7 @@ def junit_counts(report: Path) -> Callable[[Done], dict]:
         passed = len(cases) - len(bad) - len(skips)
         summary = f"{passed} passed, {len(bad)} failed, {len(skips)} skipped"
         if bad or done.status or not passed:
-            raise Failed(f"{summary}; exit status {done.status}" + "".join(f"; {name}" for name in bad[:20]))
+            raise Failed(f"{summary}; exit status {done.status}" + "".join(f"; {name}" for name in bad[:5]))
         return {
             "summary": summary,
             "passed": passed,

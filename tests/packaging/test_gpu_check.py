@@ -67,7 +67,7 @@ def test_parts_that_fail_or_hang_leave_the_results_of_the_others(tmp_path, capsy
     said = {name: (record["outcome"], record["summary"]) for name, record in records.items()}
     assert said == {
         "good": ("passed", "done"),
-        "bad": ("failed", "exit status 1"),
+        "bad": ("failed", "exit status 1: no luck"),
         "slow": ("failed", "stopped after its limit of 2 s"),
         "absent": ("failed", "cannot be run: No such file or directory"),
         "tool": ("not run", "the tool is not here"),
