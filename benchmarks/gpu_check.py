@@ -34,7 +34,7 @@ from faultsim.errors import FaultsimError  # noqa: E402
 from faultsim.files import write_text  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/gpu-check.json"
-NAMES = ("build", "tests", "memcheck", "racecheck", "kernel", "eopm")  # of all parts, in order
+NAMES = ("build", "tests", "memcheck", "racecheck", "kernel", "eopm", "evaluation")  # of all parts, in order
 WORK = Path("build/gpu-check")  # below ROOT
 # In files with GPU tests: their mark, or a fixture of tests/conftest.py that stands for each device.
 GPU_TEST = r"\bmark\.cuda\b|\bdef test_\w+\([^)]*\b(device|engine)\b"
@@ -174,6 +174,16 @@ def eopm_speed(done: Done) -> dict:
     return {"summary": words, "report": report}
 
 
+def evaluation_speed(done: Done) -> dict:
+    require_success(done)
+    report = json.loads(done.out)
+    words = (
+        f"{report['chips']} chips x {report['images']:,} images of {report['model']} take "
+        f"{report['evaluation']:.2f} s, {report['over_plain']:.2f} x the plain model"
+    )
+    return {"summary": words, "report": report}
+
+
 def gpu_tests() -> list[str]:
     """The files with GPU tests: others import packages that a GPU machine need not have."""
     files = sorted((ROOT / "tests").rglob("test_*.py"))
@@ -232,6 +242,13 @@ def parts(architecture: str, environment: Mapping[str, str]) -> list[Part]:
             (python, "-m", "faultsim", "bench", "eopm", *on_gpu, "--precision", "bfloat16"),
             150,
             eopm_speed,
+            needs="build",
+        ),
+        Part(
+            "evaluation",
+            (python, "-m", "faultsim", "bench", "evaluation", *on_gpu),
+            60,
+            evaluation_speed,
             needs="build",
         ),
     ]

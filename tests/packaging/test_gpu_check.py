@@ -324,7 +324,7 @@ def test_the_parts(tmp_path):
                 assert (ROOT / word).is_file(), word
 
 
-@pytest.mark.parametrize("name", ["kernel", "eopm"])
+@pytest.mark.parametrize("name", ["kernel", "eopm", "evaluation"])
 def test_the_benchmarks_have_the_options_they_are_given(name):
     import typer
 
@@ -356,6 +356,7 @@ def test_every_gpu_test_is_in_the_files_that_are_run(bare):
 SMALL = {
     "kernel": "--device cpu --weights 20000 --seconds 0.01 --json",
     "eopm": "--device cpu --model DigitsNet --batch-size 4 --n-models 1 --rounds 1 --precision bfloat16 --json",
+    "evaluation": "--device cpu --model DigitsNet --images 40 --chips 2 --rounds 1 --json",
 }
 
 
