@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class Row:
     spread: float  #: half the distance of the quartiles over the median
     gigabytes_per_second: float  #: bytes read and written, once each
     ratio: float  #: time of the plain operation / time of this one: 1 is as fast
+    target: float | None  #: the ratio to reach; None: no such promise, as on CPUs
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,13 @@ class Operation:
     output: torch.dtype = torch.int8  #: uint8: the fault mask itself
     chips: int = 1
     in_place: bool = False
+    weights: int | None = None  #: None: as many as the caller says
+    targets: tuple[float, float, float] | None = None  #: ratio on a GPU of the H100's kind at each of RATES
 
 
 FLIPS = FaultModel()
 OPERATIONS = (
-    Operation("corrupt, flip", "copy", FLIPS),
+    Operation("corrupt, flip", "copy", FLIPS, targets=(0.5, 0.5, 0.5)),
     Operation("corrupt in place, flip", "copy", FLIPS, in_place=True),
     Operation("corrupt, stuck_at_random", "copy", FaultModel("stuck_at_random")),
     Operation("corrupt, transient", "copy", FaultModel("transient")),
@@ -66,8 +70,11 @@ OPERATIONS = (
         FLIPS,
         torch.bfloat16,
         BATCH,
+        targets=(0.75, 0.75, 0.75),
     ),
 )
+#: On a GPU only: more than its cache holds.
+LARGE = Operation("corrupt, flip", "copy", FLIPS, weights=10**9, targets=(0.80, 0.90, 0.93))
 
 
 class Bench:
@@ -161,7 +168,8 @@ def _copy(source: Tensor, output: Tensor, threads: int) -> Callable[[], object]:
 
 
 def kernel_rows(device: torch.device, weights: int = WEIGHTS, seconds: float = 1.0) -> Iterator[Row]:
-    """Every operation at every rate: on a CPU each vector path on one thread and the best one on all threads."""
+    """Every operation at every rate: on a CPU each vector path on one thread and the best one on all threads; on a GPU
+    a buffer larger than its cache too."""
     if device.type == "cuda":
         yield from _rows(device, None, 1, weights, seconds)
         return
@@ -180,27 +188,33 @@ def kernel_rows(device: torch.device, weights: int = WEIGHTS, seconds: float = 1
 def _rows(
     device: torch.device, path: str | None, threads: int, weights: int, seconds: float
 ) -> Iterator[Row]:
-    generator = torch.Generator().manual_seed(0)
-    source = torch.randint(-127, 128, [weights], dtype=torch.int8, generator=generator).to(device)
-    for operation in OPERATIONS:
-        bench = Bench(operation, source, path)
-        for rate in RATES:
-            bench.check(rate)
-        calls = [bench.plain(threads), *(bench.call(rate) for rate in RATES)]
-        base, *times = rivals(calls, device=device, seconds=seconds)
-        for rate, time in zip(RATES, times, strict=True):
-            yield Row(
-                operation.name,
-                operation.beside,
-                path or "cuda",
-                threads,
-                weights,
-                rate,
-                1e3 * time.median,
-                time.spread,
-                bench.bytes / time.median / 1e9,
-                base.median / time.median,
-            )
+    cuda = device.type == "cuda"
+    operations = (LARGE, *OPERATIONS) if cuda else OPERATIONS
+    for size, group in groupby(operations, key=lambda operation: operation.weights or weights):
+        generator = torch.Generator(device).manual_seed(0)
+        source = torch.randint(-127, 128, [size], dtype=torch.int8, generator=generator, device=device)
+        for operation in group:
+            bench = Bench(operation, source, path)
+            for rate in RATES:
+                bench.check(rate)
+            calls = [bench.plain(threads), *(bench.call(rate) for rate in RATES)]
+            base, *times = rivals(calls, device=device, seconds=seconds, graphs=True)
+            promised = cuda and size == (operation.weights or WEIGHTS)
+            targets = (promised and operation.targets) or (None,) * len(RATES)
+            for rate, time, target in zip(RATES, times, targets, strict=True):
+                yield Row(
+                    operation.name,
+                    operation.beside,
+                    path or "cuda",
+                    threads,
+                    size,
+                    rate,
+                    1e3 * time.median,
+                    time.spread,
+                    bench.bytes / time.median / 1e9,
+                    base.median / time.median,
+                    target,
+                )
 
 
 def rows_as_json(rows: list[Row]) -> list[dict]:

@@ -25,6 +25,23 @@ class Times:
         return (high - low) / 2 / self.median
 
 
+def _as_graph(call: Callable[[], object], seconds: float = 5e-3) -> tuple[Callable[[], object], int]:
+    """The call many times over in one CUDA graph, `seconds` long or a little less, and how many times. Python takes
+    longer to launch a kernel than a small one runs: alone between two events, both rivals would take Python's time."""
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    for _ in range(3):  # modules are loaded and memory is there before the capture
+        start.record()
+        call()
+        stop.record()
+        stop.synchronize()
+    count = max(1, min(1000, round(seconds / (start.elapsed_time(stop) / 1000))))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(count):
+            call()
+    return graph.replay, count
+
+
 def rivals(
     calls: Sequence[Callable[[], object]],
     *,
@@ -32,10 +49,15 @@ def rivals(
     seconds: float,
     warm_up: int = 3,
     least: int = 7,
+    graphs: bool = False,
 ) -> list[Times]:
     """Times of each call: after a warm-up, rounds in which every call is timed once, until `seconds` are over (at
-    least `least` rounds). On a GPU by its own events."""
+    least `least` rounds). On a GPU by its own events, and with `graphs` as the mean of many calls in one CUDA graph
+    (every rival then finds in the cache what its own last call left there)."""
     cuda = device.type == "cuda"
+    counts = [1] * len(calls)
+    if cuda and graphs:
+        calls, counts = zip(*(_as_graph(call) for call in calls), strict=True)
     for _ in range(warm_up):
         for call in calls:
             call()
@@ -56,4 +78,6 @@ def rivals(
                 before = time.perf_counter()
                 call()
                 taken.append(time.perf_counter() - before)
-    return [Times(tuple(taken)) for taken in samples]
+    return [
+        Times(tuple(sample / count for sample in taken)) for taken, count in zip(samples, counts, strict=True)
+    ]

@@ -44,20 +44,25 @@ def kernel(
         return
     console = Console()
     rows = kernel_rows(where, weights, seconds)
-    for (path, threads), group in groupby(rows, key=lambda row: (row.path, row.threads)):
-        title = f"{weights:,} int8 weights, {path}" + ("" if path == "cuda" else f", threads: {threads}")
+    for (size, path, threads), group in groupby(rows, key=lambda row: (row.weights, row.path, row.threads)):
+        title = f"{size:,} int8 weights, {path}" + ("" if path == "cuda" else f", threads: {threads}")
         shown = Table(title=title, title_justify="left")
         shown.add_column("operation")
         shown.add_column("beside")
         for rate in RATES:
             shown.add_column(f"{rate:g}", justify="right", no_wrap=True)
         for (operation, beside), three in groupby(group, key=lambda row: (row.operation, row.beside)):
-            shown.add_row(operation, beside, *(f"{r.ratio:.2f} {r.gigabytes_per_second:4.0f}" for r in three))
+            shown.add_row(operation, beside, *map(_cell, three))
         console.print(shown)
     print(
-        "for each bit error rate: ratio and GB/s; ratio: time of what stands beside over time of "
-        "the operation, measured in turn: 1 is as fast"
+        "for each bit error rate: ratio and GB/s (and the ratio to reach); ratio: time of what stands beside over "
+        "time of the operation, measured in turn: 1 is as fast"
     )
+
+
+def _cell(row) -> str:
+    target = "" if row.target is None else f" ({row.target:.2f})"
+    return f"{row.ratio:.2f} {row.gigabytes_per_second:4.0f}{target}"
 
 
 @app.command()
@@ -152,4 +157,41 @@ def eopm(
         f"of the base model, one generator step)\n"
         f"{measured['naive_over']:.1f} x less than the naive formulation, which takes "
         f"{measured['naive_over_parts']:.1f} x the parts"
+    )
+
+
+@app.command()
+def evaluation(
+    model: Annotated[str, typer.Option(help="Base model, with random weights.")] = "ResNet18",
+    images: Annotated[int, typer.Option(min=1, help="Random images.")] = 10_000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Of them at once.")] = 256,
+    chips: Annotated[int, typer.Option(min=1, help="Simulated chips.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each is measured, in turn.")] = 3,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """The accuracy of a model on many chips beside as many passes of the plain model: medians."""
+    import torch
+
+    from .. import models
+    from ..bench.evaluation import evaluation_times
+    from ..provenance import provenance
+    from ..stored import StoredWeights
+
+    where = device_named(device)
+    torch.manual_seed(0)
+    network = models.resolve(model).to(where)
+    sizes = [min(batch_size, images - start) for start in range(0, images, batch_size)]
+    data = [
+        (torch.rand(size, 3, 32, 32, device=where) * 2 - 1, torch.randint(0, 10, [size], device=where))
+        for size in sizes
+    ]
+    measured = evaluation_times(network, StoredWeights.of(network), data, chips=chips, rounds=rounds)
+    what = {"model": model, "images": images, "batch_size": batch_size, "chips": chips, "rounds": rounds}
+    if as_json:
+        print(json.dumps({"benchmark": "evaluation", **what, **measured, **provenance(str(where))}, indent=2))
+        return
+    print(
+        f"{model}, {images:,} random images in batches of {batch_size}, {chips} chips: "
+        f"{measured['evaluation']:.2f} s,\n{measured['over_plain']:.2f} x as many passes of the plain model"
     )

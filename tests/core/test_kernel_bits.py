@@ -336,6 +336,28 @@ def test_a_batch_is_each_chip_alone(engine, count):
                     assert torch.equal(floats[i], single_floats[0])
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", ["flip", "stuck_fifth", "transient_half"])
+@pytest.mark.parametrize(("rows", "columns", "count"), [(9, 4096, 10), (500, 4099, 20), (4700, 4608, 3)])
+def test_chips_in_any_number_of_blocks(kind, rows, columns, count):
+    """A GPU draws few arrays of many chips in a block for each, and many arrays in blocks of several or all chips (on
+    one of 132 processors: 1, 3 and 3 chips a block). A scale for each row; against the CPU."""
+    source = weights_of(rows, columns)
+    scale = torch.rand(rows, generator=torch.Generator().manual_seed(0))
+    results = []
+    for device in ("cpu", "cuda"):
+        common = arguments(device, [2**63 + i for i in range(count)], 1e-2, KINDS[kind][0], access=3)
+        on, scales = source.to(device), scale.to(device)
+        results.append(
+            [
+                CALL.corrupt(on, *common),
+                *(CALL.corrupt_dequantize(on, scales, 0, dtype, *common) for dtype in ops.FLOATS),
+                *CALL.fault_mask(on, *common),
+            ]
+        )
+    assert all(equal(got, want) for want, got in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("place", [Placement.UNLIMITED, Placement.NEURALFUSE_2022])
 @pytest.mark.parametrize("kind", [FaultKind.FLIP, FaultKind.STUCK_AT_RANDOM])
 def test_few_faults_at_the_edges_of_a_piece(engine, kind, place):
