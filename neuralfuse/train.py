@@ -1,5 +1,6 @@
 """Training of a generator, by EOPM (the paper, section 2.2, Algorithm 1) or against worst-case flips (Appendix L)."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from faultsim.data import Augmentation, Dataset
 from faultsim.errors import FaultsimError
@@ -155,9 +155,8 @@ def train_generator(
     fuse = NeuralFuse(prepare_qat(generator)).to(device).train()
     modules: dict[str, nn.Module] = {"module": fuse}
     if training.average:
-        # The buffers too: statistics of batch normalisation belong to the weights.
-        averaging = get_ema_multi_avg_fn(training.average)
-        modules["average"] = AveragedModel(fuse, multi_avg_fn=averaging, use_buffers=True)
+        modules["average"] = copy.deepcopy(fuse)
+        average, now = (_numbers(module) for module in (modules["average"], fuse))
     optimizer = torch.optim.Adam(
         fuse.parameters(),
         **on_device(training.learning_rate, device),
@@ -174,7 +173,8 @@ def train_generator(
             losses = objective.backward(fuse, images, labels, number)
             optimizer.step()
             if training.average:
-                modules["average"].update_parameters(fuse)
+                # torch's AveragedModel would wait for the device at every step
+                torch._foreach_lerp_(average, now, 1 - training.average)
             return torch.stack(losses)
 
         loop = Loop(
@@ -205,9 +205,14 @@ def train_generator(
             ),
         )
     if training.average:
-        fuse.load_state_dict(modules["average"].module.state_dict())
+        fuse.load_state_dict(modules["average"].state_dict())
     generator.eval()
     return [Epoch(**entry) for entry in loop.curve]
+
+
+def _numbers(module: nn.Module) -> list[Tensor]:
+    """Parameters, and statistics of batch normalisation, which belong to them."""
+    return [value for value in module.state_dict().values() if value.is_floating_point()]
 
 
 def _entry(epoch: int, means: Sequence[float], weight: float) -> Epoch:

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from faultsim import (
     FaultModel,
@@ -89,21 +88,24 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(training, base, tmp_
 
 
 def test_the_result_is_the_average_of_the_weights(base, monkeypatch):
-    """Of those after each of the three steps, the first one being the start of the average; statistics too."""
-    seen, update = [], AveragedModel.update_parameters
+    """Of the first ones and those after each of the three steps; statistics of batch normalisation too."""
+    seen, backward = [], EOPM.backward
 
-    def updated(self, fuse):
+    def before_a_step(self, fuse, *rest):
         seen.append(copy.deepcopy(fuse.generator.state_dict()))
-        update(self, fuse)
+        return backward(self, fuse, *rest)
 
-    monkeypatch.setattr(AveragedModel, "update_parameters", updated)
-    generator, _ = run(base, replace(SMALL, average=0.75, max_epochs=1))
-    first, second, third = seen
-    for name, value in generator.state_dict().items():
+    monkeypatch.setattr(EOPM, "backward", before_a_step)
+    last, _ = run(base, replace(SMALL, max_epochs=1))
+    states = [*seen, last.state_dict()]
+    averaged, _ = run(base, replace(SMALL, average=0.75, max_epochs=1))
+    for name, value in averaged.state_dict().items():
         if value.is_floating_point():
-            expected = 0.5625 * first[name] + 0.1875 * second[name] + 0.25 * third[name]
+            expected = states[0][name]
+            for state in states[1:]:
+                expected = 0.75 * expected + 0.25 * state[name]
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
-    assert not same(generator, small_generator())
+    assert not same(averaged, last)
 
 
 def test_the_base_model_is_unchanged_after_training(base):
