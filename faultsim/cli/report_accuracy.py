@@ -277,6 +277,10 @@ def _facts(information: dict, results: Sequence[Result]) -> tuple[tuple[str, str
         ("Generator epochs, at most", "epochs"),
         ("Base model epochs", "base_epochs"),
         ("N, perturbed models a step", "n_models"),
+        ("Images of one step", "batch_size"),
+        ("Learning rate of generators", "learning_rate"),
+        ("Its schedule", "schedule"),
+        ("Decay of averaged weights", "average"),
         ("Precision", "precision"),
         ("Seed", "seed"),
     )
