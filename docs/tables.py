@@ -299,7 +299,7 @@ EOPM = {
     "the naive formulation, s": "naive",
     "step / parts": "over_parts",
     "naive / step": "naive_over",
-    "naive / parts, the bound": "naive_over_parts",
+    "naive / parts": "naive_over_parts",
 }
 
 

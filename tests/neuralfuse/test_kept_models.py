@@ -1,0 +1,33 @@
+"""The trained weights that lie beside the results are those the results were measured with."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from faultsim import models
+from faultsim.checkpoint import load_weights, read_file
+from faultsim.cli.subject import fingerprint, load_generator
+from neuralfuse.results import obtained
+
+KEPT = sorted((Path(__file__).parents[2] / "neuralfuse/results/models").glob("*.safetensors"))
+RESULTS = obtained()
+
+
+def test_they_are_few_and_small():
+    assert KEPT
+    assert sum(file.stat().st_size for file in KEPT) < 15e6
+
+
+@pytest.mark.parametrize("file", KEPT, ids=lambda file: file.stem)
+def test_a_result_was_measured_with_them(file):
+    trained = read_file(file)[1]
+    if "generator" in trained:
+        weights = load_generator(file, torch.device("cpu"), (3, 32, 32))[1]
+        used = [result.configuration["generator"]["weights"] for result in RESULTS if result.cell.generator]
+    else:
+        network = models.create(trained["model"], trained["num_classes"])
+        stored, _ = load_weights(network, file)
+        weights = fingerprint(network, stored)
+        used = [result.configuration["base"]["weights"] for result in RESULTS]
+    assert weights in used
