@@ -24,6 +24,11 @@ SCHEDULES = ("constant", "linear", "one_cycle")
 class OutOfTime(FaultsimError):
     """The deadline of a training came before its end. Its state is kept, where there is a file for it."""
 
+    def __init__(self, where: str, epoch: int, epochs: int) -> None:
+        super().__init__(
+            f"the time is up {where} epoch {epoch} of {epochs}: the same command goes on from here"
+        )
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -120,7 +125,7 @@ class Loop:
             if self.writes:
                 report(self.curve[-1])
             if time.monotonic() > self.pace.deadline and len(self.curve) < epochs:
-                raise OutOfTime(f"stopped after epoch {len(self.curve)} of {epochs}")
+                raise OutOfTime("after", len(self.curve), epochs)
 
     def _one(self, images: Tensor, labels: Tensor) -> None:
         self.sums += self.step(images, labels, self.number).detach().double() * len(labels)
@@ -148,7 +153,7 @@ class Loop:
                 continue
             self._keep()
             if now >= self.pace.deadline:
-                raise OutOfTime(f"stopped in epoch {len(self.curve) + 1} of {epochs}")
+                raise OutOfTime("in", len(self.curve) + 1, epochs)
 
     def _keep(self) -> None:
         if self.state is not None and self.writes:

@@ -168,7 +168,7 @@ def carry_out(
                     try:
                         actions[step.kind](step)
                     except OutOfTime as stop:
-                        print(f"the budget is used up, training {stop}: the same command goes on", flush=True)
+                        print(stop, flush=True)
                         return
                     clock.learn(expected, time.monotonic() - started)
                 if budget is None:

@@ -197,7 +197,7 @@ def test_budgets_add_up(run: Callable, few_digits: None, tmp_path: Path, monkeyp
             said.append(end.err)
             if "1 of 1 results are there" in end.out:
                 break
-    used_up = [text for text in said if "the budget is used up, training stopped after epoch 1 of 2" in text]
+    used_up = [text for text in said if "the time is up after epoch 1 of 2: the same command goes on" in text]
     assert ["] train ConvS" in text for text in used_up] == [False, True], (
         "of the base model, then of the generator"
     )
