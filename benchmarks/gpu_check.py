@@ -415,7 +415,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES, metavar="PART", help=str(NAMES))
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
-    parser.add_argument("--commit", help="of the sources, where they are a copy that git does not know")
+    parser.add_argument(
+        "--commit",
+        default=os.environ.get("FAULTSIM_COMMIT"),
+        help="of the sources, where they are a copy that git does not know (FAULTSIM_COMMIT says it too)",
+    )
     options = parser.parse_args()
     signal_handlers()
     try:

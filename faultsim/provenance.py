@@ -1,5 +1,6 @@
 """Where a result comes from: versions, commit, machine, date."""
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -23,7 +24,12 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this code runs from, "-dirty" where it was changed; None for an installed copy."""
+    """Commit of the checkout that this code runs from, "-dirty" where it was changed. For a copy that git does not know
+    (in a container, on a machine without git) what FAULTSIM_COMMIT says in the environment, else None."""
+    return _of_checkout() or os.environ.get("FAULTSIM_COMMIT") or None
+
+
+def _of_checkout() -> str | None:
     here = Path(__file__).resolve().parent
     try:
         described = subprocess.run(
