@@ -22,8 +22,9 @@ class Graphed(Generic[R]):
     On a GPU the first calls run as they are written; then the function is captured once, and further calls copy their
     arguments in and replay it. Each call does what the function does, once. Its result is the same memory each time:
     use it before the next call. The function must not wait for the device, nor change anything in Python that later
-    calls need. Arguments of another shape run as written, and so does, with one line on stderr, a function that CUDA
-    cannot capture (whose model looks at its numbers in Python, for instance). On a CPU every call runs as written.
+    calls need. Arguments of another shape than the first ones run as written, and so does, with one line on stderr, a
+    function that CUDA cannot capture (whose model looks at its numbers in Python, for instance). On a CPU every call
+    runs as written.
     """
 
     def __init__(self, function: Callable[..., R], device: torch.device) -> None:
@@ -31,25 +32,29 @@ class Graphed(Generic[R]):
         self.calls_before = AS_WRITTEN if device.type == "cuda" else None  # None: never captured
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.kinds: list[tuple[torch.Size, torch.dtype]] | None = None  # of the arguments that are replayed
 
     def __call__(self, *inputs: Tensor) -> R:
         if self.stream is None:
             return self.function(*inputs)
+        self.kinds = self.kinds or _kinds(inputs)
+        if _kinds(inputs) != self.kinds:  # the last batch of an epoch
+            return self._as_written(inputs)
         with torch.cuda.device(self.stream.device):
             if self.graph is None and self.calls_before == 0:
                 self._capture(inputs)
-            if self.graph is not None and _kinds(inputs) == _kinds(self.inputs):
+            if self.graph is not None:
                 for ours, theirs in zip(self.inputs, inputs, strict=True):
                     ours.copy_(theirs)
                 self.graph.replay()
                 return self.result
-            return self._as_written(inputs)
+            if self.calls_before:
+                self.calls_before -= 1
+        return self._as_written(inputs)
 
     def _as_written(self, inputs: tuple[Tensor, ...]) -> R:
-        if self.calls_before:
-            self.calls_before -= 1
         # on the stream of the capture, not the default one: what libraries and autograd keep for a stream is there then
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
             result = self.function(*inputs)
@@ -65,6 +70,9 @@ class Graphed(Generic[R]):
         except RuntimeError as error:
             self.calls_before = None
             torch.cuda.synchronize()
+            # PyTorch's own source of random numbers believes in the capture for ever: a copy of its state does not
+            random = torch.cuda.default_generators[self.stream.device.index]
+            random.graphsafe_set_state(random.clone_state())
             print(f"runs without a CUDA graph: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
         else:
             self.graph = graph

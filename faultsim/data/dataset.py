@@ -83,5 +83,7 @@ class Dataset:
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C), on the images' device."""
-    return images.float().div_(127.5).sub_(1.0)
+    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C), on the images' device: the same bits
+    on every device."""
+    # by a tensor: on GPUs PyTorch divides by a number as it multiplies by the reciprocal
+    return images.float().div_(torch.full([], 127.5, device=images.device)).sub_(1.0)

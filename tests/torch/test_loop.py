@@ -196,3 +196,8 @@ def test_what_cannot_be_captured_runs_as_written(capsys):
     for i in range(6):
         assert call(torch.full([2], float(i), device="cuda")).tolist() == [2.0 * i, 2.0 * i]
     assert capsys.readouterr().err.count("runs without a CUDA graph") == 1
+    # and nothing else suffers from the attempt
+    assert len(set(torch.rand(1000, device="cuda").tolist())) > 900
+    drawn = Graphed(lambda x: x + torch.rand_like(x), torch.device("cuda"))
+    assert len({float(drawn(torch.zeros(1, device="cuda"))) for _ in range(50)}) > 45
+    assert drawn.graph is not None
