@@ -179,3 +179,9 @@ def on_device(learning_rate: float, device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {"lr": learning_rate}
     return {"lr": torch.tensor(learning_rate, device=device), "fused": True}
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """Of images and convolutions: tensor cores want channels last; on a CPU without AMX it made VGG11 slower by a
+    quarter (benchmarks/README.md)."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from .data import Augmentation, Dataset
 from .errors import FaultsimError
-from .loop import Loop, Pace, on_device, schedule
+from .loop import Loop, Pace, layout, on_device, schedule
 from .quantization import prepare_qat
 
 
@@ -90,9 +90,7 @@ def train_classifier(
     """
     device = next(model.parameters()).device
     data = data.to(device)
-    # Tensor cores want channels last and bfloat16; on a CPU without AMX each made VGG11 slower (benchmarks/README.md).
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    prepare_qat(model).to(memory_format=layout).train()
+    prepare_qat(model).to(memory_format=layout(device)).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
         **on_device(recipe.learning_rate, device),
@@ -100,6 +98,7 @@ def train_classifier(
         weight_decay=recipe.weight_decay,
         nesterov=recipe.schedule == "one_cycle",
     )
+    # Tensor cores want bfloat16; on a CPU without AMX it made VGG11 slower (benchmarks/README.md).
     mixed = torch.autocast(
         device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16" and device.type == "cuda"
     )
@@ -127,7 +126,7 @@ def train_classifier(
         {"recipe": asdict(recipe), "seed": seed, "data": data.fingerprint},
         state,
         schedule(recipe.schedule, optimizer, recipe.learning_rate, steps * recipe.epochs),
-        layout,
+        layout(device),
         pace=pace or Pace(),
     )
     loop.resume()

@@ -21,7 +21,7 @@ from faultsim.quantization import dequantize
 from faultsim.stored import StoredLayer, StoredWeights
 
 from .distributed import ALONE, Ranks
-from .objective import Losses, Objective
+from .objective import Copy, Losses, Objective
 
 _BITS = 8  # of a stored weight
 
@@ -107,30 +107,32 @@ class Adversarial(Objective):
         self.flips = flips
 
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
-        leaf = self.leaf(fused)
-        self._write([layer.values for layer in self.memory.layers])
-        for weights in self.weights:
+        leaf, (copy,) = self.leaf(fused), self.copies
+        self._write(copy, [layer.values for layer in self.memory.layers])
+        for weights in copy.weights:
             weights.requires_grad_()
-        clean = self._add_gradient(leaf, labels, 1.0)
+        clean = self._add_gradient(copy, leaf, labels, 1.0)
         gradients = []
-        for weights in self.weights:
+        for weights in copy.weights:
             gradients.append(torch.zeros_like(weights) if weights.grad is None else weights.grad)
             weights.grad = None
             weights.requires_grad_(False)
         masks = worst_flips(self.memory.layers, self.ranks.total(gradients), self.flips)
-        self._write([layer.values ^ mask for layer, mask in zip(self.memory.layers, masks, strict=True)])
-        return Losses(clean, self._add_gradient(leaf, labels, self.weight)), leaf.grad
+        self._write(
+            copy, [layer.values ^ mask for layer, mask in zip(self.memory.layers, masks, strict=True)]
+        )
+        return Losses(clean, self._add_gradient(copy, leaf, labels, self.weight)), leaf.grad
 
-    def _write(self, values: Sequence[Tensor]) -> None:
-        for layer, buffer, stored in zip(self.memory.layers, self.buffers, values, strict=True):
+    def _write(self, copy: Copy, values: Sequence[Tensor]) -> None:
+        for layer, buffer, stored in zip(self.memory.layers, copy.buffers, values, strict=True):
             buffer[0] = dequantize(stored, layer.scale, layer.axis)
-        self.written()
+        copy.written()
 
-    def _add_gradient(self, leaf: Tensor, labels: Tensor, weight: float) -> Tensor:
+    def _add_gradient(self, copy: Copy, leaf: Tensor, labels: Tensor, weight: float) -> Tensor:
         """This process's share of the mean cross entropy; its gradient, weighted, is added to `leaf.grad`."""
         share = torch.zeros([], dtype=leaf.dtype, device=self.device)
         for _, start, stop in self.ranks.pieces(1, len(leaf)):
-            loss = self.cross_entropy(leaf[start:stop], labels[start:stop]) / len(leaf)
+            loss = self.cross_entropy(copy, leaf[start:stop], labels[start:stop]) / len(leaf)
             (weight * loss).backward()
             share += loss.detach()
         return share

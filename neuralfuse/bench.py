@@ -12,7 +12,7 @@ from faultsim.bench.timing import rivals
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
 from faultsim.graphs import AS_WRITTEN, Graphed
-from faultsim.loop import on_device
+from faultsim.loop import layout, on_device
 from faultsim.quantization import dequantize, prepare_qat
 from faultsim.stored import StoredWeights
 
@@ -49,7 +49,9 @@ def eopm_times(
     """
     device = images.device
     cuda = device.type == "cuda"
-    fuse = generators.NeuralFuse(prepare_qat(generators.create(generator))).to(device).train()
+    images = images.contiguous(memory_format=layout(device))
+    fuse = generators.NeuralFuse(prepare_qat(generators.create(generator)))
+    fuse.to(device, memory_format=layout(device)).train()
     _check(model, stored, fuse, images, labels)
     model.eval()
     frozen = copy.deepcopy(model).requires_grad_(False)  # of the parts: the models change while they are used
@@ -101,9 +103,8 @@ def eopm_times(
 
     plain = copy.deepcopy(model)
     plain_stored = StoredWeights.of(plain)
-    if cuda:
-        frozen.to(memory_format=torch.channels_last)
-    else:
+    frozen.to(memory_format=layout(device))
+    if not cuda:
         with opened(1) as eopm:
             for call in calls(1, eopm):
                 call()

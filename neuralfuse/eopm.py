@@ -5,8 +5,12 @@
 M is the base model with its int8 weights as they were stored, M_i the same as the i-th chip reads them. What is costly
 is done once: the generator runs forward and backward one time a step, for all models share F(x) and the gradient
 with respect to it is a sum. The base model is frozen, so each of the N + 1 models costs a forward pass and a backward
-pass down to its input only.
+pass down to its input only. On a GPU a few of these are in flight at once, for the deep layers of one are too small to
+keep it busy.
 """
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +24,8 @@ from .distributed import ALONE, Ranks
 from .objective import Losses, Objective
 
 _CHIPS = 1 << 32  # of one seed
+IN_FLIGHT = 4
+"""Models that a GPU computes side by side."""
 
 
 def training_chips(seed: int, step: int | Tensor, count: int, device: torch.device | str = "cpu") -> Tensor:
@@ -43,12 +49,13 @@ def training_chips(seed: int, step: int | Tensor, count: int, device: torch.devi
 
 class EOPM(Objective):
     """The base model, clean and on ever new chips, as the loss of a generator sees it; what isn't said here stands in
-    Objective. The buffers are those of one model, whatever `n_models` is.
+    Objective. The buffers are those of the models in flight, however large `n_models` is.
 
     bit_error_rate  fraction of failing cells of the perturbed models
     faults          what a failing cell does, and where weights lie
     n_models        N, perturbed models a step (the paper takes 10)
     seed            of the chips (training_chips)
+    in_flight       models computed side by side; None: IN_FLIGHT on a GPU, else 1
 
     Raises FaultsimError for values out of range.
     """
@@ -65,10 +72,18 @@ class EOPM(Objective):
         seed: int = 0,
         precision: str = "float32",
         ranks: Ranks = ALONE,
+        in_flight: int | None = None,
     ) -> None:
         if n_models < 1:
             raise FaultsimError(f"{n_models} perturbed models: at least 1 is needed")
-        super().__init__(model, stored, weight=weight, precision=precision, ranks=ranks)
+        if in_flight is None:
+            in_flight = IN_FLIGHT if stored.layers[0].values.device.type == "cuda" else 1
+        if in_flight < 1:
+            raise FaultsimError(f"{in_flight} models in flight: at least 1 is needed")
+        in_flight = min(in_flight, 1 + n_models)
+        super().__init__(model, stored, weight=weight, precision=precision, ranks=ranks, in_flight=in_flight)
+        side_by_side = in_flight > 1 and self.device.type == "cuda"
+        self.streams = [torch.cuda.Stream(self.device) if side_by_side else None for _ in range(in_flight)]
         self.faults = faults or FaultModel()
         self.n_models, self.seed = n_models, seed
         self.no_errors = ops.table(0.0, self.device)
@@ -76,21 +91,36 @@ class EOPM(Objective):
         training_chips(seed, 0, n_models)  # a bad seed is refused before anything is done
 
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
-        leaf = self.leaf(fused)
         chips = training_chips(self.seed, step, self.n_models, self.device)
-        losses = [torch.zeros([], dtype=leaf.dtype, device=self.device) for _ in Losses._fields]
-        for model, start, stop in self.ranks.pieces(1 + self.n_models, len(leaf)):
-            if model == 0:  # as it was stored: no chip has errors at this rate
-                self._read(chips[:1], self.no_errors)
-            else:
-                self._read(chips[model - 1 : model], self.errors)
-            loss = self.cross_entropy(leaf[start:stop], labels[start:stop]) / len(leaf)
-            (loss if model == 0 else self.weight / self.n_models * loss).backward()
-            losses[min(model, 1)] += loss.detach()
-        clean, perturbed = losses
-        return Losses(clean, perturbed / self.n_models), leaf.grad
+        pieces = list(self.ranks.pieces(1 + self.n_models, len(fused)))
+        sums = []
+        for lane, (copy, stream) in enumerate(zip(self.copies, self.streams, strict=True)):
+            with _queued_on(stream):
+                leaf = self.leaf(fused)
+                losses = torch.zeros(len(Losses._fields), dtype=leaf.dtype, device=self.device)
+                for model, start, stop in pieces[lane :: self.in_flight]:
+                    if model == 0:  # as it was stored: no chip has errors at this rate
+                        self.memory.read(chips[:1], self.no_errors, self.faults, copy.buffers)
+                    else:
+                        self.memory.read(chips[model - 1 : model], self.errors, self.faults, copy.buffers)
+                    copy.written()
+                    loss = self.cross_entropy(copy, leaf[start:stop], labels[start:stop]) / len(leaf)
+                    (loss if model == 0 else self.weight / self.n_models * loss).backward()
+                    losses[min(model, 1)] += loss.detach()
+                sums.append((losses, leaf.grad))
+        for stream in self.streams:
+            if stream is not None:
+                torch.cuda.current_stream(self.device).wait_stream(stream)
+        (clean, perturbed), gradient = (sum(parts[1:], start=parts[0]) for parts in zip(*sums, strict=True))
+        return Losses(clean, perturbed / self.n_models), gradient
 
-    def _read(self, chip: Tensor, table: Tensor) -> None:
-        """The base model computes with its weights as one chip reads them."""
-        self.memory.read(chip, table, self.faults, self.buffers)
-        self.written()
+
+@contextlib.contextmanager
+def _queued_on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """What is done inside goes to another stream, behind all that the current one was given before."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        yield

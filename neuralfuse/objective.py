@@ -2,6 +2,7 @@
 
 import contextlib
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from faultsim.errors import FaultsimError
 from faultsim.fold import folded
+from faultsim.loop import layout
 from faultsim.stored import StoredWeights
 
 from .distributed import ALONE, Ranks
@@ -24,6 +26,20 @@ class Losses(NamedTuple):
     perturbed: Tensor  #: mean cross entropy of the perturbed models
 
 
+@dataclass(frozen=True)
+class Copy:
+    """Weights of one model, in memory that is written again and again."""
+
+    buffers: list[Tensor]  #: one tensor [1, *shape] a layer, as StoredWeights reads them
+    weights: list[Tensor]  #: the same, as the model computes with them
+
+    def written(self) -> None:
+        """The buffers hold other weights now: the model computes with them from here on."""
+        for weights, buffer in zip(self.weights, self.buffers, strict=True):
+            if weights.data_ptr() != buffer.data_ptr():
+                weights.copy_(buffer[0])
+
+
 class Objective(ABC):
     """loss(F(x)) = clean + weight * perturbed, of a frozen base model and what bit errors make of it:
 
@@ -31,16 +47,17 @@ class Objective(ABC):
             losses = objective.backward(fuse, images, labels, step)  # gradients lie in fuse.parameters()
 
     model      the base model; inside `with` it is in evaluation mode, its parameters need no gradient, its batch
-               normalisation is part of its convolutions (faultsim.fold), and it computes with buffers for the weights
-               of one model. Afterwards everything is as it was; its own parameters are never written to
+               normalisation is part of its convolutions (faultsim.fold), and it computes with `copies` of its weights.
+               Afterwards everything is as it was; its own parameters are never written to
     stored     its weights in memory
     weight     lambda (the paper takes 5)
     precision  "float32" or "bfloat16": of the matrix products (autocast) and, then, of the buffers
     ranks      this process among those that share the work
+    in_flight  models whose weights are there at once, each in a Copy
 
     Which perturbed models there are, a trainer says by input_gradient(): it writes their weights, as `memory` scales
-    them, into `buffers` (one tensor [1, *shape] a layer), calls written(), and sums cross_entropy(). Raises
-    FaultsimError for values out of range.
+    them, into the buffers of a copy, calls its written(), and sums cross_entropy(). Raises FaultsimError for values out
+    of range.
     """
 
     def __init__(
@@ -51,6 +68,7 @@ class Objective(ABC):
         weight: float = 5.0,
         precision: str = "float32",
         ranks: Ranks = ALONE,
+        in_flight: int = 1,
     ) -> None:
         if not weight >= 0:
             raise FaultsimError(f"lambda {weight}: the weight of the perturbed loss must not be negative")
@@ -58,7 +76,7 @@ class Objective(ABC):
             raise FaultsimError(f"unknown precision {precision!r}: it can be {' or '.join(PRECISIONS)}")
         self.model, self.stored, self.weight, self.ranks = model, stored, weight, ranks
         self.device = stored.layers[0].values.device
-        self.mixed = precision == "bfloat16"
+        self.mixed, self.in_flight = precision == "bfloat16", in_flight
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
@@ -68,23 +86,25 @@ class Objective(ABC):
                 undo.callback(parameter.requires_grad_, parameter.requires_grad)
             self.model.eval().requires_grad_(False)
             self.memory = undo.enter_context(folded(self.model, self.stored))
-            self.buffers = self.memory.empty(1, torch.bfloat16 if self.mixed else None)
-            # The kernel writes float32 at most, in row-major order: a model in float64, and one that wants its weights
-            # channels last, compute with copies of the buffers.
-            own = [layer.dtype if not self.mixed else torch.bfloat16 for layer in self.memory.layers]
-            self.weights = [
-                buffer[0].to(
-                    dtype,
-                    memory_format=_layout(self.device) if buffer[0].dim() == 4 else torch.preserve_format,
-                )
-                for buffer, dtype in zip(self.buffers, own, strict=True)
-            ]
-            undo.enter_context(self.memory.replaced(self.weights))
+            self.copies = [self._copy() for _ in range(self.in_flight)]
             self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._undo.close()
+
+    def _copy(self) -> Copy:
+        buffers = self.memory.empty(1, torch.bfloat16 if self.mixed else None)
+        # The kernel writes float32 at most, in row-major order: a model in float64, and one that wants its weights
+        # channels last, compute with copies of the buffers.
+        types = [torch.bfloat16 if self.mixed else layer.dtype for layer in self.memory.layers]
+        weights = [
+            buffer[0].to(
+                dtype, memory_format=layout(self.device) if buffer[0].dim() == 4 else torch.preserve_format
+            )
+            for buffer, dtype in zip(buffers, types, strict=True)
+        ]
+        return Copy(buffers, weights)
 
     def autocast(self) -> torch.autocast:
         """Inside, matrix products are computed in the precision that was asked for."""
@@ -111,24 +131,13 @@ class Objective(ABC):
 
     def leaf(self, fused: Tensor) -> Tensor:
         """F(x) cut off from the generator, with a gradient of zeros that all models add theirs to."""
-        leaf = fused.detach().to(memory_format=_layout(self.device)).requires_grad_()
+        leaf = fused.detach().to(memory_format=layout(self.device)).requires_grad_()
         leaf.grad = torch.zeros_like(leaf)
         return leaf
 
-    def written(self) -> None:
-        """The buffers hold other weights now: the model computes with them from here on."""
-        for weights, buffer in zip(self.weights, self.buffers, strict=True):
-            if weights.data_ptr() != buffer.data_ptr():
-                weights.copy_(buffer[0])
-
-    def cross_entropy(self, fused: Tensor, labels: Tensor) -> Tensor:
-        """Of the base model with the weights in the buffers, summed over images."""
-        with self.autocast():
+    def cross_entropy(self, copy: Copy, fused: Tensor, labels: Tensor) -> Tensor:
+        """Of the base model with the weights of a copy, summed over images."""
+        with self.autocast(), self.memory.replaced(copy.weights):
             logits = self.model(fused)
         logits = logits if logits.dtype == fused.dtype else logits.float()
         return functional.cross_entropy(logits, labels, reduction="sum")
-
-
-def _layout(device: torch.device) -> torch.memory_format:
-    """What convolutions like best: on GPUs channels last; on CPUs it made VGG11 slower by a quarter."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from faultsim.data import Augmentation, Dataset
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultModel
-from faultsim.loop import Loop, Pace, on_device, schedule
+from faultsim.loop import Loop, Pace, layout, on_device, schedule
 from faultsim.quantization import prepare_qat
 from faultsim.stored import StoredWeights
 
@@ -152,7 +152,7 @@ def train_generator(
     """
     device = stored.layers[0].values.device
     data = data.to(device)
-    fuse = NeuralFuse(prepare_qat(generator)).to(device).train()
+    fuse = NeuralFuse(prepare_qat(generator)).to(device, memory_format=layout(device)).train()
     modules: dict[str, nn.Module] = {"module": fuse}
     if training.average:
         modules["average"] = copy.deepcopy(fuse)
@@ -189,6 +189,7 @@ def train_generator(
             _identity(training, data, context or {}),
             state,
             schedule(training.schedule, optimizer, training.learning_rate, steps * training.max_epochs),
+            layout(device),
             captured=ranks.count == 1,
             writes=ranks.first,
             pace=pace or Pace(),

@@ -180,7 +180,7 @@ def test_the_base_model_stays_as_it_is(base):
     with Adversarial(model, stored, flips=1000) as adversarial:
         for step in range(2):
             adversarial.backward(small_fuse(), images, labels, step)
-            assert not any(w.requires_grad or w.grad is not None for w in adversarial.weights)
+            assert not any(w.requires_grad or w.grad is not None for w in adversarial.copies[0].weights)
     assert [id(parameter) for parameter in model.parameters()] == own
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
     assert all(torch.equal(layer.values, v) for layer, v in zip(stored.layers, values, strict=True))
