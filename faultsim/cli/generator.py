@@ -27,6 +27,8 @@ from .options import device as device_named
 from .run_options import TrainingBudgetOption, pace
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from neuralfuse.train import Epoch
 
 
@@ -37,6 +39,12 @@ def train_generator(
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
     base: Annotated[
         Path | None, typer.Option(help="Weight file of the base model; the shipped model without.")
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weight file of a generator to begin with, trained for another voltage, say; random weights without."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Of your own base model: package.module:function.")
@@ -110,7 +118,7 @@ def train_generator(
     """
     import torch
 
-    from neuralfuse import distributed, generators
+    from neuralfuse import distributed
     from neuralfuse.train import Training
     from neuralfuse.train import train_generator as train
 
@@ -148,7 +156,7 @@ def train_generator(
         if budget is not None and ranks.count > 1:
             raise FaultsimError("--budget has no meaning for several processes, whose clocks differ")
         torch.manual_seed(seed)
-        network = generators.create(generator)
+        network, origin = _begin(generator, start)
         subject = load_subject(model, base, dataset, data_dir, where, per_channel=False)
         data = load(subject.dataset.name, "train", data_dir)
         losses = train(
@@ -159,7 +167,7 @@ def train_generator(
             training,
             augment=augmentation_for(data.name),
             state=out.with_suffix(".state.safetensors"),
-            context={"generator": generator, "base": subject.network, "device": where.type},
+            context={"generator": generator, "base": subject.network, "device": where.type, **origin},
             report=_reporter(out.with_suffix(".log.jsonl"), epochs, ranks.count),
             ranks=ranks,
             pace=pace(budget),
@@ -172,6 +180,7 @@ def train_generator(
         "dataset_fingerprint": data.fingerprint,
         "base": subject.network,
         "training": training.describe(),
+        **origin,
         "epochs": len(losses),
         "losses": vars(losses[-1]),
         "world_size": ranks.count,
@@ -185,6 +194,25 @@ def train_generator(
         f"{generator} for {subject.name} on {data.name} {against}: "
         f"loss {losses[-1].loss:.4f} after {len(losses)} epochs, written to {out}"
     )
+
+
+def _begin(name: str, start: Path | None) -> "tuple[nn.Module, dict[str, Any]]":
+    """The generator as training begins with it, and what its metadata says of that: with a file "start", how that was
+    trained. FaultsimError for a file that holds another architecture."""
+    from neuralfuse import generators
+
+    from .subject import fingerprint, read_generator
+
+    if start is None:
+        return generators.create(name), {}
+    found, network, stored, trained = read_generator(start)
+    if found != name:
+        raise FaultsimError(
+            f"--start {start} holds {found}: begin with a {name}, or train --generator {found}"
+        )
+    told = ("training", "epochs", "dataset_fingerprint", "start", "commit", "device", "date")
+    known = {key: trained[key] for key in told if key in trained}
+    return network, {"start": {"weights": fingerprint(network, stored), **known}}
 
 
 def _errors(trainer: str, flips: int | None, random: dict[str, Any]) -> dict[str, Any]:

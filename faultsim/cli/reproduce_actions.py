@@ -250,7 +250,8 @@ def _generator(
     for what, ours, theirs in checks:
         if ours != theirs:
             raise FaultsimError(f"{file} was trained with another {what}: move it away")
-    return variant.transform, *_known(trained, ("training", "epochs", "dataset_fingerprint"), weights)
+    told = ("training", "epochs", "dataset_fingerprint", *(["start"] if "start" in trained else []))
+    return variant.transform, *_known(trained, told, weights)
 
 
 def _known(trained: dict, keys: tuple[str, ...], weights: str) -> tuple[dict, dict]:

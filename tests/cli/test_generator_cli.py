@@ -128,6 +128,47 @@ def test_a_run_goes_on_to_the_same_result(folder, tmp_path, capsys, threads):
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
 
 
+def test_a_run_begins_with_another_generator(folder, tmp_path, capsys):
+    """With a vanishing learning rate it stays what it was, except for the statistics of its own batches."""
+    file, begun = tmp_path / "h.safetensors", folder / "g.safetensors"
+    still = (*TRAIN, "--epochs", 1, "--learning-rate", 1e-12, "--out", file)
+    code, _, _ = run(capsys, *still, "--start", begun)
+    assert code == 0
+    tensors, metadata = read_file(file)
+    theirs, trained = read_file(begun)
+    weights = [name for name, tensor in tensors.items() if tensor.dtype == torch.int8]
+    assert weights
+    assert all(torch.equal(tensors[name], theirs[name]) for name in weights)
+    start = metadata["start"]
+    assert len(start["weights"]) == 64
+    assert {key: start[key] for key in ("training", "epochs", "commit", "date")} == {
+        key: trained[key] for key in ("training", "epochs", "commit", "date")
+    }
+    assert "start" not in start
+    assert "start" not in trained
+    # a third one names both before it, and none of them goes on as if it had begun otherwise
+    code, _, err = run(capsys, *still)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "h.state.safetensors belongs to a run with other options" in err
+    code, _, _ = run(capsys, *still[:-1], tmp_path / "i.safetensors", "--start", file)
+    assert code == 0
+    assert read_file(tmp_path / "i.safetensors")[1]["start"]["start"] == start
+
+
+def test_a_run_begins_with_the_same_architecture_only(folder, tmp_path, capsys):
+    options = ("--bit-error-rate", 0.01, "--device", "cpu", "--out", tmp_path / "h.safetensors")
+    file = folder / "g.safetensors"
+    code, _, err = run(capsys, "train-generator", "--generator", "ConvS", "--start", file, *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds UNetS: begin with a ConvS, or train --generator UNetS" in err
+    code, _, err = run(
+        capsys, "train-generator", "--generator", "UNetS", "--start", embedded.WEIGHTS, *options
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds no generator" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_evaluate_agrees_with_the_library(folder, capsys):
     file = folder / "g.safetensors"
     arguments = ("--generator", file, "--voltage", "0.83", "--preset", "neuralfuse_2022", "--json")
