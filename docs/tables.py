@@ -18,7 +18,7 @@ from textwrap import fill
 
 from energy.saving import energy_saving
 from faultsim import models
-from faultsim.cli.accuracy_table import HEADINGS, our_cells, published_cells
+from faultsim.cli.accuracy_table import HEADINGS, our_cells, published_cells, spread
 from faultsim.errors import FaultsimError
 from faultsim.files import write_text
 from faultsim.train import RECIPES, Recipe
@@ -27,7 +27,7 @@ from neuralfuse import generators
 from neuralfuse.reproduce.cells import FAULTS, cells
 from neuralfuse.reproduce.costs import VOLTAGE, accesses
 from neuralfuse.reproduce.rows import Line, lines
-from neuralfuse.results import Result
+from neuralfuse.results import Result, obtained
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,9 +77,14 @@ def reading(what: object) -> Iterator[None]:
 # Accuracies
 
 
+def results() -> Path:
+    """The folder of accuracies."""
+    return ROOT / "neuralfuse" / "results"
+
+
 def table1() -> list[Line]:
     """The cells of Table 1, each with everything that was obtained of it."""
-    return lines(cells("table1"), ROOT / "neuralfuse" / "results", shipped=False)
+    return lines(cells("table1"), results(), shipped=False)
 
 
 def of_base(result: Result) -> str:
@@ -100,7 +105,16 @@ def settings(result: Result) -> str:
     """What else a generator's training may differ in."""
     training = result.configuration["generator"]["training"]
     names = ("precision", "learning_rate", "schedule", "average")
-    return ", ".join(f"{name.replace('_', ' ')} {training[name]}" for name in names if name in training)
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {training[name]}" for name in names if training.get(name, 0) != 0
+    )
+    if (start := result.configuration["generator"].get("start")) is None:
+        return told
+    before = start["training"]
+    return (
+        f"{told}; begun with one of N = {before['n_models']}, batch {before['batch_size']}, {start['epochs']} epochs, "
+        f"learning rate {before['learning_rate']}, on {start['device']}"
+    )
 
 
 def commit_and_date(provenance: dict) -> str:
@@ -167,6 +181,43 @@ def both(result: Result) -> tuple[str, ...]:
     """The same of base model and generator."""
     name, weights = base_model(result)
     return f"{name}; {of_generator(result)}", weights, settings(result)
+
+
+def base_models() -> str:
+    """Base models without a generator, one row for each training of them: the paper's accuracies beside ours."""
+    found: dict[tuple, dict[str, Result]] = {}
+    for result in [*obtained(results(), "unprotected"), *obtained(results())]:
+        cell = result.cell
+        with reading(f"a result of {cell.dataset}, {cell.base}"):
+            key = (cell.dataset, cell.base, result.configuration["base"]["weights"], cell.bit_error_rate)
+        found.setdefault(key, {}).setdefault(cell.faults, result)
+    published = {
+        (line.cell.dataset, line.cell.base, line.cell.bit_error_rate): published_cells(line.published)[:2]
+        for line in table1()
+    }
+    notes, rows = Notes(), []
+    for (dataset, base, _, rate), of_faults in sorted(found.items(), key=lambda item: item[0][:2]):
+        first, *_ = of_faults.values()
+        with reading(f"a result of {dataset}, {base}"):
+            how = [of_base(first), notes.number(origin_of_base(first))]
+        ours = [of_faults.get(faults) for faults in FAULTS]
+        perturbed = [spread(r.mean("perturbed"), r.std("perturbed")) if r else "" for r in ours]
+        theirs = published.get((dataset, base, rate), ["", ""])
+        rows.append([dataset, base, f"{rate:g}", *theirs, f"{first.mean('clean'):.2f}", *perturbed, *how])
+    head = ["", "", "bit error rate", "the paper: C.A.", "P.A.", "C.A."]
+    head += [*(f"{faults}: P.A." for faults in FAULTS), "recipe, batch, epochs", ""]
+    return notes.below(markdown(head, rows, 2))
+
+
+def origin_of_base(result: Result) -> str:
+    """Of a base model and its accuracies: how much they rest on, device, commit and date."""
+    whole = result.provenance
+    trained, measured = whole["base"], whole.get("unprotected", whole)
+    chips = len(result.correct["perturbed"])
+    return (
+        f"{chips} chips, {result.images:,} images. {trained['device']}: base model at {commit_and_date(trained)}. "
+        f"{measured['device']}: P.A. at {commit_and_date(measured)}."
+    )
 
 
 def side_by_side(
@@ -271,12 +322,15 @@ def kernel(*, full: bool = False) -> str:
             continue
         with reading(f"the {kind}'s report of the kernel"):
             paths: dict[str, dict[tuple, str]] = {}
+            sizes = [row["weights"] for row in report["rows"]]
+            usual = max(sizes, key=sizes.count)
             for row in report["rows"]:
                 path = "" if row["path"] == "cuda" else f": {row['path']} on {row['threads']}"
-                key = (row["operation"], row["beside"], row["bit_error_rate"])
+                size = "" if row["weights"] == usual else f"{row['weights']:,} weights: "
+                key = (size + row["operation"], row["beside"], row["bit_error_rate"])
                 paths.setdefault(report["device"] + path, {})[key] = f"{row['ratio']:.2f}"
             columns += list(paths.items())[: None if full else 1]
-            remarks.append(f"{kind}: {report['rows'][0]['weights']:,} weights; {measured_by(report)}")
+            remarks.append(f"{kind}: {usual:,} weights; {measured_by(report)}")
     keys = list(dict.fromkeys(key for _, ratios in columns for key in ratios))
     rates = list(dict.fromkeys(rate for *_, rate in keys))
     rows = []
@@ -291,6 +345,11 @@ def kernel(*, full: bool = False) -> str:
 
 def kernel_in_full() -> str:
     return kernel(full=True)
+
+
+def number(value: float) -> str:
+    """Three digits that count, and none that don't: 0.0129, 2.81, 347."""
+    return f"{value:#.3g}".rstrip(".")
 
 
 EOPM = {
@@ -311,7 +370,7 @@ def eopm() -> str:
             columns.append([NOT_MEASURED.format(kind), *[""] * len(EOPM)])
             continue
         with reading(f"the {kind}'s report of EOPM"):
-            columns.append([report["device"], *(f"{report[key]:.2f}" for key in EOPM.values())])
+            columns.append([report["device"], *(number(report[key]) for key in EOPM.values())])
             remarks.append(
                 f"{kind}: {report['model']}, {report['generator']}, batch {report['batch_size']}, "
                 f"N = {report['n_models']}, {report['precision']}, medians of {report['rounds']}; "
@@ -321,10 +380,30 @@ def eopm() -> str:
     return remarked(markdown(head, rows, 1), remarks)
 
 
+EVALUATION = {"on all chips, s": "evaluation", "the plain model, s": "plain", "ratio": "over_plain"}
+
+
+def evaluation() -> str:
+    """An evaluation on many chips on each device."""
+    columns, remarks = [], []
+    for kind, report in reports("evaluation"):
+        if report is None:
+            columns.append([NOT_MEASURED.format(kind), *[""] * len(EVALUATION)])
+            continue
+        with reading(f"the {kind}'s report of an evaluation"):
+            columns.append([report["device"], *(number(report[key]) for key in EVALUATION.values())])
+            remarks.append(
+                f"{kind}: {report['model']}, {report['chips']} chips, {report['images']:,} images in batches of "
+                f"{report['batch_size']}, medians of {report['rounds']}; {measured_by(report)}"
+            )
+    head, *rows = zip(["", *EVALUATION], *columns, strict=True)
+    return remarked(markdown(head, rows, 1), remarks)
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"accuracies": accuracies, "saving": saving, "kernel": kernel},
-    "neuralfuse/results/README.md": {"recipes": recipes, "table1": accuracies_in_full},
-    "benchmarks/README.md": {"kernel": kernel_in_full, "eopm": eopm},
+    "neuralfuse/results/README.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
+    "benchmarks/README.md": {"kernel": kernel_in_full, "eopm": eopm, "evaluation": evaluation},
 }
 
 

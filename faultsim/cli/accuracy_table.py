@@ -187,9 +187,9 @@ def published_cells(row: "Published | None") -> list[str]:
         return []
     return [
         _number(row.clean),
-        _spread(row.perturbed, row.perturbed_std),
+        spread(row.perturbed, row.perturbed_std),
         _number(row.clean_fused),
-        _spread(row.perturbed_fused, row.perturbed_fused_std),
+        spread(row.perturbed_fused, row.perturbed_fused_std),
         "" if row.improvement is None else f"{row.improvement:+.2f}",
     ]
 
@@ -199,9 +199,9 @@ def our_cells(result: "Result") -> list[str]:
     ours = _ours(result)
     return [
         _number(ours["clean"]),
-        _spread(ours["perturbed"], ours["perturbed_std"]),
+        spread(ours["perturbed"], ours["perturbed_std"]),
         _number(ours["clean_fused"]),
-        _spread(ours["perturbed_fused"], ours["perturbed_fused_std"]),
+        spread(ours["perturbed_fused"], ours["perturbed_fused_std"]),
         f"{ours['improvement']:+.2f}",
     ]
 
@@ -210,7 +210,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _spread(mean: float | None, std: float | None) -> str:
+def spread(mean: float | None, std: float | None) -> str:
     return _number(mean) + ("" if std is None else f" ±{std:5.2f}")
 
 

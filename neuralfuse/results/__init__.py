@@ -127,11 +127,11 @@ def read(path: Path | Traversable) -> Result:
     return result
 
 
-def obtained(directory: Path | None = None) -> list[Result]:
-    """All results that a run directory holds (result-*.json), in the order of their names; without a directory those
-    that come with faultsim. Raises FaultsimError for a damaged file."""
+def obtained(directory: Path | None = None, kind: str = "result") -> list[Result]:
+    """All results that a run directory holds (result-*.json; of base models alone: kind "unprotected"), in the order of
+    their names; without a directory those that come with faultsim. Raises FaultsimError for a damaged file."""
     folder = files(__package__) if directory is None else directory
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if path.name.startswith("result-")]
+    found = [path for path in folder.iterdir() if path.name.startswith(f"{kind}-")]
     return [read(path) for path in sorted(found, key=lambda p: p.name) if path.name.endswith(".json")]

@@ -95,6 +95,64 @@ def test_a_changed_ratio_changes_both_documents(tree, tables):
         assert found[0][2].startswith("98.77 / ")
 
 
+def test_small_times_keep_their_digits(tables):
+    assert [tables.number(x) for x in (0.012929, 7.4849, 0.8, 561.4, 20.04)] == [
+        "0.0129",
+        "7.48",
+        "0.800",
+        "561",
+        "20.0",
+    ]
+
+
+def test_another_size_has_a_row_of_its_own(tree, tables):
+    def edit(report):
+        first = [row for row in report["rows"] if row["operation"] == "corrupt, flip"][:3]
+        report["rows"] = [row | {"weights": 10**9, "ratio": 7.5} for row in first] + report["rows"]
+
+    change(tree / KERNEL, edit)
+    before = rows((tree / SUMMARY).read_text(encoding="utf-8"), "kernel")
+    assert tables.main() == 0
+    _, *found = rows((tree / SUMMARY).read_text(encoding="utf-8"), "kernel")
+    assert {row[0]: row[2] for row in found} == {row[0]: row[2] for row in before[1:]} | {
+        "1,000,000,000 weights: corrupt, flip": "7.50 / 7.50 / 7.50"
+    }
+
+
+def test_base_models_alone(tree, tables):
+    """A base model that was measured without a generator has a row, and one that was measured with some has one too."""
+    for path in (tree / "neuralfuse/results").glob("*.json"):
+        if path != tree / RESULT:
+            path.unlink()
+    alone = tree / "neuralfuse/results/unprotected-VGG16-cifar10-paper-iid_flips-0.01.json"
+    shutil.copy(tree / RESULT, alone)
+
+    def edit(result):
+        result["cell"] |= {"base": "VGG16", "generator": None, "faults": "iid_flips"}
+        result["correct"] = {"clean": [9000], "perturbed": [2000, 4000]}
+        del result["configuration"]["generator"], result["provenance"]["generator"]
+        del result["provenance"]["unprotected"]
+
+    change(alone, edit)
+    assert tables.main() == 0
+    _, *found = rows((tree / ALL_CELLS).read_text(encoding="utf-8"), "bases")
+    assert [row[1] for row in found] == ["VGG11", "VGG16"]
+    assert found[1][:8] == ["cifar10", "VGG16", "0.01", "90.31", "35.70 ± 7.90", "90.00", "", "30.00 ±10.00"]
+    assert "2 chips, 10,000 images" in (tree / ALL_CELLS).read_text(encoding="utf-8")
+
+
+def test_a_generator_that_began_with_another_says_so(tree, tables):
+    def edit(result):
+        generator = result["configuration"]["generator"]
+        before = {**generator["training"], "n_models": 10, "batch_size": 64, "learning_rate": 0.25}
+        generator["start"] = {"training": before, "epochs": 9, "device": "Some GPU", "weights": "0" * 64}
+
+    change(tree / RESULT, edit)
+    assert tables.main() == 0
+    text = " ".join((tree / ALL_CELLS).read_text(encoding="utf-8").split())
+    assert "begun with one of N = 10, batch 64, 9 epochs, learning rate 0.25, on Some GPU" in text
+
+
 def test_several_results_of_one_cell(tree, tables):
     """Two recipes of the base model, and one of them under both fault models: each row says which it is."""
     for path in (tree / "neuralfuse/results").glob("result-*.json"):
@@ -224,7 +282,7 @@ def test_eopm_where_it_was_measured(tree, tables, eopm_report):
     report, (head, *found) = json.loads(eopm_report), rows(text, "eopm")
     assert head[1] == report["device"]
     times = ("eopm", "parts", "naive", "over_parts", "naive_over", "naive_over_parts")
-    assert [row[1] for row in found] == [f"{report[key]:.2f}" for key in times]
+    assert [row[1] for row in found] == [tables.number(report[key]) for key in times]
     assert "VGG11, ConvS, batch 2, N = 1, float32" in " ".join(text.split())
 
 
@@ -267,7 +325,7 @@ def test_a_gpu_has_a_column_of_its_own(tree, tables, eopm_report):
         assert "driver 1.2.3; abc, 2026-11-23" in " ".join(changed[name].split())
     head, *found = rows(changed[SPEED], "eopm")
     assert head[2] == "Some GPU"
-    assert found[3][2] == f"{json.loads(eopm_report)['over_parts']:.2f}"
+    assert found[3][2] == tables.number(json.loads(eopm_report)["over_parts"])
 
     broken = check.Part("kernel", ("false",), 60, check.kernel_speed)
     changed = written(broken, eopm)
