@@ -64,10 +64,16 @@ def operations_per_second(device: torch.device, precision: str = "float32", seco
     import torch
     from torch import nn
 
+    from faultsim.loop import layout
+
+    count = (
+        2048 if device.type == "cuda" else 64
+    )  # so much that a GPU computes longer than it takes to launch
     layers = [nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
-    network = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Conv2d(64, 256, 3, padding=1)).to(device)
-    images = torch.zeros(64, 64, 16, 16, device=device)
-    work = 3 * 64 * 9 * (64 * 64 * 256 + 64 * 256 * 64)  # images x kernel x channels x places
+    network = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Conv2d(64, 256, 3, padding=1))
+    network = network.to(device, memory_format=layout(device))
+    images = torch.zeros(count, 64, 16, 16, device=device).to(memory_format=layout(device))
+    work = 3 * count * 9 * (64 * 64 * 256 + 64 * 256 * 64)  # images x kernel x channels x places
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
