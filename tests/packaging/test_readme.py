@@ -48,3 +48,9 @@ def test_commands_exist_with_their_options(line):
     assert not hasattr(command, "commands"), f"{line}: no such command"
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if re.search(r"train-generator|evaluate ", line)])
+def test_commands_say_how_many_errors(line):
+    """Which these commands cannot do without."""
+    assert re.search(r"--(voltage|bit-error-rate|flips) ", line)
