@@ -81,8 +81,10 @@ class Training:
         unused = [name for trainer in TRAINERS if trainer != self.trainer for name in _ONLY[trainer]]
         return {name: value for name, value in described.items() if name not in unused}
 
-    def objective(self, model: nn.Module, stored: StoredWeights, ranks: Ranks = ALONE) -> Objective:
-        """The loss that the generator is trained with."""
+    def objective(
+        self, model: nn.Module, stored: StoredWeights, ranks: Ranks = ALONE, in_flight: int | None = None
+    ) -> Objective:
+        """The loss that the generator is trained with; `in_flight` as for EOPM."""
         common = {"weight": self.weight, "precision": self.precision, "ranks": ranks}
         if self.flips is not None:
             return Adversarial(model, stored, flips=self.flips, **common)
@@ -93,6 +95,7 @@ class Training:
             faults=self.faults,
             n_models=self.n_models,
             seed=self.seed,
+            in_flight=in_flight,
             **common,
         )
 
@@ -133,6 +136,7 @@ def train_generator(
     report: Callable[[Epoch], None] = lambda epoch: None,
     ranks: Ranks = ALONE,
     pace: Pace | None = None,
+    in_flight: int | None = None,
 ) -> list[Epoch]:
     """Trains `generator` in place on the device of the base model, `model`, whose weights are `stored` and stay as they
     are; the generator's weights are quantisation-aware afterwards (see faultsim.prepare_qat).
@@ -145,7 +149,8 @@ def train_generator(
 
     With several `ranks` each of these processes calls this with the same arguments and ends with the same generator;
     the first one alone writes the state, which all read, and reports. A run may go on with another number of processes:
-    sums are then rounded in another order, and nothing else differs.
+    sums are then rounded in another order, and nothing else differs. The same goes for `in_flight`, the models that a
+    GPU computes at once (see EOPM).
 
     Raises OutOfTime at the deadline of `pace`, FaultsimError for a state of another run, when the processes differ, and
     when the loss is no longer a number.
@@ -166,7 +171,7 @@ def train_generator(
     steps = -(-len(data) // training.batch_size)
     window = -(-training.window // steps)
     constant = training.schedule == "constant"
-    with training.objective(model, stored, ranks) as objective:
+    with training.objective(model, stored, ranks, in_flight) as objective:
 
         def step(images: Tensor, labels: Tensor, number: Tensor) -> Tensor:
             optimizer.zero_grad(set_to_none=True)

@@ -94,6 +94,13 @@ def train_generator(
             "'faultsim bench eopm --precision bfloat16' measures it."
         ),
     ] = "float32",
+    in_flight: Annotated[
+        int | None,
+        typer.Option(
+            help="Perturbed models that a GPU computes at once: fewer take less memory, and longer. [default: 4]",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of initial weights, order, augmentation and chips.")] = 0,
     budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
@@ -140,6 +147,7 @@ def train_generator(
         "read_error": read_error,
         "capacity": capacity,
         "n_models": n_models,
+        "in_flight": in_flight,
     }
     training = Training(
         **_errors(trainer, flips, random),
@@ -171,6 +179,7 @@ def train_generator(
             report=_reporter(out.with_suffix(".log.jsonl"), epochs, ranks.count),
             ranks=ranks,
             pace=pace(budget),
+            in_flight=in_flight,
         )
     if not ranks.first:
         return

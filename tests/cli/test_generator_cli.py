@@ -100,6 +100,8 @@ def test_adversarial_training(tmp_path, capsys):
         (("--trainer", "adversarial", "--flips", 10, "--voltage", 0.83), "--voltage has no meaning"),
         (("--trainer", "adversarial", "--flips", 10, "--preset", "iid_flips"), "--preset has no meaning"),
         (("--trainer", "adversarial", "--flips", 10, "--n-models", 10), "--n-models has no meaning"),
+        (("--trainer", "adversarial", "--flips", 10, "--in-flight", 2), "--in-flight has no meaning"),
+        (("--bit-error-rate", 0.01, "--in-flight", 0), "0 models in flight: at least 1 is needed"),
     ],
 )
 def test_trainers_refuse_each_others_options(arguments, words, tmp_path, monkeypatch, capsys):
@@ -126,6 +128,19 @@ def test_a_run_goes_on_to_the_same_result(folder, tmp_path, capsys, threads):
     logs = [(tmp_path / f"{name}.log.jsonl").read_text().splitlines() for name in ("g", "whole")]
     for ours, theirs in zip(*([json.loads(line) for line in log] for log in logs), strict=True):
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
+
+
+def test_a_run_goes_on_with_another_number_in_flight(folder, tmp_path, capsys):
+    """N = 1: the clean and the perturbed model one after the other, or both at once, add up to the same numbers."""
+    for name in ("g.safetensors", "g.state.safetensors", "g.log.jsonl"):
+        shutil.copy(folder / name, tmp_path)
+    losses = []
+    for more, file in ((("--in-flight", 2), "g"), ((), "whole")):
+        code, _, _ = run(capsys, *TRAIN, *more, "--epochs", "2", "--out", tmp_path / f"{file}.safetensors")
+        assert code == 0
+        losses.append(read_file(tmp_path / f"{file}.safetensors")[1]["losses"])
+    ours, theirs = losses
+    assert ours == pytest.approx(theirs, rel=1e-3)
 
 
 def test_a_run_begins_with_another_generator(folder, tmp_path, capsys):
