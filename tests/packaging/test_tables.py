@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SUMMARY, ALL_CELLS, SPEED = "README.md", "neuralfuse/results/README.md", "benchmarks/README.md"
 DOCUMENTS = (SUMMARY, ALL_CELLS, SPEED)
 RESULT = "neuralfuse/results/result-UNetL-VGG11-cifar10-modern-neuralfuse_2022-0.01.json"
+SHIPPED = "neuralfuse/results/shipped/evaluate-0.03.json"
 KERNEL = "benchmarks/results/kernel-cpu.json"
 
 
@@ -381,6 +382,8 @@ def ratio_in_words(report):
 @pytest.mark.parametrize(
     ("name", "edit", "named"),
     [
+        (SHIPPED, None, SHIPPED),
+        (SHIPPED, lambda report: report["accuracy"].pop(), SHIPPED),
         (RESULT, None, RESULT),
         (RESULT, without("correct", "perturbed"), RESULT),
         (RESULT, without("configuration", "base", "recipe"), "cifar10, VGG11, UNetL"),
