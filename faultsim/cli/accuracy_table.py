@@ -53,6 +53,7 @@ def how(result: "Result") -> dict[str, object]:
         "base_epochs": recipe["epochs"],
         "trainer": _trainer(generator["training"]),
         "epochs": generator["epochs"],
+        "begun_after": generator.get("start", {}).get("epochs"),
         "precision": generator["training"]["precision"],
         "device": result.provenance["device"],
         "trained_on": result.provenance["generator"]["device"],
@@ -221,8 +222,9 @@ def note(conditions: dict[str, object]) -> str:
         c["device"] if c["device"] == c["trained_on"] else f"{c['device']} (trained on {c['trained_on']})"
     )
     commit = c["commit"] or "an installed copy"
+    begun = f" after {c['begun_after']} of another training" if c["begun_after"] else ""
     return (
-        f"base recipe {c['recipe']}, {c['base_epochs']} epochs; {c['trainer']}, {c['epochs']} epochs, "
+        f"base recipe {c['recipe']}, {c['base_epochs']} epochs; {c['trainer']}, {c['epochs']} epochs{begun}, "
         f"{c['precision']}; {devices}; {commit}; {str(c['date'])[:10]}"
     )
 

@@ -220,6 +220,16 @@ def test_shown_beside_the_published_row(run: Callable, tmp_path: Path):
     assert [found["improvement"] for found in ours["results"] if found["device"] == "a machine"] == [22.5]
 
 
+def test_a_generator_that_began_with_another_says_so(run: Callable, tmp_path: Path):
+    made = result()
+    generator = made.configuration["generator"] | {"start": {"epochs": 9}}
+    again = result(configuration=made.configuration | {"generator": generator})
+    (tmp_path / "result-a.json").write_text(again.text(), encoding="utf-8")
+    chosen = ("table1", "--dataset", "cifar10", "--base", "VGG11", "--generator", "ConvS", "--show")
+    text = " ".join(run(*chosen, "--out", tmp_path).out.split())
+    assert "N = 3, 7 epochs after 9 of another training, float32" in text
+
+
 def test_the_largest_table_fits_the_screen(run: Callable):
     shown = run("table1", "--show")
     assert shown.status == 0
