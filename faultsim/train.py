@@ -35,7 +35,7 @@ RECIPES = {
     # The same optimiser for machines without a GPU. The sum of the learning rates over all steps, which is how far
     # gradient descent goes, is 12 * 391 * 1e-2 / 2 = 23 for 50,000 images, near the paper's 100 * 196 * 1e-3 = 20.
     "paper_short": Recipe("paper_short", epochs=12, batch_size=128, learning_rate=1e-2, schedule="linear"),
-    # The paper's clean accuracy in far fewer epochs, and more robust weights.
+    # The paper's clean accuracy in far fewer epochs.
     "modern": Recipe(
         "modern",
         epochs=20,
