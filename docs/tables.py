@@ -385,20 +385,13 @@ EOPM = {
 
 def eopm() -> str:
     """A training step of a generator on each device."""
-    columns, remarks = [], []
-    for kind, report in reports("eopm"):
-        if report is None:
-            columns.append([NOT_MEASURED.format(kind), *[""] * len(EOPM)])
-            continue
-        with reading(f"the {kind}'s report of EOPM"):
-            columns.append([report["device"], *(number(report[key]) for key in EOPM.values())])
-            remarks.append(
-                f"{kind}: {report['model']}, {report['generator']}, batch {report['batch_size']}, "
-                f"N = {report['n_models']}, {report['precision']}, medians of {report['rounds']}; "
-                f"{measured_by(report)}"
-            )
-    head, *rows = zip(["", *EOPM], *columns, strict=True)
-    return remarked(markdown(head, rows, 1), remarks)
+    return by_device(
+        "eopm",
+        EOPM,
+        lambda r: (
+            f"{r['model']}, {r['generator']}, batch {r['batch_size']}, N = {r['n_models']}, {r['precision']}"
+        ),
+    )
 
 
 EVALUATION = {"on all chips, s": "evaluation", "the plain model, s": "plain", "ratio": "over_plain"}
@@ -406,18 +399,24 @@ EVALUATION = {"on all chips, s": "evaluation", "the plain model, s": "plain", "r
 
 def evaluation() -> str:
     """An evaluation on many chips on each device."""
+    return by_device(
+        "evaluation",
+        EVALUATION,
+        lambda r: f"{r['model']}, {r['chips']} chips, {r['images']:,} images in batches of {r['batch_size']}",
+    )
+
+
+def by_device(benchmark: str, shown: dict[str, str], about: Callable[[dict], str]) -> str:
+    """A benchmark's numbers, one column for each kind of device: what a row is called, and its key in the report."""
     columns, remarks = [], []
-    for kind, report in reports("evaluation"):
+    for kind, report in reports(benchmark):
         if report is None:
-            columns.append([NOT_MEASURED.format(kind), *[""] * len(EVALUATION)])
+            columns.append([NOT_MEASURED.format(kind), *[""] * len(shown)])
             continue
-        with reading(f"the {kind}'s report of an evaluation"):
-            columns.append([report["device"], *(number(report[key]) for key in EVALUATION.values())])
-            remarks.append(
-                f"{kind}: {report['model']}, {report['chips']} chips, {report['images']:,} images in batches of "
-                f"{report['batch_size']}, medians of {report['rounds']}; {measured_by(report)}"
-            )
-    head, *rows = zip(["", *EVALUATION], *columns, strict=True)
+        with reading(f"the {kind}'s report of {benchmark}"):
+            columns.append([report["device"], *(number(report[key]) for key in shown.values())])
+            remarks.append(f"{kind}: {about(report)}, medians of {report['rounds']}; {measured_by(report)}")
+    head, *rows = zip(["", *shown], *columns, strict=True)
     return remarked(markdown(head, rows, 1), remarks)
 
 
