@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from faultsim.errors import FaultsimError  # noqa: E402
 from faultsim.files import write_text  # noqa: E402
+from faultsim.provenance import archived  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/gpu-check.json"
 NAMES = ("build", "tests", "memcheck", "racecheck", "kernel", "eopm", "evaluation")  # of all parts, in order
@@ -417,8 +418,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
     parser.add_argument(
         "--commit",
-        default=os.environ.get("FAULTSIM_COMMIT"),
-        help="of the sources, where they are a copy that git does not know (FAULTSIM_COMMIT says it too)",
+        default=archived(),
+        help="of the sources, where they are a copy that git does not know; one by git archive knows its own",
     )
     options = parser.parse_args()
     signal_handlers()

@@ -1,7 +1,7 @@
 """Where a result comes from: versions, commit, machine, date."""
 
-import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,9 +24,19 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this code runs from, "-dirty" where it was changed. For a copy that git does not know
-    (in a container, on a machine without git) what FAULTSIM_COMMIT says in the environment, else None."""
-    return _of_checkout() or os.environ.get("FAULTSIM_COMMIT") or None
+    """Commit of the checkout that this code runs from, "-dirty" where it was changed, or of the one that `git archive`
+    made this copy from; None for an installed copy."""
+    return _of_checkout() or archived()
+
+
+def archived() -> str | None:
+    """What `git archive` wrote into .git_archival.txt, by .gitattributes: the commit of the copy it made."""
+    note = Path(__file__).resolve().parents[1] / ".git_archival.txt"
+    try:
+        found = re.fullmatch(r"node: ([0-9a-f]{12})[0-9a-f]{28}\n", note.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return found and found[1]
 
 
 def _of_checkout() -> str | None:
