@@ -111,8 +111,9 @@ def settings(result: Result) -> str:
     if (start := result.configuration["generator"].get("start")) is None:
         return told
     before = start["training"]
+    errors = f"N = {before['n_models']}" if "n_models" in before else f"{before['flips']} chosen flips"
     return (
-        f"{told}; begun with one of N = {before['n_models']}, batch {before['batch_size']}, {start['epochs']} epochs, "
+        f"{told}; begun with one of {errors}, batch {before['batch_size']}, {start['epochs']} epochs, "
         f"learning rate {before['learning_rate']}, on {start['device']}"
     )
 
