@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs, split_batch
+from .collectors import TopK
 from .errors import FaultsimError, FaultsimWarning, reason
 from .faultmap import MeasuredChip
 from .faults import Chip, FaultKind, FaultModel
 from .graphs import Graphed
 from .inject import operating_point
-from .metrics import ACCURACY, AnyMetric, Metric, TopK, find_metric
+from .metrics import ACCURACY, AnyMetric, Metric, find_metric
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 

@@ -278,7 +278,7 @@ def _known(
             try:
                 evaluation = evaluation_in(group, metric)
                 written = [
-                    {name: cell(value) for name, value in row.items()}
+                    {name: cell(row[name]) for name in (*directory.columns, *directory.optional)}
                     for row in _rows(variant, point, labels, evaluation)
                 ]
             except (ValueError, ZeroDivisionError):
