@@ -55,10 +55,8 @@ class Subject:
     @property
     def accesses(self) -> int | None:
         """Weight memory accesses of one inference on the paper's accelerator; None where they can't be counted."""
-        if self.dataset.input_shape is None:
-            return None
         try:
-            return weight_memory(self.model, self.dataset.input_shape)
+            return weight_memory(self.model, self.dataset.input_shape or self.dataset.example)
         except EnergyError:
             return None
 

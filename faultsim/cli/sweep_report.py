@@ -103,10 +103,8 @@ def _table(title: str, results: Sequence["Result"], beside: Sequence["Result"] |
     place of the energy of an access and of the interval: both together are too wide for 80 columns."""
     shown = Table(title=title, title_justify="left", title_style="bold")
     metric = results[0].evaluation.metric
-    own, common = (
-        ("energy", "95 % CI"),
-        ("voltage", "bit errors", "saving", _SHORT.get(metric.name, metric.name), "worst"),
-    )
+    common = ("voltage", "bit errors", "saving", _SHORT.get(metric.name, metric.name), "worst")
+    own = ("energy", "95 % CI") if metric.fraction else ("95 % CI",)  # 80 columns have no room for more
     for header in (*common, *(("gain",) if beside else own)):
         shown.add_column(header, justify="right", no_wrap=True)
     for result, other in zip(results, beside or results, strict=True):
@@ -114,6 +112,8 @@ def _table(title: str, results: Sequence["Result"], beside: Sequence["Result"] |
         low, high = e.interval
         energy = "-" if point.energy_per_access is None else f"{point.energy_per_access:.3f}"
         interval = "-" if math.isnan(low) else f"{metric.text(low, 1)}-{metric.text(high, 1)}"
+        if not metric.fraction and not math.isnan(low):
+            interval = f"{metric.text(low, 0)} to {metric.text(high, 0)}"
         shown.add_row(
             "-" if point.voltage is None else f"{point.voltage:.4g}",
             f"{100 * point.bit_error_rate:.2g} %",
@@ -121,7 +121,7 @@ def _table(title: str, results: Sequence["Result"], beside: Sequence["Result"] |
             metric.text(e.mean)
             + (f" ± {metric.text(e.std, 2 if metric.fraction else 0)}" if math.isfinite(e.std) else ""),
             metric.text(e.worst, 1),
-            *((_gain(other, result),) if beside else (energy, interval)),
+            *((_gain(other, result),) if beside else (energy, interval)[-len(own) :]),
         )
     return shown
 
@@ -230,7 +230,7 @@ def table(
         f"{_measured(metric)}: mean ± population std over {len(chips)} chip{'s' if len(chips) > 1 else ''}",
         f"faults: {_faults(faults, chips)}",
         f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: failing cells",
-        "energy: of one read access, relative to Vmin",
+        *(["energy: of one read access, relative to Vmin"] if metric.fraction else []),
         *([f"gain: {_points(metric)}, on the same chips, ± half of its 95 % interval"] if others else []),
     ]
     wrong = sum(result.evaluation.wrong_numbers for result in results)

@@ -68,6 +68,12 @@ class OwnBatches:
         single = isinstance(inputs, Tensor) and inputs.is_floating_point()
         return tuple(inputs.shape[1:]) if single else None
 
+    @property
+    def example(self) -> Inputs:
+        """The inputs of the first sample, as a batch of one."""
+        inputs, targets = self.batches[0]
+        return _first(inputs, count_samples(inputs, targets), 1)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of all that the batches hold."""

@@ -248,8 +248,9 @@ def _table(variant: str, rows: Sequence[dict], several: bool, metric: Metric) ->
         tuple(shown),
         notes=(
             f"{_capital(metric)}{'' if metric.counts else f' ({metric.arrow})'}: mean ± population standard deviation "
-            f"over {chips} chip{'s' if chips != 1 else ''}, {images:,} images each. Bit errors: share of failing cells. "
-            "Energy per access: relative to Vmin. Saving: weight memory energy of one inference, against the unprotected model at Vmin.",
+            f"over {chips} chip{'s' if chips != 1 else ''}, {images:,} images each. Bit errors: share of failing "
+            "cells. Energy per access: relative to Vmin. Saving: weight memory energy of one inference, against the "
+            "unprotected model at Vmin.",
         ),
     )
 
