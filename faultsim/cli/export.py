@@ -76,7 +76,13 @@ def export(
     input_size: InputSizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
-    images: Annotated[int, typer.Option(help="How many test images to check the file with.")] = 64,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            help="How many test images to check the file with. [default: 64; all of --data]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write a generator, or a base model, as an ONNX file with int8 weights.
 
@@ -92,6 +98,8 @@ def export(
     if onnx.suffix != ".onnx":
         raise FaultsimError(f"--onnx {onnx}: the name of an ONNX file must end in .onnx")
     own = own_data(data, input_size, mean, std, dataset, data_dir)
+    if own is None and images is None:
+        images = 64
     faulty = (voltage, bit_error_rate, fault_kind, placement, preset, polarity, read_error, capacity, curve)
     if chip is None and any(option is not None for option in faulty):
         raise FaultsimError("bit errors need a chip: add --chip, or leave voltage, rate and faults away")
@@ -164,11 +172,11 @@ def _inputs(checked: "Dataset | OwnBatches") -> "tuple[Tensor, Normalisation | N
 
 
 def _generator(
-    path: Path, dataset: str | None, data_dir: Path | None, images: int, own: "OwnData | None"
+    path: Path, dataset: str | None, data_dir: Path | None, images: int | None, own: "OwnData | None"
 ) -> Parts:
-    from neuralfuse.generators import NeuralFuse
+    from neuralfuse.generators import NeuralFuse, check_generator_size
 
-    from .subject import check_generator_size, fingerprint, load_images, load_own, read_generator
+    from .subject import fingerprint, load_images, load_own, read_generator
 
     name, network, stored, trained = read_generator(path)
     test = load_own(own, images) if own else load_images(dataset or trained.get("dataset"), data_dir, images)
@@ -183,7 +191,7 @@ def _base(
     per_channel: bool,
     dataset: str | None,
     data_dir: Path | None,
-    images: int,
+    images: int | None,
     own: "OwnData | None",
 ) -> Parts:
     import torch

@@ -228,24 +228,13 @@ def read_generator(path: Path) -> tuple[str, nn.Module, StoredWeights, dict[str,
     return name, network, stored, trained
 
 
-def check_generator_size(name: str, shape: tuple[int, ...] | None) -> None:
-    """FaultsimError for inputs that no generator takes."""
-    step = generators.REDUCTION
-    if shape is None or len(shape) != 3 or shape[0] != 3 or shape[1] % step or shape[2] % step:
-        found = "something else than one image" if shape is None else "x".join(map(str, shape))
-        raise FaultsimError(
-            f"generator {name} takes images of 3 channels whose height and width are multiples of {step}, such as "
-            f"3x32x32 or 3x224x224; the data gives {found}"
-        )
-
-
 def load_generator(
     path: Path, device: torch.device, image_shape: tuple[int, ...] | None
 ) -> tuple[Variant, str]:
     """The variant of a sweep with a NeuralFuse generator in front, from its weight file (which names its architecture),
     and a fingerprint of what it computes with. FaultsimError for a file that is no generator's."""
     name, network, stored, _ = read_generator(path)
-    check_generator_size(name, image_shape)
+    generators.check_generator_size(name, image_shape)
     accesses = weight_memory(network, image_shape, policy=POLICIES["paper-generator"])
     fuse = generators.NeuralFuse(network).to(device).eval()
     return Variant(f"with {name}", fuse, accesses), fingerprint(network, stored)
