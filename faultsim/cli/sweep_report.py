@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .subject import Subject
 
 
-_TELL_AFTER = 5.0  # seconds between two lines within a step
+_TELL_AFTER = 2.0  # seconds between two lines within a step
 
 
 @contextlib.contextmanager
