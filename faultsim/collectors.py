@@ -55,11 +55,10 @@ class TopK(Sums):
 
     def update(self, answers: Tensor, targets: Tensor) -> None:
         classes = _checked_classes(answers, targets, self.k)
-        right = (
-            answers.argmax(1) == targets
-            if self.k == 1
-            else ((answers.topk(self.k, 1).indices == targets[:, None]).any(1))
-        )
+        if self.k == 1:
+            right = answers.argmax(1) == targets
+        else:
+            right = (answers.topk(self.k, 1).indices == targets[:, None]).any(1)
         finite = answers.isfinite().all(1)
         self._sum("right", answers).add_((right & finite).sum())
         self._sum("not_finite", answers).add_((~finite).sum())
@@ -90,11 +89,9 @@ class TopK(Sums):
         if count < 30:
             return False
         share = self.k / len(labels)
-        if (
-            labels[self.k] > 0
-        ):  # else all labels are among the k most frequent, and a right answer is no chance
+        if labels[self.k] > 0:  # else one answer is right for all samples, and that says nothing
             share = max(share, sum(labels[: self.k]) / count)
-        return self.right <= count * share + 2 * math.sqrt(count * share * (1 - share))
+        return self.right < min(count, count * share + 2 * math.sqrt(count * share * (1 - share)))
 
 
 class MeanIoU(Sums):

@@ -51,7 +51,7 @@ def load_folder(
     if images is not None:
         if not 1 <= images <= len(listed):
             raise FaultsimError(
-                f"--images {images}: {folder} has {len(listed):,} pictures, choose 1 to {len(listed)}"
+                f"{images} images: {folder} has {len(listed):,} pictures, choose 1 to {len(listed)}"
             )
         listed = listed[:images]
     if len(listed) * channels * height * width > LARGEST_MEMORY:

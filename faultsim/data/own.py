@@ -32,7 +32,7 @@ class OwnBatches:
         Raises FaultsimError for a function that is missing, or fails, and for batches that are none."""
         function = imported(spec, "data", "batches")
         if images is not None and images < 1:
-            raise FaultsimError(f"--images {images}: at least 1 is needed")
+            raise FaultsimError(f"{images} images: at least 1 is needed")
         found, count = [], 0
         try:
             given = function()
@@ -54,7 +54,7 @@ class OwnBatches:
         if count == 0:
             raise FaultsimError(f"data {spec!r} gives no samples")
         if images is not None and count < images:
-            raise FaultsimError(f"--images {images}: data {spec!r} has {count:,}, choose 1 to {count}")
+            raise FaultsimError(f"{images} images: data {spec!r} has {count:,}, choose 1 to {count}")
         return cls(found, spec)
 
     def __len__(self) -> int:

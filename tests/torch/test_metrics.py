@@ -524,3 +524,22 @@ def test_errors_are_powers():
     cubes = Error(3)
     cubes.update(torch.tensor([2.0]), torch.tensor([0.0]))
     assert cubes.compute() == 8
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_built_in_metrics_never_look_at_the_numbers(name):
+    """Tensors without data, of which a number can't be asked: so no update waits for a GPU, and a graph can hold it."""
+    shape, kind = {"mean_iou": ([4, 7, 3, 5], int), "mse": ([4, 7], float), "mae": ([4, 7], float)}.get(
+        name, ([4, 7], int)
+    )
+    answers = torch.empty(shape, device="meta")
+    targets = torch.empty([4, *shape[2:]] if kind is int else shape, device="meta").to(
+        torch.int64 if kind is int else torch.float32
+    )
+    assert METRICS[name].capturable
+    collector = METRICS[name].begin()
+    for _ in range(2):
+        collector.update(answers, targets)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        collector.compute()
+    collector.reset()
