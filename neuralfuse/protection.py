@@ -1,6 +1,6 @@
 """What a generator wins back: accuracy without and with it, on the same chips."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,9 +64,11 @@ def protection(
     stored: StoredWeights,
     fuse: NeuralFuse | None = None,
     metric: AnyMetric = "accuracy",
+    report: Callable[[Evaluation], None] | None = None,
 ) -> Protection:
     """Evaluates the model, alone and behind `fuse`, without bit errors and on `chips`; arguments as for
-    faultsim.evaluate. `data` must be something that can be iterated several times."""
+    faultsim.evaluate. `data` must be something that can be iterated several times; `report` is called with each
+    evaluation of the chips so far."""
 
     def accuracy(rate: float, on: Sequence[Chip], transform: NeuralFuse | None) -> Evaluation:
         return evaluate(
@@ -78,6 +80,7 @@ def protection(
             stored=stored,
             transform=transform,
             metric=metric,
+            report=report,
         )
 
     found = [

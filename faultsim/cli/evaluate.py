@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,8 +41,11 @@ from .options import (
 from .options import device as device_named
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from neuralfuse.protection import Protection
 
+    from ..evaluation import Evaluation
     from ..metrics import Metric
 
 
@@ -117,6 +122,7 @@ def evaluate(
         stored=subject.stored,
         fuse=fuse,
         metric=measured,
+        report=_progress(len(samples)),
     )
     rows = _rows(found)
     if as_json:
@@ -141,6 +147,21 @@ def evaluate(
         f"fault kind {faults.kind} (wrong bits per failing cell: {faults.visible_rate:g}), "
         f"placement {faults.memory.placement}"
     )
+
+
+def _progress(chips: int) -> "Callable[[Evaluation], None]":
+    """Says on stderr from time to time how many chips are done."""
+    from .sweep_report import TELL_AFTER, value_text
+
+    told = time.monotonic()
+
+    def report(found: "Evaluation") -> None:
+        nonlocal told
+        if found.chips < chips and time.monotonic() - told >= TELL_AFTER:
+            told = time.monotonic()
+            print(f"{found.chips:,} of {chips:,} chips: {value_text(found)}", file=sys.stderr, flush=True)
+
+    return report
 
 
 def _rows(found: "Protection") -> list[dict]:

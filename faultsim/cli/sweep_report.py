@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .subject import Subject
 
 
-_TELL_AFTER = 2.0  # seconds between two lines within a step
+TELL_AFTER = 2.0  # seconds between two lines within a step
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def progress(steps: int, chips: int) -> Iterator[dict[str, Callable[["Result"], 
 
     def line_within(result: "Result") -> None:
         share = result.evaluation.chips / chips
-        if share < 1 and time.monotonic() - told >= _TELL_AFTER:
+        if share < 1 and time.monotonic() - told >= TELL_AFTER:
             counted = f"{result.evaluation.chips:,} of {chips:,} chips"
             say(
                 done + share,
