@@ -72,9 +72,10 @@ class Evaluation:
     @property
     def std(self) -> float:
         """Population standard deviation over the chips, as the paper reports it; NaN where a value isn't finite."""
-        if not math.isfinite(self.mean):
+        mean = self.mean  # once: there may be a million chips
+        if not math.isfinite(mean):
             return math.nan
-        return math.sqrt(sum((a - self.mean) ** 2 for a in self.values) / self.chips)
+        return math.sqrt(sum((a - mean) ** 2 for a in self.values) / self.chips)
 
     @property
     def sample_std(self) -> float:

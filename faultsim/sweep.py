@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from torch import nn
@@ -47,7 +48,8 @@ MEASURED = ("metric", "higher_is_better")
 """Further columns of summary.csv, where something else than accuracy was measured."""
 UNPROTECTED = "unprotected"
 
-_KEEP_AFTER = 1.0  # seconds between two times that rows are kept, within one operating point
+_KEEP_AFTER = 1.0  # seconds between two times that rows are kept, within one operating point; but
+_KEEP_SHARE = 20  # times as long as keeping them took: the file grows, and is written anew each time
 
 
 @dataclass(frozen=True)
@@ -219,14 +221,16 @@ def _keeper(
     """What to call with the evaluation of the chips so far: it adds their rows to the directory, from time to time and
     at the end, and reports progress."""
     kept = before.chips if before else 0
-    last = time.monotonic()
+    last, pause = time.monotonic(), _KEEP_AFTER
 
     def group_done(found: Evaluation) -> None:
-        nonlocal kept, last
+        nonlocal kept, last, pause
         found = before.joined(found) if before else found
-        if directory and (found.chips == len(labels) or time.monotonic() - last >= _KEEP_AFTER):
-            directory.add(_rows(variant, point, labels, found)[kept:])
+        if directory and (found.chips == len(labels) or time.monotonic() - last >= pause):
+            began = time.monotonic()
+            directory.add(_rows(variant, point, labels, found, kept))
             kept, last = found.chips, time.monotonic()
+            pause = max(_KEEP_AFTER, _KEEP_SHARE * (last - began))
         if progress:
             progress(_result(variant, point, found, accesses))
 
@@ -247,15 +251,18 @@ def _result(variant: Variant, point: Point, evaluation: Evaluation, accesses: in
     return Result(variant.name, point, evaluation, energy, saving)
 
 
-def _rows(variant: Variant, point: Point, labels: Sequence[str], evaluation: Evaluation) -> list[dict]:
-    """One for each chip that was evaluated, the first of `labels`."""
+def _rows(
+    variant: Variant, point: Point, labels: Sequence[str], evaluation: Evaluation, first: int = 0
+) -> list[dict]:
+    """One for each chip that was evaluated, the first of `labels`, without the `first` of these."""
     columns = (*row_columns(evaluation.metric), *OPTIONAL)
     counted = [(count,) for count in evaluation.correct] or [()] * evaluation.chips
     not_finite = evaluation.not_finite or (0,) * evaluation.chips
     shared = (variant.name, point.voltage, point.bit_error_rate)
+    chips = zip(labels, counted, evaluation.values, not_finite, strict=False)
     return [
         dict(zip(columns, (*shared, label, *count, evaluation.images, value, wrong), strict=True))
-        for label, count, value, wrong in zip(labels, counted, evaluation.values, not_finite, strict=False)
+        for label, count, value, wrong in islice(chips, first, None)
     ]
 
 

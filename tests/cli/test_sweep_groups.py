@@ -24,6 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """run(folder, metric) -> results of 11 chips, one a group, each kept at once."""
     monkeypatch.setattr(evaluation_module, "_QUICK", 0.0)
     monkeypatch.setattr(sweep_module, "_KEEP_AFTER", 0.0)
+    monkeypatch.setattr(sweep_module, "_KEEP_SHARE", 0.0)
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     x = torch.randn(20, 4)
