@@ -31,6 +31,17 @@ REDUCTION = 8
 """Generators halve the image three times; height and width have to be multiples of this."""
 
 
+def check_generator_size(name: str, shape: tuple[int, ...] | None) -> None:
+    """FaultsimError for inputs that no generator takes; `shape` is that of one input, None where there are several."""
+    step = REDUCTION
+    if shape is None or len(shape) != 3 or shape[0] != 3 or shape[1] % step or shape[2] % step:
+        found = "something else than one image" if shape is None else "x".join(map(str, shape))
+        raise FaultsimError(
+            f"generator {name} takes images of 3 channels whose height and width are multiples of {step}, such as "
+            f"3x32x32 or 3x224x224; the data gives {found}"
+        )
+
+
 def _block(inputs: int, outputs: int, bias: bool = True) -> list[nn.Module]:
     """A ConvBlock of Tables 3 and 4."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
