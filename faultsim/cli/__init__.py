@@ -16,6 +16,7 @@ from . import (
     export,
     generator,
     inject,
+    patterns,
     report,
     reproduce,
     serve,
@@ -38,6 +39,7 @@ app.command("serve-model")(serve.serve_model)
 app.command("evaluate-blackbox")(blackbox.evaluate_blackbox)
 app.command("train-base")(train.train_base)
 app.command("train-generator")(generator.train_generator)
+app.command("patterns")(patterns.patterns)
 app.command("export")(export.export)
 app.command("curve")(curve.curve)
 app.command("chip")(inject.chip)
