@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from .errors import FaultsimError
 from .faultmap import MeasuredChip
-from .faults import Chip, FaultKind, FaultModel
+from .faults import Chip, FaultKind, FaultModel, as_chip
 from .graphs import Graphed
-from .inject import operating_point
+from .inject import operating_point, stored_weights
+from .inventory import Select
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
@@ -75,6 +76,8 @@ def evaluate(
     bit_error_rate: float | None = None,
     curve: VoltageCurve | None = None,
     faults: FaultModel | None = None,
+    per_channel: bool = False,
+    select: Select = None,
     stored: StoredWeights | None = None,
     transform: nn.Module | None = None,
 ) -> Evaluation:
@@ -82,7 +85,9 @@ def evaluate(
 
     data       batches (inputs, int64 labels) on the device of the model; all chips see each batch while it is there, so
                one pass over the data serves them all (several passes only beyond 2 GiB of perturbed weights)
-    chips      Chip or MeasuredChip objects
+    chips      Chip or MeasuredChip objects, or seeds
+    per_channel, select  how the weights are quantised and which lie in the memory, as for StoredWeights.of
+    stored     instead of these: the model's weights as they lie in the memory
     transform  a module in front of the model that runs at nominal voltage, once a batch (NeuralFuse)
 
     Transient faults are drawn anew for every batch, the batch's number being the index of the access. The model is in
@@ -91,9 +96,9 @@ def evaluate(
     """
     if not chips:
         raise FaultsimError("no chips to evaluate on: give at least one")
-    faults = faults or FaultModel()
+    faults, chips = faults or FaultModel(), [as_chip(chip) for chip in chips]
     volts, rate = operating_point(chips, voltage, bit_error_rate, curve)
-    stored = stored or StoredWeights.of(model)
+    stored = stored_weights(model, stored, per_channel, select)
     together = max(1, _WEIGHTS_AT_ONCE // max(1, stored.float_bytes))
     if len(chips) > together and iter(data) is data:
         raise FaultsimError(

@@ -43,9 +43,9 @@ class _Exported(nn.Module):
 
     @property
     def weights(self) -> dict[str, StoredLayer]:
-        """By the names that they have in the file, which are those of the modules."""
+        """By the names that they have in the file, which are those of the parameters."""
         names = {module: name for name, module in self.named_modules()}
-        return {f"{names[layer.modules[0]]}.weight": layer for layer in self.stored.layers}
+        return {f"{names[layer.modules[0]]}.{layer.attributes[0]}": layer for layer in self.stored.layers}
 
     def forward(self, images: Tensor, *weights: Tensor) -> Tensor:
         if self.inputs == "uint8-nhwc":
@@ -83,6 +83,11 @@ def export_onnx(
         raise FaultsimError(f"unknown input format {inputs!r}: it can be {', '.join(INPUTS)}")
     if len(images) < 3:
         raise FaultsimError(f"{len(images)} images: at least 3 are needed, to check an exported model with")
+    stored.check(model)
+    if fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]:
+        raise FaultsimError(
+            f"the model can't be exported to ONNX: {fixed[0]} is int8 in torch's own way; export the float model"
+        )
     x = images if inputs != "float32" else normalised(images)
     x = (x.permute(0, 2, 3, 1) if inputs == "uint8-nhwc" else x).contiguous()
     training = [(module, module.training) for module in model.modules()]

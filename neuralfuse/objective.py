@@ -74,6 +74,7 @@ class Objective(ABC):
             raise FaultsimError(f"lambda {weight}: the weight of the perturbed loss must not be negative")
         if precision not in PRECISIONS:
             raise FaultsimError(f"unknown precision {precision!r}: it can be {' or '.join(PRECISIONS)}")
+        stored.check(model)
         self.model, self.stored, self.weight, self.ranks = model, stored, weight, ranks
         self.device = stored.layers[0].values.device
         self.mixed, self.in_flight = precision == "bfloat16", in_flight
