@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from energy.errors import EnergyError
+from energy.integers import positive
 
 W = TypeVar("W", bound=contextlib.AbstractContextManager)
 
@@ -18,30 +19,35 @@ def dry_run(model: nn.Module, input_shape: Sequence[int], watch: Callable[[], W]
     """Run `model` in evaluation mode inside of `watch()` and return that context, now closed.
 
     The model runs on meta tensors (shapes without data); where its forward pass needs real numbers, it runs
-    a second time, inside of a fresh `watch()`, on zeros. `input_shape` has no batch; a batch of one is
-    added. The model is unchanged afterwards. Raises EnergyError for a bad shape and when the model fails
-    both times; an EnergyError from inside of the run goes through.
+    again, inside of a fresh `watch()`, on zeros; and where it takes no floating-point numbers, on integers
+    (tokens). `input_shape` has no batch; a batch of one is added. The model is unchanged afterwards. Raises
+    EnergyError for a bad shape and when the model fails each time; an EnergyError from inside of the run goes
+    through.
     """
-    shape = tuple(input_shape)
-    if not shape or any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in shape):
-        raise EnergyError(f"the input shape has to be positive integers such as (3, 32, 32), not {shape}")
+    try:
+        shape = tuple(positive(size, "a size") for size in input_shape)
+    except (EnergyError, TypeError):
+        shape = ()
+    if not shape:
+        raise EnergyError(
+            f"the input shape has to be positive integers such as (3, 32, 32), not {input_shape}"
+        )
+    failures: list[Exception] = []
     with _evaluating(model):
-        try:
-            return _on_meta(model, shape, watch())
-        except EnergyError:
-            raise
-        except Exception:  # whatever the model does that needs real numbers; the second run tells
-            pass
-        try:
-            return _on_zeros(model, shape, watch())
-        except EnergyError:
-            raise
-        except Exception as error:
-            reason = (str(error).splitlines() or ["no message"])[0]
-            raise EnergyError(
-                f"{type(model).__name__} can't be traced: it fails on one input of shape {shape} "
-                f"({type(error).__name__}: {reason}); give the shape of one input without the batch"
-            ) from error
+        for dtype in (_dtype(model), torch.int64):
+            for run in (_on_meta, _on_zeros):
+                try:
+                    return run(model, shape, dtype, watch())
+                except EnergyError:
+                    raise
+                except Exception as error:  # whatever the model does that these inputs are nothing for
+                    failures.append(error)
+    error = failures[1]  # with real numbers, of the type of its parameters
+    reason = (str(error).splitlines() or ["no message"])[0]
+    raise EnergyError(
+        f"{type(model).__name__} can't be traced: it fails on one input of shape {shape} "
+        f"({type(error).__name__}: {reason}); give the shape of one input without the batch"
+    ) from error
 
 
 @contextlib.contextmanager
@@ -57,21 +63,21 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _on_meta(model: nn.Module, shape: tuple[int, ...], watch: W) -> W:
+def _on_meta(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, watch: W) -> W:
     state = {
         name: torch.empty_like(tensor, device="meta")
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     }
-    x = torch.empty((1, *shape), dtype=_dtype(model), device="meta")
+    x = torch.empty((1, *shape), dtype=dtype, device="meta")
     with watch:
         torch.func.functional_call(model, state, (x,))
     return watch
 
 
-def _on_zeros(model: nn.Module, shape: tuple[int, ...], watch: W) -> W:
+def _on_zeros(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, watch: W) -> W:
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     with watch:
-        model(torch.zeros((1, *shape), dtype=_dtype(model), device=device))
+        model(torch.zeros((1, *shape), dtype=dtype, device=device))
     return watch
 
 

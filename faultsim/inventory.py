@@ -192,7 +192,7 @@ def _rule(select: Select) -> tuple[Callable[[str, Tensor], bool] | None, set[str
         raise FaultsimError(
             f"select {select!r}: it must be patterns of names, or a function of name and tensor"
         )
-    return (lambda name, _: any(fnmatchcase(name, pattern) for pattern in patterns)), patterns
+    return (lambda name, _: any(fnmatchcase(name, pattern) for pattern in patterns)), set(patterns)
 
 
 def _shown(place: Held) -> Tensor:

@@ -41,7 +41,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Summary:
-    """What str() gives is a table."""
+    """All tensors of a model; printed it is a table."""
 
     stored: tuple[Stored, ...]
     left_out: tuple[LeftOut, ...]
@@ -59,6 +59,11 @@ class Summary:
         }
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, everything: bool = False) -> str:
+        """A table. What isn't stored and isn't a matrix of weights is counted by reason, or, with `everything`, listed
+        by name too."""
         lines = _aligned(
             ("weight", "shape", "bytes", "arrays", "address"),
             [
@@ -75,8 +80,17 @@ class Summary:
             ],
             right=(2, 4),
         )
+        listed = [tensor for tensor in self.left_out if everything or tensor.matrix]
+        others: dict[str, list[int]] = {}
+        for tensor in self.left_out:
+            if tensor not in listed:
+                others.setdefault(tensor.reason, []).append(tensor.count)
         if self.left_out:
-            rows = [(tensor.name, _shape(tensor.shape), tensor.reason) for tensor in self.left_out]
+            rows = [(tensor.name, _shape(tensor.shape), tensor.reason) for tensor in listed]
+            rows += [
+                (f"{len(counts)} tensor{'s' if len(counts) > 1 else ''}", f"{sum(counts):,} in all", reason)
+                for reason, counts in others.items()
+            ]
             lines += ["", *_aligned(("not in the memory", "shape", "why"), rows)]
         return "\n".join([*lines, "", f"{self.share}; placement {self.placement}"])
 

@@ -381,6 +381,19 @@ def _forget(module: nn.Module, attribute: str, again: Tensor | None = None) -> T
     return known
 
 
+def flat_in_copies(module: nn.Module) -> dict[int, object]:
+    """What copy.deepcopy() has to know of a recurrent layer's own list of weights: results of autograd, which computed
+    weights are, cannot be copied."""
+    flat = module._flat_weights if isinstance(module, nn.RNNBase) else ()
+    return {id(w): w.detach() for w in flat if isinstance(w, Tensor) and not w.is_leaf}
+
+
+def settle_flat(module: nn.Module) -> None:
+    """After settle(), or in a copy: recurrent layers make their own list of weights anew."""
+    if isinstance(module, nn.RNNBase):
+        module._init_flat_weights()
+
+
 def _swap_flat(module: nn.Module, attribute: str, weight: Tensor, undo: Undo) -> None:
     """Recurrent layers compute with a list of their own, and would make a new one, all weights flattened into one
     piece of memory, when they see another weight."""

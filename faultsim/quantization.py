@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from .errors import FaultsimError
 from .inventory import Select, channel_axis, take_inventory
-from .places import Hooked, held
+from .places import Hooked, held, settle_flat
 
 LARGEST = 127
 # Below it a float32 has fewer digits, and w / scale could round to more than 127: such weights are as good as zeros.
@@ -117,4 +117,5 @@ def finish_qat(model: nn.Module) -> nn.Module:
             if key not in weights:
                 weights[key] = nn.Parameter(getattr(module, attribute).detach().clone())
             place.settle(weights[key])
+        settle_flat(module)
     return model

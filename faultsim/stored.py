@@ -14,7 +14,7 @@ from .errors import FaultsimError
 from .faultmap import MeasuredChip
 from .faults import Chip, FaultModel
 from .inventory import LeftOut, Select, Weight, take_inventory, tensor_names
-from .places import Held, at_copy, held, swap_copy
+from .places import Held, at_copy, flat_in_copies, held, settle_flat, swap_copy
 from .quantization import dequantize, quantize
 
 
@@ -223,6 +223,8 @@ class StoredWeights:
         """A copy of `model` with `weights` (one tensor a layer) as ordinary parameters, also where the model's are
         computed."""
         memo: dict[int, object] = {}
+        for module in model.modules():
+            memo.update(flat_in_copies(module))
         settled = []
         for layer, weight in zip(self.layers, weights, strict=True):
             place = layer.held
@@ -238,6 +240,8 @@ class StoredWeights:
         for layer, own in zip(self.layers, settled, strict=True):
             for module, attribute in zip(layer.modules, layer.attributes, strict=True):
                 held(memo[id(module)], attribute).settle(own)
+        for module in copied.modules():
+            settle_flat(module)
         return copied
 
 

@@ -18,6 +18,7 @@ from .. import embedded, models
 from ..checkpoint import load_weights, read_file
 from ..data import Dataset, batches, load
 from ..errors import FaultsimError
+from ..inventory import Select
 from ..stored import StoredWeights
 from ..sweep import Variant
 
@@ -128,15 +129,20 @@ def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | No
 
 
 def load_model(
-    model: str, weights: Path | None, classes: object, device: torch.device, per_channel: bool = False
+    model: str,
+    weights: Path | None,
+    classes: object,
+    device: torch.device,
+    per_channel: bool = False,
+    select: Select = None,
 ) -> tuple[nn.Module, StoredWeights, dict[str, Any]]:
     """The model in evaluation mode on `device`, its weights as stored, and their metadata."""
     if not isinstance(classes, int):
         raise FaultsimError(f"{weights} says that it has {classes!r} classes: that is no number")
     network = models.resolve(model, classes).to(device).eval()
     if weights is None:
-        return network, StoredWeights.of(network, per_channel), {}
-    return network, *load_weights(network, weights, per_channel=per_channel)
+        return network, StoredWeights.of(network, per_channel, select), {}
+    return network, *load_weights(network, weights, per_channel=per_channel, select=select)
 
 
 def read_generator(path: Path) -> tuple[str, nn.Module, StoredWeights, dict[str, Any]]:
