@@ -76,9 +76,7 @@ class Trace:
         return [next(iter(names)) for names in weights if self.read.isdisjoint(names)]
 
 
-def trace(
-    model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
-) -> Trace:
+def trace(model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]) -> Trace:
     """Like `trace_layers`, for any model: what can't be counted is left out, and `Trace.read` shows it.
 
     Raises EnergyError for a bad shape and a model that can't run on it.

@@ -330,7 +330,9 @@ def test_dropout_on_weights_is_off(tmp_path):
     assert found[0] == found[1] == found[2]
     assert found[0][0] >= 490
     save_weights(tmp_path / "m.safetensors", model)
-    stored, _ = load_weights(nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 7)), tmp_path / "m.safetensors")
+    stored, _ = load_weights(
+        nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 7)), tmp_path / "m.safetensors"
+    )
     assert (stored.layers[0].values != 0).float().mean() > 0.9
     assert all(module.training for module in model.modules())
 
@@ -479,7 +481,9 @@ def test_straight_through_reaches_the_float_weights(make):
     used = [p for p in stored if p.grad is not None]
     assert len(used) == len(stored)
     assert all(float(p.grad.abs().sum()) > 0 for p in used)
-    for layer in StoredWeights.of(model).layers:  # what the parameter itself is read as, gets the very gradient
+    for layer in StoredWeights.of(
+        model
+    ).layers:  # what the parameter itself is read as, gets the very gradient
         if type(layer.held).__name__ == "Parameter":
             theirs = copied.get_parameter(layer.tensors[0]).grad
             torch.testing.assert_close(layer.held.sources[0].grad, 2 * theirs)  # of two passes
@@ -513,7 +517,9 @@ def test_a_trained_lstm_loses_accuracy_under_bit_errors():
             optimizer.step()
     data = [(test.images.float() / 127.5 - 1, test.labels)]
     chips = evaluation_chips(0, 5)
-    accuracy = {rate: evaluate(model, data, chips, bit_error_rate=rate).mean for rate in (0.0, 0.01, 0.05, 0.5)}
+    accuracy = {
+        rate: evaluate(model, data, chips, bit_error_rate=rate).mean for rate in (0.0, 0.01, 0.05, 0.5)
+    }
     assert accuracy[0.0] > 0.85
     assert accuracy[0.0] > accuracy[0.01] > accuracy[0.05] + 0.1
     assert accuracy[0.05] < 0.7
