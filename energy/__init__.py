@@ -36,7 +36,7 @@ _HOMES = {
     "CountingPolicy": "trace",
     "POLICIES": "trace",
     "Trace": "trace",
-    "trace": "trace",
+    "trace_model": "trace",
     "trace_layers": "trace",
 }
 

@@ -1,6 +1,6 @@
 """Any `nn.Module` -> its list of matrix-like layers, by running it once.
 
-Hooks see each layer's input and output shapes. `trace` says which tensors its rows read, so that whoever
+Hooks see each layer's input and output shapes. `trace_model` says which tensors its rows read, so that whoever
 knows what lies in the weight memory can tell what isn't counted. `trace_layers` is for models that can be
 counted whole: PyTorch's FLOP counter sees every matrix product there, and one that belongs to no layer known
 here is an error.
@@ -76,7 +76,9 @@ class Trace:
         return [next(iter(names)) for names in weights if self.read.isdisjoint(names)]
 
 
-def trace(model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]) -> Trace:
+def trace_model(
+    model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
+) -> Trace:
     """Like `trace_layers`, for any model: what can't be counted is left out, and `Trace.read` shows it.
 
     Raises EnergyError for a bad shape and a model that can't run on it.

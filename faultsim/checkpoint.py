@@ -108,7 +108,9 @@ def load_weights(
         if not given:
             raise _misfit(path, f"the file holds no {key!r}, which the model needs")
         tensor = tensors[given[0]]
-        used.add(given[0])
+        used.update(given)
+        if any(not torch.equal(tensor, tensors[name]) for name in given[1:]):
+            raise _misfit(path, f"{key!r} differs from another tensor that the model shares it with")
         _fits(path, key, tensor, value.shape)
         if (
             tensor.dtype == torch.int8 and _scale_of(given[0]) in tensors

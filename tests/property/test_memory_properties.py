@@ -1,4 +1,4 @@
-"""Whatever a model is built of: each weight reads the very bits that a NumPy oracle finds for it, in every way to use it."""
+"""Whatever a model is built of: a weight reads the very bits that a NumPy oracle finds for it, however it is used."""
 
 import re
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -353,6 +354,23 @@ def test_compiled_models(backend, qat):
                 torch.testing.assert_close(inside, plain(x))
             assert not torch.allclose(inside, plain(x))
         torch.testing.assert_close(compiled(x), plain(x))
+
+
+def test_numpy_arrays_and_plain_seeds():
+    weights = np.random.default_rng(0).integers(-127, 128, (30, 40), np.int8)
+    wanted = corrupt(torch.from_numpy(weights), CHIP, bit_error_rate=RATE).numpy()
+    for given in (weights, np.asfortranarray(weights), np.repeat(weights, 2, 1)[:, ::2]):
+        read = corrupt(given, np.int64(7), bit_error_rate=RATE)
+        assert isinstance(read, np.ndarray)
+        assert read.dtype == np.int8
+        assert np.array_equal(read, wanted)
+        assert np.array_equal(given, weights)
+    transient = FaultModel(FaultKind.TRANSIENT)
+    reads = [corrupt(weights, 7, bit_error_rate=0.1, faults=transient, access=np.uint8(i)) for i in (0, 1, 1)]
+    assert not np.array_equal(reads[0], reads[1])
+    assert np.array_equal(reads[1], reads[2])
+    shifted = corrupt(weights, 7, bit_error_rate=RATE, base=8)
+    assert np.array_equal(shifted.ravel()[:-8], (wanted ^ weights).ravel()[8:] ^ weights.ravel()[:-8])
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def bits_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
-# -- what is in the inventory ------------------------------------------------------------------------------------------
+# -- what is in the inventory --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_biases_fail_where_they_are_selected():
     assert scales["0.weight"] == 4
 
 
-# -- what does not lie there is told ------------------------------------------------------------------------------------
+# -- what does not lie there is told -------------------------------------------------------------------------------
 
 
 def test_what_is_left_out_is_named_with_its_reason():
@@ -225,7 +225,7 @@ def test_tensor_subclasses_that_compute_in_their_own_way_are_refused():
     assert StoredWeights.of(model).bytes == 6
 
 
-# -- every owner reads the faulty weight -------------------------------------------------------------------------------
+# -- every owner reads the faulty weight ---------------------------------------------------------------------------
 
 
 def test_one_parameter_with_several_owners():
@@ -337,7 +337,7 @@ def test_dropout_on_weights_is_off(tmp_path):
     assert all(module.training for module in model.modules())
 
 
-# -- int8 already -------------------------------------------------------------------------------------------------------
+# -- int8 already --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -398,7 +398,7 @@ def test_int8_weights_of_torchao_are_taken_as_they_are():
             assert torch.equal(model(x), clean)
 
 
-# -- stored weights of another model --------------------------------------------------------------------------------------
+# -- stored weights of another model -------------------------------------------------------------------------------
 
 
 def test_stored_weights_of_another_model_or_another_time_are_refused():
@@ -438,7 +438,7 @@ def test_evaluate_quantises_by_channel():
     assert found != evaluate(model, data, [CHIP, Chip(4)], **options)
 
 
-# -- gradients ------------------------------------------------------------------------------------------------------------
+# -- gradients -----------------------------------------------------------------------------------------------------
 
 
 STRAIGHT = {
@@ -489,7 +489,7 @@ def test_straight_through_reaches_the_float_weights(make):
             torch.testing.assert_close(layer.held.sources[0].grad, 2 * theirs)  # of two passes
 
 
-# -- a network with memory ---------------------------------------------------------------------------------------------------
+# -- a network with memory -----------------------------------------------------------------------------------------
 
 
 class Rows(nn.Module):
