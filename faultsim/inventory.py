@@ -49,6 +49,11 @@ class Weight:
         return tensor_names(self.names, self.attributes)
 
     @property
+    def count(self) -> int:
+        """Of its weights."""
+        return torch.Size(self.shape).numel()
+
+    @property
     def axis(self) -> int:
         """Dimension of the output channels; -1 where there are none."""
         return channel_axis(self.modules[0]) if len(self.shape) > 1 else -1
