@@ -25,6 +25,7 @@ from .options import (
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    SelectOption,
     WeightsOption,
     fault_model,
     operating_point,
@@ -54,6 +55,7 @@ def evaluate(
     capacity: CapacityOption = None,
     curve: CurveOption = None,
     per_channel: PerChannelOption = False,
+    select: SelectOption = None,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
     batch_size: BatchSizeOption = 256,
@@ -72,7 +74,8 @@ def evaluate(
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     samples = evaluation_chips(seed, chips)
     where = device_named(device)
-    subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
+    rest = dataset, data_dir, where, images, batch_size, per_channel
+    subject = load_subject(model, weights, *rest, select=select)
     configuration = {
         **subject.configuration,
         "bit_error_rate": rate,
@@ -98,7 +101,8 @@ def evaluate(
     )
     rows = _rows(found)
     if as_json:
-        report = {"accuracy": rows, "configuration": configuration, **provenance(str(where))}
+        memory = {"memory": subject.stored.share.as_dict()}
+        report = {"accuracy": rows, "configuration": configuration, **memory, **provenance(str(where))}
         print(json.dumps(without_nan(report), indent=2, allow_nan=False))
         return
     print_accuracies(rows, subject.title)
@@ -108,6 +112,7 @@ def evaluate(
         f"fault kind {faults.kind} (wrong bits per failing cell: {faults.visible_rate:g}), "
         f"placement {faults.memory.placement}"
     )
+    print(subject.stored.share)
 
 
 def _rows(found: "Protection") -> list[dict]:

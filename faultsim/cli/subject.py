@@ -11,7 +11,7 @@ from torch import nn
 
 from energy.errors import EnergyError
 from energy.saving import weight_memory
-from energy.trace import POLICIES
+from energy.trace import POLICIES, trace_model
 from neuralfuse import generators
 
 from .. import embedded, models
@@ -34,6 +34,7 @@ class Subject:
     batch_size: int
     per_channel: bool
     trained: dict[str, Any]  #: metadata of the weight file
+    select: Select = None  #: which tensors lie in the memory
 
     @cached_property
     def data(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -52,6 +53,12 @@ class Subject:
         except EnergyError:
             return None
 
+    @cached_property
+    def uncounted(self) -> list[str]:
+        """Tensors in the faulty memory that `accesses` leaves out."""
+        traced = trace_model(self.model, tuple(self.dataset.images.shape[1:]))
+        return traced.uncounted(layer.tensors for layer in self.stored.layers)
+
     @property
     def network(self) -> dict[str, Any]:
         """Which model this is."""
@@ -60,6 +67,7 @@ class Subject:
             "weights": fingerprint(self.model, self.stored),
             "trained": self.trained,
             "per_channel": self.per_channel,
+            **({"select": self.select} if self.select else {}),
         }
 
     @property
@@ -83,14 +91,16 @@ def load_subject(
     images: int | None = None,
     batch_size: int = 256,
     per_channel: bool = False,
+    *,
+    select: Select = None,
 ) -> Subject:
     """From the words of the command line; without model and weights the embedded ones. FaultsimError for what doesn't
     exist or doesn't fit."""
     model, weights, trained = which_model(model, weights)
     test = load_images(dataset or trained.get("dataset"), data_dir, images)
     classes = trained.get("num_classes", test.num_classes)
-    network, stored, loaded = load_model(model, weights, classes, device, per_channel)
-    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
+    network, stored, loaded = load_model(model, weights, classes, device, per_channel, select)
+    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded, select)
     # a model that doesn't fit the images is refused before anything is written
     count_classes(model, network, subject.data[0][0][:2], test.num_classes, test.name)
     return subject

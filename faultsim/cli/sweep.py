@@ -25,6 +25,7 @@ from .options import (
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    SelectOption,
     WeightsOption,
     fault_model,
     load_curve,
@@ -76,6 +77,7 @@ def sweep_voltage(
     capacity: CapacityOption = None,
     curve: CurveOption = None,
     per_channel: PerChannelOption = False,
+    select: SelectOption = None,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
     batch_size: BatchSizeOption = 256,
@@ -122,7 +124,8 @@ def sweep_voltage(
         plan = as_measured(plan, samples)
     if model is None and weights is None and generator is None:
         generator = embedded.WEIGHTS
-    subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
+    rest = dataset, data_dir, where, images, batch_size, per_channel
+    subject = load_subject(model, weights, *rest, select=select)
 
     configuration = {
         **subject.configuration,
@@ -133,6 +136,7 @@ def sweep_voltage(
         "chips": [_described(chip) for chip in samples],
         "device": where.type,
     }
+    information = {**provenance(str(where)), "memory": subject.stored.share.as_dict()}
     variants = [Variant()]
     if generator is not None:
         fused, fingerprint = load_generator(generator, where, tuple(subject.dataset.images.shape[1:]))
@@ -150,7 +154,7 @@ def sweep_voltage(
             results = sweep(subject.model, subject.data, samples, plan, **run, report=report)
     else:
         with RunDirectory(out, "sweep", configuration, ROW) as directory:
-            directory.begin(provenance(str(where)))
+            directory.begin(information)
             with progress(steps) as report:
                 results = sweep(
                     subject.model, subject.data, samples, plan, **run, directory=directory, report=report
@@ -158,7 +162,7 @@ def sweep_voltage(
             write_text(out / "summary.csv", csv_text(SUMMARY, (result.summary() for result in results)))
             plots.save(sweep_figure(results, subject.title, electrical), out / "sweep.png")
     if as_json:
-        print(report_json(results, configuration, provenance(str(where))))
+        print(report_json(results, configuration, information))
         return
     table(results, subject, faults, samples, electrical)
     if accuracy_floor is not None:

@@ -90,6 +90,33 @@ def test_a_share_below_all_is_visible(run):
     assert report["uncounted"] == {"weights": 1280, "tensors": ["lstm.weight_hh_l0", "lstm.weight_ih_l0"]}
 
 
+def test_sweep_and_evaluate_say_it_too(run, tmp_path):
+    stored = 4 * 8 * (32 + 8) + 80
+    share = f"{stored:,} of {stored + 64:,} weights (95.5 %) lie in the faulty memory"
+    common = (
+        "--model",
+        "own_memory:half",
+        "--dataset",
+        "digits",
+        "--images",
+        20,
+        "--chips",
+        2,
+        "--device",
+        "cpu",
+    )
+    told = {"stored": stored, "weights": stored + 64, "share": stored / (stored + 64)}
+    done = run("evaluate", *common, "--bit-error-rate", 0.02)
+    assert (done.status, share in done.out) == (0, True)
+    assert json.loads(run("evaluate", *common, "--bit-error-rate", 0.02, "--json").out)["memory"] == told
+    done = run("sweep-voltage", *common, "--voltages", "0.83", "--out", tmp_path / "run")
+    assert (done.status, share in done.out) == (0, True)
+    assert "saving doesn't count: lstm.weight_hh_l0, lstm.weight_ih_l0" in done.out
+    assert json.loads((tmp_path / "run" / "sweep.json").read_text())["memory"] == told
+    head = run("evaluate", *common, "--bit-error-rate", 0.02, "--select", "head.*", "--json")
+    assert json.loads(head.out)["memory"]["stored"] == 90
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
