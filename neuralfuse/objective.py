@@ -75,6 +75,8 @@ class Objective(ABC):
         if precision not in PRECISIONS:
             raise FaultsimError(f"unknown precision {precision!r}: it can be {' or '.join(PRECISIONS)}")
         stored.check(model)
+        if fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]:
+            raise FaultsimError(f"{fixed[0]} computes in int8, which gives no gradients: use the float model")
         self.model, self.stored, self.weight, self.ranks = model, stored, weight, ranks
         self.device = stored.layers[0].values.device
         self.mixed, self.in_flight = precision == "bfloat16", in_flight
