@@ -67,7 +67,8 @@ class Loop:
         self.done = 0  #: steps of the next epoch that are done
         self.sums = torch.zeros(self.values, dtype=torch.float64, device=self.device)  #: over their images
         self.number = torch.zeros([], dtype=torch.int64, device=self.device)
-        self.kept = time.monotonic()
+        self.kept = self.counted = time.monotonic()
+        self.seconds = 0.0  #: that the steps done so far took, in all sessions
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +90,7 @@ class Loop:
                 "same options to go on"
             )
         self.curve, self.done = facts["curve"], facts["done"]
+        self.seconds = facts.get("seconds", 0.0)  # states of older versions lack it
         self.sums.copy_(torch.tensor(facts["sums"], dtype=torch.float64))
         begun = len(self.curve) * self.steps + self.done
         self.number.fill_(begun)
@@ -102,6 +104,11 @@ class Loop:
         progress = {"curve": self.curve, "done": self.done, "sums": self.sums.tolist()}
         return {"run": dict(self.identity), **progress}
 
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self.counted
+        self.counted = now
+
     def run(
         self,
         epochs: int,
@@ -114,6 +121,7 @@ class Loop:
         `entry` makes an entry (JSON values) from the epoch's number, from 1, and its means; `report` is called with
         each new one. The state is kept before. Raises OutOfTime at the deadline.
         """
+        self.counted = time.monotonic()
         call = Graphed(self._one, self.device) if self.captured else self._one
         while len(self.curve) < epochs and not ended(self.curve):
             self._epoch(call, epochs)
@@ -156,8 +164,10 @@ class Loop:
                 raise OutOfTime("in", len(self.curve) + 1, epochs)
 
     def _keep(self) -> None:
+        self._count_seconds()
         if self.state is not None and self.writes:
-            save_state(self.state, self.modules, self.optimizer, self.facts())
+            facts = {**self.facts(), "seconds": self.seconds}
+            save_state(self.state, self.modules, self.optimizer, facts)
         self.kept = time.monotonic()
 
 
@@ -181,7 +191,8 @@ def on_device(learning_rate: float, device: torch.device) -> dict[str, Any]:
     return {"lr": torch.tensor(learning_rate, device=device), "fused": True}
 
 
-def layout(device: torch.device) -> torch.memory_format:
-    """Of images and convolutions: tensor cores want channels last; on a CPU without AMX it made VGG11 slower by a
-    quarter (benchmarks/README.md)."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+def layout(device: torch.device, precision: str = "float32") -> torch.memory_format:
+    """Of images and convolutions: tensor cores and bfloat16 want channels last; in float32 it made VGG11 slower by a
+    quarter on a CPU without AMX (benchmarks/README.md)."""
+    last = device.type == "cuda" or precision == "bfloat16"
+    return torch.channels_last if last else torch.contiguous_format

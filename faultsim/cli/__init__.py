@@ -1,6 +1,9 @@
 """The command line. One file a command (group); each imports what is heavy only when it runs."""
 
 import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -58,8 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     from ..errors import FaultsimError
 
+    arguments = arguments or sys.argv[1:] or ["--help"]
     try:
-        status = app(arguments or sys.argv[1:] or ["--help"], prog_name="faultsim", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _one_line(warnings.showwarning)
+            status = app(arguments, prog_name="faultsim", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception as error:
@@ -75,8 +81,23 @@ def main(arguments: list[str] | None = None) -> None:
             print("faultsim: error: " + " ".join(message.split()), file=sys.stderr)
         sys.exit(2)
     if status == INTERRUPTED:
-        print("faultsim: interrupted; what was finished is kept", file=sys.stderr)
+        kept = any(word.partition("=")[0] == "--out" for word in arguments)
+        what = "what was finished is kept in --out" if kept else "nothing is kept"
+        print(f"faultsim: interrupted; {what}", file=sys.stderr)
     sys.exit(status)
+
+
+def _one_line(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Shows our own warnings as one line on stderr, and others as before."""
+    from ..errors import FaultsimWarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, FaultsimWarning):
+            print("faultsim: warning: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
+        else:
+            otherwise(message, category, *where)
+
+    return show
 
 
 def _speaks() -> bool:

@@ -2,9 +2,11 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 from ..errors import FaultsimError
+from ..metrics import ACCURACY, METRICS, Collector, Metric
 from .document import LARGEST, at
 
 INFORMATION = "sweep.json"
@@ -22,6 +24,14 @@ _NUMBERS = (
     "best",
 )
 _ALWAYS = ("bit_error_rate", "mean", "std", "worst", "best")
+_VALUES = (
+    "mean",
+    "std",
+    "ci95_low",
+    "ci95_high",
+    "worst",
+    "best",
+)  # which may be infinite, but for accuracies
 
 
 def information_in(directory: Path) -> dict:
@@ -36,6 +46,24 @@ def information_in(directory: Path) -> dict:
     return found
 
 
+def metric_in(configuration: dict) -> Metric:
+    """What a sweep measured. Raises FaultsimError where its configuration doesn't say it."""
+    found = configuration.get("metric")
+    if found is None:
+        return ACCURACY
+    name, better = at(found, "name"), at(found, "higher_is_better")
+    if not isinstance(name, str) or not isinstance(better, bool):
+        raise FaultsimError(f"{INFORMATION} doesn't say which metric was measured")
+    known = [
+        metric for metric in METRICS.values() if (metric.name, metric.higher_is_better) == (name, better)
+    ]
+    return known[0] if known else Metric(name, _measured_before, higher_is_better=better)
+
+
+def _measured_before() -> Collector:
+    raise FaultsimError("a metric that was read from a file can't be measured again")
+
+
 def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]]:
     """Summary rows, with numbers for texts and None for what isn't known, and what the reader must know of them. Raises
     FaultsimError when a file is damaged."""
@@ -43,13 +71,21 @@ def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]
     if not isinstance(points, list):
         raise FaultsimError(f"{directory / INFORMATION} says nothing about its points")
     summary, results = directory / "summary.csv", directory / "results.csv"
+    metric = metric_in(configuration)
     if summary.exists():
-        return [_numbers(row, summary) for row in _csv(summary)], []
+        rows = [_numbers(row, summary, metric) for row in _csv(summary)]
+        return rows, _not_finite(rows)
     if not results.exists():
         return [], ["the sweep has no results yet"]
-    rows = _unfinished(results, points)
+    rows = _unfinished(results, points, metric)
     swept = len({(row["voltage"], row["bit_error_rate"]) for row in rows})
-    return rows, [f"the sweep is not finished: {swept} of {len(points)} points are there"]
+    notes = [f"the sweep is not finished: {swept} of {len(points)} points are there"]
+    return rows, [*notes, *_not_finite(rows)]
+
+
+def _not_finite(rows: list[dict]) -> list[str]:
+    wrong = sum(row["not_finite"] for row in rows)
+    return [f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong"] if wrong else []
 
 
 def _csv(path: Path) -> list[dict[str, str]]:
@@ -63,10 +99,26 @@ def _csv(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _numbers(row: dict[str, str], path: Path) -> dict:
+def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
     try:
         found = {name: float(row[name]) if row[name] else None for name in _NUMBERS}
         chips, images = int(row["chips"]), int(row["images"])
+        not_finite = int(row.get("not_finite") or 0)
+        if not metric.fraction:
+            lost = {name: None for name in _VALUES if found[name] is None or not math.isfinite(found[name])}
+            found |= lost
+            values = [value for value in found.values() if value is not None]
+            if not all(abs(value) < LARGEST for value in values) or found["bit_error_rate"] is None:
+                raise ValueError("a number is missing")
+            if not 0 <= found["bit_error_rate"] <= 1 or not_finite < 0:
+                raise ValueError("a rate is outside [0, 1]")
+            return {
+                "variant": row["variant"],
+                **found,
+                "chips": chips,
+                "images": images,
+                "not_finite": not_finite,
+            }
         values = [value for value in found.values() if value is not None]
         if not all(abs(value) < LARGEST for value in values) or any(found[name] is None for name in _ALWAYS):
             raise ValueError("a number is missing")
@@ -74,14 +126,13 @@ def _numbers(row: dict[str, str], path: Path) -> dict:
             raise ValueError("an accuracy or rate is outside [0, 1]")
     except (KeyError, ValueError) as error:
         raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
-    return {"variant": row["variant"], **found, "chips": chips, "images": images}
+    return {"variant": row["variant"], **found, "chips": chips, "images": images, "not_finite": not_finite}
 
 
-def _unfinished(path: Path, points: list) -> list[dict]:
+def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
     """The summary of a sweep that was stopped, from its rows of single chips; energies per inference are not known."""
-    from ..evaluation import Evaluation
     from ..sweep import Point as Operating
-    from ..sweep import Result
+    from ..sweep import Result, evaluation_in
 
     groups: dict[tuple[str, ...], list[dict]] = {}
     for row in _csv(path):
@@ -92,7 +143,7 @@ def _unfinished(path: Path, points: list) -> list[dict]:
     found = []
     for (variant, voltage, errors), rows in groups.items():
         try:
-            evaluation = Evaluation(tuple(int(row["correct"]) for row in rows), int(rows[0]["images"]))
+            evaluation = evaluation_in(rows, metric)
             volts = float(voltage) if voltage else None
             place = Operating(volts, float(errors), energies.get(volts))
             summary = Result(variant, place, evaluation, None, None).summary()
@@ -101,7 +152,7 @@ def _unfinished(path: Path, points: list) -> list[dict]:
             }
         except (KeyError, ValueError, ZeroDivisionError) as error:
             raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
-        found.append(_numbers(texts, path))
+        found.append(_numbers(texts, path, metric))
     return found
 
 

@@ -229,6 +229,6 @@ def test_a_model_of_tokens_runs_on_integers() -> None:
 def test_sizes_may_be_integers_of_numpy_and_nothing_else() -> None:
     conv = nn.Conv2d(3, 4, 3)
     assert trace_layers(conv, np.array([3, 8, 8])) == trace_layers(conv, (3, 8, 8))
-    for shape in ((3, True, 8), (3, 8.0, 8), (3, "8", 8), 5):
+    for shape in ((3, True, 8), (3, 8.0, 8), (3, "8", 8)):
         with pytest.raises(EnergyError, match="input shape has to be positive integers"):
             trace_layers(conv, shape)
