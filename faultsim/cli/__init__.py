@@ -16,6 +16,7 @@ from . import (
     export,
     generator,
     inject,
+    memory,
     patterns,
     report,
     reproduce,
@@ -46,6 +47,7 @@ app.command("chip")(inject.chip)
 app.command("inject")(inject.inject)
 app.command("info")(curve.info)
 app.command("energy")(energy.energy)
+app.command("memory")(memory.memory)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer")(transfer.transfer)
 app.command("report")(report.report)

@@ -12,7 +12,7 @@ from torch import nn
 
 from energy.errors import EnergyError
 from energy.saving import weight_memory
-from energy.trace import POLICIES
+from energy.trace import POLICIES, trace_model
 from neuralfuse import generators
 
 from .. import data as data_sets
@@ -22,6 +22,7 @@ from ..checkpoint import load_weights, read_file
 from ..data import Dataset, Normalisation, OwnBatches, batches, load, load_folder
 from ..data.dataset import SIDE
 from ..errors import FaultsimError
+from ..inventory import Select
 from ..metrics import ACCURACY, Metric
 from ..stored import StoredWeights
 from ..sweep import Variant
@@ -39,6 +40,7 @@ class Subject:
     batch_size: int  #: of a Dataset
     per_channel: bool
     trained: dict[str, Any]  #: metadata of the weight file
+    select: Select = None  #: which tensors lie in the memory
 
     @cached_property
     def data(self) -> list[tuple[Any, Any]]:
@@ -60,6 +62,12 @@ class Subject:
         except EnergyError:
             return None
 
+    @cached_property
+    def uncounted(self) -> list[str]:
+        """Tensors in the faulty memory that `accesses` leaves out."""
+        traced = trace_model(self.model, self.dataset.input_shape or self.dataset.example)
+        return traced.uncounted(layer.tensors for layer in self.stored.layers)
+
     @property
     def network(self) -> dict[str, Any]:
         """Which model this is."""
@@ -68,6 +76,7 @@ class Subject:
             "weights": fingerprint(self.model, self.stored),
             "trained": self.trained,
             "per_channel": self.per_channel,
+            **({"select": self.select} if self.select else {}),
         }
 
     @property
@@ -103,6 +112,7 @@ def load_subject(
     batch_size: int = 256,
     per_channel: bool = False,
     *,
+    select: Select = None,
     own: OwnData | None = None,
     metric: Metric | None = ACCURACY,
 ) -> Subject:
@@ -114,8 +124,8 @@ def load_subject(
     else:
         test = load_own(own, images, trained)
     classes = trained.get("num_classes", getattr(test, "num_classes", 10))
-    network, stored, loaded = load_model(model, weights, classes, device, per_channel)
-    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
+    network, stored, loaded = load_model(model, weights, classes, device, per_channel, select)
+    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded, select)
     _check_fit(subject, metric)
     return subject
 
@@ -203,15 +213,20 @@ def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | No
 
 
 def load_model(
-    model: str, weights: Path | None, classes: object, device: torch.device, per_channel: bool = False
+    model: str,
+    weights: Path | None,
+    classes: object,
+    device: torch.device,
+    per_channel: bool = False,
+    select: Select = None,
 ) -> tuple[nn.Module, StoredWeights, dict[str, Any]]:
     """The model in evaluation mode on `device`, its weights as stored, and their metadata."""
     if not isinstance(classes, int):
         raise FaultsimError(f"{weights} says that it has {classes!r} classes: that is no number")
     network = models.resolve(model, classes).to(device).eval()
     if weights is None:
-        return network, StoredWeights.of(network, per_channel), {}
-    return network, *load_weights(network, weights, per_channel=per_channel)
+        return network, StoredWeights.of(network, per_channel, select), {}
+    return network, *load_weights(network, weights, per_channel=per_channel, select=select)
 
 
 def read_generator(path: Path) -> tuple[str, nn.Module, StoredWeights, dict[str, Any]]:
