@@ -27,7 +27,7 @@ from neuralfuse import generators
 from neuralfuse.reproduce.cells import FAULTS, cells
 from neuralfuse.reproduce.costs import VOLTAGE, accesses
 from neuralfuse.reproduce.rows import Line, lines
-from neuralfuse.results import Result, obtained
+from neuralfuse.results import TRAINING_IMAGES, Result, obtained
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,20 +94,38 @@ def of_base(result: Result) -> str:
 
 
 def of_generator(result: Result) -> str:
-    """N, batch and epochs of the generator."""
+    """Trainer, N, batch and epochs of the generator; of staged training, those of its last stage."""
     generator = result.configuration["generator"]
-    return (
-        f"{generator['training']['n_models']}, {generator['training']['batch_size']}, {generator['epochs']}"
-    )
+    training = generator["training"]
+    return f"{result.trainer}, {training['n_models']}, {training['batch_size']}, {generator['epochs']}"
+
+
+def passes(result: Result) -> str:
+    """Through the base model in training the generator, in millions."""
+    return f"{result.base_passes / 1e6:.2f}"
+
+
+def classifier(result: Result) -> str:
+    """Accuracy of the generator's encoder with a linear head, alone at Vmin, in percent, where it was trained so."""
+    found = result.configuration["generator"].get("classifier")
+    return "" if found is None else f"{100 * found['accuracy']:.2f}"
 
 
 def settings(result: Result) -> str:
     """What else a generator's training may differ in."""
     training = result.configuration["generator"]["training"]
-    names = ("precision", "learning_rate", "schedule", "average")
+    names = ("precision", "learning_rate", "schedule", "average", "loss", "divided", "weight")
+    usual = {"average": 0, "loss": "cross_entropy", "divided": False, "weight": 5.0}
     told = ", ".join(
-        f"{name.replace('_', ' ')} {training[name]}" for name in names if training.get(name, 0) != 0
+        f"{name.replace('_', ' ')} {training[name]}"
+        for name in names
+        if training.get(name, usual.get(name)) != usual.get(name)
     )
+    if "stages" in training:
+        epochs = {
+            name: stage["epochs"] for name, stage in training["stages"].items() if isinstance(stage, dict)
+        }
+        told += "; " + ", ".join(f"{name} {count} epochs" for name, count in epochs.items())
     if (start := result.configuration["generator"].get("start")) is None:
         return told
     before = start["training"]
@@ -116,6 +134,12 @@ def settings(result: Result) -> str:
         f"{told}; begun with one of {errors}, batch {before['batch_size']}, {start['epochs']} epochs, "
         f"learning rate {before['learning_rate']}, on {start['device']}"
     )
+
+
+PAPER_PASSES = {
+    dataset: f"{150 * images * (1 + 10) / 1e6:.1f}" for dataset, images in TRAINING_IMAGES.items()
+}
+"""The paper trains for 150 epochs with N = 10 (the full paper, arXiv 2306.16869 v3)."""
 
 
 def commit_and_date(provenance: dict) -> str:
@@ -147,13 +171,15 @@ def accuracies() -> str:
         of_pair = list(pair)
         name = f"{cell[0]}, {cell[1]}, {cell[2].name}"
         if any(line.results for line in of_pair):
-            rows.append([name, "the paper", *published_cells(of_pair[0].published)])
+            rows.append([name, "the paper", *published_cells(of_pair[0].published), PAPER_PASSES[cell[0]]])
         for line in of_pair:
             for result in line.results:
                 with reading(f"a result of {name}"):
                     how = [of_base(result), of_generator(result), notes.number(origin(result))]
+                    how = [passes(result), classifier(result), *how]
                 rows.append(["", f"`{line.cell.faults}`", *our_cells(result), *how])
-    head = ["", "", *HEADINGS, "base model: recipe, batch, epochs", "generator: N, batch, epochs", ""]
+    head = ["", "", *HEADINGS, "passes, M", "classifier alone"]
+    head += ["base model: recipe, batch, epochs", "generator: trainer, N, batch, epochs", ""]
     return notes.below(markdown(head, rows, 2))
 
 

@@ -21,7 +21,7 @@ from faultsim.errors import FaultsimError
 from faultsim.faults import TRAINING, FaultModel
 from faultsim.stored import StoredWeights
 
-from .distributed import ALONE, Ranks
+from .distributed import ALONE, Piece, Ranks
 from .objective import Losses, Objective
 
 _CHIPS = 1 << 32  # of one seed
@@ -55,6 +55,9 @@ class EOPM(Objective):
     bit_error_rate  fraction of failing cells of the perturbed models
     faults          what a failing cell does, and where weights lie
     n_models        N, perturbed models a step (the paper takes 10)
+    divided         whether the images of a step are divided among the N + 1 models, so that each image passes through
+                    one of them, instead of all images through each: the same loss in expectation, for 1 / (N + 1) of
+                    the passes
     seed            of the chips (training_chips)
     in_flight       models computed side by side; None: IN_FLIGHT on a GPU, else 1
 
@@ -71,6 +74,7 @@ class EOPM(Objective):
         n_models: int = 10,
         weight: float = 5.0,
         loss: str = "cross_entropy",
+        divided: bool = False,
         seed: int = 0,
         precision: str = "float32",
         ranks: Ranks = ALONE,
@@ -89,18 +93,36 @@ class EOPM(Objective):
         side_by_side = in_flight > 1 and self.device.type == "cuda"
         self.streams = [torch.cuda.Stream(self.device) if side_by_side else None for _ in range(in_flight)]
         self.faults = faults or FaultModel()
-        self.n_models, self.seed = n_models, seed
+        self.n_models, self.divided, self.seed = n_models, divided, seed
         self.no_errors = ops.table(0.0, self.device)
         self.errors = ops.table(bit_error_rate, self.device)
         training_chips(seed, 0, n_models)  # a bad seed is refused before anything is done
 
     @property
     def passes(self) -> int:
-        return 1 + self.n_models
+        return 1 if self.divided else 1 + self.n_models
+
+    def _bounds(self, model: int, images: int) -> tuple[int, int]:
+        """The images of a batch that pass through a model, of 0, the clean one, to N."""
+        if not self.divided:
+            return 0, images
+        first, last = (images * part // (1 + self.n_models) for part in (model, model + 1))
+        return first, last
+
+    def _pieces(self, images: int) -> Iterator[Piece]:
+        """What this process computes of a batch."""
+        if not self.divided:
+            yield from self.ranks.pieces(1 + self.n_models, images)
+            return
+        for _, start, stop in self.ranks.pieces(1, images):
+            for model in range(1 + self.n_models):
+                first, last = self._bounds(model, images)
+                if max(start, first) < min(stop, last):
+                    yield Piece(model, max(start, first), min(stop, last))
 
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
         chips = training_chips(self.seed, step, self.n_models, self.device)
-        pieces = list(self.ranks.pieces(1 + self.n_models, len(fused)))
+        pieces = list(self._pieces(len(fused)))
         sums = []
         for lane, (copy, stream) in enumerate(zip(self.copies, self.streams, strict=True)):
             with _queued_on(stream):
@@ -112,7 +134,8 @@ class EOPM(Objective):
                     else:
                         self.memory.read(chips[model - 1 : model], self.errors, self.faults, copy.buffers)
                     copy.written()
-                    loss = self.loss_of(copy, leaf[start:stop], labels[start:stop]) / len(leaf)
+                    first, last = self._bounds(model, len(leaf))
+                    loss = self.loss_of(copy, leaf[start:stop], labels[start:stop]) / (last - first)
                     (loss if model == 0 else self.weight / self.n_models * loss).backward()
                     losses[min(model, 1)] += loss.detach()
                 sums.append((losses, leaf.grad))

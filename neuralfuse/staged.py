@@ -65,8 +65,8 @@ class Staged:
 
     eopm: Training  #: the last stage; its bit errors, seed and precision are those of all stages
     classifier: Stage = Stage(20, 128, 0.02, 400)
-    patterns: Stage = Stage(1, 20, 0.05, 1000)
-    pattern_models: int = 1  #: perturbed models a step of the patterns
+    patterns: Stage = Stage(2, 48, 0.05, 1000)
+    pattern_models: int = 3  #: perturbed models a step of the patterns
     drawing: Stage = Stage(4, 128, 0.004, 400)
     smoothing: float = 0.05  #: of the labels of the classifier
     weight_decay: float = 0.01  #: of AdamW (classifier and drawing)
@@ -89,12 +89,13 @@ class Staged:
 
 
 EOPM_STAGE = {
-    "n_models": 2,
+    "n_models": 5,
     "loss": "error_probability",
-    "learning_rate": 5e-4,
+    "divided": True,
+    "learning_rate": 2e-3,
     "schedule": "linear",
-    "batch_size": 64,
-    "max_epochs": 1,
+    "batch_size": 96,
+    "max_epochs": 3,
 }
 """Arguments of Training that suit the last stage."""
 
@@ -266,6 +267,7 @@ class _Run:
             n_models=self.staged.pattern_models,
             seed=self.staged.eopm.seed + _PATTERN_CHIPS,
             loss="error_probability",
+            divided=True,
         )
         with training.objective(self.bases, in_flight=self.in_flight) as objective:
 

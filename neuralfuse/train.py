@@ -28,7 +28,7 @@ from .objective import Objective
 TRAINERS = ("eopm", "adversarial", "staged")
 """The last one is neuralfuse.staged."""
 SCHEDULES = ("constant", "linear")
-_ONLY = {"eopm": ("bit_error_rate", "voltage", "faults", "n_models"), "adversarial": ("flips",)}
+_ONLY = {"eopm": ("bit_error_rate", "voltage", "faults", "n_models", "divided"), "adversarial": ("flips",)}
 
 
 class Base(NamedTuple):
@@ -50,6 +50,7 @@ class Training:
     n_models: int = 10  #: EOPM: N, perturbed models a step
     weight: float = 5.0  #: lambda, of the perturbed loss
     loss: str = "cross_entropy"  #: of one answer, see neuralfuse.objective.LOSSES
+    divided: bool = False  #: EOPM: whether each image of a step passes through one model only, see EOPM
     learning_rate: float = 1e-3  #: of Adam
     betas: tuple[float, float] = (0.5, 0.999)
     batch_size: int = 256
@@ -108,6 +109,7 @@ class Training:
             bit_error_rate=self.bit_error_rate,
             faults=self.faults,
             n_models=self.n_models,
+            divided=self.divided,
             seed=self.seed,
             in_flight=in_flight,
             **common,
@@ -266,6 +268,8 @@ def _identity(training: Training, data: Dataset, context: dict) -> dict:
         del described[name]
     if training.loss == "cross_entropy":  # states of older versions don't name it
         del described["loss"]
+    if not training.divided:
+        described.pop("divided", None)
     return json.loads(json.dumps({"training": described, "data": data.fingerprint, "context": context}))
 
 

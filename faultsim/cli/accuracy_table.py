@@ -51,8 +51,9 @@ def how(result: "Result") -> dict[str, object]:
     return {
         "recipe": recipe["name"].split(",")[0],
         "base_epochs": recipe["epochs"],
-        "trainer": _trainer(generator["training"]),
+        "trainer": _trainer({"trainer": result.trainer, **generator["training"]}),
         "epochs": generator["epochs"],
+        "base_passes": result.base_passes,
         "begun_after": generator.get("start", {}).get("epochs"),
         "precision": generator["training"]["precision"],
         "device": result.provenance["device"],
@@ -225,7 +226,7 @@ def note(conditions: dict[str, object]) -> str:
     begun = f" after {c['begun_after']} of another training" if c["begun_after"] else ""
     return (
         f"base recipe {c['recipe']}, {c['base_epochs']} epochs; {c['trainer']}, {c['epochs']} epochs{begun}, "
-        f"{c['precision']}; {devices}; {commit}; {str(c['date'])[:10]}"
+        f"{c['precision']}, {c['base_passes'] / 1e6:.2f} M passes; {devices}; {commit}; {str(c['date'])[:10]}"
     )
 
 
@@ -244,4 +245,7 @@ def _trainer(training: dict) -> str:
     ]
     if training.get("schedule", "constant") != "constant":
         words.append(training["schedule"])
-    return ", ".join([f"N = {training['n_models']}", *words])
+    if training.get("loss", "cross_entropy") != "cross_entropy":
+        words.append(training["loss"].replace("_", " "))
+    staged = ["staged"] if training["trainer"] == "staged" else []
+    return ", ".join([*staged, f"N = {training['n_models']}", *words])

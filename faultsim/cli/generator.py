@@ -80,7 +80,15 @@ def train_generator(
     curve: CurveOption = None,
     n_models: Annotated[
         int | None,
-        typer.Option(help="N: perturbed models a step. [default: 10; staged: 2]", show_default=False),
+        typer.Option(help="N: perturbed models a step. [default: 10; staged: 5]", show_default=False),
+    ] = None,
+    divided: Annotated[
+        bool | None,
+        typer.Option(
+            help="Each image of a step passes through one of the N + 1 models, not through all: the same loss in "
+            "expectation for a fraction of the passes. [default: no; staged: yes]",
+            show_default=False,
+        ),
     ] = None,
     flips: Annotated[int | None, typer.Option(help="K: bits that adversarial training inverts.")] = None,
     weight: Annotated[float, typer.Option("--lambda", help="Weight of the perturbed loss.")] = 5.0,
@@ -93,7 +101,7 @@ def train_generator(
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of Adam. [default: 0.001; staged: 0.0005]", show_default=False)
+        float | None, typer.Option(help="Of Adam. [default: 0.001; staged: 0.002]", show_default=False)
     ] = None,
     schedule: Annotated[
         str | None,
@@ -110,12 +118,12 @@ def train_generator(
         ),
     ] = 0.0,
     batch_size: Annotated[
-        int | None, typer.Option(help="Images of one step. [default: 256; staged: 64]", show_default=False)
+        int | None, typer.Option(help="Images of one step. [default: 256; staged: 96]", show_default=False)
     ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="At most; training stops when it has converged. [default: 100; staged: 1]",
+            help="At most; training stops when it has converged. [default: 100; staged: 3]",
             show_default=False,
         ),
     ] = None,
@@ -124,7 +132,7 @@ def train_generator(
     ] = None,
     pattern_epochs: Annotated[
         int | None,
-        typer.Option(help="staged: of the search for class patterns. [default: 1]", show_default=False),
+        typer.Option(help="staged: of the search for class patterns. [default: 2]", show_default=False),
     ] = None,
     drawing_epochs: Annotated[
         int | None, typer.Option(help="staged: of drawing them. [default: 4]", show_default=False)
@@ -206,6 +214,7 @@ def train_generator(
         "read_error": read_error,
         "capacity": capacity,
         "n_models": n_models,
+        "divided": divided,
         "in_flight": in_flight,
     }
     chosen = {
@@ -372,7 +381,7 @@ def _errors(trainer: str, flips: int | None, random: dict[str, Any]) -> dict[str
         "voltage": volts,
         "faults": fault_model(*(random[word] for word in words)),
     }
-    return found if random["n_models"] is None else {**found, "n_models": random["n_models"]}
+    return found | {name: random[name] for name in ("n_models", "divided") if random[name] is not None}
 
 
 def _reporter(log: Path, epochs: int, world_size: int) -> Callable[["Epoch"], None]:

@@ -58,7 +58,7 @@ def train_generator(
     else:
         how = {"trainer": "adversarial", "flips": wanted.flips}
     if wanted.trainer is not None:
-        how |= {"trainer": wanted.trainer, "loss": "error_probability", "reuse": step.file.parent}
+        how |= {"trainer": wanted.trainer, "reuse": step.file.parent}
     command.train_generator(
         generator=wanted.name,
         out=step.file,

@@ -41,11 +41,14 @@ def status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
                 where = f"[{notes.index(note) + 1}]"
             off = "" if row.off is None else f"{row.off:.2f}"
             reached = f"{row.at_or_above}/{row.compared}" if row.compared else ""
-            table.add_row(f"{name:8} {row.faults}", f"{row.obtained}/{row.cells}", off, reached, where)
+            table.add_row(
+                f"{name:8} {row.faults:15} {row.trainer}", f"{row.obtained}/{row.cells}", off, reached, where
+            )
     console().print(table)
     print(
         "cells: with a result / all. off: mean distance of P.A.+N.F. from the published one, in\n"
         "percentage points. reached: P.A.+N.F. at or above the published one / cells compared.\n"
+        "Generators by EOPM from the beginning to the end (eopm) or in stages (staged).\n"
         "figure2, table6, table7 and table8 need no trained model: faultsim reproduce NAME."
     )
     for number, note in enumerate(notes, 1):

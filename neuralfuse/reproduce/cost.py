@@ -53,11 +53,8 @@ def operations(step: Step, *, base_epochs: int, epochs: int, n_models: int) -> i
             defaults[name].epochs_of(train) for name in ("classifier", "patterns", "drawing")
         )
         alone = 3 * generator * train * (first + drawing)  # the encoder counts as the whole generator
-        return (
-            alone
-            + 2 * 2 * base * train * patterns
-            + (2 * (1 + n_models) * base + 3 * generator) * train * epochs
-        )
+        # the images of a step are divided among the models
+        return alone + 2 * base * train * patterns + (2 * base + 3 * generator) * train * epochs
     if step.kind is Kind.GENERATOR:
         # chosen flips: the clean model, one perturbed model, and the gradient that chooses
         passes = (

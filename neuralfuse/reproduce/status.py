@@ -4,7 +4,7 @@ were computed. Reads files only."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -14,11 +14,12 @@ from .rows import Line, lines
 
 @dataclass(frozen=True)
 class Status:
-    """Of one table or figure under one fault model."""
+    """Of one table or figure under one fault model, by one trainer of generators."""
 
     name: str
     title: str
     faults: str
+    trainer: str  #: "eopm", "staged" or "adversarial"
     cells: int
     obtained: int  #: cells with at least one result
     compared: int  #: of those, cells that the paper reports
@@ -29,36 +30,43 @@ class Status:
 
 
 def status(found: Mapping[str, Sequence[Line]]) -> list[Status]:
-    """Of tables and figures with their lines (rows.lines), under each fault model. Of several results of a cell the
-    last one counts."""
+    """Of tables and figures with their lines (rows.lines), under each fault model, by each trainer that there are
+    results of. Of several results of a cell the last one counts."""
     counted = []
     for name, of_table in found.items():
         for faults in dict.fromkeys(line.cell.faults for line in of_table):
             of_faults = [line for line in of_table if line.cell.faults == faults]
-            there = [line for line in of_faults if line.results]
-            compared = [
-                (line.results[-1].mean("perturbed_fused"), line.published.perturbed_fused)
-                for line in there
-                if line.published is not None and line.published.perturbed_fused is not None
-            ]
-            counted.append(
-                Status(
-                    name,
-                    TITLES[name],
-                    faults,
-                    len(of_faults),
-                    len(there),
-                    len(compared),
-                    fmean(abs(ours - theirs) for ours, theirs in compared) if compared else None,
-                    sum(ours >= theirs for ours, theirs in compared),
-                    _distinct(line.results[-1].provenance["device"] for line in there),
-                    _distinct(
-                        line.results[-1].configuration["base"]["recipe"]["name"].split(",")[0]
-                        for line in there
-                    ),
-                )
-            )
+            for trainer in _distinct(result.trainer for line in of_faults for result in line.results) or (
+                "eopm",
+            ):
+                counted.append(_status(name, faults, trainer, of_faults))
     return counted
+
+
+def _status(name: str, faults: str, trainer: str, of_faults: Sequence[Line]) -> Status:
+    by_trainer = [
+        replace(line, results=tuple(result for result in line.results if result.trainer == trainer))
+        for line in of_faults
+    ]
+    there = [line for line in by_trainer if line.results]
+    compared = [
+        (line.results[-1].mean("perturbed_fused"), line.published.perturbed_fused)
+        for line in there
+        if line.published is not None and line.published.perturbed_fused is not None
+    ]
+    return Status(
+        name,
+        TITLES[name],
+        faults,
+        trainer,
+        len(of_faults),
+        len(there),
+        len(compared),
+        fmean(abs(ours - theirs) for ours, theirs in compared) if compared else None,
+        sum(ours >= theirs for ours, theirs in compared),
+        _distinct(line.results[-1].provenance["device"] for line in there),
+        _distinct(line.results[-1].configuration["base"]["recipe"]["name"].split(",")[0] for line in there),
+    )
 
 
 def everything(directory: Path | None = None) -> dict[str, list[Line]]:

@@ -14,6 +14,7 @@ from faultsim import Chip, FaultModel, FaultsimError, StoredWeights, evaluation_
 from faultsim.faults import TRAINING
 from faultsim.graphs import Graphed
 from faultsim.sram import SRAM
+from neuralfuse.distributed import Ranks
 from neuralfuse.eopm import EOPM, training_chips
 from neuralfuse.generators import NeuralFuse, UNet
 
@@ -308,3 +309,45 @@ def test_models_side_by_side_add_up_to_the_same_gradient(replayed):
     assert len({tuple(row) for row in one[:, :2].tolist()}) == 8
     for ours, theirs in zip(three, one, strict=True):
         assert float((ours - theirs).norm()) < 1e-4 * float(theirs.norm())
+
+
+@pytest.mark.parametrize(
+    ("n_models", "images", "ranks"), [(1, 6, 1), (2, 6, 1), (5, 6, 2), (3, 10, 3), (5, 4, 1)]
+)
+def test_images_divided_among_the_models(n_models, images, ranks):
+    """The mean over a model's own images stands for the mean over all; with several processes the sum is the same. Each
+    image passes through one model."""
+    model, (inputs, labels), weight = base(torch.float64).eval(), batch(torch.float64, images), 3.0
+    stored = StoredWeights.of(model)
+    options = dict(bit_error_rate=RATE, n_models=n_models, weight=weight, seed=4, divided=True)
+    found, losses, passed = torch.zeros_like(inputs), torch.zeros(2, dtype=torch.float64), 0
+
+    def count(module, args, output):
+        nonlocal passed
+        passed += len(args[0])
+
+    hook = model.register_forward_hook(count)
+    for rank in range(ranks):
+        with EOPM(model, stored, **options, ranks=Ranks(rank, ranks)) as eopm:
+            share, gradient = eopm.input_gradient(inputs, labels, 7)
+            assert eopm.passes == 1
+            losses, found = losses + torch.stack(share), found + gradient
+    hook.remove()
+    assert passed == images
+    leaf = inputs.clone().requires_grad_()
+    chips = as_chips(training_chips(4, 7, n_models))
+    expected, parts = 0.0, []
+    for index in range(1 + n_models):
+        part = slice(images * index // (1 + n_models), images * (index + 1) // (1 + n_models))
+        rate, chip = (0.0, chips[0]) if index == 0 else (RATE, chips[index - 1])
+        read = stored.read_chips([chip], rate, None, FaultModel())
+        weights = {f"{layer.name}.weight": w[0] for layer, w in zip(stored.layers, read, strict=True)}
+        if len(labels[part]):
+            loss = cross_entropy(functional_call(model, weights, leaf[part]), labels[part])
+            expected = expected + (loss if index == 0 else weight / n_models * loss)
+            parts.append(float(loss.detach()) / (1 if index == 0 else n_models))
+        else:
+            parts.append(0.0)
+    expected.backward()
+    torch.testing.assert_close(found, leaf.grad, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(losses, torch.tensor([parts[0], sum(parts[1:])], dtype=torch.float64))

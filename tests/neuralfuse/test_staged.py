@@ -21,13 +21,13 @@ from neuralfuse.stages import reusable, save_stages
 from neuralfuse.train import Base, Training, train_generator
 
 RATE = 0.03
-LAST = Training(bit_error_rate=RATE, **EOPM_STAGE)
+LAST = Training(bit_error_rate=RATE, **{**EOPM_STAGE, "batch_size": 48})
 CHAIN = Staged(LAST, classifier=Stage(8, 64, 0.02), patterns=Stage(12, 20, 0.05), drawing=Stage(6, 64, 0.01))
 SHORT = Staged(
     replace(LAST, batch_size=16, n_models=1, max_epochs=1),
     classifier=Stage(1, 16, 0.01),
     patterns=Stage(1, 16, 0.05),
-    pattern_models=1,
+    pattern_models=2,
     drawing=Stage(1, 16, 0.01),
 )
 
