@@ -83,6 +83,17 @@ class Staged:
         """Everything about it, for results."""
         return {**self.eopm.describe(), "trainer": "staged", "stages": self.stages()}
 
+    def of(self, stage: str) -> dict:
+        """What a stage but the last depends on: those that are done stay when later ones are changed."""
+        used = {
+            "classifier": ("smoothing", "weight_decay"),
+            "patterns": ("pattern_models",),
+            "drawing": ("weight_decay", "temperature", "choice"),
+        }[stage]
+        eopm = ("seed", "precision", *(("bit_error_rate", "faults", "weight") if stage == "patterns" else ()))
+        described, last = asdict(self), self.eopm.describe()
+        return {name: described[name] for name in (stage, *used)} | {name: last[name] for name in eopm}
+
     def stages(self) -> dict:
         """What comes before EOPM, for results."""
         return {key: value for key, value in asdict(self).items() if key != "eopm"}
@@ -355,7 +366,8 @@ class _Run:
         falling: str,
     ) -> None:
         about = {
-            "training": {**self.staged.describe(), "stage": stage},
+            "stage": stage,
+            "training": self.staged.of(stage),
             "data": self.data.fingerprint,
             "context": self.context,
             "before": self.before.hexdigest(),

@@ -188,7 +188,24 @@ def test_a_state_of_other_options_is_refused(base, tmp_path):
     state = tmp_path / "g.state.safetensors"
     train_staged(generators.UNet(2), [base], data, SHORT, state=state)
     with pytest.raises(FaultsimError, match="belongs to a run with other options"):
-        train_staged(generators.UNet(2), [base], data, replace(SHORT, temperature=0.1), state=state)
+        train_staged(generators.UNet(2), [base], data, replace(SHORT, smoothing=0.2), state=state)
+
+
+def test_a_stage_that_is_done_stays_when_a_later_one_is_changed(base, tmp_path):
+    """Its curve is read, not trained anew; the last stage then begins with something else."""
+    data = load("digits", "train").subset(torch.arange(32))
+    state = tmp_path / "g.state.safetensors"
+    first = train_staged(generators.UNet(2), [base], data, SHORT, state=state)
+    for stage in ("drawing", "eopm"):
+        (tmp_path / f"g.state.{stage}.safetensors").unlink()
+    told = []
+    changed = replace(SHORT, temperature=0.1)
+    second = train_staged(
+        generators.UNet(2), [base], data, changed, state=state, report=lambda stage, entry: told.append(stage)
+    )
+    assert told == ["drawing", "eopm"]
+    assert torch.equal(second.patterns, first.patterns)
+    assert second.curves["drawing"] != first.curves["drawing"]
 
 
 @pytest.mark.parametrize("surrogates", [1, 2])
