@@ -64,14 +64,14 @@ class Staged:
     """How a generator is trained in stages. The defaults were chosen by experiment (docs of neuralfuse/results)."""
 
     eopm: Training  #: the last stage; its bit errors, seed and precision are those of all stages
-    classifier: Stage = Stage(20, 128, 0.02, 400)
+    classifier: Stage = Stage(20, 128, 0.01, 400)
     patterns: Stage = Stage(2, 48, 0.05, 1000)
     pattern_models: int = 3  #: perturbed models a step of the patterns
-    drawing: Stage = Stage(4, 128, 0.004, 400)
+    drawing: Stage = Stage(6, 128, 0.01, 400)
     smoothing: float = 0.05  #: of the labels of the classifier
     weight_decay: float = 0.01  #: of AdamW (classifier and drawing)
     temperature: float = 0.03  #: of the choice among the patterns by their distance, in the loss of drawing
-    choice: float = 0.1  #: weight of that choice beside the squared error
+    choice: float = 0.03  #: weight of that choice beside the squared error
 
     def __post_init__(self) -> None:
         if self.eopm.bit_error_rate is None:

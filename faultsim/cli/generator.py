@@ -135,7 +135,7 @@ def train_generator(
         typer.Option(help="staged: of the search for class patterns. [default: 2]", show_default=False),
     ] = None,
     drawing_epochs: Annotated[
-        int | None, typer.Option(help="staged: of drawing them. [default: 4]", show_default=False)
+        int | None, typer.Option(help="staged: of drawing them. [default: 6]", show_default=False)
     ] = None,
     reuse: Annotated[
         Path | None,
