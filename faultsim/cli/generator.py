@@ -361,7 +361,8 @@ def _errors(trainer: str, flips: int | None, random: dict[str, Any]) -> dict[str
     from neuralfuse.train import TRAINERS
 
     if trainer not in TRAINERS:
-        raise FaultsimError(f"unknown trainer {trainer!r}: it can be {' or '.join(TRAINERS)}")
+        *first, last = TRAINERS
+        raise FaultsimError(f"unknown trainer {trainer!r}: it can be {', '.join(first)} or {last}")
     if trainer == "adversarial":
         for name, value in random.items():
             if value is not None:

@@ -84,10 +84,90 @@ def test_adversarial_training(tmp_path, capsys):
     assert "a.state.safetensors belongs to a run with other options" in err
 
 
+STAGES = ["--classifier-epochs", 1, "--pattern-epochs", 1, "--drawing-epochs", 1, "--epochs", 1]
+STAGED = ["train-generator", "--trainer", "staged", *STAGES, "--bit-error-rate", 0.02, "--batch-size", 32]
+
+
+def test_staged_training(tmp_path, capsys):
+    """Four stages, one line each; classifier and patterns are kept for the next generator, and drawn."""
+    file = tmp_path / "s.safetensors"
+    more = ("--n-models", 2, "--device", "cpu")
+    code, out, err = run(capsys, *STAGED, *more, "--generator", "ConvS", "--out", file)
+    assert code == 0
+    assert [line.split(",")[1].strip() for line in err.splitlines()] == [
+        "classifier",
+        "patterns",
+        "drawing",
+        "eopm",
+    ]
+    assert "ConvS for DigitsNet on digits at bit error rate 0.02: loss" in out
+    metadata = read_file(file)[1]
+    training = metadata["training"]
+    assert (training["trainer"], training["loss"], training["divided"]) == (
+        "staged",
+        "error_probability",
+        True,
+    )
+    assert training["stages"]["classifier"]["epochs"] == 1
+    # 60 images: once for the patterns, once for EOPM, each through one model
+    assert (metadata["cost"]["base_forward"], metadata["cost"]["base_backward"]) == (120, 120)
+    assert metadata["cost"]["generator_forward"] == 180
+    assert 0 <= metadata["patterns"]["mean"] <= 1
+    assert metadata["patterns"]["chips"] == 50
+    assert metadata["classifier"]["accesses"] > 0
+    entries = [json.loads(line) for line in (tmp_path / "s.log.jsonl").read_text().splitlines()]
+    assert [entry["stage"] for entry in entries] == ["classifier", "patterns", "drawing", "eopm"]
+    code, out, _ = run(capsys, "patterns", tmp_path / "s.patterns.safetensors", "--out", tmp_path / "p.png")
+    assert code == 0
+    assert "10 patterns: " in out
+    assert "50 unseen chips" in out
+    assert (tmp_path / "p.png").stat().st_size > 1000
+    other = tmp_path / "d.safetensors"  # another generator with the same encoder draws finer patterns
+    code, _, err = run(capsys, *STAGED, *more, "--generator", "DeConvS", "--reuse", tmp_path, "--out", other)
+    assert code == 0
+    assert [line.split(",")[1].strip() for line in err.splitlines()] == ["patterns", "drawing", "eopm"]
+    code, _, err = run(capsys, "patterns", file, "--out", tmp_path / "p.png")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds no class patterns" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--trainer", "pgd"), "unknown trainer 'pgd': it can be eopm or adversarial"),
+        (("--classifier-epochs", 2), "--classifier-epochs needs --trainer staged"),
+        (("--pattern-epochs", 2), "--pattern-epochs needs --trainer staged"),
+        (("--reuse", "."), "--reuse needs --trainer staged"),
+        (("--trainer", "staged", "--reuse", "nowhere"), "--reuse nowhere is no folder"),
+        (("--trainer", "staged", "--drawing-epochs", 0), "at least one epoch"),
+        (("--trainer", "staged", "--seed", 1 << 30), "staged training takes seeds below"),
+        (("--trainer", "staged", "--flips", 3), "add --trainer adversarial"),
+        (("--loss", "hinge"), "unknown loss 'hinge': it can be cross_entropy or error_probability"),
+    ],
+)
+def test_bad_stages_are_refused(arguments, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ("--generator", "ConvS", "--bit-error-rate", 0.01, "--device", "cpu", "--out", "g.safetensors")
+    code, out, err = run(capsys, "train-generator", *options, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert words in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_surrogates(tmp_path, capsys):
+    """--base twice: the mean of both losses, twice the passes; the metadata names both."""
+    file = tmp_path / "g.safetensors"
+    bases = ("--base", embedded.WEIGHTS, "--base", embedded.WEIGHTS)
+    code, _, _ = run(capsys, *TRAIN, *bases, "--epochs", 1, "--out", file)
+    assert code == 0
+    metadata = read_file(file)[1]
+    assert [other["model"] for other in metadata["surrogates"]] == ["DigitsNet"]
+    assert metadata["cost"]["base_forward"] == 2 * 2 * 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--trainer", "pgd"), "unknown trainer 'pgd': it can be eopm, adversarial or staged"),
         (("--trainer", "adversarial"), "add --flips"),
         (("--flips", 10), "add --trainer adversarial"),
         (("--flips", 10, "--bit-error-rate", 0.01), "add --trainer adversarial"),
