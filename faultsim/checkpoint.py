@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from .bounds import parse_json
 from .errors import FaultsimError
 from .files import write_atomically
 from .quantization import channel_axis, dequantize, is_fake, plain, quantize
@@ -94,6 +95,9 @@ def load_weights(
     if tensors:
         raise _misfit(path, f"the file holds {sorted(tensors)[0]!r}, which the model has not")
 
+    for key, _ in model.named_parameters():
+        if key in loaded and not bool(torch.isfinite(loaded[key]).all()):
+            raise _misfit(path, f"{key!r} holds values that aren't finite")
     with torch.no_grad():
         for key, value in loaded.items():
             state[key].copy_(value)
@@ -145,23 +149,46 @@ def read_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
             f"{path} is a pickled file, which is never opened here: save it with "
             "safetensors.torch.save_file(model.state_dict(), ...)"
         )
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise FaultsimError(f"weight file {path} is truncated or no safetensors file (it is no regular file)")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise FaultsimError(f"weight file {path} does not exist") from None
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError, TypeError) as error:
         raise FaultsimError(f"weight file {path} is truncated or no safetensors file ({error})") from None
     try:
-        metadata = json.loads(header.get("faultsim", "{}"))
-    except ValueError:
-        metadata = None
+        metadata = parse_json(header.get("faultsim", "{}"))
+    except ValueError as error:
+        raise FaultsimError(
+            f"weight file {path} was written by another version of faultsim or is damaged: its metadata cannot be read "
+            f"({error})"
+        ) from None
+    _check_numbers(path, tensors)
     if not isinstance(metadata, dict) or metadata.get("format", FORMAT) != FORMAT:
         raise FaultsimError(
             f"weight file {path} was written by another version of faultsim (this one reads format {FORMAT})"
         )
     return tensors, metadata
+
+
+def _check_numbers(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """FaultsimError where a tensor holds NaN, or a scale makes an int8 weight infinite. (Infinities may be meant: masks
+    and ranges are buffers too. load_weights() refuses them in parameters.)"""
+    for name, values in tensors.items():
+        if not values.is_floating_point() or not values.numel():
+            continue
+        if bool(values.isnan().any()):
+            raise FaultsimError(f"weight file {path}: {name!r} is not finite: it holds NaN")
+        weight = tensors.get(name.removesuffix(".scale"))
+        if name.endswith(".scale") and weight is not None and weight.dtype == torch.int8:
+            largest = torch.finfo(torch.float32).max / 128
+            if not bool((values.abs() <= largest).all()) or bool((values < 0).any()):
+                raise FaultsimError(
+                    f"weight file {path}: {name!r} must be from 0 to {largest:.3g}, beyond which weights are infinite"
+                )
 
 
 def _join(layer: str, name: str) -> str:

@@ -38,7 +38,8 @@ class Evaluation:
     @property
     def std(self) -> float:
         """Population standard deviation over the chips, as the paper reports it."""
-        return math.sqrt(sum((a - self.mean) ** 2 for a in self.accuracies) / len(self.correct))
+        mean = self.mean  # once: there may be a million chips
+        return math.sqrt(sum((a - mean) ** 2 for a in self.accuracies) / len(self.correct))
 
     @property
     def sample_std(self) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
+from .bounds import parse_integer
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
 from .faultmap import MeasuredChip
@@ -114,6 +115,12 @@ def points(
     return found
 
 
+def as_far_as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Point]:
+    """The points down to the lowest voltage at which all chips were measured; all of them where there are no such."""
+    lowest = max((chip.fault_map.lowest_voltage or 0.0 for chip in chips), default=0.0)
+    return [point for point in plan if point.voltage is None or point.voltage >= lowest] or list(plan)
+
+
 def as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Point]:
     """The same voltages with the share of cells that fail on the chips themselves, on average; FaultsimError for points
     without a voltage."""
@@ -206,12 +213,14 @@ def _known(
                 return known
             group, rows = rows[: len(labels)], rows[len(labels) :]
             try:
-                evaluation = Evaluation(tuple(int(row["correct"]) for row in group), int(group[0]["images"]))
+                evaluation = Evaluation(
+                    tuple(parse_integer(row["correct"]) for row in group), parse_integer(group[0]["images"])
+                )
                 written = [
                     {name: cell(row[name]) for name in ROW}
                     for row in _rows(variant, point, labels, evaluation)
                 ]
-            except (ValueError, ZeroDivisionError):
+            except (ValueError, ArithmeticError):
                 written = []
             if written != group or not all(0 <= c <= evaluation.images for c in evaluation.correct):
                 raise _changed(directory)

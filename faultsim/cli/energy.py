@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,8 +118,8 @@ _DIFFERENCE = ("layer", "quantity", "closed-form", "scalesim")
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
-    sizes = text.lower().split("x")
-    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+    sizes = [size.strip() for size in text.lower().split("x")]
+    if not all(re.fullmatch(r"[0-9]{1,9}", size) and int(size) > 0 for size in sizes):
         raise FaultsimError(f"{text!r} is no input shape; write channels x height x width, such as 3x32x32")
     return tuple(int(size) for size in sizes)
 
