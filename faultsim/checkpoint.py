@@ -20,6 +20,7 @@ from .quantization import channel_axis, dequantize, is_fake, plain, quantize
 from .stored import StoredLayer, StoredWeights
 
 FORMAT = 1
+LARGEST = 1e18  #: of a weight: products of two are still numbers in float32
 
 
 def save_weights(
@@ -96,8 +97,8 @@ def load_weights(
         raise _misfit(path, f"the file holds {sorted(tensors)[0]!r}, which the model has not")
 
     for key, _ in model.named_parameters():
-        if key in loaded and not bool(torch.isfinite(loaded[key]).all()):
-            raise _misfit(path, f"{key!r} holds values that aren't finite")
+        if key in loaded and not bool((loaded[key].abs() <= LARGEST).all()):
+            raise _misfit(path, f"{key!r} holds values that aren't finite, or beyond {LARGEST:g}")
     with torch.no_grad():
         for key, value in loaded.items():
             state[key].copy_(value)
@@ -175,8 +176,8 @@ def read_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def _check_numbers(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """FaultsimError where a tensor holds NaN, or a scale makes an int8 weight infinite. (Infinities may be meant: masks
-    and ranges are buffers too. load_weights() refuses them in parameters.)"""
+    """FaultsimError where a tensor holds NaN, or a scale makes an int8 weight larger than LARGEST. (Infinities may be
+    meant: masks and ranges are buffers too. load_weights() refuses them in parameters.)"""
     for name, values in tensors.items():
         if not values.is_floating_point() or not values.numel():
             continue
@@ -184,11 +185,8 @@ def _check_numbers(path: Path, tensors: dict[str, torch.Tensor]) -> None:
             raise FaultsimError(f"weight file {path}: {name!r} is not finite: it holds NaN")
         weight = tensors.get(name.removesuffix(".scale"))
         if name.endswith(".scale") and weight is not None and weight.dtype == torch.int8:
-            largest = torch.finfo(torch.float32).max / 128
-            if not bool((values.abs() <= largest).all()) or bool((values < 0).any()):
-                raise FaultsimError(
-                    f"weight file {path}: {name!r} must be from 0 to {largest:.3g}, beyond which weights are infinite"
-                )
+            if not bool(((values >= 0) & (values <= LARGEST / 128)).all()):
+                raise FaultsimError(f"weight file {path}: {name!r} must be from 0 to {LARGEST / 128:.3g}")
 
 
 def _join(layer: str, name: str) -> str:

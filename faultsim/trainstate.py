@@ -17,6 +17,8 @@ from .files import write_atomically
 ADAM = {"step", "exp_avg", "exp_avg_sq"}
 SGD = {"momentum_buffer"}
 """Names of what the optimisers of our trainings keep for each parameter."""
+BOUNDS = {"step": (0.0, 1e8), "exp_avg_sq": (0.0, torch.inf)}
+"""What it lies within."""
 
 
 def save_state(
@@ -69,9 +71,12 @@ def _optimizer_state(tensors: dict[str, torch.Tensor], optimizer: Optimizer) -> 
         if not name or not 0 <= number < len(parameters):
             raise ValueError(f"{key!r} is no state of its optimiser")
         value = tensors.pop(key)
-        # a step's number, or a mean for each weight
-        if not value.is_floating_point() or value.shape not in (torch.Size([]), parameters[number].shape):
+        shape = torch.Size([]) if name[0] == "step" else parameters[number].shape
+        if not value.is_floating_point() or value.shape != shape:
             raise ValueError(f"{key!r} is {value.dtype} {list(value.shape)}, not as its parameter")
+        least, most = BOUNDS.get(name[0], (-torch.inf, torch.inf))
+        if not bool((value.isfinite() & (value >= least) & (value <= most)).all()):
+            raise ValueError(f"{key!r} holds what no step leaves there")
         state.setdefault(number, {})[name[0]] = value
     expected = ADAM if isinstance(optimizer, torch.optim.Adam) else SGD
     if any(set(entries) != expected for entries in state.values()):

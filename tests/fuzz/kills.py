@@ -62,19 +62,19 @@ class Scenario:
 SCENARIOS = (
     Scenario(
         "sweep-voltage",
-        ("sweep-voltage", "--voltages", "0.78:0.86:0.01", "--chips", "4", "--device", "cpu", "--out", "OUT"),
+        ("sweep-voltage", "--voltages", "0.78:0.90:0.003", "--chips", "10", "--device", "cpu", "--out", "OUT"),
     ),
     Scenario(
         "train-generator",
         (
             "train-generator", "--generator", "ConvXS", "--bit-error-rate", "0.02", "--n-models", "2", "--batch-size",
-            "8", "--epochs", "4", "--device", "cpu", "--out", "OUT/g.safetensors",
+            "8", "--epochs", "30", "--device", "cpu", "--out", "OUT/g.safetensors",
         ),
     ),
     Scenario(
         "reproduce",
         (
-            "reproduce", "table1", "--smoke", "--device", "cpu", "--base-epochs", "1", "--epochs", "1", "--n-models",
+            "reproduce", "table1", "--smoke", "--device", "cpu", "--base-epochs", "4", "--epochs", "4", "--n-models",
             "1", "--faults", "iid_flips", "--out", "OUT",
         ),
     ),
@@ -103,7 +103,9 @@ def contents(folder: Path) -> dict[str, object]:
     return {p.name: content(p) for p in sorted(folder.iterdir()) if p.name != ".lock"}
 
 
-def disturb(scenario: Scenario, out: Path, seconds: float, rng: random.Random, left: int) -> tuple[int, list[str]]:
+def disturb(
+    scenario: Scenario, out: Path, seconds: float, rng: random.Random, left: int
+) -> tuple[int, list[str]]:
     """(kills, findings) of one run to its end."""
     kills, findings = 0, []
     while True:
@@ -125,7 +127,9 @@ def disturb(scenario: Scenario, out: Path, seconds: float, rng: random.Random, l
         if process.returncode == 0:
             return kills, findings
         # Ctrl-C before the command has begun is Python's own, with its traceback
-        interrupted = process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130) or "KeyboardInterrupt" in errors
+        interrupted = (
+            process.returncode in (-signal.SIGKILL, -signal.SIGINT, 130) or "KeyboardInterrupt" in errors
+        )
         if not interrupted:
             findings.append(
                 f"{scenario.name}: status {process.returncode} after {kills} kills: {errors.strip()[-600:]}"
@@ -159,7 +163,9 @@ def main() -> None:
             more, found = disturb(scenario, out, seconds, rng, options.count - kills)
             if not found:
                 ours = contents(out)
-                differ = [name for name in sorted(whole.keys() | ours.keys()) if whole.get(name) != ours.get(name)]
+                differ = [
+                    name for name in sorted(whole.keys() | ours.keys()) if whole.get(name) != ours.get(name)
+                ]
                 found = [f"{scenario.name}: after {more} kills {', '.join(differ)} differ"] if differ else []
             kills, runs = kills + more, runs + 1
             findings += found
@@ -167,7 +173,8 @@ def main() -> None:
                 print(f"FINDING {line}", flush=True)
             print(f"{kills} kills, {runs} runs, {len(findings)} findings", flush=True)
     print(
-        f"{kills} kills of {runs} runs in {time.monotonic() - began:.0f} s: {len(findings)} findings (seed {options.seed})"
+        f"{kills} kills of {runs} runs in {time.monotonic() - began:.0f} s: {len(findings)} findings "
+        f"(seed {options.seed})"
     )
     sys.exit(bool(findings))
 
