@@ -184,9 +184,9 @@ def _check_numbers(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         if bool(values.isnan().any()):
             raise FaultsimError(f"weight file {path}: {name!r} is not finite: it holds NaN")
         weight = tensors.get(name.removesuffix(".scale"))
-        if name.endswith(".scale") and weight is not None and weight.dtype == torch.int8:
-            if not bool(((values >= 0) & (values <= LARGEST / 128)).all()):
-                raise FaultsimError(f"weight file {path}: {name!r} must be from 0 to {LARGEST / 128:.3g}")
+        scales = name.endswith(".scale") and weight is not None and weight.dtype == torch.int8
+        if scales and not bool(((values >= 0) & (values <= LARGEST / 128)).all()):
+            raise FaultsimError(f"weight file {path}: {name!r} must be from 0 to {LARGEST / 128:.3g}")
 
 
 def _join(layer: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """Kills sweeps, trainings and reproductions at random instants, and looks whether the same command ends in the same
 bytes.
 
-    python tests/fuzz/kills.py --count 300 --seed 0
+    TMPDIR=/dev/shm python tests/fuzz/kills.py --count 300 --seed 0
 
 Each command (on 40 digits, with a state after every step) runs once undisturbed. Then it is started again and again in
 another folder and killed with SIGKILL or SIGINT, during its imports too, until it has run to its end or has been killed
@@ -62,19 +62,19 @@ class Scenario:
 SCENARIOS = (
     Scenario(
         "sweep-voltage",
-        ("sweep-voltage", "--voltages", "0.78:0.90:0.003", "--chips", "10", "--device", "cpu", "--out", "OUT"),
+        ("sweep-voltage", "--voltages", "0.78:0.88:0.005", "--chips", "8", "--device", "cpu", "--out", "OUT"),
     ),
     Scenario(
         "train-generator",
         (
             "train-generator", "--generator", "ConvXS", "--bit-error-rate", "0.02", "--n-models", "2", "--batch-size",
-            "8", "--epochs", "30", "--device", "cpu", "--out", "OUT/g.safetensors",
+            "8", "--epochs", "12", "--device", "cpu", "--out", "OUT/g.safetensors",
         ),
     ),
     Scenario(
         "reproduce",
         (
-            "reproduce", "table1", "--smoke", "--device", "cpu", "--base-epochs", "4", "--epochs", "4", "--n-models",
+            "reproduce", "table1", "--smoke", "--device", "cpu", "--base-epochs", "2", "--epochs", "2", "--n-models",
             "1", "--faults", "iid_flips", "--out", "OUT",
         ),
     ),

@@ -12,7 +12,8 @@ from collections.abc import Callable
 Mutation = Callable[[bytes, random.Random], bytes]
 
 NUMBERS = (
-    b"0", b"-1", b"1", b"2", b"1e999", b"-1e999", b"1e308", b"1e-308", b"5e-324", b"NaN", b"nan", b"inf", b"-inf", b"Infinity",
+    b"0", b"-1", b"1", b"2", b"1e999", b"-1e999", b"1e308", b"1e-308", b"5e-324", b"NaN", b"nan", b"inf", b"-inf",
+    b"Infinity",
     b"true", b"null", b"[]", b"{}", b'"x"', b"0x7fffffff", b"0x" + b"f" * 900, b"2147483647", b"2147483648",
     b"4294967295", b"9223372036854775807", b"9223372036854775808", b"99999999999999999999", b"1000000000000",
     b"9" * 400, b"9" * 5000, b"0." + b"1" * 5000, b"1_0", b"\xd9\xa1", b"0" * 4000 + b"1", b"1e4300", b"0.5",
@@ -157,7 +158,8 @@ def flip_in_other_ways(content: bytes, rng: random.Random) -> bytes:
 PAX = (
     b"30 GNU.sparse.map=1,2,3,x,5,66\n", b"99999999999999999999 size=1\n", b"9" * 5000 + b" size=1\n",
     b"12 size=-99\n", b"24 GNU.sparse.size=1e999\n", b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n",
-    b"20 path=../../../etc\n", b"11 mtime=x\n", b"0 a=b\n", b"-5 a=b\n", b"27 size=9223372036854775807\n", b"9 uid=-x\n",
+    b"20 path=../../../etc\n", b"11 mtime=x\n", b"0 a=b\n", b"-5 a=b\n", b"27 size=9223372036854775807\n",
+    b"9 uid=-x\n",
 )  # fmt: skip
 
 

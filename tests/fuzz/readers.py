@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from energy import count, read_topology
 from faultsim import embedded, evaluation_chips, results
 from faultsim.bounds import parse_json
 from faultsim.cli import main
@@ -32,14 +33,12 @@ from faultsim.loop import Loop
 from faultsim.report.collect import OWN, collect
 from faultsim.report.page import page
 from faultsim.sweep import ROW, Variant, _known, points
-from faultsim.trainstate import save_state
 from faultsim.voltage import VoltageCurve
 from neuralfuse import embedded as shipped
 from neuralfuse import results as obtained
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import application
 from neuralfuse.blackbox.box import PythonCallable
-from energy import count, read_topology
 
 from . import mutations
 
@@ -318,9 +317,13 @@ def _run(folder: Path) -> Path:
             "--out",
             str(made),
         )
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with contextlib.suppress(SystemExit):
-                main(["sweep-voltage", *words])
+        told = io.StringIO()
+        with (
+            contextlib.redirect_stdout(told),
+            contextlib.redirect_stderr(told),
+            contextlib.suppress(SystemExit),
+        ):
+            main(["sweep-voltage", *words])
     return made
 
 
