@@ -96,9 +96,15 @@ def load_weights(
     if tensors:
         raise _misfit(path, f"the file holds {sorted(tensors)[0]!r}, which the model has not")
 
-    for key, _ in model.named_parameters():
-        if key in loaded and not bool((loaded[key].abs() <= LARGEST).all()):
-            raise _misfit(path, f"{key!r} holds values that aren't finite, or beyond {LARGEST:g}")
+    parameters = {key for key, _ in model.named_parameters()}
+    for key, value in loaded.items():
+        variance = key.endswith("running_var")
+        if not (key in parameters or variance or key.endswith("running_mean")):
+            continue
+        if not bool((value.abs() <= LARGEST).all()) or (variance and bool((value < 0).any())):
+            raise _misfit(
+                path, f"{key!r} must be finite and from {0 if variance else -LARGEST:g} to {LARGEST:g}"
+            )
     with torch.no_grad():
         for key, value in loaded.items():
             state[key].copy_(value)
