@@ -32,7 +32,10 @@ def energy(
         str | None, typer.Option(help="NeuralFuse generator in front of the model; it runs at Vmin.")
     ] = None,
     topology: Annotated[
-        Path | None, typer.Option(help="Layers from this SCALE-Sim topology CSV, instead of --model.")
+        Path | None,
+        typer.Option(
+            help="Instead of --model: layers of a SCALE-Sim topology CSV, convolutions or matrix products (M, N, K)."
+        ),
     ] = None,
     voltage: Annotated[
         float | None, typer.Option(help="Supply voltage of the model, in the unit of the curve (1 is Vmin).")
