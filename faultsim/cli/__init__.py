@@ -63,6 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()  # here an output that takes nothing more can still be told
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except BrokenPipeError:  # nobody is left who reads
+        _drop_output()
+        sys.exit(1)
     except Exception as error:
         if isinstance(error, FaultsimError | EnergyError | ImportError):
             message = str(error)

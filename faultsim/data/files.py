@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
+from faultsim.bounds import read_bytes
 from faultsim.errors import FaultsimError
 
 # The largest official file is CIFAR-100's pickled training batch, 155 MB.
@@ -44,15 +45,13 @@ def not_found(name: str, data_dir: Path, expected: str) -> FaultsimError:
 def read_file(path: Path | str, limit: int = LARGEST_FILE) -> bytes:
     """The whole file. Raises FaultsimError when it is missing, unreadable or larger than `limit` bytes."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise FaultsimError(f"{path} is larger than {limit:,} bytes, more than any official file")
-            return file.read(size)  # asking for `limit` bytes would allocate as many
+        return read_bytes(path, limit)
     except FileNotFoundError:
         raise FaultsimError(f"missing file: {path}") from None
     except OSError as error:
         raise FaultsimError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise FaultsimError(f"{path} is no official file: {error}") from None
 
 
 def read_folder(

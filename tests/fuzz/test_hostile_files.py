@@ -170,6 +170,13 @@ def test_pax_records_of_a_tar_archive(tmp_path, records):
     refused(lambda: load_cifar("cifar10", "test", tmp_path), f"{path}")
 
 
+def test_a_pipe_among_images(tmp_path):
+    for name in ("data_batch_1", "test_batch", "batches.meta"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "data_batch_2").write_bytes(b"")
+    refused(lambda: load_cifar("cifar10", "test", tmp_path), "is no official file: it is no regular file")
+
+
 def test_a_tar_header_that_would_fill_the_memory(tmp_path):
     path = tmp_path / "cifar-10-binary.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
@@ -445,3 +452,13 @@ def test_output_to_a_full_device(words):
     line = "faultsim: error: cannot read or write the output: No space left on device\n"
     assert (done.returncode, done.stderr) == (2, line)
     assert silent.returncode == 2
+
+
+def test_output_that_nobody_reads():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))}
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as closed:
+        words = [sys.executable, "-m", "faultsim", "curve", "--json"]
+        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (1, "")
