@@ -176,17 +176,19 @@ def disturb(
     kills = 0
     while True:
         whole = rng.random() < 0.25
-        run, killed = scenario.start(out, whole), False
+        run, killed, by = scenario.start(out, whole), False, rng.choice((signal.SIGKILL, signal.SIGINT))
         if kills < min(MOST, left):
-            after, by = rng.uniform(0, seconds[whole]), rng.choice((signal.SIGKILL, signal.SIGINT))
-            killed = run.kill(after, by)
+            killed = run.kill(rng.uniform(0, seconds[whole]), by)
             kills += killed
         status, errors = run.end()
         if status == 0:
             return kills, []
         # Ctrl-C before the command has begun is Python's own, with its traceback
         interrupted = status in (-signal.SIGKILL, -signal.SIGINT, 130) or "KeyboardInterrupt" in errors
-        if not (killed and interrupted):
+        if killed and by == signal.SIGINT and status == 2:
+            # a library that was interrupted may fail in its own words; what counts is that the command goes on
+            print(f"{scenario.name}: Ctrl-C is told as {errors.strip()[-300:]}", flush=True)
+        elif not (killed and interrupted):
             what = "hangs" if status is None else f"status {status}"
             return kills, [f"{scenario.name}: {what} after {kills} kills: {errors.strip()[-600:]}"]
 

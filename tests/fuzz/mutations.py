@@ -115,6 +115,60 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
     return content[: 8 << 20]
 
 
+ODD = (
+    None,
+    True,
+    False,
+    [],
+    {},
+    "x",
+    "",
+    "\ud800",
+    0,
+    -1,
+    1,
+    2**31,
+    2**63,
+    10**80,
+    0.5,
+    -0.5,
+    1e300,
+    [[]],
+    [None],
+    {"a": {}},
+)
+
+
+def inside_json(content: bytes, rng: random.Random) -> bytes:
+    """A value anywhere in a JSON text, or in one of its lines, becomes an odd one, or is left out."""
+    lines = content.split(b"\n") if content.count(b"\n{") else [content]
+    at = rng.randrange(len(lines))
+    try:
+        value = json.loads(lines[at])
+    except ValueError:
+        return mutate(content, rng)
+    places: list[tuple[dict | list, str | int]] = []
+
+    def walk(node: object) -> None:
+        keys = node.keys() if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+        for key in keys:
+            places.append((node, key))
+            walk(node[key])
+
+    walk(value)
+    if not places or rng.random() < 0.05:
+        value = rng.choice(ODD)
+    else:
+        for _ in range(rng.choice((1, 1, 2))):
+            node, key = rng.choice(places)
+            if isinstance(node, dict) and rng.random() < 0.2:
+                node.pop(key, None)
+            else:
+                node[key] = rng.choice((*ODD, [node.get(key)] if isinstance(node, dict) else 7))
+    lines[at] = json.dumps(value).encode()
+    return b"\n".join(lines)
+
+
 # -- inside of containers --------------------------------------------------------------------------------------------
 
 
@@ -216,7 +270,7 @@ def inside_safetensors(content: bytes, rng: random.Random) -> bytes:
             header["__metadata__"] = {"faultsim": rng.choice(METADATA)}
         case 1:
             told = header["__metadata__"]["faultsim"].encode()
-            header["__metadata__"]["faultsim"] = mutate(told, rng).decode("latin1")
+            header["__metadata__"]["faultsim"] = rng.choice((mutate, inside_json))(told, rng).decode("latin1")
         case 2:
             other = rng.choice(
                 (name + ".x", "optimizer.x.y", "optimizer.0", "optimizer." + "9" * 5000 + ".step", "a.b", "")

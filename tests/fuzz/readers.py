@@ -42,6 +42,7 @@ from neuralfuse.blackbox.box import PythonCallable
 
 from . import mutations
 
+JSON = (mutations.inside_json,)
 ROOT = Path(obtained.__file__).parent
 
 
@@ -352,6 +353,7 @@ def _runs(folder: Path) -> list[Reader]:
             samples,
             read,
             summed=True,
+            inside=JSON,
             same=lambda found, whole: found == whole[: len(found)],
         )
     ]
@@ -392,9 +394,9 @@ def _reports(folder: Path) -> list[Reader]:
     samples |= {path.name: path.read_bytes() for path in sorted(reproduced.iterdir())}
     rows = {name: (source / name).read_bytes() for name in ("sweep.json", "results.csv")}
     return [
-        Reader("report", samples, read),
-        Reader("report of an unfinished sweep", rows, unfinished),
-        Reader("result", {result.name: result.read_bytes()}, one),
+        Reader("report", samples, read, inside=JSON),
+        Reader("report of an unfinished sweep", rows, unfinished, inside=JSON),
+        Reader("result", {result.name: result.read_bytes()}, one, inside=JSON),
     ]
 
 
@@ -460,4 +462,7 @@ def _bodies(folder: Path) -> list[Reader]:
         "images.json": json.dumps({"images": images.tolist()}).encode(),
     }
     described = {"description.json": json.dumps(description.as_json()).encode()}
-    return [Reader("HTTP body", bodies, read), Reader("description", described, told)]
+    return [
+        Reader("HTTP body", bodies, read, inside=JSON),
+        Reader("description", described, told, inside=JSON),
+    ]
