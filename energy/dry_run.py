@@ -7,39 +7,55 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from energy.errors import EnergyError
 
 W = TypeVar("W", bound=contextlib.AbstractContextManager)
 
 
-def dry_run(model: nn.Module, input_shape: Sequence[int], watch: Callable[[], W]) -> W:
+Example = Tensor | tuple | dict
+"""What one sample of a model's inputs is, with a batch of one: a tensor, several by position, or several by name."""
+
+
+def dry_run(model: nn.Module, input_shape: Sequence[int] | Example, watch: Callable[[], W]) -> W:
     """Run `model` in evaluation mode inside of `watch()` and return that context, now closed.
 
     The model runs on meta tensors (shapes without data); where its forward pass needs real numbers, it runs
     a second time, inside of a fresh `watch()`, on zeros. `input_shape` has no batch; a batch of one is
-    added. The model is unchanged afterwards. Raises EnergyError for a bad shape and when the model fails
+    added. For a model that takes something else than one tensor of floats, an example of its inputs stands in its
+    place. The model is unchanged afterwards. Raises EnergyError for a bad shape and when the model fails
     both times; an EnergyError from inside of the run goes through.
     """
+    if isinstance(input_shape, Tensor | dict) or any(isinstance(size, Tensor) for size in input_shape):
+        return _run(model, input_shape, watch, "the example of its inputs")
     shape = tuple(input_shape)
     if not shape or any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in shape):
         raise EnergyError(f"the input shape has to be positive integers such as (3, 32, 32), not {shape}")
+    return _run(
+        model,
+        torch.zeros((1, *shape), dtype=_dtype(model)),
+        watch,
+        f"one input of shape {shape}",
+    )
+
+
+def _run(model: nn.Module, inputs: Example, watch: Callable[[], W], what: str) -> W:
     with _evaluating(model):
         try:
-            return _on_meta(model, shape, watch())
+            return _on_meta(model, inputs, watch())
         except EnergyError:
             raise
         except Exception:  # whatever the model does that needs real numbers; the second run tells
             pass
         try:
-            return _on_zeros(model, shape, watch())
+            return _on_device(model, inputs, watch())
         except EnergyError:
             raise
         except Exception as error:
             reason = (str(error).splitlines() or ["no message"])[0]
             raise EnergyError(
-                f"{type(model).__name__} can't be traced: it fails on one input of shape {shape} "
+                f"{type(model).__name__} can't be traced: it fails on {what} "
                 f"({type(error).__name__}: {reason}); give the shape of one input without the batch"
             ) from error
 
@@ -57,22 +73,34 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _on_meta(model: nn.Module, shape: tuple[int, ...], watch: W) -> W:
+def _on_meta(model: nn.Module, inputs: Example, watch: W) -> W:
     state = {
         name: torch.empty_like(tensor, device="meta")
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     }
-    x = torch.empty((1, *shape), dtype=_dtype(model), device="meta")
+    positions, names = _arguments(inputs, "meta")
     with watch:
-        torch.func.functional_call(model, state, (x,))
+        torch.func.functional_call(model, state, positions, names)
     return watch
 
 
-def _on_zeros(model: nn.Module, shape: tuple[int, ...], watch: W) -> W:
+def _on_device(model: nn.Module, inputs: Example, watch: W) -> W:
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+    positions, names = _arguments(inputs, device)
     with watch:
-        model(torch.zeros((1, *shape), dtype=_dtype(model), device=device))
+        model(*positions, **names)
     return watch
+
+
+def _arguments(inputs: Example, device: torch.device | str) -> tuple[tuple, dict]:
+    """On a device, by position and by name."""
+
+    def moved(value: object) -> object:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    if isinstance(inputs, dict):
+        return (), {name: moved(value) for name, value in inputs.items()}
+    return tuple(map(moved, inputs if isinstance(inputs, tuple) else (inputs,))), {}
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""The error that a user's input can cause, and how long a line may be."""
+"""The error that a user's input can cause, the warning that it deserves, and how long a line may be."""
 
 MOST_CHARACTERS = 280  #: of a message: with the program's name in front it is a line of at most 300
 
@@ -18,3 +18,12 @@ class FaultsimError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(one_line(str(message)))
+
+
+class FaultsimWarning(UserWarning):
+    """Input that can be used, but is hardly what was meant; one line."""
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a user's own code failed with."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

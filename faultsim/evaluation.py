@@ -1,75 +1,140 @@
-"""Accuracy of a model over many chips."""
+"""Accuracy, or another metric, of a model over many chips."""
 
 import math
-from collections.abc import Iterable, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from .errors import FaultsimError
+from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs, split_batch
+from .collectors import TopK
+from .errors import FaultsimError, FaultsimWarning, reason
 from .faultmap import MeasuredChip
 from .faults import Chip, FaultKind, FaultModel
 from .graphs import Graphed
 from .inject import operating_point
+from .metrics import ACCURACY, AnyMetric, Metric, find_metric
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
 _WEIGHTS_AT_ONCE = (
     2 << 30
 )  # bytes of perturbed weights held in memory; more chips are evaluated in several passes
+_QUICK = 1.0  # seconds of a group of chips after which the next one may be twice as large
+_ALIGNMENT = 64  # bytes: libraries may compute in another order with weights that lie otherwise
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Correct answers of each chip out of `images`. Accuracies are fractions."""
+    """What was measured on each chip.
+
+    correct     right answers of each chip out of `images`; empty for metrics that don't count right answers
+    images      samples that each chip saw
+    metric      what was measured
+    scores      the metric's value of each chip, where it counts no right answers
+    not_finite  answers of each chip that held NaN or infinity, and count as wrong; empty if there were none
+    """
 
     correct: tuple[int, ...]
     images: int
+    metric: Metric = ACCURACY
+    scores: tuple[float, ...] = ()
+    not_finite: tuple[int, ...] = ()
+
+    @property
+    def chips(self) -> int:
+        """How many."""
+        return len(self.correct if self.metric.counts else self.scores)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Of the metric, one a chip."""
+        return tuple(c / self.images for c in self.correct) if self.metric.counts else self.scores
 
     @property
     def accuracies(self) -> tuple[float, ...]:
-        return tuple(c / self.images for c in self.correct)
+        """Fractions of right answers; FaultsimError where another metric was measured."""
+        if not self.metric.counts:
+            raise FaultsimError(f"there are no accuracies: {self.metric.name} was measured, see .values")
+        return self.values
 
     @property
     def mean(self) -> float:
-        return sum(self.correct) / (len(self.correct) * self.images)
+        if self.metric.counts:
+            return sum(self.correct) / (len(self.correct) * self.images)
+        return sum(self.scores) / len(self.scores)
 
     @property
     def std(self) -> float:
-        """Population standard deviation over the chips, as the paper reports it."""
+        """Population standard deviation over the chips, as the paper reports it; NaN where a value isn't finite."""
         mean = self.mean  # once: there may be a million chips
-        return math.sqrt(sum((a - mean) ** 2 for a in self.accuracies) / len(self.correct))
+        if not math.isfinite(mean):
+            return math.nan
+        return math.sqrt(sum((a - mean) ** 2 for a in self.values) / self.chips)
 
     @property
     def sample_std(self) -> float:
         """Sample standard deviation (n - 1); NaN for one chip."""
-        n = len(self.correct)
+        n = self.chips
         return self.std * math.sqrt(n / (n - 1)) if n > 1 else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the mean over chips (Student's t), cut to [0, 1]; NaN for one chip."""
-        n = len(self.correct)
-        if n < 2:
+        """95 % confidence interval of the mean over chips (Student's t), of fractions cut to [0, 1]; NaN for one
+        chip."""
+        n = self.chips
+        if n < 2 or math.isnan(self.std):
             return math.nan, math.nan
         from scipy.stats import t
 
         half = float(t.ppf(0.975, n - 1)) * self.sample_std / math.sqrt(n)
-        return max(0.0, self.mean - half), min(1.0, self.mean + half)
+        low, high = self.mean - half, self.mean + half
+        return (max(0.0, low), min(1.0, high)) if self.metric.fraction else (low, high)
 
     @property
     def worst(self) -> float:
-        return min(self.accuracies)
+        """Of the chips, in the direction of the metric."""
+        return self._extreme(not self.metric.higher_is_better)
 
     @property
     def best(self) -> float:
-        return max(self.accuracies)
+        return self._extreme(self.metric.higher_is_better)
+
+    def _extreme(self, highest: bool) -> float:
+        if any(math.isnan(value) for value in self.values):
+            return math.nan
+        return max(self.values) if highest else min(self.values)
+
+    @property
+    def wrong_numbers(self) -> int:
+        """Answers of all chips together that were not finite."""
+        return sum(self.not_finite)
+
+    def joined(self, more: "Evaluation") -> "Evaluation":
+        """This evaluation and that of further chips on the same data."""
+        if more.images != self.images:
+            raise FaultsimError(
+                f"the data changed while it was evaluated: {self.images} samples before, {more.images} now"
+            )
+        counted = self.not_finite or (0,) * self.chips, more.not_finite or (0,) * more.chips
+        not_finite = counted[0] + counted[1]
+        return Evaluation(
+            self.correct + more.correct,
+            self.images,
+            self.metric,
+            self.scores + more.scores,
+            not_finite if any(not_finite) else (),
+        )
 
 
 def evaluate(
     model: nn.Module,
-    data: Iterable[tuple[Tensor, Tensor]],
+    data: Iterable[Any],
     chips: Sequence[Chip | MeasuredChip],
     *,
     voltage: float | None = None,
@@ -78,31 +143,44 @@ def evaluate(
     faults: FaultModel | None = None,
     stored: StoredWeights | None = None,
     transform: nn.Module | None = None,
+    metric: AnyMetric = "accuracy",
+    report: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
-    """Accuracy of `model` on each chip at one voltage (or bit error rate).
+    """A metric, accuracy unless another is asked for, of `model` on each chip at one voltage (or bit error rate).
 
-    data       batches (inputs, int64 labels) on the device of the model; all chips see each batch while it is there, so
-               one pass over the data serves them all (several passes only beyond 2 GiB of perturbed weights)
+    data       batches on the device of the model, in the forms of faultsim.batch.split_batch: (inputs, int64 labels),
+               several inputs, dictionaries. All chips see each batch while it is there, so one pass over the data
+               serves them all (several passes only beyond 2 GiB of perturbed weights, or with `report`)
     chips      Chip or MeasuredChip objects
     transform  a module in front of the model that runs at nominal voltage, once a batch (NeuralFuse)
+    metric     a word of faultsim.metrics.METRICS, or your own: see faultsim.metrics.find_metric. It is given the
+               model's answer (its logits, where the output holds more) and the labels
+    report     called with the evaluation of the chips so far, each time that a group of them is done
 
     Transient faults are drawn anew for every batch, the batch's number being the index of the access. The model is in
-    evaluation mode meanwhile and keeps its weights. Raises FaultsimError for no chips, no images, or
-    voltages and rates out of range.
+    evaluation mode meanwhile and keeps its weights. An answer that isn't finite is wrong, and counted in `not_finite`.
+    Raises FaultsimError for no chips, no images, voltages and rates out of range, a model that fails, and answers or
+    labels that the metric can't take. Warns (FaultsimWarning) of an accuracy without bit errors that guessing reaches.
     """
     if not chips:
         raise FaultsimError("no chips to evaluate on: give at least one")
     faults = faults or FaultModel()
+    metric = find_metric(metric)
     volts, rate = operating_point(chips, voltage, bit_error_rate, curve)
     stored = stored or StoredWeights.of(model)
-    together = max(1, _WEIGHTS_AT_ONCE // max(1, stored.float_bytes))
-    if len(chips) > together and iter(data) is data:
+    most = max(1, _WEIGHTS_AT_ONCE // max(1, stored.float_bytes))
+    once = iter(data) is data
+    if len(chips) > most and once:
         raise FaultsimError(
             "so many chips need several passes: give data that can be iterated again, not an iterator"
         )
+    together = most
+    if report is not None and not once:
+        # a transform runs once for all chips of a group, and a CUDA graph holds one: then single chips aren't worth it
+        device = stored.layers[0].values.device.type
+        together = min(most, 1 if transform is None and device == "cpu" else 8)
 
-    correct: list[int] = []
-    images = 0
+    found: Evaluation | None = None
     used = [module for module in (model, transform) if module is not None]
     # each module's own mode: parts of a model in training may be frozen
     modes = [(module, module.training) for top in used for module in top.modules()]
@@ -110,31 +188,126 @@ def evaluate(
         for module in used:
             module.eval()
         with torch.inference_mode():
-            for first in range(0, len(chips), together):
-                group = chips[first : first + together]
-                weights = stored.read_chips(group, rate, volts, faults)
-                device = weights[0].device
-                right = torch.zeros(len(group), dtype=torch.int64, device=device)
-
-                def judge(inputs: Tensor, labels: Tensor, weights=weights, right=right) -> None:
-                    inputs = transform(inputs) if transform is not None else inputs
-                    for i in range(len(right)):
-                        with stored.replaced([w[i] for w in weights]):
-                            right[i] += (model(inputs).argmax(1) == labels).sum()
-
-                call = Graphed(judge, device)  # on a GPU all chips' passes are launched at once
-                images = 0
-                for access, (inputs, labels) in enumerate(data):
-                    if access and faults.kind is FaultKind.TRANSIENT:  # every batch reads the weights anew
-                        anew = stored.read_chips(group, rate, volts, faults, access)
-                        for weight, other in zip(weights, anew, strict=True):
-                            weight.copy_(other)
-                    images += len(labels)
-                    call(inputs, labels)
-                correct += right.tolist()
+            group: _Group | None = None
+            while found is None or found.chips < len(chips):
+                first, began = 0 if found is None else found.chips, time.monotonic()
+                now = chips[first : first + together]
+                if group is None or len(group.metrics) != len(now):
+                    group = _Group(model, transform, stored, metric, len(now))
+                part = group.evaluate(data, now, rate, volts, faults)
+                if found is None and rate == 0 and isinstance(group.metrics[0], TopK):
+                    _warn_of_chance(metric, group.metrics[0], part)
+                found = part if found is None else found.joined(part)
+                if report is not None:
+                    report(found)
+                if time.monotonic() - began < _QUICK:
+                    together = min(most, 2 * together)
     finally:
         for module, mode in modes:
             module.training = mode
-    if images == 0:
-        raise FaultsimError("no images to evaluate on")
-    return Evaluation(tuple(correct), images)
+    return found
+
+
+class _Group:
+    """So many chips, evaluated at once: their weights and metrics lie where a CUDA graph finds them again."""
+
+    def __init__(
+        self, model: nn.Module, transform: nn.Module | None, stored: StoredWeights, metric: Metric, chips: int
+    ) -> None:
+        self.model, self.transform, self.stored, self.metric = model, transform, stored, metric
+        self.metrics = [metric.begin() for _ in range(chips)]
+        self.weights: list[list[Tensor]] = []  # of each chip, one tensor a layer
+        self.used = False
+        self.spec: TreeSpec | None = None  # the form of the batches that are replayed
+        # on a GPU all chips' passes are launched at once
+        self.call = Graphed(self._judge_leaves, stored.layers[0].values.device) if metric.capturable else None
+
+    def evaluate(
+        self,
+        data: Iterable[Any],
+        chips: Sequence[Chip | MeasuredChip],
+        rate: float | None,
+        volts: float | None,
+        faults: FaultModel,
+    ) -> Evaluation:
+        if self.used:
+            self._begin_anew()
+        self.used = True
+        self._read(self.stored.read_chips(chips, rate, volts, faults))
+        images = 0
+        for access, batch in enumerate(data):
+            if access and faults.kind is FaultKind.TRANSIENT:  # every batch reads the weights anew
+                self._read(self.stored.read_chips(chips, rate, volts, faults, access))
+            inputs, targets = split_batch(batch)
+            images += count_samples(inputs, targets)
+            try:
+                self._judge(inputs, targets)
+            except FaultsimError:
+                raise
+            except Exception as error:  # a user's model may fail in any way
+                raise FaultsimError(
+                    f"the model fails on inputs {describe_inputs(inputs)}: {reason(error)}"
+                ) from error
+        if images == 0:
+            raise FaultsimError("no images to evaluate on")
+        scores = tuple(metric.compute() for metric in self.metrics)
+        not_finite = tuple(metric.not_finite for metric in self.metrics)
+        return Evaluation(
+            tuple(metric.right for metric in self.metrics) if self.metric.counts else (),
+            images,
+            self.metric,
+            () if self.metric.counts else scores,
+            not_finite if any(not_finite) else (),
+        )
+
+    def _begin_anew(self) -> None:
+        if self.metric.capturable:
+            for metric in self.metrics:
+                metric.reset()
+        else:
+            self.metrics = [self.metric.begin() for _ in self.metrics]
+
+    def _read(self, weights: Sequence[Tensor]) -> None:
+        """Into the same memory each time. A chip's weights are aligned as those of any other: its results depend on no
+        other chip of the group."""
+        if not self.weights:
+            for i in range(len(self.metrics)):
+                aligned = [w[i].nbytes % _ALIGNMENT == 0 for w in weights]
+                self.weights.append(
+                    [w[i] if fits else w[i].clone() for w, fits in zip(weights, aligned, strict=True)]
+                )
+            return
+        for i, mine in enumerate(self.weights):
+            for own, layer in zip(mine, weights, strict=True):
+                own.copy_(layer[i])
+
+    def _judge(self, inputs: Inputs, targets: Any) -> None:
+        leaves, spec = tree_flatten((inputs, targets))
+        self.spec = self.spec or spec
+        if self.call is not None and spec == self.spec and all(isinstance(leaf, Tensor) for leaf in leaves):
+            self.call(*leaves)
+        else:
+            self._judge_as_written(inputs, targets)
+
+    def _judge_leaves(self, *leaves: Tensor) -> None:
+        self._judge_as_written(*tree_unflatten(leaves, self.spec))
+
+    def _judge_as_written(self, inputs: Inputs, targets: Any) -> None:
+        if self.transform is not None:
+            if not isinstance(inputs, Tensor):
+                raise FaultsimError("a transform goes in front of a model with one input, not several")
+            inputs = self.transform(inputs)
+        for metric, weights in zip(self.metrics, self.weights, strict=True):
+            with self.stored.replaced(weights):
+                answers = answer_of(call_model(self.model, inputs))
+            metric.update(answers, targets)
+
+
+def _warn_of_chance(metric: Metric, first: TopK, found: Evaluation) -> None:
+    if first.is_chance():
+        warnings.warn(
+            f"without bit errors the {metric.name} is {100 * found.mean:.2f} %, which guessing reaches too: is the "
+            "model trained, and for these labels and inputs?",
+            FaultsimWarning,
+            stacklevel=3,
+        )

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .data.dataset import normalised
+from .batch import answer_of
+from .data.dataset import Normalisation, normalised
 from .errors import FaultsimError
 from .files import write_bytes
 from .quantization import dequantize
@@ -53,7 +54,7 @@ class _Exported(nn.Module):
         if self.inputs != "float32":
             images = normalised(images)
         with self.stored.replaced(weights):
-            return self.model(images)
+            return answer_of(self.model(images))
 
 
 def export_onnx(
@@ -65,14 +66,17 @@ def export_onnx(
     inputs: str = "float32",
     output: str = "logits",
     metadata: dict | None = None,
+    normalisation: Normalisation | None = None,
 ) -> float:
     """Writes `model`, computing with `stored` as its weights, in evaluation mode and for any batch size.
 
     model     on the CPU, in float32; it is left as it is
     stored    its weights in memory, from StoredWeights.of, load_weights or inject.corrupt_stored (as a chip reads them)
-    images    uint8 [N, 3, H, W], at least 3: what the file is checked with
+    images    uint8 [N, C, H, W], at least 3: what the file is checked with; or inputs [N, ...] of another type, which
+              the model takes as they are
     inputs    one of INPUTS; the input is called "images"
     output    name of the output
+    normalisation  of `images` for the format float32; default: to [-1, 1]
     metadata  JSON values, kept in the file's metadata_props as "faultsim"
 
     The file is checked before it is there: onnxruntime must give what torch gives, but for TOLERANCE (times the largest
@@ -83,7 +87,11 @@ def export_onnx(
         raise FaultsimError(f"unknown input format {inputs!r}: it can be {', '.join(INPUTS)}")
     if len(images) < 3:
         raise FaultsimError(f"{len(images)} images: at least 3 are needed, to check an exported model with")
-    x = images if inputs != "float32" else normalised(images)
+    if inputs != "float32" and (images.dtype != torch.uint8 or normalisation is not None):
+        raise FaultsimError(
+            f"the input format {inputs} is for pixels that become x / 127.5 - 1: give float32 for other inputs"
+        )
+    x = images if inputs != "float32" else normalised(images, normalisation)
     x = (x.permute(0, 2, 3, 1) if inputs == "uint8-nhwc" else x).contiguous()
     training = [(module, module.training) for module in model.modules()]
     try:

@@ -69,7 +69,8 @@ class Loop:
         self.done = 0  #: steps of the next epoch that are done
         self.sums = torch.zeros(self.values, dtype=torch.float64, device=self.device)  #: over their images
         self.number = torch.zeros([], dtype=torch.int64, device=self.device)
-        self.kept = time.monotonic()
+        self.kept = self.counted = time.monotonic()
+        self.seconds = 0.0  #: that the steps done so far took, in all sessions
 
     @property
     def device(self) -> torch.device:
@@ -90,7 +91,7 @@ class Loop:
                 f"{self.state} belongs to a run with other options, base model or data: choose another file, or the "
                 "same options to go on"
             )
-        self.curve, self.done, sums = self._progress(facts)
+        self.curve, self.done, self.seconds, sums = self._progress(facts)
         self.sums.copy_(torch.tensor(sums, dtype=torch.float64))
         begun = len(self.curve) * self.steps + self.done
         self.number.fill_(begun)
@@ -99,21 +100,29 @@ class Loop:
             for _ in range(begun):
                 self.schedule.step()
 
-    def _progress(self, facts: Mapping[str, Any]) -> tuple[list[dict], int, list[float]]:
-        """Entries of the epochs that are done, steps of the next, sums over them; FaultsimError where it can't be."""
+    def _progress(self, facts: Mapping[str, Any]) -> tuple[list[dict], int, float, list[float]]:
+        """Entries of the epochs that are done, steps of the next, seconds of all, sums over the steps; FaultsimError
+        where it can't be."""
         curve, done, sums = (facts.get(key) for key in ("curve", "done", "sums"))
+        seconds = facts.get("seconds", 0.0)  # states of older versions lack it
         known = isinstance(curve, list) and all(isinstance(entry, dict) for entry in curve)
         summed = isinstance(sums, list) and all(type(value) in (int, float) for value in sums)
-        if not (known and integers([done], 0, self.steps) and summed and len(sums) == self.values):
+        timed = type(seconds) in (int, float) and seconds >= 0
+        if not (known and integers([done], 0, self.steps) and timed and summed and len(sums) == self.values):
             raise FaultsimError(f"{self.state} is damaged: it doesn't say how far the training was")
         if self.schedule is not None and len(curve) * self.steps + done > MOST_STEPS:
             raise FaultsimError(f"{self.state} is damaged: it is of more than {MOST_STEPS:,} steps")
-        return curve, done, sums
+        return curve, done, float(seconds), sums
 
     def facts(self) -> dict[str, Any]:
         """What the state says besides tensors."""
         progress = {"curve": self.curve, "done": self.done, "sums": self.sums.tolist()}
         return {"run": dict(self.identity), **progress}
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self.counted
+        self.counted = now
 
     def run(
         self,
@@ -127,6 +136,7 @@ class Loop:
         `entry` makes an entry (JSON values) from the epoch's number, from 1, and its means; `report` is called with
         each new one. The state is kept before. Raises OutOfTime at the deadline.
         """
+        self.counted = time.monotonic()
         call = Graphed(self._one, self.device) if self.captured else self._one
         while len(self.curve) < epochs and not ended(self.curve):
             self._epoch(call, epochs)
@@ -169,8 +179,10 @@ class Loop:
                 raise OutOfTime("in", len(self.curve) + 1, epochs)
 
     def _keep(self) -> None:
+        self._count_seconds()
         if self.state is not None and self.writes:
-            save_state(self.state, self.modules, self.optimizer, self.facts())
+            facts = {**self.facts(), "seconds": self.seconds}
+            save_state(self.state, self.modules, self.optimizer, facts)
         self.kept = time.monotonic()
 
 
@@ -194,7 +206,8 @@ def on_device(learning_rate: float, device: torch.device) -> dict[str, Any]:
     return {"lr": torch.tensor(learning_rate, device=device), "fused": True}
 
 
-def layout(device: torch.device) -> torch.memory_format:
-    """Of images and convolutions: tensor cores want channels last; on a CPU without AMX it made VGG11 slower by a
-    quarter (benchmarks/README.md)."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+def layout(device: torch.device, precision: str = "float32") -> torch.memory_format:
+    """Of images and convolutions: tensor cores and bfloat16 want channels last; in float32 it made VGG11 slower by a
+    quarter on a CPU without AMX (benchmarks/README.md)."""
+    last = device.type == "cuda" or precision == "bfloat16"
+    return torch.channels_last if last else torch.contiguous_format

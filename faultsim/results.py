@@ -39,6 +39,14 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> st
     return buffer.getvalue()
 
 
+def used_columns(
+    columns: Sequence[str], optional: Sequence[str], rows: Iterable[Mapping[str, object]]
+) -> tuple[str, ...]:
+    """The columns, and the optional ones if one of the rows has something there that isn't 0."""
+    said = any(str(row[name]) not in ("", "0") for row in rows for name in optional)
+    return (*columns, *optional) if said else tuple(columns)
+
+
 def without_nan(value: object) -> object:
     """The same JSON value with None for numbers that JSON cannot say."""
     if isinstance(value, Mapping):
@@ -63,18 +71,25 @@ class RunDirectory:
     """A directory that holds one run, locked while in use (with a `with` statement).
 
     NAME.json        {"configuration": ..., **information}; the configuration is what must be equal to go on
-    results.csv      the rows so far
+    results.csv      the rows so far; the columns of `optional` only once a row has something there that isn't 0
 
     Raises FaultsimError when the directory cannot be written, is in use by another run, holds a run of another
     configuration, or files that are none of this program's.
     """
 
-    def __init__(self, path: str | Path, name: str, configuration: dict, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        name: str,
+        configuration: dict,
+        columns: Sequence[str],
+        optional: Sequence[str] = (),
+    ) -> None:
         self.path = Path(path)
         self.name = name
         # through JSON and back: what is compared later is what the file can say
         self.configuration = json.loads(json.dumps(without_nan(configuration), allow_nan=False))
-        self.columns = tuple(columns)
+        self.columns, self.optional = tuple(columns), tuple(optional)
         self.rows: list[dict[str, str]] = []
         self._own: int | None = None  # the directory, held open
         self._begun = False  # whether its configuration was written
@@ -183,11 +198,16 @@ class RunDirectory:
             raise FaultsimError(
                 f"{self.results} cannot be read ({error}): choose another directory"
             ) from None
-        if columns != self.columns or any(None in row or None in row.values() for row in rows):
+        more = columns[len(self.columns) :]
+        if (
+            columns[: len(self.columns)] != self.columns
+            or more not in ((), self.optional)
+            or any(None in row or None in row.values() for row in rows)
+        ):
             raise FaultsimError(
                 f"{self.results} was changed by hand or another version: choose another directory"
             )
-        self.rows = rows
+        self.rows = [{**dict.fromkeys(self.optional, "0"), **row} for row in rows]
 
     def begin(self, information: dict) -> None:
         """Writes the configuration and whatever else is known of the run, unless it is there already."""
@@ -203,6 +223,8 @@ class RunDirectory:
     def add(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Adds rows and writes the file: all of them are there afterwards, or none."""
         self.check()
-        added = [{name: cell(row[name]) for name in self.columns} for row in rows]
-        write_text(self.results, csv_text(self.columns, [*self.rows, *added]))
+        names = (*self.columns, *self.optional)
+        added = [{name: cell(row[name]) for name in names} for row in rows]
+        every = [*self.rows, *added]
+        write_text(self.results, csv_text(used_columns(self.columns, self.optional, every), every))
         self.rows += added

@@ -1,20 +1,33 @@
-"""Accuracy and energy against voltage: plan, run, resume."""
+"""Accuracy, or another metric, and energy against voltage: plan, run, resume."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from .bounds import parse_integer
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
 from .faultmap import MeasuredChip
 from .faults import Chip, FaultModel
-from .results import RunDirectory, cell
+from .metrics import ACCURACY, AnyMetric, Metric, find_metric
+from .results import RunDirectory, cell, used_columns
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
-ROW = ("variant", "voltage", "bit_error_rate", "chip", "correct", "images", "accuracy")
+
+def row_columns(metric: Metric) -> tuple[str, ...]:
+    """Of results.csv."""
+    counted = ("correct",) if metric.counts else ()
+    return ("variant", "voltage", "bit_error_rate", "chip", *counted, "images", metric.column)
+
+
+ROW = row_columns(ACCURACY)
+OPTIONAL = ("not_finite",)
+"""A further column of results.csv and summary.csv, where some answers were not finite."""
 SUMMARY = (
     "variant",
     "voltage",
@@ -32,7 +45,12 @@ SUMMARY = (
     "worst",
     "best",
 )
+MEASURED = ("metric", "higher_is_better")
+"""Further columns of summary.csv, where something else than accuracy was measured."""
 UNPROTECTED = "unprotected"
+
+_KEEP_AFTER = 1.0  # seconds between two times that rows are kept, within one operating point; but
+_KEEP_SHARE = 20  # times as long as keeping them took: the file grows, and is written anew each time
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,7 @@ class Result:
     )  #: fraction saved against the unprotected model at Vmin (the paper's equation 2)
 
     def summary(self) -> dict[str, object]:
-        """The row of summary.csv."""
+        """What summary.csv says of it, under SUMMARY, MEASURED and OPTIONAL; see summary_columns."""
         e = self.evaluation
         low, high = e.interval
         values = (
@@ -80,7 +98,7 @@ class Result:
             self.point.energy_per_access,
             self.energy_per_inference,
             self.energy_saving,
-            len(e.correct),
+            e.chips,
             e.images,
             e.mean,
             e.std,
@@ -89,8 +107,17 @@ class Result:
             high,
             e.worst,
             e.best,
+            e.metric.name,
+            e.metric.higher_is_better,
+            e.wrong_numbers,
         )
-        return dict(zip(SUMMARY, values, strict=True))
+        return dict(zip((*SUMMARY, *MEASURED, *OPTIONAL), values, strict=True))
+
+
+def summary_columns(results: Sequence[Result]) -> tuple[str, ...]:
+    """Of summary.csv for these results."""
+    measured = () if all(result.evaluation.metric == ACCURACY for result in results) else MEASURED
+    return used_columns((*SUMMARY, *measured), OPTIONAL, [result.summary() for result in results])
 
 
 def points(
@@ -138,7 +165,7 @@ def as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Po
 
 def sweep(
     model: nn.Module,
-    data: Iterable[tuple[Tensor, Tensor]],
+    data: Iterable[Any],
     chips: Sequence[Chip | MeasuredChip],
     plan: Sequence[Point],
     *,
@@ -146,37 +173,75 @@ def sweep(
     stored: StoredWeights,
     variants: Sequence[Variant] = (Variant(),),
     accesses: int | None = None,
+    metric: AnyMetric = ACCURACY,
     directory: RunDirectory | None = None,
     report: Callable[[Result], None] = lambda result: None,
+    progress: Callable[[Result], None] | None = None,
 ) -> list[Result]:
     """Evaluates every variant at every point on every chip and returns the results in that order of points.
 
+    data       batches, as for evaluate(); they must be something that can be iterated several times
     accesses   weight memory accesses of one inference of the model, for the energy; None leaves it out
-    directory  open RunDirectory: points that stand in its rows are not computed again, those that are computed are
-               added to it one by one. `report` is called with each result, old or new, in order.
+    metric     what is measured, as for evaluate()
+    directory  open RunDirectory with the columns row_columns(metric) and OPTIONAL: chips that stand in its rows are not
+               computed again, those that are computed are added to it, a group at a time
+    report     called with each result, old or new, in order
+    progress   called with the result of the chips so far, each time that a group of them is done
     """
+    metric = find_metric(metric)
     labels = [str(getattr(chip, "label", None) or chip.seed) for chip in chips]
-    known = _known(directory, plan, variants, labels) if directory else {}
+    known = _known(directory, plan, variants, labels, metric) if directory else {}
     results = []
     for point in plan:
         for variant in variants:
             evaluation = known.get((variant.name, point))
-            if evaluation is None:
+            if evaluation is None or evaluation.chips < len(chips):
+                before = evaluation  # of the first chips, from a sweep that was stopped
+                group_done = _keeper(directory, variant, point, labels, before, accesses, progress)
                 evaluation = evaluate(
                     model,
                     data,
-                    chips,
+                    chips[before.chips if before else 0 :],
                     faults=faults,
                     stored=stored,
                     transform=variant.transform,
+                    metric=metric,
+                    report=group_done if directory or progress else None,
                     **_where(point, chips),
                 )
-                if directory:
-                    directory.add(_rows(variant, point, labels, evaluation))
+                evaluation = before.joined(evaluation) if before else evaluation
             result = _result(variant, point, evaluation, accesses)
             results.append(result)
             report(result)
     return results
+
+
+def _keeper(
+    directory: RunDirectory | None,
+    variant: Variant,
+    point: Point,
+    labels: Sequence[str],
+    before: Evaluation | None,
+    accesses: int | None,
+    progress: Callable[[Result], None] | None,
+) -> Callable[[Evaluation], None]:
+    """What to call with the evaluation of the chips so far: it adds their rows to the directory, from time to time and
+    at the end, and reports progress."""
+    kept = before.chips if before else 0
+    last, pause = time.monotonic(), _KEEP_AFTER
+
+    def group_done(found: Evaluation) -> None:
+        nonlocal kept, last, pause
+        found = before.joined(found) if before else found
+        if directory and (found.chips == len(labels) or time.monotonic() - last >= pause):
+            began = time.monotonic()
+            directory.add(_rows(variant, point, labels, found, kept))
+            kept, last = found.chips, time.monotonic()
+            pause = max(_KEEP_AFTER, _KEEP_SHARE * (last - began))
+        if progress:
+            progress(_result(variant, point, found, accesses))
+
+    return group_done
 
 
 def _where(point: Point, chips: Sequence[Chip | MeasuredChip]) -> dict:
@@ -193,18 +258,30 @@ def _result(variant: Variant, point: Point, evaluation: Evaluation, accesses: in
     return Result(variant.name, point, evaluation, energy, saving)
 
 
-def _rows(variant: Variant, point: Point, labels: Sequence[str], evaluation: Evaluation) -> list[dict]:
+def _rows(
+    variant: Variant, point: Point, labels: Sequence[str], evaluation: Evaluation, first: int = 0
+) -> list[dict]:
+    """One for each chip that was evaluated, the first of `labels`, without the `first` of these."""
+    columns = (*row_columns(evaluation.metric), *OPTIONAL)
+    counted = [(count,) for count in evaluation.correct] or [()] * evaluation.chips
+    not_finite = evaluation.not_finite or (0,) * evaluation.chips
     shared = (variant.name, point.voltage, point.bit_error_rate)
+    chips = zip(labels, counted, evaluation.values, not_finite, strict=False)
     return [
-        dict(zip(ROW, (*shared, label, correct, evaluation.images, accuracy), strict=True))
-        for label, correct, accuracy in zip(labels, evaluation.correct, evaluation.accuracies, strict=True)
+        dict(zip(columns, (*shared, label, *count, evaluation.images, value, wrong), strict=True))
+        for label, count, value, wrong in islice(chips, first, None)
     ]
 
 
 def _known(
-    directory: RunDirectory, plan: Sequence[Point], variants: Sequence[Variant], labels: Sequence[str]
+    directory: RunDirectory,
+    plan: Sequence[Point],
+    variants: Sequence[Variant],
+    labels: Sequence[str],
+    metric: Metric,
 ) -> dict[tuple[str, Point], Evaluation]:
-    """Evaluations that the directory's rows hold; FaultsimError unless they are what this sweep began with."""
+    """Evaluations that the directory's rows hold, the last one perhaps of the first chips only; FaultsimError unless
+    they are what this sweep began with."""
     known = {}
     rows = list(directory.rows)
     for point in plan:
@@ -213,21 +290,31 @@ def _known(
                 return known
             group, rows = rows[: len(labels)], rows[len(labels) :]
             try:
-                evaluation = Evaluation(
-                    tuple(parse_integer(row["correct"]) for row in group), parse_integer(group[0]["images"])
-                )
+                evaluation = evaluation_in(group, metric)
                 written = [
-                    {name: cell(row[name]) for name in ROW}
+                    {name: cell(row[name]) for name in (*directory.columns, *directory.optional)}
                     for row in _rows(variant, point, labels, evaluation)
                 ]
             except (ValueError, ArithmeticError):
                 written = []
-            if written != group or not all(0 <= c <= evaluation.images for c in evaluation.correct):
+            if written != group:
                 raise _changed(directory)
             known[variant.name, point] = evaluation
     if rows:
         raise _changed(directory)
     return known
+
+
+def evaluation_in(rows: Sequence[dict[str, str]], metric: Metric = ACCURACY) -> Evaluation:
+    """What the rows of results.csv say of one variant at one point. Raises ValueError for what is no number, or can't
+    be one, and KeyError for a column that is missing."""
+    images = parse_integer(rows[0]["images"])
+    not_finite = tuple(parse_integer(row.get(OPTIONAL[0]) or "0") for row in rows)
+    correct = tuple(parse_integer(row["correct"]) for row in rows) if metric.counts else ()
+    scores = () if metric.counts else tuple(float(row[metric.column] or "nan") for row in rows)
+    if not all(0 <= count <= images for count in correct) or min(not_finite) < 0:
+        raise ValueError("a count is out of range")
+    return Evaluation(correct, images, metric, scores, not_finite if any(not_finite) else ())
 
 
 def _changed(directory: RunDirectory) -> FaultsimError:

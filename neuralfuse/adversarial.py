@@ -99,12 +99,17 @@ class Adversarial(Objective):
         *,
         flips: int,
         weight: float = 5.0,
+        loss: str = "cross_entropy",
         precision: str = "float32",
         ranks: Ranks = ALONE,
     ) -> None:
         _check(stored.layers, flips)
-        super().__init__(model, stored, weight=weight, precision=precision, ranks=ranks)
+        super().__init__(model, stored, weight=weight, loss=loss, precision=precision, ranks=ranks)
         self.flips = flips
+
+    @property
+    def passes(self) -> int:
+        return 2
 
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
         leaf, (copy,) = self.leaf(fused), self.copies
@@ -129,10 +134,10 @@ class Adversarial(Objective):
         copy.written()
 
     def _add_gradient(self, copy: Copy, leaf: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """This process's share of the mean cross entropy; its gradient, weighted, is added to `leaf.grad`."""
+        """This process's share of the mean loss; its gradient, weighted, is added to `leaf.grad`."""
         share = torch.zeros([], dtype=leaf.dtype, device=self.device)
         for _, start, stop in self.ranks.pieces(1, len(leaf)):
-            loss = self.cross_entropy(copy, leaf[start:stop], labels[start:stop]) / len(leaf)
+            loss = self.loss_of(copy, leaf[start:stop], labels[start:stop]) / len(leaf)
             (weight * loss).backward()
             share += loss.detach()
         return share

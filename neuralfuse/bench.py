@@ -49,9 +49,9 @@ def eopm_times(
     """
     device = images.device
     cuda = device.type == "cuda"
-    images = images.contiguous(memory_format=layout(device))
+    images = images.contiguous(memory_format=layout(device, precision))
     fuse = generators.NeuralFuse(prepare_qat(generators.create(generator)))
-    fuse.to(device, memory_format=layout(device)).train()
+    fuse.to(device, memory_format=layout(device, precision)).train()
     _check(model, stored, fuse, images, labels)
     model.eval()
     frozen = copy.deepcopy(model).requires_grad_(False)  # of the parts: the models change while they are used
@@ -103,7 +103,7 @@ def eopm_times(
 
     plain = copy.deepcopy(model)
     plain_stored = StoredWeights.of(plain)
-    frozen.to(memory_format=layout(device))
+    frozen.to(memory_format=layout(device, precision))
     if not cuda:
         with opened(1) as eopm:
             for call in calls(1, eopm):

@@ -1,8 +1,9 @@
 """Expectation over perturbed models (EOPM): the loss of a generator, and its gradient (the paper, section 2.2).
 
-    loss = CE(M(F(x)), y) + weight / N * sum of CE(M_i(F(x)), y) over N perturbed models M_i
+    loss = l(M(F(x)), y) + weight / N * sum of l(M_i(F(x)), y) over N perturbed models M_i
 
-M is the base model with its int8 weights as they were stored, M_i the same as the i-th chip reads them. What is costly
+l is the cross entropy, as in the paper, or the probability of a wrong answer (LOSSES of neuralfuse.objective). M is the
+base model with its int8 weights as they were stored, M_i the same as the i-th chip reads them. What is costly
 is done once: the generator runs forward and backward one time a step, for all models share F(x) and the gradient
 with respect to it is a sum. The base model is frozen, so each of the N + 1 models costs a forward pass and a backward
 pass down to its input only. On a GPU a few of these are in flight at once, for the deep layers of one are too small to
@@ -69,6 +70,7 @@ class EOPM(Objective):
         faults: FaultModel | None = None,
         n_models: int = 10,
         weight: float = 5.0,
+        loss: str = "cross_entropy",
         seed: int = 0,
         precision: str = "float32",
         ranks: Ranks = ALONE,
@@ -81,7 +83,9 @@ class EOPM(Objective):
         if in_flight < 1:
             raise FaultsimError(f"{in_flight} models in flight: at least 1 is needed")
         in_flight = min(in_flight, 1 + n_models)
-        super().__init__(model, stored, weight=weight, precision=precision, ranks=ranks, in_flight=in_flight)
+        super().__init__(
+            model, stored, weight=weight, loss=loss, precision=precision, ranks=ranks, in_flight=in_flight
+        )
         side_by_side = in_flight > 1 and self.device.type == "cuda"
         self.streams = [torch.cuda.Stream(self.device) if side_by_side else None for _ in range(in_flight)]
         self.faults = faults or FaultModel()
@@ -89,6 +93,10 @@ class EOPM(Objective):
         self.no_errors = ops.table(0.0, self.device)
         self.errors = ops.table(bit_error_rate, self.device)
         training_chips(seed, 0, n_models)  # a bad seed is refused before anything is done
+
+    @property
+    def passes(self) -> int:
+        return 1 + self.n_models
 
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
         chips = training_chips(self.seed, step, self.n_models, self.device)
@@ -104,7 +112,7 @@ class EOPM(Objective):
                     else:
                         self.memory.read(chips[model - 1 : model], self.errors, self.faults, copy.buffers)
                     copy.written()
-                    loss = self.cross_entropy(copy, leaf[start:stop], labels[start:stop]) / len(leaf)
+                    loss = self.loss_of(copy, leaf[start:stop], labels[start:stop]) / len(leaf)
                     (loss if model == 0 else self.weight / self.n_models * loss).backward()
                     losses[min(model, 1)] += loss.detach()
                 sums.append((losses, leaf.grad))

@@ -31,6 +31,17 @@ REDUCTION = 8
 """Generators halve the image three times; height and width have to be multiples of this."""
 
 
+def check_generator_size(name: str, shape: tuple[int, ...] | None) -> None:
+    """FaultsimError for inputs that no generator takes; `shape` is that of one input, None where there are several."""
+    step = REDUCTION
+    if shape is None or len(shape) != 3 or shape[0] != 3 or shape[1] % step or shape[2] % step:
+        found = "something else than one image" if shape is None else "x".join(map(str, shape))
+        raise FaultsimError(
+            f"generator {name} takes images of 3 channels whose height and width are multiples of {step}, such as "
+            f"3x32x32 or 3x224x224; the data gives {found}"
+        )
+
+
 def _block(inputs: int, outputs: int, bias: bool = True) -> list[nn.Module]:
     """A ConvBlock of Tables 3 and 4."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
@@ -123,10 +134,15 @@ class UNet(nn.Module):
         )
         self.last = nn.Conv2d(width, 3, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The maps of all scales, the largest first."""
         maps = [self.down[0](x)]
         for down in self.down[1:]:
             maps.append(down(self.pool(maps[-1])))
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.encode(x)
         y = maps.pop()
         for grow, up in zip(self.grow, self.up, strict=True):
             y = up(torch.cat([maps.pop(), grow(y)], dim=1))
@@ -155,6 +171,47 @@ def create(name: str) -> nn.Module:
     if name not in _REGISTRY:
         raise FaultsimError(f"unknown generator {name!r}; known are {', '.join(KNOWN)}")
     return _REGISTRY[name]()
+
+
+def coarseness(generator: nn.Module) -> int:
+    """Pixels of the image a pixel of the map that a generator draws last at a lower resolution and with no more
+    channels than an image has: details finer than that it cannot choose."""
+    if isinstance(generator, nn.Sequential):
+        factor = 1.0
+        for layer in reversed(generator):
+            if isinstance(layer, nn.Upsample):
+                factor *= layer.scale_factor
+            elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.in_channels > 3:
+                break
+        return int(factor)
+    return 1
+
+
+class Encoder(nn.Module):
+    """The part of a generator down to its smallest map, with the generator's own parameters.
+
+    Images [batch, 3, H, W] to [batch, channels, h, w]. Raises FaultsimError for a network that is none of ours.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        if isinstance(generator, UNet):
+            self.down, self.pool = generator.down, generator.pool
+        elif isinstance(generator, nn.Sequential):
+            kinds = [type(layer) for layer in generator]
+            # up to the last pooling; ConvXS pools first, and then has one block before the map is drawn
+            pools = [index for index, kind in enumerate(kinds) if kind is nn.MaxPool2d]
+            end = pools[-1] if pools else kinds.index(nn.ReLU)
+            self.layers = generator[: end + 1]
+        else:
+            raise FaultsimError(f"a {type(generator).__name__} has no encoder that is known here")
+        convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
+        self.channels = convolutions[-1].out_channels
+
+    encode = UNet.encode
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encode(x)[-1] if hasattr(self, "down") else self.layers(x)
 
 
 class NeuralFuse(nn.Module):

@@ -17,13 +17,16 @@ from faultsim.stored import StoredWeights
 from .distributed import ALONE, Ranks
 
 PRECISIONS = ("float32", "bfloat16")
+LOSSES = ("cross_entropy", "error_probability")
+"""Of a model's answer to an image of class y: -log p(y), the paper's, or 1 - p(y), which is bounded: a few chips that
+are confidently wrong cannot outweigh all others (Ghosh et al., AAAI 2017, study it against wrong labels)."""
 
 
 class Losses(NamedTuple):
     """Of one step; tensors [] on the device, so that nobody has to wait for them."""
 
-    clean: Tensor  #: cross entropy of the base model without bit errors
-    perturbed: Tensor  #: mean cross entropy of the perturbed models
+    clean: Tensor  #: mean loss of the base model without bit errors
+    perturbed: Tensor  #: mean loss of the perturbed models
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class Objective(ABC):
                Afterwards everything is as it was; its own parameters are never written to
     stored     its weights in memory
     weight     lambda (the paper takes 5)
+    loss       one of LOSSES
     precision  "float32" or "bfloat16": of the matrix products (autocast) and, then, of the buffers
     ranks      this process among those that share the work
     in_flight  models whose weights are there at once, each in a Copy
 
     Which perturbed models there are, a trainer says by input_gradient(): it writes their weights, as `memory` scales
-    them, into the buffers of a copy, calls its written(), and sums cross_entropy(). Raises FaultsimError for values out
+    them, into the buffers of a copy, calls its written(), and sums loss_of(). Raises FaultsimError for values out
     of range.
     """
 
@@ -66,17 +70,21 @@ class Objective(ABC):
         stored: StoredWeights,
         *,
         weight: float = 5.0,
+        loss: str = "cross_entropy",
         precision: str = "float32",
         ranks: Ranks = ALONE,
         in_flight: int = 1,
     ) -> None:
+        if loss not in LOSSES:
+            raise FaultsimError(f"unknown loss {loss!r}: it can be {' or '.join(LOSSES)}")
         if not weight >= 0:
             raise FaultsimError(f"lambda {weight}: the weight of the perturbed loss must not be negative")
         if precision not in PRECISIONS:
             raise FaultsimError(f"unknown precision {precision!r}: it can be {' or '.join(PRECISIONS)}")
         self.model, self.stored, self.weight, self.ranks = model, stored, weight, ranks
+        self.bounded = loss == "error_probability"
         self.device = stored.layers[0].values.device
-        self.mixed, self.in_flight = precision == "bfloat16", in_flight
+        self.precision, self.mixed, self.in_flight = precision, precision == "bfloat16", in_flight
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
@@ -100,7 +108,10 @@ class Objective(ABC):
         types = [torch.bfloat16 if self.mixed else layer.dtype for layer in self.memory.layers]
         weights = [
             buffer[0].to(
-                dtype, memory_format=layout(self.device) if buffer[0].dim() == 4 else torch.preserve_format
+                dtype,
+                memory_format=layout(self.device, self.precision)
+                if buffer[0].dim() == 4
+                else torch.preserve_format,
             )
             for buffer, dtype in zip(buffers, types, strict=True)
         ]
@@ -129,15 +140,22 @@ class Objective(ABC):
         """The losses at F(x), float [B, 3, H, W], and the gradient of the whole loss with respect to F(x); with several
         processes this one's share, and the sum of all shares is the whole."""
 
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """Forward passes, and as many backward passes, that an image of a step takes through the base model."""
+
     def leaf(self, fused: Tensor) -> Tensor:
         """F(x) cut off from the generator, with a gradient of zeros that all models add theirs to."""
-        leaf = fused.detach().to(memory_format=layout(self.device)).requires_grad_()
+        leaf = fused.detach().to(memory_format=layout(self.device, self.precision)).requires_grad_()
         leaf.grad = torch.zeros_like(leaf)
         return leaf
 
-    def cross_entropy(self, copy: Copy, fused: Tensor, labels: Tensor) -> Tensor:
-        """Of the base model with the weights of a copy, summed over images."""
+    def loss_of(self, copy: Copy, fused: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the base model with the weights of a copy, summed over images."""
         with self.autocast(), self.memory.replaced(copy.weights):
             logits = self.model(fused)
         logits = logits if logits.dtype == fused.dtype else logits.float()
+        if self.bounded:
+            return -torch.expm1(-functional.cross_entropy(logits, labels, reduction="none")).sum()
         return functional.cross_entropy(logits, labels, reduction="sum")

@@ -1,6 +1,6 @@
 """What a generator wins back: accuracy without and with it, on the same chips."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from faultsim.evaluation import Evaluation, evaluate
 from faultsim.faults import Chip, FaultModel
+from faultsim.metrics import AnyMetric
 from faultsim.stored import StoredWeights
 
 from .generators import NeuralFuse
@@ -46,9 +47,11 @@ class Protection:
 
 
 def improvement(alone: Evaluation, fused: Evaluation) -> Statistics:
-    """Differences of accuracies, fused - alone, chip by chip."""
-    pairs = zip(alone.accuracies, fused.accuracies, strict=True)
-    return Statistics.of([with_generator - without for without, with_generator in pairs])
+    """Differences of the metric, fused - alone, chip by chip; the other way round where lower is better, so that above
+    0 is better."""
+    sign = 1 if alone.metric.higher_is_better else -1
+    pairs = zip(alone.values, fused.values, strict=True)
+    return Statistics.of([sign * (with_generator - without) for without, with_generator in pairs])
 
 
 def protection(
@@ -60,13 +63,24 @@ def protection(
     faults: FaultModel,
     stored: StoredWeights,
     fuse: NeuralFuse | None = None,
+    metric: AnyMetric = "accuracy",
+    report: Callable[[Evaluation], None] | None = None,
 ) -> Protection:
     """Evaluates the model, alone and behind `fuse`, without bit errors and on `chips`; arguments as for
-    faultsim.evaluate. `data` must be something that can be iterated several times."""
+    faultsim.evaluate. `data` must be something that can be iterated several times; `report` is called with each
+    evaluation of the chips so far."""
 
     def accuracy(rate: float, on: Sequence[Chip], transform: NeuralFuse | None) -> Evaluation:
         return evaluate(
-            model, data, on, bit_error_rate=rate, faults=faults, stored=stored, transform=transform
+            model,
+            data,
+            on,
+            bit_error_rate=rate,
+            faults=faults,
+            stored=stored,
+            transform=transform,
+            metric=metric,
+            report=report,
         )
 
     found = [

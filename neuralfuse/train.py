@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +18,24 @@ from faultsim.quantization import prepare_qat
 from faultsim.stored import StoredWeights
 
 from .adversarial import Adversarial
+from .cost import Cost
 from .distributed import ALONE, Ranks
+from .ensemble import Ensemble
 from .eopm import EOPM
 from .generators import NeuralFuse
 from .objective import Objective
 
-TRAINERS = ("eopm", "adversarial")
+TRAINERS = ("eopm", "adversarial", "staged")
+"""The last one is neuralfuse.staged."""
 SCHEDULES = ("constant", "linear")
 _ONLY = {"eopm": ("bit_error_rate", "voltage", "faults", "n_models"), "adversarial": ("flips",)}
+
+
+class Base(NamedTuple):
+    """A frozen base model, and its weights in memory."""
+
+    model: nn.Module
+    stored: StoredWeights
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Training:
     faults: FaultModel = field(default_factory=FaultModel)  #: EOPM: what a failing cell does
     n_models: int = 10  #: EOPM: N, perturbed models a step
     weight: float = 5.0  #: lambda, of the perturbed loss
+    loss: str = "cross_entropy"  #: of one answer, see neuralfuse.objective.LOSSES
     learning_rate: float = 1e-3  #: of Adam
     betas: tuple[float, float] = (0.5, 0.999)
     batch_size: int = 256
@@ -72,25 +84,27 @@ class Training:
 
     @property
     def trainer(self) -> str:
-        """One of TRAINERS."""
+        """One of TRAINERS, but for "staged", of which this is the last stage."""
         return "eopm" if self.flips is None else "adversarial"
 
     def describe(self) -> dict:
         """Everything about it, for results; nothing that only the other trainer would use."""
         described = {"trainer": self.trainer, **asdict(self), "faults": self.faults.describe()}
-        unused = [name for trainer in TRAINERS if trainer != self.trainer for name in _ONLY[trainer]]
+        unused = [name for trainer in _ONLY if trainer != self.trainer for name in _ONLY[trainer]]
         return {name: value for name, value in described.items() if name not in unused}
 
     def objective(
-        self, model: nn.Module, stored: StoredWeights, ranks: Ranks = ALONE, in_flight: int | None = None
+        self, bases: Sequence[Base], ranks: Ranks = ALONE, in_flight: int | None = None
     ) -> Objective:
-        """The loss that the generator is trained with; `in_flight` as for EOPM."""
-        common = {"weight": self.weight, "precision": self.precision, "ranks": ranks}
+        """The loss that the generator is trained with: the mean over the base models, on one device; `in_flight` as for
+        EOPM."""
+        if len(bases) > 1:
+            return Ensemble([self.objective([base], ranks, in_flight) for base in bases], ranks)
+        common = {"weight": self.weight, "loss": self.loss, "precision": self.precision, "ranks": ranks}
         if self.flips is not None:
-            return Adversarial(model, stored, flips=self.flips, **common)
+            return Adversarial(*bases[0], flips=self.flips, **common)
         return EOPM(
-            model,
-            stored,
+            *bases[0],
             bit_error_rate=self.bit_error_rate,
             faults=self.faults,
             n_models=self.n_models,
@@ -106,8 +120,15 @@ class Epoch:
 
     epoch: int
     loss: float  #: clean + lambda * perturbed
-    clean: float  #: cross entropy of the base model without bit errors
-    perturbed: float  #: cross entropy of the perturbed models
+    clean: float  #: mean loss of the base model without bit errors
+    perturbed: float  #: mean loss of the perturbed models
+
+
+class Trained(NamedTuple):
+    """What a training came to, besides the generator."""
+
+    curve: list[Epoch]
+    cost: Cost
 
 
 def converged(losses: Sequence[float], window: int, tolerance: float) -> bool:
@@ -125,8 +146,7 @@ def converged(losses: Sequence[float], window: int, tolerance: float) -> bool:
 
 def train_generator(
     generator: nn.Module,
-    model: nn.Module,
-    stored: StoredWeights,
+    bases: Sequence[Base],
     data: Dataset,
     training: Training,
     *,
@@ -137,15 +157,16 @@ def train_generator(
     ranks: Ranks = ALONE,
     pace: Pace | None = None,
     in_flight: int | None = None,
-) -> list[Epoch]:
-    """Trains `generator` in place on the device of the base model, `model`, whose weights are `stored` and stay as they
-    are; the generator's weights are quantisation-aware afterwards (see faultsim.prepare_qat).
+) -> Trained:
+    """Trains `generator` in place on the device of its base models, which stay as they are: one, or several as
+    surrogates of another one, whose losses are averaged. The generator's weights are quantisation-aware afterwards (see
+    faultsim.prepare_qat).
 
     Order, augmentation and chips are functions of (seed, epoch, step). Stops when converged() (with a constant learning
     rate), at the latest after `max_epochs`. With `state`, a file, the run is kept (see `pace`) and goes on from there
     when it is started again, to the same result; `context` (JSON values) says what else the run depends on, such as the
     base model, and must be the same then. More epochs may be asked for, unless the learning rate follows from their
-    number. Returns the curve; `report` is called with each new epoch.
+    number. `report` is called with each new epoch.
 
     With several `ranks` each of these processes calls this with the same arguments and ends with the same generator;
     the first one alone writes the state, which all read, and reports. A run may go on with another number of processes:
@@ -155,9 +176,13 @@ def train_generator(
     Raises OutOfTime at the deadline of `pace`, FaultsimError for a state of another run, when the processes differ, and
     when the loss is no longer a number.
     """
-    device = stored.layers[0].values.device
+    device = bases[0].stored.layers[0].values.device
     data = data.to(device)
-    fuse = NeuralFuse(prepare_qat(generator)).to(device, memory_format=layout(device)).train()
+    fuse = (
+        NeuralFuse(prepare_qat(generator))
+        .to(device, memory_format=layout(device, training.precision))
+        .train()
+    )
     modules: dict[str, nn.Module] = {"module": fuse}
     if training.average:
         modules["average"] = copy.deepcopy(fuse)
@@ -171,7 +196,7 @@ def train_generator(
     steps = -(-len(data) // training.batch_size)
     window = -(-training.window // steps)
     constant = training.schedule == "constant"
-    with training.objective(model, stored, ranks, in_flight) as objective:
+    with training.objective(bases, ranks, in_flight) as objective:
 
         def step(images: Tensor, labels: Tensor, number: Tensor) -> Tensor:
             optimizer.zero_grad(set_to_none=True)
@@ -194,7 +219,7 @@ def train_generator(
             _identity(training, data, context or {}),
             state,
             schedule(training.schedule, optimizer, training.learning_rate, steps * training.max_epochs),
-            layout(device),
+            layout(device, training.precision),
             captured=ranks.count == 1,
             writes=ranks.first,
             pace=pace or Pace(),
@@ -213,7 +238,8 @@ def train_generator(
     if training.average:
         fuse.load_state_dict(modules["average"].state_dict())
     generator.eval()
-    return [Epoch(**entry) for entry in loop.curve]
+    cost = Cost.of(len(data) * len(loop.curve), objective.passes, 1, loop.seconds)
+    return Trained([Epoch(**entry) for entry in loop.curve], cost)
 
 
 def _numbers(module: nn.Module) -> list[Tensor]:
@@ -238,6 +264,8 @@ def _identity(training: Training, data: Dataset, context: dict) -> dict:
     )
     for name in ("trainer", *ends):  # the trainer follows from what it needs
         del described[name]
+    if training.loss == "cross_entropy":  # states of older versions don't name it
+        del described["loss"]
     return json.loads(json.dumps({"training": described, "data": data.fingerprint, "context": context}))
 
 

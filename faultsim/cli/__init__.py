@@ -3,6 +3,9 @@
 import contextlib
 import os
 import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -58,8 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     from ..errors import FaultsimError, one_line
 
+    arguments = arguments or sys.argv[1:] or ["--help"]
     try:
-        status = app(arguments or sys.argv[1:] or ["--help"], prog_name="faultsim", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _one_line(warnings.showwarning)
+            status = app(arguments, prog_name="faultsim", standalone_mode=False)
         sys.stdout.flush()  # here an output that takes nothing more can still be told
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
@@ -83,7 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
                 print("faultsim: error: " + one_line(message), file=sys.stderr, flush=True)
         sys.exit(2)
     if status == INTERRUPTED:
-        print("faultsim: interrupted; what was finished is kept", file=sys.stderr)
+        kept = any(word.partition("=")[0] == "--out" for word in arguments)
+        what = "what was finished is kept in --out" if kept else "nothing is kept"
+        print(f"faultsim: interrupted; {what}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -91,6 +99,19 @@ def _drop_output() -> None:
     """Python would try once more, when it ends, to write what the output didn't take, and say so in its own words."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _one_line(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """Shows our own warnings as one line on stderr, and others as before."""
+    from ..errors import FaultsimWarning, one_line
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, FaultsimWarning):
+            print("faultsim: warning: " + one_line(str(message)), file=sys.stderr, flush=True)
+        else:
+            otherwise(message, category, *where)
+
+    return show
 
 
 def _speaks() -> bool:

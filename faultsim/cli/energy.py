@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from energy.accelerator import Accelerator
     from energy.counts import LayerCounts, NetworkCounts
+    from energy.dry_run import Example
     from energy.trace import CountingPolicy
     from faultsim.voltage import VoltageCurve
 
@@ -47,7 +48,22 @@ def energy(
     counting: Annotated[
         str, typer.Option(help="paper (as in Table 6) or exact (real sizes, exact transposed convolutions).")
     ] = "paper",
-    input_shape: Annotated[str, typer.Option(help="Channels x height x width of one input.")] = "3x32x32",
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Of one input, without the batch: channels x height x width, or what else the model takes. "
+            "[default: 3x32x32]",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FUNCTION",
+            help="Instead of --input-shape: the first sample of your own data, package.module:function, for models "
+            "that take tokens or several inputs.",
+        ),
+    ] = None,
     write_topology: Annotated[
         Path | None, typer.Option(help="Also write the layers as a SCALE-Sim topology CSV.")
     ] = None,
@@ -64,6 +80,7 @@ def energy(
     from energy.trace import trace_layers
     from faultsim import models
     from neuralfuse import generators
+    from neuralfuse.generators import check_generator_size
 
     if (model is None) == (topology is None):
         raise FaultsimError("give either --model NAME or --topology FILE")
@@ -71,10 +88,15 @@ def energy(
         raise FaultsimError(f"unknown engine {engine!r}; known are {', '.join(ENGINES)} and {_BOTH}")
     rows, columns = parse_array(array)
     accelerator = Accelerator(rows, columns, dataflow)
-    shape = _parse_shape(input_shape)
+    if data is not None and input_shape is not None:
+        raise FaultsimError("--data cannot be combined with --input-shape: give one of them")
+    shape = _parse_shape(input_shape or "3x32x32") if data is None else _example(data)
     electrical = load_curve(curve)
     if voltage is not None:
         electrical.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
+    if generator is not None:
+        one_image = isinstance(shape, tuple) and all(isinstance(size, int) for size in shape)
+        check_generator_size(generator, shape if one_image else None)
     costs: dict[str, Any] = {}
     front = []
     if topology:
@@ -125,6 +147,15 @@ def _parse_shape(text: str) -> tuple[int, ...]:
     if not all(re.fullmatch(r"[0-9]{1,9}", size) and int(size) > 0 for size in sizes):
         raise FaultsimError(f"{text!r} is no input shape; write channels x height x width, such as 3x32x32")
     return tuple(int(size) for size in sizes)
+
+
+def _example(data: str) -> Example:
+    """The shape of the first sample of the user's data, or its inputs, where a model takes something else than one
+    tensor of floats."""
+    from faultsim.data import OwnBatches
+
+    batches = OwnBatches.load(data, 1)
+    return batches.input_shape or batches.example
 
 
 def _network(option: str, spec: str, names: tuple[str, ...]) -> nn.Module:

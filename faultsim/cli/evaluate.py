@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,25 +16,37 @@ from .options import (
     ChipSeedOption,
     CurveOption,
     DataDirOption,
+    DataOption,
     DatasetOption,
     DeviceOption,
     FaultKindOption,
     ImagesOption,
+    InputSizeOption,
     JsonOption,
+    MeanOption,
+    MetricOption,
     ModelOption,
     PerChannelOption,
     PlacementOption,
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    StdOption,
     WeightsOption,
     fault_model,
+    metric_named,
     operating_point,
+    own_data,
 )
 from .options import device as device_named
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from neuralfuse.protection import Protection
+
+    from ..evaluation import Evaluation
+    from ..metrics import Metric
 
 
 def evaluate(
@@ -41,6 +55,11 @@ def evaluate(
     generator: Annotated[Path | None, typer.Option(help="A NeuralFuse generator's weight file.")] = None,
     dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
+    data: DataOption = None,
+    input_size: InputSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    metric: MetricOption = "accuracy",
     bit_error_rate: Annotated[
         float | None, typer.Option(help="Fraction of failing cells, like 0.01.")
     ] = None,
@@ -60,19 +79,25 @@ def evaluate(
     seed: ChipSeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure accuracy without bit errors (C.A.) and with them (P.A.), without and with a generator (N.F.)."""
+    """Measure accuracy, or another metric, without bit errors (C.A.) and with them (P.A.), without and with a generator
+    (N.F.)."""
     from neuralfuse.protection import protection
 
     from ..faults import evaluation_chips
+    from ..metrics import ACCURACY
     from ..provenance import provenance
     from ..results import without_nan
     from .subject import load_generator, load_subject
 
+    measured = metric_named(metric)
+    own = own_data(data, input_size, mean, std, dataset, data_dir)
     volts, rate = operating_point(voltage, bit_error_rate, curve)
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     samples = evaluation_chips(seed, chips)
     where = device_named(device)
-    subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
+    subject = load_subject(
+        model, weights, dataset, data_dir, where, images, batch_size, per_channel, own=own, metric=measured
+    )
     configuration = {
         **subject.configuration,
         "bit_error_rate": rate,
@@ -81,10 +106,11 @@ def evaluate(
         "seed": seed,
         "chips": [chip.seed for chip in samples],
         "device": where.type,
+        **({} if measured == ACCURACY else {"metric": measured.describe()}),
     }
     fuse = None
     if generator is not None:
-        variant, fingerprint = load_generator(generator, where, tuple(subject.dataset.images.shape[1:]))
+        variant, fingerprint = load_generator(generator, where, subject.dataset.input_shape)
         fuse = variant.transform
         configuration["generator"] = {"name": variant.name, "weights": fingerprint}
     found = protection(
@@ -95,13 +121,26 @@ def evaluate(
         faults=faults,
         stored=subject.stored,
         fuse=fuse,
+        metric=measured,
+        report=_progress(len(samples)),
     )
     rows = _rows(found)
     if as_json:
-        report = {"accuracy": rows, "configuration": configuration, **provenance(str(where))}
+        report = {
+            "accuracy" if measured == ACCURACY else "values": rows,
+            "configuration": configuration,
+            **provenance(str(where)),
+        }
         print(json.dumps(without_nan(report), indent=2, allow_nan=False))
         return
-    print_accuracies(rows, subject.title)
+    print_values(rows, subject.title, measured)
+    if measured != ACCURACY:
+        print(
+            f"{measured.name}, {measured.arrow}: C.A. without bit errors, P.A. with them, N.F. with a generator"
+        )
+    wrong = sum(row.get("not_finite", 0) for row in rows)
+    if wrong:
+        print(f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong")
     at = f"bit error rate {rate:g}" + ("" if volts is None else f" (V = {volts:g})")
     print(f"{at}, {len(samples)} chips; ±: standard deviation over chips")
     print(
@@ -110,8 +149,23 @@ def evaluate(
     )
 
 
+def _progress(chips: int) -> "Callable[[Evaluation], None]":
+    """Says on stderr from time to time how many chips are done."""
+    from .sweep_report import TELL_AFTER, value_text
+
+    told = time.monotonic()
+
+    def report(found: "Evaluation") -> None:
+        nonlocal told
+        if found.chips < chips and time.monotonic() - told >= TELL_AFTER:
+            told = time.monotonic()
+            print(f"{found.chips:,} of {chips:,} chips: {value_text(found)}", file=sys.stderr, flush=True)
+
+    return report
+
+
 def _rows(found: "Protection") -> list[dict]:
-    """One for each column of the paper's Table 1; all numbers are fractions."""
+    """One for each column of the paper's Table 1; accuracies are fractions."""
     rows = []
     for name, evaluation, one in (
         ("C.A.", found.clean, True),
@@ -123,7 +177,9 @@ def _rows(found: "Protection") -> list[dict]:
             continue
         row = {"name": name, "mean": evaluation.mean}
         if not one:  # without errors all chips are alike
-            row |= {"std": evaluation.std, "interval": evaluation.interval, "chips": evaluation.accuracies}
+            row |= {"std": evaluation.std, "interval": evaluation.interval, "chips": evaluation.values}
+        if evaluation.wrong_numbers:
+            row["not_finite"] = evaluation.wrong_numbers
         rows.append(row)
     if found.improvement is not None:
         rows.append({"name": "IP", **asdict(found.improvement)})
@@ -131,18 +187,29 @@ def _rows(found: "Protection") -> list[dict]:
 
 
 def print_accuracies(rows: list[dict], title: str) -> None:
+    """A table of accuracies: see print_values."""
+    from ..metrics import ACCURACY
+
+    print_values(rows, title, ACCURACY)
+
+
+def print_values(rows: list[dict], title: str, metric: "Metric") -> None:
     """A table of rows that have a name and a mean, some of them std and interval."""
     from rich.console import Console
     from rich.table import Table
 
     shown = Table(title=title, title_justify="left", title_style="bold")
-    for header in ("", "%", "95 % CI"):
+    for header in ("", "%" if metric.counts else metric.label, "95 % CI"):
         shown.add_column(header, justify="right" if header else "left", no_wrap=True)
     for row in rows:
-        value, interval = f"{100 * row['mean']:.2f}", ""
+        value, interval = metric.text(row["mean"]), ""
         if "std" in row:
             low, high = row["interval"]
-            value += f" ± {100 * row['std']:.2f}"
-            interval = "-" if math.isnan(low) else f"{100 * low:.2f} to {100 * high:.2f}"
+            value += (
+                f" ± {metric.text(row['std'], 2 if metric.fraction else 0)}"
+                if math.isfinite(row["std"])
+                else ""
+            )
+            interval = "-" if math.isnan(low) else f"{metric.text(low)} to {metric.text(high)}"
         shown.add_row(row["name"], value, interval)
     Console().print(shown)

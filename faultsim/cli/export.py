@@ -10,22 +10,29 @@ from .options import (
     CapacityOption,
     CurveOption,
     DataDirOption,
+    DataOption,
     FaultKindOption,
+    InputSizeOption,
+    MeanOption,
     ModelOption,
     PerChannelOption,
     PlacementOption,
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    StdOption,
     WeightsOption,
     fault_model,
     operating_point,
+    own_data,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ..data import Dataset, Normalisation, OwnBatches
     from ..stored import StoredWeights
+    from .options import OwnData
 
 
 def export(
@@ -65,7 +72,17 @@ def export(
         typer.Option(help="digits, cifar10, cifar100 or gtsrb: to check the file with. [default: its own]"),
     ] = None,
     data_dir: DataDirOption = None,
-    images: Annotated[int, typer.Option(help="How many test images to check the file with.")] = 64,
+    data: DataOption = None,
+    input_size: InputSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            help="How many test images to check the file with. [default: 64; all of --data]",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write a generator, or a base model, as an ONNX file with int8 weights.
 
@@ -80,6 +97,9 @@ def export(
 
     if onnx.suffix != ".onnx":
         raise FaultsimError(f"--onnx {onnx}: the name of an ONNX file must end in .onnx")
+    own = own_data(data, input_size, mean, std, dataset, data_dir)
+    if own is None and images is None:
+        images = 64
     faulty = (voltage, bit_error_rate, fault_kind, placement, preset, polarity, read_error, capacity, curve)
     if chip is None and any(option is not None for option in faulty):
         raise FaultsimError("bit errors need a chip: add --chip, or leave voltage, rate and faults away")
@@ -88,9 +108,12 @@ def export(
             raise FaultsimError("give either --generator, or --model and --weights of a base model")
         if chip is not None:
             raise FaultsimError("--chip has no meaning for a generator, which runs without bit errors")
-        network, stored, pixels, configuration = _generator(generator, dataset, data_dir, images)
+        network, stored, checked, configuration = _generator(generator, dataset, data_dir, images, own)
     else:
-        network, stored, pixels, configuration = _base(model, weights, per_channel, dataset, data_dir, images)
+        network, stored, checked, configuration = _base(
+            model, weights, per_channel, dataset, data_dir, images, own
+        )
+    pixels, normalisation = _inputs(checked)
     if chip is not None:
         from ..faults import Chip
         from ..inject import corrupt_stored
@@ -114,6 +137,7 @@ def export(
         pixels,
         inputs=inputs,
         output=output,
+        normalisation=normalisation,
         metadata={**configuration, "input": inputs, "output": output, **origin},
     )
     name = configuration.get("generator") or configuration["model"]
@@ -125,19 +149,40 @@ def export(
     )
 
 
-Parts = tuple["nn.Module", "StoredWeights", "Tensor", dict[str, Any]]
-"""What is exported: module, its weights as stored, uint8 images to check it with, and what it is."""
+Parts = tuple["nn.Module", "StoredWeights", "Dataset | OwnBatches", dict[str, Any]]
+"""What is exported: module, its weights as stored, what to check it with, and what it is."""
 
 
-def _generator(path: Path, dataset: str | None, data_dir: Path | None, images: int) -> Parts:
-    from neuralfuse.generators import NeuralFuse
+def _inputs(checked: "Dataset | OwnBatches") -> "tuple[Tensor, Normalisation | None]":
+    """Pixels, or inputs that a model takes as they are, and how pixels are normalised."""
+    import torch
 
-    from .subject import fingerprint, load_images, read_generator
+    from ..batch import describe_inputs
+    from ..data import Dataset
+
+    if isinstance(checked, Dataset):
+        return checked.images, checked.normalisation
+    parts = [inputs for inputs, _ in checked.batches]
+    for part in parts:
+        if not isinstance(part, torch.Tensor) or part.shape[1:] != parts[0].shape[1:]:
+            raise FaultsimError(
+                f"export needs a model with one input of one size; {checked.name} gives {describe_inputs(part)}"
+            )
+    return torch.cat(parts), None
+
+
+def _generator(
+    path: Path, dataset: str | None, data_dir: Path | None, images: int | None, own: "OwnData | None"
+) -> Parts:
+    from neuralfuse.generators import NeuralFuse, check_generator_size
+
+    from .subject import fingerprint, load_images, load_own, read_generator
 
     name, network, stored, trained = read_generator(path)
-    test = load_images(dataset or trained.get("dataset"), data_dir, images)
+    test = load_own(own, images) if own else load_images(dataset or trained.get("dataset"), data_dir, images)
+    check_generator_size(name, test.input_shape)
     configuration = {"generator": name, "weights": fingerprint(network, stored), "trained": trained}
-    return NeuralFuse(network), stored, test.images, configuration | _checked_with(test)
+    return NeuralFuse(network), stored, test, configuration | _checked_with(test)
 
 
 def _base(
@@ -146,19 +191,28 @@ def _base(
     per_channel: bool,
     dataset: str | None,
     data_dir: Path | None,
-    images: int,
+    images: int | None,
+    own: "OwnData | None",
 ) -> Parts:
     import torch
 
     from .subject import load_subject
 
     subject = load_subject(
-        model, weights, dataset, data_dir, torch.device("cpu"), images, per_channel=per_channel
+        model,
+        weights,
+        dataset,
+        data_dir,
+        torch.device("cpu"),
+        images,
+        per_channel=per_channel,
+        own=own,
+        **({"metric": None} if own else {}),
     )
     return (
         subject.model,
         subject.stored,
-        subject.dataset.images,
+        subject.dataset,
         subject.network | _checked_with(subject.dataset),
     )
 

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,8 @@ from .run_options import TrainingBudgetOption, pace
 if TYPE_CHECKING:
     from torch import nn
 
-    from neuralfuse.train import Epoch
+    from neuralfuse.staged import Staged
+    from neuralfuse.train import Epoch, Training
 
 
 def train_generator(
@@ -38,7 +40,12 @@ def train_generator(
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
     base: Annotated[
-        Path | None, typer.Option(help="Weight file of the base model; the shipped model without.")
+        list[Path] | None,
+        typer.Option(
+            help="Weight file of the base model. [default: the bundled model] Repeat it to train with several, as "
+            "surrogates of a model that cannot be reached: their losses are averaged.",
+            show_default=False,
+        ),
     ] = None,
     start: Annotated[
         Path | None,
@@ -56,7 +63,8 @@ def train_generator(
     trainer: Annotated[
         str,
         typer.Option(
-            help="eopm (random bit errors on ever new chips) or adversarial (the --flips worst bits of each step)."
+            help="eopm (random bit errors on ever new chips), staged (first the classes, then a pattern for each, then "
+            "EOPM: see below) or adversarial (the --flips worst bits of each step)."
         ),
     ] = "eopm",
     bit_error_rate: Annotated[
@@ -71,22 +79,66 @@ def train_generator(
     capacity: CapacityOption = None,
     curve: CurveOption = None,
     n_models: Annotated[
-        int | None, typer.Option(help="N: perturbed models a step. [default: 10]", show_default=False)
+        int | None,
+        typer.Option(help="N: perturbed models a step. [default: 10; staged: 2]", show_default=False),
     ] = None,
     flips: Annotated[int | None, typer.Option(help="K: bits that adversarial training inverts.")] = None,
     weight: Annotated[float, typer.Option("--lambda", help="Weight of the perturbed loss.")] = 5.0,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-3,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="Of one answer: cross_entropy, as in the paper, or error_probability, 1 - p(y), which is bounded. "
+            "[default: cross_entropy; staged: error_probability]",
+            show_default=False,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of Adam. [default: 0.001; staged: 0.0005]", show_default=False)
+    ] = None,
     schedule: Annotated[
-        str, typer.Option(help="Of the learning rate: constant, or linear, to 0 in the last of --epochs.")
-    ] = "constant",
+        str | None,
+        typer.Option(
+            help="Of the learning rate: constant, or linear, to 0 in the last of --epochs. "
+            "[default: constant; staged: linear]",
+            show_default=False,
+        ),
+    ] = None,
     average: Annotated[
         float,
         typer.Option(
             help="Decay a step, like 0.998, of an average of the generator's weights that is the result; 0: none."
         ),
     ] = 0.0,
-    batch_size: Annotated[int, typer.Option(help="Images of one step.")] = 256,
-    epochs: Annotated[int, typer.Option(help="At most; training stops when it has converged.")] = 100,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images of one step. [default: 256; staged: 64]", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="At most; training stops when it has converged. [default: 100; staged: 1]",
+            show_default=False,
+        ),
+    ] = None,
+    classifier_epochs: Annotated[
+        int | None, typer.Option(help="staged: of the first stage. [default: 20]", show_default=False)
+    ] = None,
+    pattern_epochs: Annotated[
+        int | None,
+        typer.Option(help="staged: of the search for class patterns. [default: 1]", show_default=False),
+    ] = None,
+    drawing_epochs: Annotated[
+        int | None, typer.Option(help="staged: of drawing them. [default: 4]", show_default=False)
+    ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(
+            help="staged: instead of the first stage, OUT.classifier.safetensors of the same encoder."
+        ),
+    ] = None,
+    patterns: Annotated[
+        Path | None,
+        typer.Option(help="staged: instead of the second, OUT.patterns.safetensors for the same base model."),
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(
@@ -112,8 +164,16 @@ def train_generator(
     OUT.state.safetensors, the curve in OUT.log.jsonl; a run that was stopped goes on when it is started again with the
     same options (or, with a constant learning rate, more epochs).
 
-    EOPM (the default) needs --bit-error-rate or --voltage. Adversarial training needs --flips K: at each step it
-    inverts the K bits of the base model's weights that raise its loss on the batch most, to first order (Appendix L).
+    EOPM (the default) needs --bit-error-rate or --voltage, and so does --trainer staged, which takes a hundredth of
+    its passes through the base model or less. Its stages: (1) the generator's encoder with a linear head learns the
+    classes; (2) for each class a pattern is found that makes perturbed models answer this class whatever image lies
+    under it; (3) the generator learns to draw the pattern of the image's class, without the base model; (4) EOPM, with
+    --epochs, --batch-size, --n-models and so on. Small data sets are shown more often in (1) to (3) than the defaults
+    say. The patterns are kept in OUT.patterns.safetensors ('faultsim patterns' draws them), the classifier of (1) in
+    OUT.classifier.safetensors, how often both are right in the metadata of OUT.
+
+    Adversarial training needs --flips K: at each step it inverts the K bits of the base model's weights that raise its
+    loss on the batch most, to first order (Appendix L).
 
     Several processes share each step, on CPUs or with a GPU each:
 
@@ -126,7 +186,9 @@ def train_generator(
     import torch
 
     from neuralfuse import distributed
-    from neuralfuse.train import Training
+    from neuralfuse.staged import EOPM_STAGE, judge, train_staged
+    from neuralfuse.stages import read_classifier, read_patterns, save_stages
+    from neuralfuse.train import Base, Epoch, Training
     from neuralfuse.train import train_generator as train
 
     from ..checkpoint import save_weights
@@ -149,38 +211,71 @@ def train_generator(
         "n_models": n_models,
         "in_flight": in_flight,
     }
+    chosen = {
+        "loss": loss,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "batch_size": batch_size,
+        "max_epochs": epochs,
+    }
     training = Training(
-        **_errors(trainer, flips, random),
+        **(EOPM_STAGE if trainer == "staged" else {})
+        | _errors(trainer, flips, random)
+        | {name: value for name, value in chosen.items() if value is not None},
         weight=weight,
-        learning_rate=learning_rate,
-        schedule=schedule,
         average=average,
-        batch_size=batch_size,
         precision=precision,
         seed=seed,
-        max_epochs=epochs,
     )
+    lengths = {"classifier": classifier_epochs, "patterns": pattern_epochs, "drawing": drawing_epochs}
+    staged = _stages(trainer, training, lengths, {"classifier": classifier, "patterns": patterns})
     with distributed.joined(device_named(device)) as (ranks, where):
         if budget is not None and ranks.count > 1:
-            raise FaultsimError("--budget has no meaning for several processes, whose clocks differ")
+            raise FaultsimError("--budget cannot be combined with several processes, whose clocks differ")
+        if staged is not None and ranks.count > 1:
+            raise FaultsimError("--trainer staged runs in one process: start it without torchrun")
         torch.manual_seed(seed)
         network, origin = _begin(generator, start)
-        subject = load_subject(model, base, dataset, data_dir, where, per_channel=False)
+        subjects = [
+            load_subject(model, file, dataset, data_dir, where, per_channel=False) for file in base or [None]
+        ]
+        subject = subjects[0]
+        if others := [other.network for other in subjects[1:]]:
+            origin = {**origin, "surrogates": others}
         data = load(subject.dataset.name, "train", data_dir)
-        losses = train(
-            network,
-            subject.model,
-            subject.stored,
-            data,
-            training,
-            augment=augmentation_for(data.name),
-            state=out.with_suffix(".state.safetensors"),
-            context={"generator": generator, "base": subject.network, "device": where.type, **origin},
-            report=_reporter(out.with_suffix(".log.jsonl"), epochs, ranks.count),
-            ranks=ranks,
-            pace=pace(budget),
-            in_flight=in_flight,
-        )
+        common = {
+            "augment": augmentation_for(data.name),
+            "state": out.with_suffix(".state.safetensors"),
+            "context": {"generator": generator, "base": subject.network, "device": where.type, **origin},
+            "pace": pace(budget),
+            "in_flight": in_flight,
+        }
+        bases = [Base(other.model, other.stored) for other in subjects]
+        log = out.with_suffix(".log.jsonl")
+        if staged is None:
+            report = _reporter(log, training.max_epochs, ranks.count)
+            losses, cost = train(network, bases, data, training, report=report, ranks=ranks, **common)
+            found = {"cost": cost.describe()}
+        else:
+            about = {
+                "generator": generator,
+                "dataset_fingerprint": data.fingerprint,
+                "base": [other.network for other in subjects],
+                "training": staged.describe(),
+            }
+            about = json.loads(json.dumps(about))
+            outcome = train_staged(
+                network,
+                bases,
+                data,
+                staged,
+                report=_stage_reporter(log, staged, len(data)),
+                classifier=classifier and read_classifier(classifier, about),
+                patterns=patterns and read_patterns(patterns, about),
+                **common,
+            )
+            losses = [Epoch(**entry) for entry in outcome.curves["eopm"]]
+            found = judge(outcome, bases[0], subject.dataset, staged)
     if not ranks.first:
         return
     metadata = {
@@ -188,13 +283,16 @@ def train_generator(
         "dataset": data.name,
         "dataset_fingerprint": data.fingerprint,
         "base": subject.network,
-        "training": training.describe(),
+        "training": (staged or training).describe(),
         **origin,
+        **found,
         "epochs": len(losses),
         "losses": vars(losses[-1]),
         "world_size": ranks.count,
         **provenance(str(where)),
     }
+    if staged is not None:
+        save_stages(out, outcome, about | {"dataset": data.name} | provenance(str(where)), found)
     save_weights(out, network, metadata)
     against = (
         f"at bit error rate {training.bit_error_rate:g}" if flips is None else f"against {flips:,} bit flips"
@@ -203,6 +301,32 @@ def train_generator(
         f"{generator} for {subject.name} on {data.name} {against}: "
         f"loss {losses[-1].loss:.4f} after {len(losses)} epochs, written to {out}"
     )
+
+
+def _stages(
+    trainer: str, training: "Training", lengths: dict[str, int | None], files: dict[str, Path | None]
+) -> "Staged | None":
+    """How a generator is trained in stages: of these numbers of epochs, but for those that files stand for.
+    FaultsimError for what belongs to no stage."""
+    from neuralfuse.staged import Staged
+
+    given = {name: epochs for name, epochs in lengths.items() if epochs is not None}
+    words = {
+        "patterns": "--pattern-epochs",
+        "classifier": "--classifier-epochs",
+        "drawing": "--drawing-epochs",
+    }
+    there = [name for name, file in files.items() if file is not None]
+    if trainer != "staged":
+        for option in [*(words[name] for name in given), *(f"--{name}" for name in there)]:
+            raise FaultsimError(f"{option} needs --trainer staged")
+        return None
+    for name in there:
+        if name in given:
+            raise FaultsimError(f"--{name} cannot be combined with {words[name]}: that stage is done")
+    staged = Staged(training)
+    stages = {name: replace(getattr(staged, name), epochs=epochs, steps=0) for name, epochs in given.items()}
+    return replace(staged, **stages)
 
 
 def _begin(name: str, start: Path | None) -> "tuple[nn.Module, dict[str, Any]]":
@@ -274,5 +398,30 @@ def _reporter(log: Path, epochs: int, world_size: int) -> Callable[["Epoch"], No
             file=sys.stderr,
             flush=True,
         )
+
+    return report
+
+
+def _stage_reporter(log: Path, staged: "Staged", images: int) -> Callable[[str, dict[str, Any]], None]:
+    """Writes each epoch of each stage to the log, and a line about it to stderr."""
+    from neuralfuse.staged import STAGES
+
+    from ..files import write_text
+
+    kept = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    entries = {(entry["stage"], entry["epoch"]): entry for entry in map(json.loads, kept) if "stage" in entry}
+    lengths = {stage: getattr(staged, stage).epochs_of(images) for stage in STAGES[:-1]}
+    lengths["eopm"] = staged.eopm.max_epochs
+    started = time.monotonic()
+
+    def report(stage: str, entry: dict[str, Any]) -> None:
+        seconds = round(time.monotonic() - started, 1)
+        entries[stage, entry["epoch"]] = {"stage": stage, **entry, "seconds": seconds}
+        write_text(log, "".join(json.dumps(kept) + "\n" for kept in entries.values()))
+        values = ", ".join(f"{name} {value:.4f}" for name, value in entry.items() if name != "epoch")
+        place = (
+            f"stage {STAGES.index(stage) + 1}/{len(STAGES)}, {stage}, epoch {entry['epoch']}/{lengths[stage]}"
+        )
+        print(f"{place}: {values}", file=sys.stderr, flush=True)
 
     return report

@@ -1,6 +1,7 @@
 """What a command measures: a model with its weights, and images."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +15,18 @@ from energy.saving import weight_memory
 from energy.trace import POLICIES
 from neuralfuse import generators
 
+from .. import data as data_sets
 from .. import embedded, models
+from ..batch import answer_of, first_answer
 from ..bounds import integers
 from ..checkpoint import load_weights, read_file
-from ..data import Dataset, batches, load
+from ..data import Dataset, Normalisation, OwnBatches, batches, load, load_folder
+from ..data.dataset import SIDE
 from ..errors import FaultsimError
+from ..metrics import ACCURACY, Metric
 from ..stored import StoredWeights
 from ..sweep import Variant
+from .options import OwnData
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,25 +36,28 @@ class Subject:
     name: str
     model: nn.Module
     stored: StoredWeights
-    dataset: Dataset
-    batch_size: int
+    dataset: Dataset | OwnBatches
+    batch_size: int  #: of a Dataset
     per_channel: bool
     trained: dict[str, Any]  #: metadata of the weight file
 
     @cached_property
-    def data(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches of normalised images and labels, made once."""
+    def data(self) -> list[tuple[Any, Any]]:
+        """Batches of normalised images and labels, made once; or the user's own."""
+        if isinstance(self.dataset, OwnBatches):
+            return self.dataset.batches
         return list(batches(self.dataset, self.batch_size, device=self.dataset.images.device))
 
     @property
     def title(self) -> str:
-        return f"{self.name} on {len(self.dataset):,} {self.dataset.name} images"
+        what = "samples" if isinstance(self.dataset, OwnBatches) else "images"
+        return f"{self.name} on {len(self.dataset):,} {self.dataset.name} {what}"
 
     @property
     def accesses(self) -> int | None:
         """Weight memory accesses of one inference on the paper's accelerator; None where they can't be counted."""
         try:
-            return weight_memory(self.model, tuple(self.dataset.images.shape[1:]))
+            return weight_memory(self.model, self.dataset.input_shape or self.dataset.example)
         except EnergyError:
             return None
 
@@ -70,8 +79,19 @@ class Subject:
             "dataset": self.dataset.name,
             "images": len(self.dataset),
             "images_fingerprint": self.dataset.fingerprint,
-            "batch_size": self.batch_size,
+            "batch_size": None if isinstance(self.dataset, OwnBatches) else self.batch_size,
+            **input_facts(self.dataset),
         }
+
+
+def input_facts(dataset: Dataset | OwnBatches) -> dict[str, Any]:
+    """How the pictures of a folder were brought to a model's input; empty for data sets that need no such words."""
+    if isinstance(dataset, OwnBatches) or dataset.name in data_sets.NAMES:
+        return {}
+    return {
+        "input_size": list(dataset.input_shape),
+        "normalisation": dataset.normalisation and vars(dataset.normalisation),
+    }
 
 
 def load_subject(
@@ -83,23 +103,78 @@ def load_subject(
     images: int | None = None,
     batch_size: int = 256,
     per_channel: bool = False,
+    *,
+    own: OwnData | None = None,
+    metric: Metric | None = ACCURACY,
 ) -> Subject:
     """From the words of the command line; without model and weights the embedded ones. FaultsimError for what doesn't
-    exist or doesn't fit."""
+    exist or doesn't fit: the data to the model, and both to the metric, if there is one."""
     model, weights, trained = which_model(model, weights)
-    test = load_images(dataset or trained.get("dataset"), data_dir, images)
-    classes = trained.get("num_classes", test.num_classes)
+    if own is None:
+        test = load_images(dataset or trained.get("dataset"), data_dir, images)
+    else:
+        test = load_own(own, images, trained)
+    classes = trained.get("num_classes", getattr(test, "num_classes", 10))
     network, stored, loaded = load_model(model, weights, classes, device, per_channel)
     subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
-    # a model that doesn't fit the images is refused before anything is written
-    count_classes(model, network, subject.data[0][0][:2], test.num_classes, test.name)
+    _check_fit(subject, metric)
     return subject
+
+
+def _check_fit(subject: Subject, metric: Metric | None) -> None:
+    """A model that doesn't fit the data or the metric is refused before anything is written."""
+    inputs, targets = subject.data[0]
+    if isinstance(subject.dataset, Dataset):
+        inputs, targets = inputs[:2], targets[:2]
+        if metric == ACCURACY:
+            count_classes(
+                subject.name, subject.model, inputs, subject.dataset.num_classes, subject.dataset.name
+            )
+            return
+    answer = first_answer(subject.name, subject.model, inputs)
+    if metric is not None:
+        metric.begin().update(answer, targets)
+
+
+def load_own(
+    own: OwnData, images: int | None = None, trained: Mapping[str, Any] | None = None
+) -> Dataset | OwnBatches:
+    """What --data asks for, or the first `images` of it, on the CPU. Size and normalisation of pictures that aren't
+    given are those of the model's training, from its metadata."""
+    if not own.is_folder:
+        return OwnBatches.load(own.source, images)
+    size, known = own.input_size, trained or {}
+    if size is None:
+        size = _sizes(known.get("input_size")) or (3, SIDE, SIDE)
+    facts = known.get("normalisation") if own.mean is None else {"mean": own.mean, "std": own.std}
+    return load_folder(own.source, size, _normalisation(facts, size[0]), images)
+
+
+def _sizes(value: object) -> tuple[int, ...] | None:
+    """The size that a weight file's metadata name, if it is one."""
+    whole = isinstance(value, list) and len(value) == 3 and all(type(size) is int for size in value)
+    return tuple(value) if whole else None
+
+
+def _normalisation(facts: object, channels: int) -> Normalisation | None:
+    if facts is None:
+        return None
+    try:
+        mean, std = (tuple(float(number) for number in facts[name]) for name in ("mean", "std"))
+    except (KeyError, TypeError, ValueError):
+        raise FaultsimError("the weight file's normalisation can't be read: give --mean and --std") from None
+    return Normalisation(*(part * channels if len(part) == 1 else part for part in (mean, std)))
 
 
 def load_images(dataset: object, data_dir: Path | None, images: int | None) -> Dataset:
     """The test images of a data set, or the first `images` of them, on the CPU."""
     if not isinstance(dataset, str):
-        raise FaultsimError("which images? add --dataset digits, cifar10, cifar100 or gtsrb")
+        raise FaultsimError(
+            "which images? add --dataset digits, cifar10, cifar100 or gtsrb, or your own with --data"
+        )
+    if dataset not in data_sets.NAMES:
+        known = ", ".join(data_sets.NAMES)
+        raise FaultsimError(f"unknown data set {dataset!r}; known: {known}; give your own with --data")
     test = load(dataset, "test", data_dir)
     if images is None:
         return test
@@ -159,10 +234,13 @@ def read_generator(path: Path) -> tuple[str, nn.Module, StoredWeights, dict[str,
     return name, network, stored, trained
 
 
-def load_generator(path: Path, device: torch.device, image_shape: tuple[int, ...]) -> tuple[Variant, str]:
+def load_generator(
+    path: Path, device: torch.device, image_shape: tuple[int, ...] | None
+) -> tuple[Variant, str]:
     """The variant of a sweep with a NeuralFuse generator in front, from its weight file (which names its architecture),
     and a fingerprint of what it computes with. FaultsimError for a file that is no generator's."""
     name, network, stored, _ = read_generator(path)
+    generators.check_generator_size(name, image_shape)
     accesses = weight_memory(network, image_shape, policy=POLICIES["paper-generator"])
     fuse = generators.NeuralFuse(network).to(device).eval()
     return Variant(f"with {name}", fuse, accesses), fingerprint(network, stored)
@@ -174,20 +252,25 @@ def _registered(name: object) -> str | None:
 
 
 def count_classes(
-    name: str, model: nn.Module, inputs: torch.Tensor, needed: int = 1, dataset: str = "a classifier"
+    name: str,
+    model: nn.Module,
+    inputs: torch.Tensor,
+    needed: int | None = None,
+    dataset: str = "a classifier",
 ) -> int:
     """How many logits the model has for each image of a small batch. FaultsimError when it fails, or gives something
-    else than the logits of `needed` classes or more."""
+    else than logits, of `needed` classes where that is given."""
     try:
         with torch.inference_mode():
-            logits = model(inputs)
+            logits = answer_of(model(inputs))
     except Exception as error:  # a user's model may fail in any way
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FaultsimError(f"{name} fails on images {list(inputs.shape)}: {message}") from error
     shape, count = tuple(getattr(logits, "shape", ())), len(inputs)
-    if len(shape) != 2 or shape[0] != count or shape[1] < needed:
+    if len(shape) != 2 or shape[0] != count or shape[1] < 1 or shape[1] != (needed or shape[1]):
         raise FaultsimError(
-            f"{name} answers {list(shape)} to {count} images; logits [{count}, {needed}] are needed for {dataset}"
+            f"{name} answers {list(shape)} to {count} images; logits [{count}, {needed or 'classes'}] are needed for "
+            f"{dataset}"
         )
     return shape[1]
 

@@ -14,20 +14,27 @@ from .options import (
     ChipSeedOption,
     CurveOption,
     DataDirOption,
+    DataOption,
     DatasetOption,
     DeviceOption,
     FaultKindOption,
     ImagesOption,
+    InputSizeOption,
     JsonOption,
+    MeanOption,
+    MetricOption,
     ModelOption,
     PerChannelOption,
     PlacementOption,
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    StdOption,
     WeightsOption,
     fault_model,
     load_curve,
+    metric_named,
+    own_data,
     parse_numbers,
 )
 from .options import (
@@ -46,6 +53,11 @@ def sweep_voltage(
     weights: WeightsOption = None,
     dataset: DatasetOption = None,
     data_dir: DataDirOption = None,
+    data: DataOption = None,
+    input_size: InputSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    metric: MetricOption = "accuracy",
     generator: Annotated[
         Path | None,
         typer.Option(
@@ -102,15 +114,29 @@ def sweep_voltage(
     from ..faultmap import MeasuredChip
     from ..faults import evaluation_chips
     from ..files import write_text
+    from ..metrics import ACCURACY
     from ..provenance import provenance
     from ..results import RunDirectory, csv_text
-    from ..sweep import ROW, SUMMARY, Variant, as_far_as_measured, as_measured, points, sweep
+    from ..sweep import (
+        OPTIONAL,
+        Variant,
+        as_far_as_measured,
+        as_measured,
+        points,
+        row_columns,
+        summary_columns,
+        sweep,
+    )
     from ..sweep_plot import sweep_figure
     from .subject import load_generator, load_subject
     from .sweep_report import cheapest, progress, report_json, table
 
     if voltages is not None and bit_error_rates is not None:
         raise FaultsimError("give either --voltages or --bit-error-rates")
+    measured = metric_named(metric)
+    own = own_data(data, input_size, mean, std, dataset, data_dir)
+    if accuracy_floor is not None and not measured.counts:
+        raise FaultsimError(f"--accuracy-floor has no meaning for the metric {measured.name}")
     electrical = load_curve(curve)
     if bit_error_rates is not None:
         plan = points(electrical, None, parse_numbers(bit_error_rates, "--bit-error-rates"))
@@ -128,7 +154,9 @@ def sweep_voltage(
         plan = as_measured(plan, samples)
     if model is None and weights is None and generator is None:
         generator = embedded.WEIGHTS
-    subject = load_subject(model, weights, dataset, data_dir, where, images, batch_size, per_channel)
+    subject = load_subject(
+        model, weights, dataset, data_dir, where, images, batch_size, per_channel, own=own, metric=measured
+    )
 
     configuration = {
         **subject.configuration,
@@ -138,10 +166,11 @@ def sweep_voltage(
         "seed": seed,
         "chips": [_described(chip) for chip in samples],
         "device": where.type,
+        **({} if measured == ACCURACY else {"metric": measured.describe()}),
     }
     variants = [Variant()]
     if generator is not None:
-        fused, fingerprint = load_generator(generator, where, tuple(subject.dataset.images.shape[1:]))
+        fused, fingerprint = load_generator(generator, where, subject.dataset.input_shape)
         variants.append(fused)
         configuration["generator"] = {"name": fused.name, "weights": fingerprint}
     run = dict(
@@ -149,19 +178,22 @@ def sweep_voltage(
         stored=subject.stored,
         variants=variants,
         accesses=subject.accesses,
+        metric=measured,
     )
     steps = len(plan) * len(variants)
     if out is None:
-        with progress(steps) as report:
-            results = sweep(subject.model, subject.data, samples, plan, **run, report=report)
+        with progress(steps, len(samples)) as told:
+            results = sweep(subject.model, subject.data, samples, plan, **run, **told)
     else:
-        with RunDirectory(out, "sweep", configuration, ROW) as directory:
+        columns = row_columns(measured)
+        with RunDirectory(out, "sweep", configuration, columns, optional=OPTIONAL) as directory:
             directory.begin(provenance(str(where)))
-            with progress(steps) as report:
+            with progress(steps, len(samples)) as told:
                 results = sweep(
-                    subject.model, subject.data, samples, plan, **run, directory=directory, report=report
+                    subject.model, subject.data, samples, plan, **run, directory=directory, **told
                 )
-            write_text(out / "summary.csv", csv_text(SUMMARY, (result.summary() for result in results)))
+            rows = (result.summary() for result in results)
+            write_text(out / "summary.csv", csv_text(summary_columns(results), rows))
             plots.save(sweep_figure(results, subject.title, electrical), out / "sweep.png")
     if as_json:
         print(report_json(results, configuration, provenance(str(where))))

@@ -9,44 +9,77 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ..faultmap import MeasuredChip
 from ..results import without_nan
+from ..sweep import summary_columns
 
 if TYPE_CHECKING:
+    from ..evaluation import Evaluation
     from ..faults import Chip, FaultModel
+    from ..metrics import Metric
     from ..sweep import Result, Variant
     from ..voltage import VoltageCurve
     from .subject import Subject
 
 
+TELL_AFTER = 2.0  # seconds between two lines within a step
+
+
 @contextlib.contextmanager
-def progress(steps: int) -> Iterator[Callable[["Result"], None]]:
-    """Yields what to call after each step: a bar with the time left on a terminal, plain lines elsewhere; on stderr."""
+def progress(steps: int, chips: int) -> Iterator[dict[str, Callable[["Result"], None]]]:
+    """Yields what a sweep calls after each step ("report") and after each group of chips within one ("progress"): a bar
+    with the time left on a terminal, plain lines elsewhere; on stderr."""
     if sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("sweep", total=steps)
+            task, whole = bar.add_task("sweep", total=steps), 0
 
             def advance(result: "Result") -> None:
-                bar.update(task, advance=1, description=_where(result))
+                nonlocal whole
+                whole += 1
+                bar.update(task, completed=whole, description=_where(result))
 
-            yield advance
+            def advance_within(result: "Result") -> None:
+                share = result.evaluation.chips / chips
+                text = f"{_where(result)}, {result.evaluation.chips:,} of {chips:,} chips"
+                bar.update(task, completed=whole + share, description=text)
+
+            yield {"report": advance, "progress": advance_within}
         return
     started, done = time.monotonic(), 0
+    told = started
 
     def line(result: "Result") -> None:
         nonlocal done
         done += 1
-        left = (time.monotonic() - started) / done * (steps - done)
-        accuracy = f"{100 * result.evaluation.mean:.2f} %"
-        print(
-            f"[{done}/{steps}] {_where(result)}: {accuracy}, {left:.0f} s left", file=sys.stderr, flush=True
-        )
+        say(done, f"[{done}/{steps}] {_where(result)}: {value_text(result.evaluation)}")
 
-    yield line
+    def line_within(result: "Result") -> None:
+        share = result.evaluation.chips / chips
+        if share < 1 and time.monotonic() - told >= TELL_AFTER:
+            counted = f"{result.evaluation.chips:,} of {chips:,} chips"
+            say(
+                done + share,
+                f"[{done + 1}/{steps}] {_where(result)}: {counted}, {value_text(result.evaluation)}",
+            )
+
+    def say(ready: float, text: str) -> None:
+        nonlocal told
+        told = time.monotonic()
+        left = (told - started) / ready * (steps - ready)
+        print(f"{text}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    yield {"report": line, "progress": line_within}
+
+
+def value_text(evaluation: "Evaluation") -> str:
+    """The mean with its unit, or its name where it has none."""
+    metric = evaluation.metric
+    text = metric.text(evaluation.mean)
+    return f"{text} %" if metric.fraction else f"{metric.name} {text}"
 
 
 def _where(result: "Result") -> str:
@@ -57,7 +90,10 @@ def _where(result: "Result") -> str:
 
 def report_json(results: Sequence["Result"], configuration: dict, information: dict) -> str:
     """One JSON object: the summary rows, the configuration, where it was computed."""
-    rows = [result.summary() for result in results]
+    columns = summary_columns(results)
+    rows = [
+        {name: value for name, value in result.summary().items() if name in columns} for result in results
+    ]
     report = {"summary": rows, "configuration": configuration, **information}
     return json.dumps(without_nan(report), indent=2, allow_nan=False)
 
@@ -66,23 +102,37 @@ def _table(title: str, results: Sequence["Result"], beside: Sequence["Result"] |
     """Of one variant. With the results of another `beside` it, its gain over that one on the same chips stands in the
     place of the energy of an access and of the interval: both together are too wide for 80 columns."""
     shown = Table(title=title, title_justify="left", title_style="bold")
-    own, common = ("energy", "95 % CI"), ("voltage", "bit errors", "saving", "accuracy", "worst")
+    metric = results[0].evaluation.metric
+    common = ("voltage", "bit errors", "saving", _SHORT.get(metric.name, metric.name), "worst")
+    own = ("energy", "95 % CI") if metric.fraction else ("95 % CI",)  # 80 columns have no room for more
     for header in (*common, *(("gain",) if beside else own)):
         shown.add_column(header, justify="right", no_wrap=True)
     for result, other in zip(results, beside or results, strict=True):
         e, point = result.evaluation, result.point
         low, high = e.interval
         energy = "-" if point.energy_per_access is None else f"{point.energy_per_access:.3f}"
-        interval = "-" if math.isnan(low) else f"{100 * low:.1f}-{100 * high:.1f}"
+        interval = "-" if math.isnan(low) else f"{metric.text(low, 1)}-{metric.text(high, 1)}"
+        if not metric.fraction and not math.isnan(low):
+            interval = f"{metric.text(low, 0)} to {metric.text(high, 0)}"
         shown.add_row(
             "-" if point.voltage is None else f"{point.voltage:.4g}",
             f"{100 * point.bit_error_rate:.2g} %",
             "-" if result.energy_saving is None else f"{100 * result.energy_saving:.1f} %",
-            f"{100 * e.mean:.2f} ± {100 * e.std:.2f}",
-            f"{100 * e.worst:.1f}",
-            *((_gain(other, result),) if beside else (energy, interval)),
+            metric.text(e.mean)
+            + (f" ± {metric.text(e.std, 2 if metric.fraction else 0)}" if math.isfinite(e.std) else ""),
+            metric.text(e.worst, 1),
+            *((_gain(other, result),) if beside else (energy, interval)[-len(own) :]),
         )
     return shown
+
+
+_SHORT = {
+    "mean squared error": "MSE",
+    "mean absolute error": "MAE",
+    "cross entropy": "CE",
+    "top-5 accuracy": "top-5",
+}
+"""Headings, of which 80 columns have room for no more."""
 
 
 def _gain(before: "Result", after: "Result") -> str:
@@ -91,7 +141,11 @@ def _gain(before: "Result", after: "Result") -> str:
 
     gain = improvement(before.evaluation, after.evaluation)
     half = gain.interval[1] - gain.mean
-    return f"{100 * gain.mean:+.1f}" + ("" if math.isnan(half) else f" ± {100 * half:.1f}")
+    scale = 100 if before.evaluation.metric.fraction else 1
+    number, spread = ("{:+.1f}", "{:.1f}") if scale == 100 else ("{:+.3g}", "{:.2g}")
+    return number.format(scale * gain.mean) + (
+        "" if math.isnan(half) else f" ± {spread.format(scale * half)}"
+    )
 
 
 def cheapest(
@@ -143,6 +197,18 @@ def _faults(model: "FaultModel", chips: "Sequence[Chip | MeasuredChip]") -> str:
     return ", ".join(words)
 
 
+def _measured(metric: "Metric") -> str:
+    """What stands in the table."""
+    if metric.counts:
+        return f"{metric.name} in %"
+    short = f"{_SHORT[metric.name]}: " if metric.name in _SHORT else ""
+    return f"{short}{metric.label.replace('(%)', 'in %')} ({metric.arrow})"
+
+
+def _points(metric: "Metric") -> str:
+    return "in points" if metric.fraction else "in the direction that is better"
+
+
 def table(
     results: Sequence["Result"],
     subject: "Subject",
@@ -159,13 +225,17 @@ def table(
     console.print(_table(f"{subject.title}, {first}" if others else subject.title, by_variant[first]))
     for variant in others:
         console.print(_table(f"{subject.title}, {variant}", by_variant[variant], by_variant[first]))
+    metric = results[0].evaluation.metric
     lines = [
-        f"accuracy in %: mean ± population std over {len(chips)} chip{'s' if len(chips) > 1 else ''}",
+        f"{_measured(metric)}: mean ± population std over {len(chips)} chip{'s' if len(chips) > 1 else ''}",
         f"faults: {_faults(faults, chips)}",
         f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: failing cells",
-        "energy: of one read access, relative to Vmin",
-        *(["gain: in points, on the same chips, ± half of its 95 % interval"] if others else []),
+        *(["energy: of one read access, relative to Vmin"] if metric.fraction else []),
+        *([f"gain: {_points(metric)}, on the same chips, ± half of its 95 % interval"] if others else []),
     ]
+    wrong = sum(result.evaluation.wrong_numbers for result in results)
+    if wrong:
+        lines.append(f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong")
     if subject.accesses is None:
         lines.append("saving: not counted, the energy model doesn't know a layer of this model")
     else:

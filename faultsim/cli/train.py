@@ -4,13 +4,17 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import DataDirOption, DeviceOption
+from ..errors import FaultsimError
+from .options import DataDirOption, DataOption, DeviceOption, InputSizeOption, MeanOption, StdOption, own_data
 from .options import device as device_named
 from .run_options import TrainingBudgetOption, pace
+
+if TYPE_CHECKING:
+    from ..data import Dataset
 
 
 def train_base(
@@ -19,8 +23,19 @@ def train_base(
         typer.Option(help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, or package.module:function."),
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
-    dataset: Annotated[str, typer.Option(help="digits, cifar10, cifar100 or gtsrb.")] = "cifar10",
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="digits, cifar10, cifar100 or gtsrb. [default: cifar10]", show_default=False),
+    ] = None,
     data_dir: DataDirOption = None,
+    data: DataOption = None,
+    test_data: Annotated[
+        str | None,
+        typer.Option(metavar="FUNCTION|FOLDER", help="With --data: what the accuracy is measured on."),
+    ] = None,
+    input_size: InputSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
     recipe: Annotated[
         str,
         typer.Option(
@@ -35,6 +50,8 @@ def train_base(
 ) -> None:
     """Train a base model with quantisation-aware weights.
 
+    Your own data (--data and --test-data) are one tensor of inputs and class numbers; they are not augmented.
+
     The state is kept every minute in OUT.state.safetensors, the curve in OUT.log.jsonl; a run that was stopped goes on
     when it is started again with the same options.
     """
@@ -42,8 +59,7 @@ def train_base(
 
     from .. import models
     from ..checkpoint import save_weights
-    from ..data import augmentation_for, batches, load
-    from ..errors import FaultsimError
+    from ..data import Augmentation, OwnBatches, augmentation_for, batches, load
     from ..files import write_text
     from ..provenance import provenance
     from ..train import Epoch, train_classifier
@@ -51,11 +67,34 @@ def train_base(
 
     if out.suffix != ".safetensors":
         raise FaultsimError(f"--out {out}: the name of a weight file must end in .safetensors")
+    words = (input_size, mean, std, dataset, data_dir)
+    own, own_test = own_data(data, *words), own_data(test_data, *words if test_data else ())
+    if (own is None) != (own_test is None):
+        raise FaultsimError("--data and --test-data belong together: give both")
+    dataset = dataset or "cifar10"
+    augment: Augmentation | None = None
+    if own is None:
+        training, test = load(dataset, "train", data_dir), load(dataset, "test", data_dir)
+        augment = augmentation_for(dataset)
+    else:
+        from .subject import load_own
+
+        found = [load_own(own), load_own(own_test)]
+        training, test = (part.as_dataset("own") if isinstance(part, OwnBatches) else part for part in found)
+        dataset = training.name
+        _check_alike(training, test)
     chosen = recipe_named(recipe, dataset, epochs)
     where = device_named(device)
-    training, test = load(dataset, "train", data_dir), load(dataset, "test", data_dir).to(where)
+    test = test.to(where)
     torch.manual_seed(seed)
     network = models.resolve(model, training.num_classes).to(where)
+    if own is not None:  # a model that doesn't fit is refused before it is trained
+        from .subject import count_classes
+
+        inputs, _ = next(batches(test.subset(torch.arange(min(2, len(test)))), 2, device=where))
+        network.eval()
+        count_classes(model, network, inputs, training.num_classes, training.name)
+        network.train()
     started, first = time.monotonic(), None
 
     def accuracy() -> float:
@@ -89,16 +128,19 @@ def train_base(
         training,
         chosen,
         seed=seed,
-        augment=augmentation_for(dataset),
+        augment=augment,
         state=state,
         report=report,
         pace=pace(budget),
     )
     reached = accuracy()
+    from .subject import input_facts
+
     metadata = {
         "model": model,
         "num_classes": training.num_classes,
         "dataset": dataset,
+        **input_facts(training),
         "dataset_fingerprint": training.fingerprint,
         "recipe": vars(chosen),
         "seed": seed,
@@ -110,3 +152,15 @@ def train_base(
     print(
         f"{model} on {dataset}, recipe {chosen.name}: test accuracy {100 * reached:.2f} %, written to {out}"
     )
+
+
+def _check_alike(training: "Dataset", test: "Dataset") -> None:
+    """FaultsimError unless both parts have the same classes and inputs."""
+    if training.input_shape != test.input_shape or training.images.dtype != test.images.dtype:
+        raise FaultsimError(
+            f"--data gives inputs {list(training.input_shape)} and --test-data {list(test.input_shape)}: give the same"
+        )
+    if training.class_names[: test.num_classes] != test.class_names:
+        raise FaultsimError(
+            f"--data has {training.num_classes} classes, --test-data {test.num_classes}, or others: give the same"
+        )

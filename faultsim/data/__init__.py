@@ -1,4 +1,5 @@
-"""Images to measure on: handwritten digits, CIFAR-10, CIFAR-100 and GTSRB, all as uint8 [N, 3, 32, 32].
+"""Images to measure on: handwritten digits, CIFAR-10, CIFAR-100 and GTSRB, all as uint8 [N, 3, 32, 32]; a folder of
+pictures (load_folder) and batches of the user's (OwnBatches).
 
     from faultsim.data import batches, load
 
@@ -21,6 +22,9 @@ _HOME = {
     "Augmentation": "augment",
     "augmentation_for": "augment",
     "Dataset": "dataset",
+    "Normalisation": "dataset",
+    "OwnBatches": "own",
+    "load_folder": "folder",
     "normalised": "dataset",
     "batches": "loader",
     "order": "loader",

@@ -1,6 +1,7 @@
 """One split of a data set, held in memory."""
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,17 +12,43 @@ from faultsim.errors import FaultsimError
 SIDE = 32
 
 
+@dataclass(frozen=True)
+class Normalisation:
+    """Pixels become (x / 255 - mean) / std, channel by channel, as torchvision's Normalize after ToTensor."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        numbers = (*self.mean, *self.std)
+        if (
+            len(self.mean) != len(self.std)
+            or not all(math.isfinite(x) for x in numbers)
+            or min(self.std) <= 0
+        ):
+            raise FaultsimError(
+                f"normalisation needs a finite mean and a std above 0 for each channel, not {self.mean} and {self.std}"
+            )
+
+    def of(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 [..., C, H, W] -> float32 of the same shape."""
+        mean, std = (torch.tensor(x, device=images.device)[:, None, None] for x in (self.mean, self.std))
+        return images.float().div_(torch.full([], 255.0, device=images.device)).sub_(mean).div_(std)
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Images with their labels.
 
-    images       uint8 [N, 3, 32, 32], RGB
+    images       pixels uint8 [N, channels, height, width], [N, 3, 32, 32] RGB in the data sets that come with faultsim;
+                 or inputs [N, ...] of another type, which a model takes as they are
     labels       int64 [N], each in 0 .. num_classes - 1
     class_names  one name per class
     name, split  where the images come from, e.g. "cifar10", "test"
     groups       int64 [N] or None: images of one group show the same object (GTSRB: one track, i.e. one
                  physical sign filmed from a passing car) and must not be divided between training and
                  validation
+    normalisation  of pixels; None: to [-1, 1], see normalised()
 
     Raises FaultsimError when shapes, types or labels are anything else.
     """
@@ -32,13 +59,20 @@ class Dataset:
     name: str
     split: str
     groups: torch.Tensor | None = None
+    normalisation: Normalisation | None = None
 
     def __post_init__(self):
         count = len(self.labels)
-        if self.images.dtype != torch.uint8 or self.images.shape != (count, 3, SIDE, SIDE):
+        pixels = self.images.dtype == torch.uint8
+        if self.images.dim() < 2 or len(self.images) != count or (pixels and self.images.dim() != 4):
             raise FaultsimError(
-                f"images of a data set must be uint8 [{count}, 3, {SIDE}, {SIDE}], "
-                f"not {self.images.dtype} {list(self.images.shape)}"
+                f"images of a data set must be uint8 [{count}, channels, height, width], or inputs [{count}, ...] of "
+                f"another type, not {self.images.dtype} {list(self.images.shape)}"
+            )
+        if self.normalisation and (not pixels or len(self.normalisation.mean) != self.images.shape[1]):
+            raise FaultsimError(
+                f"a mean and a std of {len(self.normalisation.mean)} channels don't fit "
+                f"{self.images.dtype} {list(self.images.shape)}"
             )
         for what, values in (("labels", self.labels), ("groups", self.groups)):
             if values is not None and (values.dtype != torch.int64 or values.shape != (count,)):
@@ -58,10 +92,19 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one image."""
+        return tuple(self.images.shape[1:])
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the pixels and then the labels (int64, little-endian); equal on every device."""
-        digest = hashlib.sha256(self.images.cpu().contiguous().numpy())
+        """SHA-256 (hex) of the pixels and then the labels (int64, little-endian); equal on every device. Type and size
+        come first where they are others than uint8 [N, 3, 32, 32]."""
+        digest = hashlib.sha256()
+        if self.images.dtype != torch.uint8 or self.input_shape != (3, SIDE, SIDE):
+            digest.update(f"{self.images.dtype}{list(self.images.shape)}".encode())
+        digest.update(self.images.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         digest.update(self.labels.cpu().contiguous().numpy().astype("<i8"))
         return digest.hexdigest()
 
@@ -82,8 +125,12 @@ class Dataset:
         )
 
 
-def normalised(images: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C), on the images' device: the same bits
-    on every device."""
+def normalised(images: torch.Tensor, normalisation: Normalisation | None = None) -> torch.Tensor:
+    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C), or by another `normalisation`, on the
+    images' device: the same bits on every device. Inputs that are no pixels stay as they are."""
+    if images.dtype != torch.uint8:
+        return images
+    if normalisation is not None:
+        return normalisation.of(images)
     # by a tensor: on GPUs PyTorch divides by a number as it multiplies by the reciprocal
     return images.float().div_(torch.full([], 127.5, device=images.device)).sub_(1.0)

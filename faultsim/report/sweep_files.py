@@ -2,11 +2,13 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 from types import NoneType
 
 from ..bounds import parse_integer, parse_json, parse_number, read_text
 from ..errors import FaultsimError
+from ..metrics import ACCURACY, METRICS, Collector, Metric
 from ..results import MOST_JSON
 from .document import LARGEST, at
 
@@ -27,6 +29,14 @@ _NUMBERS = (
     "best",
 )
 _ALWAYS = ("bit_error_rate", "mean", "std", "worst", "best")
+_VALUES = (
+    "mean",
+    "std",
+    "ci95_low",
+    "ci95_high",
+    "worst",
+    "best",
+)  # which may be infinite, but for accuracies
 
 
 def information_in(directory: Path) -> dict:
@@ -41,6 +51,24 @@ def information_in(directory: Path) -> dict:
     return found
 
 
+def metric_in(configuration: dict) -> Metric:
+    """What a sweep measured. Raises FaultsimError where its configuration doesn't say it."""
+    found = configuration.get("metric")
+    if found is None:
+        return ACCURACY
+    name, better = at(found, "name"), at(found, "higher_is_better")
+    if not isinstance(name, str) or not isinstance(better, bool):
+        raise FaultsimError(f"{INFORMATION} doesn't say which metric was measured")
+    known = [
+        metric for metric in METRICS.values() if (metric.name, metric.higher_is_better) == (name, better)
+    ]
+    return known[0] if known else Metric(name, _measured_before, higher_is_better=better)
+
+
+def _measured_before() -> Collector:
+    raise FaultsimError("a metric that was read from a file can't be measured again")
+
+
 def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]]:
     """Summary rows, with numbers for texts and None for what isn't known, and what the reader must know of them. Raises
     FaultsimError when a file is damaged."""
@@ -48,16 +76,24 @@ def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]
     if not isinstance(points, list):
         raise FaultsimError(f"{directory / INFORMATION} says nothing about its points")
     summary, results = directory / "summary.csv", directory / "results.csv"
+    metric = metric_in(configuration)
     if summary.exists():
-        rows = _csv(summary)
-        if len(rows) > MOST_POINTS:
+        found = _csv(summary)
+        if len(found) > MOST_POINTS:
             raise FaultsimError(f"{summary} is damaged: it has more than {MOST_POINTS:,} rows")
-        return [_numbers(row, summary) for row in rows], []
+        rows = [_numbers(row, summary, metric) for row in found]
+        return rows, _not_finite(rows)
     if not results.exists():
         return [], ["the sweep has no results yet"]
-    rows = _unfinished(results, points)
+    rows = _unfinished(results, points, metric)
     swept = len({(row["voltage"], row["bit_error_rate"]) for row in rows})
-    return rows, [f"the sweep is not finished: {swept} of {len(points)} points are there"]
+    notes = [f"the sweep is not finished: {swept} of {len(points)} points are there"]
+    return rows, [*notes, *_not_finite(rows)]
+
+
+def _not_finite(rows: list[dict]) -> list[str]:
+    wrong = sum(row["not_finite"] for row in rows)
+    return [f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong"] if wrong else []
 
 
 def _csv(path: Path) -> list[dict[str, str]]:
@@ -70,11 +106,25 @@ def _csv(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _numbers(row: dict[str, str], path: Path) -> dict:
+def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
     try:
         variant = row["variant"]
-        found = {name: parse_number(row[name]) if row[name] else None for name in _NUMBERS}
+        odd = () if metric.fraction else ("inf", "-inf", "nan")  # a metric of the user's may say so
+        found = {
+            name: None if not row[name] else float(row[name]) if row[name] in odd else parse_number(row[name])
+            for name in _NUMBERS
+        }
         chips, images = parse_integer(row["chips"]), parse_integer(row["images"])
+        not_finite = parse_integer(row.get("not_finite") or "0")
+        if not metric.fraction:
+            lost = {name: None for name in _VALUES if found[name] is None or not math.isfinite(found[name])}
+            found |= lost
+            values = [value for value in found.values() if value is not None]
+            if not all(abs(value) < LARGEST for value in values) or found["bit_error_rate"] is None:
+                raise ValueError("a number is missing")
+            if not 0 <= found["bit_error_rate"] <= 1 or not_finite < 0:
+                raise ValueError("a rate is outside [0, 1]")
+            return {"variant": variant, **found, "chips": chips, "images": images, "not_finite": not_finite}
         values = [value for value in found.values() if value is not None]
         if not all(abs(value) < LARGEST for value in values) or any(found[name] is None for name in _ALWAYS):
             raise ValueError("a number is missing")
@@ -82,14 +132,13 @@ def _numbers(row: dict[str, str], path: Path) -> dict:
             raise ValueError("an accuracy or rate is outside [0, 1]")
     except (KeyError, ValueError) as error:
         raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
-    return {"variant": variant, **found, "chips": chips, "images": images}
+    return {"variant": variant, **found, "chips": chips, "images": images, "not_finite": not_finite}
 
 
-def _unfinished(path: Path, points: list) -> list[dict]:
+def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
     """The summary of a sweep that was stopped, from its rows of single chips; energies per inference are not known."""
-    from ..evaluation import Evaluation
     from ..sweep import Point as Operating
-    from ..sweep import Result
+    from ..sweep import Result, evaluation_in
 
     groups: dict[tuple[str, ...], list[dict]] = {}
     for row in _csv(path):
@@ -100,9 +149,7 @@ def _unfinished(path: Path, points: list) -> list[dict]:
     found = []
     for (variant, voltage, errors), rows in groups.items():
         try:
-            evaluation = Evaluation(
-                tuple(parse_integer(row["correct"]) for row in rows), parse_integer(rows[0]["images"])
-            )
+            evaluation = evaluation_in(rows, metric)
             volts = parse_number(voltage) if voltage else None
             place = Operating(volts, parse_number(errors), energies.get(volts))
             summary = Result(variant, place, evaluation, None, None).summary()
@@ -111,7 +158,7 @@ def _unfinished(path: Path, points: list) -> list[dict]:
             }
         except (KeyError, ValueError, TypeError, ArithmeticError) as error:
             raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
-        found.append(_numbers(texts, path))
+        found.append(_numbers(texts, path, metric))
     return found
 
 

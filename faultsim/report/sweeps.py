@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..metrics import ACCURACY, Metric
 from ..plots import voltage_label
 from ..voltage import VoltageCurve
 from .document import (
     DASH,
+    MINUS,
     Chart,
     Point,
     Row,
@@ -21,7 +23,7 @@ from .document import (
     rate,
     words,
 )
-from .sweep_files import information_in, rows_in
+from .sweep_files import information_in, metric_in, rows_in
 
 KEPT = 0.01  #: accuracy that may be lost where the section says how low the voltage can be
 _EXPLANATION = (
@@ -37,6 +39,7 @@ def section(directory: Path, shown: str) -> Section:
     """
     information = information_in(directory)
     configuration = information["configuration"]
+    metric = metric_in(configuration)
     rows, notes = rows_in(directory, configuration)
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     of = {variant: [row for row in rows if row["variant"] == variant] for variant in variants}
@@ -44,11 +47,11 @@ def section(directory: Path, shown: str) -> Section:
     scale = _scale(configuration)
     charts: list[Chart] = []
     if rows:
-        charts.append(_accuracy(of, by_voltage, scale))
+        charts.append(_accuracy(of, by_voltage, scale, metric))
         if all(row["energy_saving"] is not None for row in rows):
-            charts.append(_accuracy_energy(of))
+            charts.append(_accuracy_energy(of, metric))
             if by_voltage:
-                charts.append(_energy(of, scale))
+                charts.append(_energy(of, scale, metric))
         elif rows[0]["energy_saving"] is not None:
             notes.append("some bit error rates have no voltage on the curve, so no energy is known for them")
         else:
@@ -58,11 +61,11 @@ def section(directory: Path, shown: str) -> Section:
         title=" on ".join(filter(None, (model, dataset))) or "unnamed model",
         kind="Voltage sweep",
         path=shown,
-        tiles=tuple(tile for variant in variants for tile in _tiles(of[variant], len(variants) > 1)),
-        facts=_facts(configuration, information),
+        tiles=tuple(tile for variant in variants for tile in _tiles(of[variant], len(variants) > 1, metric)),
+        facts=_facts(configuration, information, metric),
         charts=tuple(charts),
         explanation=_EXPLANATION if charts else "",
-        tables=tuple(_table(variant, of[variant], len(variants) > 1) for variant in variants),
+        tables=tuple(_table(variant, of[variant], len(variants) > 1, metric) for variant in variants),
         notes=tuple(notes),
         configuration=json.dumps(configuration, indent=2, ensure_ascii=False),
     )
@@ -80,17 +83,29 @@ def _voltages(rows: Sequence[dict]) -> Callable[[dict], str]:
     return lambda row: DASH if row["voltage"] is None else f"{row['voltage']:.{digits}f}"
 
 
-def _hover(row: dict, several: bool) -> tuple[str, ...]:
+def _text(metric: Metric, value: float | None, unit: bool = True) -> str:
+    """A value of the metric for a reader; a dash for what isn't known, or infinite."""
+    if metric.fraction and unit:
+        return percent(value)
+    return DASH if value is None else metric.text(value).replace("-", MINUS)
+
+
+def _shown(metric: Metric, value: float | None) -> float | None:
+    """On an axis: fractions in percent."""
+    return 100 * value if metric.fraction and value is not None else value
+
+
+def _hover(row: dict, several: bool, metric: Metric) -> tuple[str, ...]:
     low, high = row["ci95_low"], row["ci95_high"]
     place = "no voltage" if row["voltage"] is None else f"voltage {row['voltage']:.4g}"
     lines = [
         f"{row['variant']}, {place}" if several else place,
         f"bit error rate: {rate(row['bit_error_rate'])}",
-        f"accuracy: {100 * row['mean']:.2f} ± {100 * row['std']:.2f} %",
+        f"{metric.name}: {_text(metric, row['mean'], False)} ± {_text(metric, row['std'])}",
     ]
     if low is not None and high is not None:
-        lines.append(f"95 % interval: {100 * low:.2f} to {percent(high)}")
-    lines.append(f"worst to best chip: {100 * row['worst']:.2f} to {percent(row['best'])}")
+        lines.append(f"95 % interval: {_text(metric, low, False)} to {_text(metric, high)}")
+    lines.append(f"worst to best chip: {_text(metric, row['worst'], False)} to {_text(metric, row['best'])}")
     if row["energy_per_access"] is not None:
         lines.append(f"energy per access: {row['energy_per_access']:.3f} of Vmin's")
     if row["energy_saving"] is not None:
@@ -98,16 +113,20 @@ def _hover(row: dict, several: bool) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _series(of: dict[str, list[dict]], x, y, *, uncertain: bool) -> tuple[Series, ...]:
+def _series(of: dict[str, list[dict]], x, y, metric: Metric, *, uncertain: bool) -> tuple[Series, ...]:
     found = []
     for variant, rows in of.items():
         points = []
         for row in rows:
-            low, high = row["ci95_low"], row["ci95_high"]
-            interval = None if low is None or high is None else (100 * low, 100 * high)
-            spread = (100 * row["worst"], 100 * row["best"])
+            interval, spread = (
+                tuple(sorted(_shown(metric, row[end]) for end in ends))
+                if None not in map(row.get, ends)
+                else None
+                for ends in (("ci95_low", "ci95_high"), ("worst", "best"))
+            )
             more = {"interval": interval, "spread": spread} if uncertain else {}
-            points.append(Point(x(row), y(row), _hover(row, len(of) > 1), **more))
+            if y(row) is not None:  # what is infinite has no place on an axis
+                points.append(Point(x(row), y(row), _hover(row, len(of) > 1, metric), **more))
         found.append(Series(variant, tuple(points)))
     return tuple(found)
 
@@ -120,7 +139,7 @@ def _scale(configuration: dict) -> str:
         return "supply voltage"
 
 
-def _accuracy(of: dict[str, list[dict]], by_voltage: bool, scale: str) -> Chart:
+def _accuracy(of: dict[str, list[dict]], by_voltage: bool, scale: str, metric: Metric) -> Chart:
     first = next(iter(of.values()))
     top: tuple[tuple[float, str], ...] = ()
     if by_voltage:
@@ -130,51 +149,69 @@ def _accuracy(of: dict[str, list[dict]], by_voltage: bool, scale: str) -> Chart:
             if not top or voltage - top[-1][0] >= apart:
                 top += ((voltage, rate(errors)),)
     return Chart(
-        title=f"Accuracy against {'supply voltage' if by_voltage else 'bit error rate'}",
+        title=f"{_capital(metric)} against {'supply voltage' if by_voltage else 'bit error rate'}",
         x_label=scale if by_voltage else "bit error rate (share of failing cells)",
-        y_label="accuracy (%)",
+        y_label=_axis(metric),
         series=_series(
             of,
             lambda row: row["voltage"] if by_voltage else row["bit_error_rate"],
-            lambda row: 100 * row["mean"],
+            lambda row: _shown(metric, row["mean"]),
+            metric,
             uncertain=True,
         ),
         x_log=not by_voltage,
-        y_range=(0, 103),
+        y_range=_range(metric),
         top=top,
         top_label="bit error rate" if top else "",
     )
 
 
-def _accuracy_energy(of: dict[str, list[dict]]) -> Chart:
+def _capital(metric: Metric) -> str:
+    return metric.name[:1].upper() + metric.name[1:]
+
+
+def _axis(metric: Metric) -> str:
+    return metric.label if metric.counts else f"{metric.label}, {metric.arrow}"
+
+
+def _range(metric: Metric) -> tuple[float | None, float | None]:
+    return (0, 103) if metric.fraction else (None, None)
+
+
+def _accuracy_energy(of: dict[str, list[dict]], metric: Metric) -> Chart:
     return Chart(
-        title="Accuracy against energy",
+        title=f"{_capital(metric)} against energy",
         x_label="weight memory energy (% of unprotected at Vmin)",
-        y_label="accuracy (%)",
-        series=_series(of, _energy_used, lambda row: 100 * row["mean"], uncertain=True),
-        y_range=(0, 103),
+        y_label=_axis(metric),
+        series=_series(of, _energy_used, lambda row: _shown(metric, row["mean"]), metric, uncertain=True),
+        y_range=_range(metric),
         size="half",
     )
 
 
-def _energy(of: dict[str, list[dict]], scale: str) -> Chart:
+def _energy(of: dict[str, list[dict]], scale: str, metric: Metric) -> Chart:
     return Chart(
         title="Energy against supply voltage",
         x_label=scale,
         y_label="weight memory energy (%)",
-        series=_series(of, lambda row: row["voltage"], _energy_used, uncertain=False),
+        series=_series(of, lambda row: row["voltage"], _energy_used, metric, uncertain=False),
         y_range=(0, None),
         size="half",
     )
 
 
-def _tiles(rows: Sequence[dict], several: bool) -> list[Tile]:
-    """The accuracy without (or with the fewest) errors, and the least energy at nearly that accuracy."""
+def _tiles(rows: Sequence[dict], several: bool, metric: Metric) -> list[Tile]:
+    """What was measured without (or with the fewest) errors, and the least energy at nearly that accuracy."""
     name = f"{rows[0]['variant']}: " if several else ""
     first = min(rows, key=lambda row: row["bit_error_rate"])
     tiles = [
-        Tile(percent(first["mean"]), f"{name}accuracy at a bit error rate of {rate(first['bit_error_rate'])}")
+        Tile(
+            _text(metric, first["mean"]),
+            f"{name}{metric.name} at a bit error rate of {rate(first['bit_error_rate'])}",
+        )
     ]
+    if not metric.counts:  # how much of another metric may be lost is the reader's to say
+        return tiles
     good = [row for row in rows if row["mean"] >= first["mean"] - KEPT and row["energy_saving"] is not None]
     if good:
         best = max(good, key=lambda row: row["energy_saving"])
@@ -187,7 +224,7 @@ def _tiles(rows: Sequence[dict], several: bool) -> list[Tile]:
     return tiles
 
 
-def _table(variant: str, rows: Sequence[dict], several: bool) -> Table:
+def _table(variant: str, rows: Sequence[dict], several: bool, metric: Metric) -> Table:
     shown = []
     voltage = _voltages(rows)
     for row in rows:
@@ -197,27 +234,28 @@ def _table(variant: str, rows: Sequence[dict], several: bool) -> Table:
             rate(row["bit_error_rate"]),
             DASH if access is None else f"{access:.3f}",
             percent(row["energy_saving"], 1),
-            f"{100 * row['mean']:.2f} ± {100 * row['std']:.2f}",
-            DASH if low is None or high is None else f"{100 * low:.2f} to {100 * high:.2f}",
-            f"{100 * row['worst']:.2f}",
-            f"{100 * row['best']:.2f}",
+            f"{_text(metric, row['mean'], False)} ± {_text(metric, row['std'], False)}",
+            DASH if None in (low, high) else f"{_text(metric, low, False)} to {_text(metric, high, False)}",
+            _text(metric, row["worst"], False),
+            _text(metric, row["best"], False),
         )
         shown.append(Row(cells))
-    columns = ("voltage", "bit errors", "energy per access", "energy saving", "accuracy (%)", "95 % interval")
+    columns = ("voltage", "bit errors", "energy per access", "energy saving", metric.label, "95 % interval")
     chips, images = rows[0]["chips"], rows[0]["images"]
     return Table(
         f"All points{', ' + variant if several else ''}",
         (*columns, "worst chip", "best chip"),
         tuple(shown),
         notes=(
-            f"Accuracy: mean ± population standard deviation over {chips} chip{'s' if chips != 1 else ''}, {images:,} "
-            "images each. Bit errors: share of failing cells. Energy per access: relative to Vmin. Saving: weight "
-            "memory energy of one inference, against the unprotected model at Vmin.",
+            f"{_capital(metric)}{'' if metric.counts else f' ({metric.arrow})'}: mean ± population standard deviation "
+            f"over {chips} chip{'s' if chips != 1 else ''}, {images:,} images each. Bit errors: share of failing "
+            "cells. Energy per access: relative to Vmin. Saving: weight memory energy of one inference, against the "
+            "unprotected model at Vmin.",
         ),
     )
 
 
-def _facts(configuration: dict, information: dict) -> tuple[tuple[str, str], ...]:
+def _facts(configuration: dict, information: dict, metric: Metric) -> tuple[tuple[str, str], ...]:
     chips = configuration.get("chips")
     placement = words(at(configuration, "faults.memory.placement"))
     facts = (
@@ -225,6 +263,7 @@ def _facts(configuration: dict, information: dict) -> tuple[tuple[str, str], ...
         ("Training recipe", words(at(configuration, "trained.recipe.name"))),
         ("Data set", words(at(configuration, "dataset"))),
         ("Images", words(at(configuration, "images"))),
+        ("Metric", "" if metric == ACCURACY else f"{metric.name}, {metric.arrow}"),
         ("Generator", words(at(configuration, "generator.name"))),
         ("Faults", words(at(configuration, "faults.kind"))),
         ("Placement", placement),

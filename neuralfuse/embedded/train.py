@@ -15,7 +15,7 @@ from faultsim.data import augmentation_for, load
 from faultsim.provenance import provenance
 
 from .. import generators
-from ..train import Training, train_generator
+from ..train import Base, Training, train_generator
 from . import GENERATOR, WEIGHTS
 
 TRAINING = Training(
@@ -29,10 +29,9 @@ def main(path: str | Path = WEIGHTS) -> None:
     stored, trained = load_weights(model, embedded.WEIGHTS)
     generator = generators.create(GENERATOR)
     data = load(embedded.DATASET, "train")
-    curve = train_generator(
+    curve, _ = train_generator(
         generator,
-        model,
-        stored,
+        [Base(model, stored)],
         data,
         TRAINING,
         augment=augmentation_for(embedded.DATASET),

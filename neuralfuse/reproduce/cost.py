@@ -71,8 +71,8 @@ def operations_per_second(device: torch.device, precision: str = "float32", seco
     )  # so much that a GPU computes longer than it takes to launch
     layers = [nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
     network = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Conv2d(64, 256, 3, padding=1))
-    network = network.to(device, memory_format=layout(device))
-    images = torch.zeros(count, 64, 16, 16, device=device).to(memory_format=layout(device))
+    network = network.to(device, memory_format=layout(device, precision))
+    images = torch.zeros(count, 64, 16, 16, device=device).to(memory_format=layout(device, precision))
     work = 3 * count * 9 * (64 * 64 * 256 + 64 * 256 * 64)  # images x kernel x channels x places
 
     def step() -> None:

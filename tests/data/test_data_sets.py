@@ -88,9 +88,9 @@ def test_normalised_is_exact_at_the_ends_and_symmetric():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"images": torch.zeros(4, 3, 32, 32)}, "uint8"),
-        ({"images": torch.zeros(4, 3, 32, 31, dtype=torch.uint8)}, "32, 32"),
-        ({"images": torch.zeros(3, 3, 32, 32, dtype=torch.uint8)}, "4, 3, 32, 32"),
+        ({"images": torch.zeros(4)}, "uint8"),
+        ({"images": torch.zeros(4, 3072, dtype=torch.uint8)}, "4, channels, height, width"),
+        ({"images": torch.zeros(3, 3, 32, 32, dtype=torch.uint8)}, "4, channels, height, width"),
         ({"labels": torch.zeros(4, dtype=torch.int32)}, "labels .* int64"),
         ({"labels": torch.tensor([0, 1, 2, 5])}, "between 0 and 4, found 0 to 5"),
         ({"labels": torch.tensor([-1, 1, 2, 3])}, "between 0 and 4, found -1 to 3"),

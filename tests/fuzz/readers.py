@@ -24,15 +24,17 @@ from faultsim.cli.report_accuracy import READER
 from faultsim.cli.subject import count_classes, load_model, read_generator, which_model
 from faultsim.data import Dataset
 from faultsim.data.cifar import load_cifar
+from faultsim.data.folder import load_folder
 from faultsim.data.gtsrb import load_gtsrb
 from faultsim.data.unpickle import unpickle
 from faultsim.errors import FaultsimError
 from faultsim.faultmap import FaultMap, chip_map
 from faultsim.faults import Chip
 from faultsim.loop import Loop
+from faultsim.metrics import ACCURACY
 from faultsim.report.collect import OWN, collect
 from faultsim.report.page import page
-from faultsim.sweep import ROW, Variant, _known, points
+from faultsim.sweep import OPTIONAL, ROW, Variant, _known, points
 from faultsim.voltage import VoltageCurve
 from neuralfuse import embedded as shipped
 from neuralfuse import results as obtained
@@ -80,6 +82,7 @@ def readers(folder: Path) -> list[Reader]:
         _pickles,
         _archives,
         _traffic_signs,
+        _pictures,
         _weights,
         _states,
         _runs,
@@ -226,6 +229,23 @@ def _traffic_signs(folder: Path) -> list[Reader]:
     ]  # fmt: skip
 
 
+def _pictures(folder: Path) -> list[Reader]:
+    from PIL import Image
+
+    pixels = np.random.default_rng(5).integers(0, 256, (20, 24, 3), np.uint8)
+    samples = {}
+    for ending in ("png", "jpg", "bmp"):
+        Image.fromarray(pixels).save(folder / f"picture.{ending}")
+        samples[f"picture.{ending}"] = (folder / f"picture.{ending}").read_bytes()
+
+    def read(path: Path, work: Path) -> object:
+        (work / "class").mkdir()
+        shutil.copy(path, work / "class")
+        return _images(load_folder(work))
+
+    return [Reader("class folder", samples, read)]
+
+
 # -- weights and states ----------------------------------------------------------------------------------------------
 
 
@@ -341,8 +361,8 @@ def _runs(folder: Path) -> list[Reader]:
     labels = [str(chip.seed) for chip in evaluation_chips(0, 3)]
 
     def read(path: Path, work: Path) -> object:
-        with results.RunDirectory(_copied(source, work, path), "sweep", configuration, ROW) as run:
-            _known(run, plan, (Variant(), Variant("with ConvXS")), labels)
+        with results.RunDirectory(_copied(source, work, path), "sweep", configuration, ROW, OPTIONAL) as run:
+            _known(run, plan, (Variant(), Variant("with ConvXS")), labels, ACCURACY)
             return list(run.rows)
 
     samples = {name: (source / name).read_bytes() for name in ("sweep.json", "results.csv")}

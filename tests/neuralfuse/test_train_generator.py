@@ -19,7 +19,7 @@ from faultsim.data import augmentation_for, batches, load
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
 from neuralfuse.protection import protection
-from neuralfuse.train import Training, converged, train_generator
+from neuralfuse.train import Base, Training, converged, train_generator
 
 SMALL = Training(bit_error_rate=0.02, n_models=2, batch_size=16, max_epochs=3)
 WORST = Training(flips=100, batch_size=16, max_epochs=3)
@@ -46,10 +46,10 @@ def small_generator():
 def run(base, training, state=None, **options):
     generator = small_generator()
     augment = augmentation_for("digits")
-    curve = train_generator(
-        generator, *base, digits("train", 40), training, augment=augment, state=state, **options
+    trained = train_generator(
+        generator, [Base(*base)], digits("train", 40), training, augment=augment, state=state, **options
     )
-    return generator, curve
+    return generator, trained.curve
 
 
 def same(a, b) -> bool:
@@ -209,7 +209,7 @@ def test_training_raises_perturbed_accuracy(base, threads):
     training = Training(
         bit_error_rate=0.03, n_models=3, batch_size=128, learning_rate=3e-3, max_epochs=6, seed=0
     )
-    train_generator(generator, model, stored, load("digits", "train"), training)
+    train_generator(generator, [Base(model, stored)], load("digits", "train"), training)
     found = protection(
         model,
         list(batches(load("digits", "test"), 512)),

@@ -214,7 +214,7 @@ def test_every_modules_mode_is_back(model, data, fails):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     owned = [id(p) for p in model.parameters()]
     if fails:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(FaultsimError, match=r"the model fails on inputs float32 \[2, 21\]: mat1"):
             evaluate(model, [(torch.randn(2, 21), torch.zeros(2))], CHIPS, bit_error_rate=0.02)
     else:
         evaluate(model, data, CHIPS, bit_error_rate=0.02)

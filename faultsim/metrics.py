@@ -1,0 +1,185 @@
+"""What is measured of a model's answers: top-1 accuracy, and what stands in its place for other tasks.
+
+A metric of the user's has a class with `update` and `compute`, as torchmetrics' have; those that come with faultsim
+are in collectors.py. Nothing here imports torch before a metric begins.
+"""
+
+import copy
+import importlib
+import inspect
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from .errors import FaultsimError, FaultsimWarning, reason
+
+_TAKEN = (
+    "variant",
+    "voltage",
+    "bit_error_rate",
+    "chip",
+    "correct",
+    "images",
+    "not_finite",
+)  # columns of results.csv
+
+
+class Collector(Protocol):
+    """What a metric of the user's has to be; torchmetrics' are. `higher_is_better` (a bool) and `name` are read if
+    they are there."""
+
+    def update(self, answers: Any, targets: Any) -> None: ...
+
+    def compute(self) -> Any:
+        """One number."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's name and direction, and how to begin one for a chip."""
+
+    name: str
+    begin: Callable[[], Collector] = field(compare=False, repr=False)
+    higher_is_better: bool = True
+    fraction: bool = False  #: a value from 0 to 1, shown in percent
+    counts: bool = False  #: right answers among the samples: collectors have `right`, whole numbers
+    capturable: bool = field(default=False, compare=False)  #: a CUDA graph can hold update()
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"name": self.name, "higher_is_better": self.higher_is_better}
+
+    @property
+    def arrow(self) -> str:
+        """Direction, for headings."""
+        return "higher is better" if self.higher_is_better else "lower is better"
+
+    @property
+    def column(self) -> str:
+        """Of results.csv."""
+        name = self.name.replace(" ", "_").replace("-", "")
+        return f"metric_{name}" if name in _TAKEN else name
+
+    def text(self, value: float, digits: int = 2) -> str:
+        """A value for a reader, without unit: fractions in percent with `digits`, others with as many that count
+        and two more."""
+        return f"{100 * value:.{digits}f}" if self.fraction else f"{value:.{digits + 2}g}"
+
+    @property
+    def label(self) -> str:
+        """Of an axis or a column."""
+        return f"{self.name} (%)" if self.fraction else self.name
+
+
+def _collector(kind: str, *arguments: Any) -> Collector:
+    """Of collectors.py, which needs torch."""
+    return getattr(importlib.import_module(".collectors", __package__), kind)(*arguments)
+
+
+ACCURACY = Metric("accuracy", partial(_collector, "TopK"), fraction=True, counts=True, capturable=True)
+METRICS = {
+    "accuracy": ACCURACY,
+    "top5": Metric(
+        "top-5 accuracy", partial(_collector, "TopK", 5), fraction=True, counts=True, capturable=True
+    ),
+    "mean_iou": Metric("mean IoU", partial(_collector, "MeanIoU"), fraction=True, capturable=True),
+    "cross_entropy": Metric(
+        "cross entropy", partial(_collector, "CrossEntropy"), higher_is_better=False, capturable=True
+    ),
+    "perplexity": Metric(
+        "perplexity", partial(_collector, "CrossEntropy", True), higher_is_better=False, capturable=True
+    ),
+    "mse": Metric(
+        "mean squared error", partial(_collector, "Error", 2), higher_is_better=False, capturable=True
+    ),
+    "mae": Metric(
+        "mean absolute error", partial(_collector, "Error", 1), higher_is_better=False, capturable=True
+    ),
+}
+"""The metrics that have a word."""
+
+AnyMetric = str | Metric | Callable[..., Any] | Collector
+
+
+def find_metric(metric: AnyMetric = "accuracy") -> Metric:
+    """The Metric that is meant:
+
+    str         a word of METRICS
+    class       (or a function without arguments) that makes an object with update(answers, targets) and compute(),
+                one for each chip, such as torchmetrics' classes
+    object      of that kind; each chip gets a deep copy
+    function    (answers, targets) -> one number of each sample, or the mean of a batch
+
+    `higher_is_better` is read of what is the user's; where it isn't said, higher is taken as better, with a warning.
+    Raises FaultsimError for anything else.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        if metric not in METRICS:
+            raise FaultsimError(
+                f"unknown metric {metric!r}: it can be {', '.join(METRICS)}, or your own as package.module:name"
+            )
+        return METRICS[metric]
+    name, begin = _own(metric)
+    sample = begin()
+    name = getattr(sample, "name", None) if isinstance(getattr(sample, "name", None), str) else name
+    better = getattr(metric, "higher_is_better", getattr(sample, "higher_is_better", None))
+    if not isinstance(better, bool):
+        warnings.warn(
+            f"metric {name} doesn't say whether higher is better: it is taken so; set higher_is_better",
+            FaultsimWarning,
+            stacklevel=3,
+        )
+        better = True
+    from .own_metric import OwnMetric
+
+    return Metric(name, lambda: OwnMetric(name, begin()), higher_is_better=better)
+
+
+def _own(metric: Any) -> tuple[str, Callable[[], Collector]]:
+    """Name, and what makes one for a chip."""
+    from .own_metric import MeanOf
+
+    name = getattr(metric, "__name__", type(metric).__name__)
+    if not inspect.isclass(metric) and _collects(metric):
+
+        def copied() -> Collector:
+            fresh = copy.deepcopy(metric)
+            if callable(getattr(fresh, "reset", None)):
+                fresh.reset()
+            return fresh
+
+        return name, copied
+    if callable(metric):
+        try:
+            signature = inspect.signature(metric)
+        except (TypeError, ValueError):
+            signature = None
+        if not inspect.isclass(metric) and signature is not None and not _takes(signature, 0):
+            if _takes(signature, 2):
+                return name, lambda: MeanOf(metric)
+            raise FaultsimError(f"metric {name} must take (answers, targets), or nothing and make an object")
+        try:
+            made = metric()
+        except Exception as error:
+            raise FaultsimError(f"metric {name} can't be made without arguments: {reason(error)}") from error
+        if _collects(made):
+            return name, metric
+    raise FaultsimError(
+        f"metric {name} is no metric: it must have update(answers, targets) and compute(), or make such an object"
+    )
+
+
+def _collects(value: Any) -> bool:
+    return all(callable(getattr(value, method, None)) for method in ("update", "compute"))
+
+
+def _takes(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""What training cost: image passes and seconds."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Self
+
+from faultsim.errors import FaultsimError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Passes of single images; a pass through a part of the generator counts as one."""
+
+    base_forward: int = 0  #: through base models, clean or perturbed
+    base_backward: int = 0
+    generator_forward: int = 0
+    generator_backward: int = 0
+    seconds: float = 0.0  #: of all sessions of the run
+
+    @classmethod
+    def of(cls, images: int, base: int, generator: int, seconds: float) -> Self:
+        """Of `images` that each went so many times forward and backward through base models and generator."""
+        return cls(base * images, base * images, generator * images, generator * images, seconds)
+
+    @classmethod
+    def read(cls, described: object) -> Self:
+        """What describe() made, out of a file's metadata; FaultsimError where it says something else."""
+        names = [field.name for field in fields(cls)]
+        try:
+            values = {name: described[name] for name in names}
+            if not all(value >= 0 for value in values.values()):
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise FaultsimError(
+                f"the cost of a training needs {', '.join(names)}, not {described!r:.100}"
+            ) from None
+        return cls(**values)
+
+    def __add__(self, other: "Cost") -> "Cost":
+        mine, theirs = asdict(self), asdict(other)
+        return Cost(**{name: mine[name] + theirs[name] for name in mine})
+
+    def describe(self) -> dict:
+        """For results (JSON values)."""
+        return {**asdict(self), "seconds": round(self.seconds, 1)}

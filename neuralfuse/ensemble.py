@@ -1,0 +1,39 @@
+"""Several base models as one loss: surrogates of a base model that cannot be reached (the full paper, Table 21)."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Self
+
+from torch import Tensor
+
+from .distributed import ALONE, Ranks
+from .objective import Losses, Objective
+
+
+class Ensemble(Objective):
+    """The mean of the losses of several objectives, each of which has a base model of its own on one device.
+
+    All draw the same chips at a step; as their weights lie at other addresses, other weights are wrong in each.
+    """
+
+    def __init__(self, members: Sequence[Objective], ranks: Ranks = ALONE) -> None:
+        first = members[0]
+        self.members, self.ranks = members, ranks
+        self.device, self.precision, self.mixed = first.device, first.precision, first.mixed
+
+    @property
+    def passes(self) -> int:
+        return sum(member.passes for member in self.members)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            for member in self.members:
+                undo.enter_context(member)
+            self._undo = undo.pop_all()
+        return self
+
+    def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
+        found = [member.input_gradient(fused, labels, step) for member in self.members]
+        count = len(found)
+        losses = [sum(parts) / count for parts in zip(*(losses for losses, _ in found), strict=True)]
+        return Losses(*losses), sum(gradient for _, gradient in found) / count

@@ -1,0 +1,155 @@
+"""`faultsim sweep-voltage` with many chips: groups of them are told and kept, and what was kept is taken up again."""
+
+import csv
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
+from faultsim import evaluation as evaluation_module
+from faultsim import sweep as sweep_module
+from faultsim.metrics import METRICS
+from faultsim.results import RunDirectory
+from faultsim.sweep import OPTIONAL, ROW, Variant, points, row_columns, sweep
+
+RATES = [0, 0.05]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """run(folder, metric) -> results of 11 chips, one a group, each kept at once."""
+    monkeypatch.setattr(evaluation_module, "_QUICK", 0.0)
+    monkeypatch.setattr(sweep_module, "_KEEP_AFTER", 0.0)
+    monkeypatch.setattr(sweep_module, "_KEEP_SHARE", 0.0)
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    x = torch.randn(20, 4)
+    data, chips = [(x, model(x).argmax(1))], evaluation_chips(0, 11)
+
+    def call(name: str, metric: str = "accuracy", transform: bool = False, **more):
+        variants = [Variant(), Variant("shifted", nn.Identity(), 1)] if transform else [Variant()]
+        columns = row_columns(METRICS[metric])
+        with RunDirectory(
+            tmp_path / name, "sweep", {"metric": metric}, columns, optional=OPTIONAL
+        ) as directory:
+            directory.begin({})
+            return sweep(
+                model,
+                data,
+                chips,
+                points(VoltageCurve.default(), None, RATES),
+                faults=FaultModel(),
+                stored=StoredWeights.of(model),
+                variants=variants,
+                metric=metric,
+                directory=directory,
+                **more,
+            )
+
+    return call
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "cross_entropy"])
+@pytest.mark.parametrize("transform", [False, True])
+def test_stopped_after_every_group_it_ends_in_the_same_bytes(run, tmp_path, monkeypatch, metric, transform):
+    whole = run("whole", metric, transform)
+    expected = (tmp_path / "whole" / "results.csv").read_bytes()
+    lengths = []
+
+    def stop(result) -> None:
+        raise Stopped
+
+    for _ in range(100):
+        try:
+            results = run("parts", metric, transform, progress=stop)
+        except Stopped:
+            kept = (tmp_path / "parts" / "results.csv").read_bytes()
+            assert expected.startswith(kept)
+            lengths.append(kept.count(b"\n") - 1)
+        else:
+            break
+    assert (tmp_path / "parts" / "results.csv").read_bytes() == expected
+    assert results == whole
+    assert lengths == sorted(set(lengths)), "each start did something"
+    # one chip a group; or eight, where a transform runs once for all of them
+    assert lengths[:3] == [1, 2, 3]
+    assert set(lengths) >= ({11, 12} if not transform else {11, 19, 22, 23})
+    # a directory that was kept in one piece is taken up too, and the other way round
+    assert run("whole", metric, transform) == whole
+
+
+def test_rows_are_not_written_again_and_again(run, tmp_path, monkeypatch):
+    """The file is replaced once a second at most, and at the end of each operating point."""
+    monkeypatch.setattr(sweep_module, "_KEEP_AFTER", 3600.0)
+    written = []
+    add = RunDirectory.add
+    monkeypatch.setattr(RunDirectory, "add", lambda self, rows: (written.append(len(rows)), add(self, rows)))
+    told = []
+    run("run", progress=lambda result: told.append(result.evaluation.chips))
+    assert written == [11, 11]
+    assert told == [*range(1, 12)] * 2
+
+
+def test_rows_of_half_a_point_that_were_changed_are_refused(run, tmp_path):
+    with pytest.raises(Stopped):
+        run("run", progress=_after(5))
+    file = tmp_path / "run" / "results.csv"
+    assert file.read_text().count("\n") == 6
+    good = file.read_text()
+    for old, new in (
+        (",20,1.0", ",20,0.9"),
+        (",20,1.0", ",21,1.0"),
+        ("unprotected,1.0,0,3", "unprotected,1.0,0,4"),
+    ):
+        assert old in good
+        file.write_text(good.replace(old, new, 1))
+        with pytest.raises(ValueError, match="is not what this sweep wrote there"):
+            run("run")
+    file.write_text(good)
+    run("run")
+
+
+def _after(count: int):
+    def stop(result) -> None:
+        if result.evaluation.chips == count:
+            raise Stopped
+
+    return stop
+
+
+MANY = ["--voltages", "0.83", "--images", "60", "--chips", "50000", "--device", "cpu"]
+
+
+def test_very_many_chips_are_told_kept_and_interrupted(tmp_path, start, finish):
+    """Silent for minutes, once; and Ctrl-C said that something was kept."""
+    process = start(*MANY, "--out", tmp_path / "run")
+    line = process.stderr.readline()  # comes within seconds, or the test's time limit ends this
+    assert line.startswith("[1/2] V = 0.83, unprotected: ")
+    assert " of 50,000 chips, " in line
+    assert line.endswith(" s left\n")
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert (code, err.splitlines()[-1]) == (130, "faultsim: interrupted; what was finished is kept in --out")
+    with (tmp_path / "run" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 10
+    assert tuple(rows[0]) == ROW
+    assert [row["chip"] for row in rows] == [str(chip) for chip in range(len(rows))]
+
+
+def test_without_a_directory_nothing_is_kept_and_nothing_else_is_said(start, finish):
+    process = start(*MANY)
+    assert " of 50,000 chips, " in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "faultsim: interrupted; nothing is kept"

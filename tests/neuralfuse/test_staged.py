@@ -1,0 +1,306 @@
+"""Staged training: each stage does what it is for, goes on where it was stopped, and costs what it says."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from faultsim import FaultsimError, StoredWeights, embedded, evaluate, evaluation_chips, load_weights, models
+from faultsim.data import augmentation_for, batches, load
+from faultsim.faults import TRAINING
+from faultsim.loop import Pace
+from neuralfuse import generators
+from neuralfuse.classifier import Classifier
+from neuralfuse.cost import Cost
+from neuralfuse.eopm import EOPM, training_chips
+from neuralfuse.objective import Objective
+from neuralfuse.patterns import ClassPatterns, load_patterns, measure_success, save_patterns
+from neuralfuse.staged import EOPM_STAGE, STAGES, Stage, Staged, train_staged
+from neuralfuse.train import Base, Training, train_generator
+
+RATE = 0.03
+LAST = Training(bit_error_rate=RATE, **EOPM_STAGE)
+CHAIN = Staged(LAST, classifier=Stage(8, 64, 0.02), patterns=Stage(12, 20, 0.05), drawing=Stage(6, 64, 0.01))
+SHORT = Staged(
+    replace(LAST, batch_size=16, n_models=1, max_epochs=1),
+    classifier=Stage(1, 16, 0.01),
+    patterns=Stage(1, 16, 0.05),
+    pattern_models=1,
+    drawing=Stage(1, 16, 0.01),
+)
+
+
+def training_digits():
+    return load("digits", "train").subset(torch.arange(700))
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    """The bundled model and its stored weights."""
+    model = models.create(embedded.MODEL)
+    stored, _ = load_weights(model, embedded.WEIGHTS)
+    return Base(model.eval(), stored)
+
+
+@pytest.fixture(scope="module")
+def chained(base):
+    """(generator, outcome) of the whole chain on the digits."""
+    torch.manual_seed(0)
+    generator = generators.UNet(4)
+    data = training_digits()
+    return generator, train_staged(generator, [base], data, CHAIN, augment=augmentation_for("digits"))
+
+
+def accuracy(base: Base, generator, rate: float = RATE, chips: int = 10) -> float:
+    data = list(batches(load("digits", "test"), 359))
+    fuse = generators.NeuralFuse(generator).eval() if generator is not None else None
+    unseen = evaluation_chips(0, chips)
+    return evaluate(base.model, data, unseen, bit_error_rate=rate, stored=base.stored, transform=fuse).mean
+
+
+def test_patterns_make_unseen_chips_answer_their_class(base, chained):
+    """Blank patterns get each class as often as the images show it, a tenth; those that were found nearly always."""
+    point = {"bit_error_rate": RATE, "faults": LAST.faults, "images": 20}
+    args = (base.model, base.stored, load("digits", "test"), evaluation_chips(0, 20))
+    blank = measure_success(torch.zeros(10, 3, 32, 32), *args, **point)
+    found = measure_success(chained[1].patterns, *args, **point)
+    assert 0.05 < blank.chips.mean < 0.15
+    assert found.chips.mean > 0.85
+    assert min(found.classes) > 0.7
+    assert chained[1].patterns.abs().max() <= 1
+
+
+def test_success_is_counted_by_class_and_by_chip(base):
+    """Against a count by hand."""
+    patterns = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    test, chips = load("digits", "test"), evaluation_chips(3, 2)
+    found = measure_success(patterns, *base, test, chips, bit_error_rate=RATE, faults=LAST.faults, images=6)
+    images = next(batches(test, 6))[0]
+    hits = torch.zeros(10, 2)
+    for index in range(10):
+        under = torch.clamp(images + patterns[index], -1, 1)
+        for chip in range(2):
+            data = [(under, torch.full((6,), index))]
+            one = evaluate(base.model, data, [chips[chip]], bit_error_rate=RATE, stored=base.stored)
+            hits[index, chip] = one.correct[0]
+    assert found.chips.images == 60
+    assert found.chips.correct == tuple(hits.sum(0).int().tolist())
+    assert found.classes == tuple((hits.double().sum(1) / 12).tolist())
+
+
+def of_drawn(generator, patterns) -> float:
+    """How often the nearest pattern to what is drawn is that of a test image's class."""
+    right = 0
+    with torch.inference_mode():
+        for images, labels in batches(load("digits", "test"), 100):
+            nearest = torch.cdist(generator(images).flatten(1), patterns.flatten(1)).argmin(1)
+            right += int((nearest == labels).sum())
+    return right / len(load("digits", "test"))
+
+
+def test_the_drawn_pattern_follows_the_class_of_the_image(chained):
+    generator, outcome = chained
+    assert of_drawn(generator, outcome.patterns) > 0.85
+
+
+def test_the_chain_beats_plain_eopm_at_equal_passes(base, chained):
+    """By at least 3 points on unseen chips, with as many passes through the base model; and no generator by 4."""
+    generator, outcome = chained
+    total = sum(outcome.costs.values(), start=Cost())
+    data = training_digits()
+    epochs = round(total.base_forward / (len(data) * 3))
+    torch.manual_seed(0)
+    plain = generators.UNet(4)
+    trained = train_generator(
+        plain,
+        [base],
+        data,
+        Training(bit_error_rate=RATE, n_models=2, batch_size=64, max_epochs=epochs, window=10**6),
+        augment=augmentation_for("digits"),
+    )
+    assert trained.cost.base_forward >= total.base_forward * 0.95
+    staged = accuracy(base, generator)
+    assert staged > accuracy(base, plain) + 0.03
+    assert staged > accuracy(base, None) + 0.04
+
+
+def test_no_label_is_leaked(base):
+    """With labels shuffled at random there is nothing to learn: classifier and drawn patterns meet the classes of test
+    images by chance, and nothing is won. Images of one class look alike and may all get the same answer, so that chance
+    decides by class: four of ten or more are met in 2 of 100 draws."""
+    data = training_digits()
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(1))
+    data = replace(data, labels=data.labels[order])
+    torch.manual_seed(0)
+    generator = generators.UNet(4)
+    few = replace(CHAIN, patterns=Stage(1, 20, 0.05), drawing=Stage(2, 64, 0.01))
+    outcome = train_staged(generator, [base], data, few)
+    assert of_drawn(generator, outcome.patterns) < 0.35
+    images, labels = next(batches(load("digits", "test"), 359))
+    with torch.inference_mode():
+        right = (outcome.classifier(images).argmax(1) == labels).double().mean()
+    assert right < 0.35
+    assert accuracy(base, generator, chips=3) < accuracy(base, None, chips=3) + 0.02
+
+
+@pytest.mark.parametrize("stopped", STAGES)
+def test_a_chain_that_was_stopped_in_a_stage_ends_in_the_same_bits(stopped, base, tmp_path, threads):
+    threads(1)
+    data = load("digits", "train").subset(torch.arange(48))
+
+    def run(state, pace=None, report=lambda *_: None):
+        torch.manual_seed(2)
+        generator = generators.UNet(2)
+        outcome = train_staged(
+            generator,
+            [base],
+            data,
+            SHORT,
+            augment=augmentation_for("digits"),
+            state=state,
+            pace=pace,
+            report=report,
+        )
+        return generator, outcome
+
+    class Killed(Exception):
+        pass
+
+    def die(stage, entry):
+        if stage == stopped:
+            raise Killed
+
+    whole, expected = run(None)
+    state = tmp_path / "g.state.safetensors"
+    with pytest.raises(Killed):
+        run(state, report=die)
+    resumed, outcome = run(state, Pace(seconds=0))
+    assert outcome.curves == expected.curves
+    assert torch.equal(outcome.patterns, expected.patterns)
+    pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_state_of_other_options_is_refused(base, tmp_path):
+    data = load("digits", "train").subset(torch.arange(32))
+    state = tmp_path / "g.state.safetensors"
+    train_staged(generators.UNet(2), [base], data, SHORT, state=state)
+    with pytest.raises(FaultsimError, match="belongs to a run with other options"):
+        train_staged(generators.UNet(2), [base], data, replace(SHORT, temperature=0.1), state=state)
+
+
+@pytest.mark.parametrize("surrogates", [1, 2])
+def test_the_passes_are_those_that_were_made(surrogates, base, monkeypatch):
+    """Counted by the images that go through the base models and the generator, and come back."""
+    seen = dict.fromkeys(("base_forward", "base_backward", "generator_forward", "generator_backward"), 0)
+
+    def counting(what):
+        def hook(module, inputs, output):
+            seen[f"{what}_forward"] += len(inputs[0])
+            if output.requires_grad:
+                output.register_hook(lambda gradient: seen.__setitem__(key, seen[key] + len(gradient)))
+
+        key = f"{what}_backward"
+        return hook
+
+    bases = []
+    for _ in range(surrogates):
+        model = models.create(embedded.MODEL)
+        stored, _ = load_weights(model, embedded.WEIGHTS)
+        bases.append(Base(model, stored))
+        model.register_forward_hook(counting("base"))
+    generator = generators.UNet(2)
+    generator.down[0].register_forward_hook(counting("generator"))
+    data = load("digits", "train").subset(torch.arange(40))
+    outcome = train_staged(generator, bases, data, SHORT)
+    total = sum(outcome.costs.values(), start=Cost()).describe()
+    assert {name: total[name] for name in seen} == seen
+    assert total["seconds"] > 0
+
+
+def test_training_chips_are_never_evaluation_chips():
+    """The stage of the patterns adds to the seed; its chips are training chips too, and others than those of EOPM."""
+    patterns = training_chips((1 << 30) + 5, 0, 100)
+    eopm = training_chips(5, 0, 100)
+    trained = [set(chips.tolist()) for chips in (patterns, eopm)]
+    assert not trained[0] & trained[1]
+    assert not (trained[0] | trained[1]) & {chip.seed for chip in evaluation_chips(5, 100)}
+    assert all(chip + (1 << 64) >= TRAINING for chip in trained[0] | trained[1])  # as signed numbers
+
+
+def test_the_bounded_loss_is_the_probability_of_a_wrong_answer(base):
+    images, labels = next(batches(load("digits", "test"), 20))
+    options = {"bit_error_rate": 0.0, "n_models": 1}
+    with EOPM(*base, loss="error_probability", **options) as objective:
+        losses, gradient = objective.input_gradient(images, labels, 0)
+    leaf = images.clone().requires_grad_()
+    wrong = 1 - base.model(leaf).softmax(1).gather(1, labels[:, None])
+    wrong.mean().backward()
+    torch.testing.assert_close(losses.clean, wrong.mean().detach(), rtol=1e-3, atol=1e-5)
+    # the clean model, and lambda = 5 times the perturbed one, which has no errors here
+    # the gradients at ReLUs near zero may differ, for the base model's normalisation is part of its convolutions here
+    assert (gradient - 6 * leaf.grad).norm() < 0.1 * (6 * leaf.grad).norm()
+    with pytest.raises(FaultsimError, match="unknown loss 'hinge'"):
+        EOPM(*base, loss="hinge", **options)
+
+
+def test_an_ensemble_is_the_mean_of_its_members(base):
+    other = models.create(embedded.MODEL, 10)
+    images, labels = next(batches(load("digits", "test"), 8))
+    bases = [base, Base(other.eval(), StoredWeights.of(other))]
+    training = Training(bit_error_rate=0.01, n_models=2)
+    found = []
+    for members in (bases[:1], bases[1:], bases):
+        with training.objective(members) as objective:
+            assert isinstance(objective, Objective)
+            found.append((objective.input_gradient(images, labels, 7), objective.passes))
+    (first, second, both) = found
+    assert (first[1], second[1], both[1]) == (3, 3, 6)
+    torch.testing.assert_close(both[0][1], (first[0][1] + second[0][1]) / 2)
+    torch.testing.assert_close(both[0][0].perturbed, (first[0][0].perturbed + second[0][0].perturbed) / 2)
+
+
+@pytest.mark.parametrize("name", generators.KNOWN)
+def test_a_classifier_is_the_generators_encoder_with_a_head(name):
+    generator = generators.create(name)
+    classifier = Classifier(generator, 7)
+    assert classifier(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    own = {id(parameter) for parameter in generator.parameters()}
+    new = [parameter for parameter in classifier.parameters() if id(parameter) not in own]
+    assert sum(parameter.numel() for parameter in new) == 7 * (classifier.encoder.channels + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"), [("ConvL", 1), ("ConvS", 2), ("DeConvS", 1), ("UNetS", 1), ("ConvXS", 4)]
+)
+def test_patterns_are_no_finer_than_a_generator_draws(name, pixels):
+    """The last map before an image's three channels decides: ConvS enlarges a map of three channels twofold."""
+    assert generators.coarseness(generators.create(name)) == pixels
+    patterns = ClassPatterns(3, (3, 32, 32), pixels)
+    assert patterns.values.shape == (3, 3, 32 // pixels, 32 // pixels)
+    assert patterns.drawn().shape == (3, 3, 32, 32)
+
+
+def test_patterns_keep_in_a_file(tmp_path):
+    patterns = torch.rand(4, 3, 8, 8)
+    save_patterns(tmp_path / "p.safetensors", patterns, {"mean": 0.5})
+    found, metadata = load_patterns(tmp_path / "p.safetensors")
+    assert torch.equal(found, patterns)
+    assert metadata == {"mean": 0.5}
+    with pytest.raises(FaultsimError, match="holds no class patterns"):
+        load_patterns(embedded.WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: Staged(Training(flips=10)), "needs a bit error rate"),
+        (lambda: Staged(replace(LAST, seed=1 << 30)), "takes seeds below"),
+        (lambda: Stage(0, 10, 0.1), "at least one epoch"),
+        (lambda: ClassPatterns(10, (3, 32, 32), 5), "cannot have coarseness 5"),
+        (lambda: generators.Encoder(torch.nn.Identity()), "has no encoder"),
+    ],
+)
+def test_bad_values_are_refused(wrong, words):
+    with pytest.raises(FaultsimError, match=words):
+        wrong()
