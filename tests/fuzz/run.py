@@ -137,12 +137,12 @@ def fuzz(
 ) -> tuple[Counter, Counter, list[str]]:
     """(inputs, accepted ones) of each reader, and findings, after `count` inputs in all or so many seconds."""
     inputs, accepted, findings = Counter(), Counter(), []
-    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         known = [r for r in readers(Path(folder)) if only in (None, r.name)]
         if not known:
             raise SystemExit(f"no reader {only!r}")
         check_samples(known, Path(folder) / "input")
+        began = time.monotonic()
         court = Judge(known, Path(folder) / "input")
         number = 0
         while sum(inputs.values()) < count and time.monotonic() - began < seconds:

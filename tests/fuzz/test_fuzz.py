@@ -15,7 +15,7 @@ COUNT = 380  # inputs of all readers together
 
 
 def test_no_file_breaks_a_reader():
-    inputs, accepted, findings = fuzz(COUNT, 60.0, seed=0)
+    inputs, accepted, findings = fuzz(COUNT, float("inf"), seed=0)
     assert not findings
     assert set(inputs.values()) == {COUNT // len(inputs)}
     assert len(inputs) >= 19
