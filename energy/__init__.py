@@ -35,6 +35,8 @@ _HOMES = {
     "write_topology": "topology",
     "CountingPolicy": "trace",
     "POLICIES": "trace",
+    "Trace": "trace",
+    "trace_model": "trace",
     "trace_layers": "trace",
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from energy.errors import EnergyError
+from energy.integers import positive
 
 
 class Dataflow(StrEnum):
@@ -57,9 +58,9 @@ class Accelerator:
     def __post_init__(self) -> None:
         """Raises EnergyError for sizes below one, an unknown dataflow and words without whole weights."""
         for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            if name != "dataflow" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise EnergyError(f"{name} of an accelerator has to be a positive integer, not {value!r}")
+            if name != "dataflow":
+                value = positive(getattr(self, name), f"{name} of an accelerator")
+                object.__setattr__(self, name, value)
         object.__setattr__(self, "dataflow", parse_dataflow(self.dataflow))
         if self.word_bits % self.weight_bits:
             raise EnergyError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from energy.errors import EnergyError
+from energy.integers import positive
 
 W = TypeVar("W", bound=contextlib.AbstractContextManager)
 
@@ -22,22 +23,33 @@ def dry_run(model: nn.Module, input_shape: Sequence[int] | Example, watch: Calla
     """Run `model` in evaluation mode inside of `watch()` and return that context, now closed.
 
     The model runs on meta tensors (shapes without data); where its forward pass needs real numbers, it runs
-    a second time, inside of a fresh `watch()`, on zeros. `input_shape` has no batch; a batch of one is
-    added. For a model that takes something else than one tensor of floats, an example of its inputs stands in its
-    place. The model is unchanged afterwards. Raises EnergyError for a bad shape and when the model fails
-    both times; an EnergyError from inside of the run goes through.
+    a second time, inside of a fresh `watch()`, on zeros; and where it takes no floating-point numbers, on
+    integers (tokens). `input_shape` has no batch; a batch of one is added. For a model that takes something
+    else than one tensor, an example of its inputs stands in its place. The model is unchanged afterwards.
+    Raises EnergyError for a bad shape and when the model fails each time; an EnergyError from inside of the
+    run goes through.
     """
     if isinstance(input_shape, Tensor | dict) or any(isinstance(size, Tensor) for size in input_shape):
         return _run(model, input_shape, watch, "the example of its inputs")
-    shape = tuple(input_shape)
-    if not shape or any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in shape):
-        raise EnergyError(f"the input shape has to be positive integers such as (3, 32, 32), not {shape}")
-    return _run(
-        model,
-        torch.zeros((1, *shape), dtype=_dtype(model)),
-        watch,
-        f"one input of shape {shape}",
-    )
+    try:
+        shape = tuple(positive(size, "a size") for size in input_shape)
+    except EnergyError:
+        shape = ()
+    if not shape:
+        raise EnergyError(
+            f"the input shape has to be positive integers such as (3, 32, 32), not {input_shape}"
+        )
+    what = f"one input of shape {shape}"
+    try:
+        return _run(model, torch.zeros((1, *shape), dtype=_dtype(model)), watch, what)
+    except _Fails:
+        with contextlib.suppress(_Fails):  # a model of tokens
+            return _run(model, torch.zeros((1, *shape), dtype=torch.int64), watch, what)
+        raise
+
+
+class _Fails(EnergyError):
+    """The model itself, with inputs of one type."""
 
 
 def _run(model: nn.Module, inputs: Example, watch: Callable[[], W], what: str) -> W:
@@ -54,7 +66,7 @@ def _run(model: nn.Module, inputs: Example, watch: Callable[[], W], what: str) -
             raise
         except Exception as error:
             reason = (str(error).splitlines() or ["no message"])[0]
-            raise EnergyError(
+            raise _Fails(
                 f"{type(model).__name__} can't be traced: it fails on {what} "
                 f"({type(error).__name__}: {reason}); give the shape of one input without the batch"
             ) from error

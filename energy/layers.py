@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from energy.errors import EnergyError
+from energy.integers import positive
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,9 @@ class Layer:
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            value = getattr(self, name)
-            if name != "name" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise EnergyError(
-                    f"layer {self.name!r}: {name.replace('_', ' ')} has to be a positive integer, "
-                    f"not {value!r}"
-                )
+            if name != "name":
+                value = positive(getattr(self, name), f"layer {self.name!r}: {name.replace('_', ' ')}")
+                object.__setattr__(self, name, value)
         if self.kernel_height > self.input_height or self.kernel_width > self.input_width:
             raise EnergyError(
                 f"layer {self.name!r}: its {self.kernel_height}x{self.kernel_width} kernel is larger than "

@@ -46,14 +46,16 @@ def weight_memory(
     """Weight memory accesses of one inference (the paper's T.W.M.A.), by the closed form.
 
     `policy` is how layers become rows, the paper's for base models unless given; a NeuralFuse generator is
-    counted with `energy.POLICIES["paper-generator"]`.
-    Raises EnergyError for a model whose layers can't be counted.
+    counted with `energy.POLICIES["paper-generator"]`. Layers that can't be counted are left out:
+    `energy.trace_model` says which weights the counted ones read.
+    Raises EnergyError for a model of which no layer can be counted.
     """
-    from energy.trace import POLICIES, trace_layers
+    from energy.trace import POLICIES, trace_model
 
-    return count(
-        trace_layers(model, input_shape, policy or POLICIES["paper"]), accelerator
-    ).weight_memory_accesses
+    layers = trace_model(model, input_shape, policy or POLICIES["paper"]).layers
+    if not layers:
+        raise EnergyError(f"no layer of this {type(model).__name__} can be counted")
+    return count(layers, accelerator).weight_memory_accesses
 
 
 def relative_energy(curve: AnyCurve, voltage: float) -> float:

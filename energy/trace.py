@@ -1,15 +1,16 @@
 """Any `nn.Module` -> its list of matrix-like layers, by running it once.
 
-The run is watched in two ways: hooks see each layer's input and output shapes, and PyTorch's FLOP counter
-sees every matrix product. A product that belongs to no layer known here is an error, so nothing is left out
-silently.
+Hooks see each layer's input and output shapes. `trace_model` says which tensors its rows read, so that whoever
+knows what lies in the weight memory can tell what isn't counted. `trace_layers` is for models that can be
+counted whole: PyTorch's FLOP counter sees every matrix product there, and one that belongs to no layer known
+here is an error.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -61,6 +62,31 @@ _REFUSED = (
 _SUPPORTED = "Conv1d, Conv2d, their transposed forms and Linear can be counted"
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What of a model can be counted."""
+
+    layers: tuple[Layer, ...]
+    """As from `trace_layers`."""
+    read: frozenset[str]
+    """The weights that these layers read, by their names in the model (`fc.weight`)."""
+
+    def uncounted(self, weights: Iterable[Collection[str]]) -> list[str]:
+        """Those of `weights`, each by all of its names, that no layer here reads: the first names."""
+        return [next(iter(names)) for names in weights if self.read.isdisjoint(names)]
+
+
+def trace_model(
+    model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
+) -> Trace:
+    """Like `trace_layers`, for any model: what can't be counted is left out, and `Trace.read` shows it.
+
+    Raises EnergyError for a bad shape and a model that can't run on it.
+    """
+    watch = dry_run(model, input_shape, lambda: _Watch(model, policy, strict=False))
+    return Trace(tuple(watch.layers), frozenset(watch.read))
+
+
 def trace_layers(
     model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
 ) -> list[Layer]:
@@ -83,7 +109,7 @@ def _check_kind(name: str, module: nn.Module) -> None:
     """Raises EnergyError for a module that holds weights which no rule here counts."""
     kind = type(module).__name__
     name = name or kind
-    if isinstance(module, (*_COUNTED, *_SCALES)):
+    if isinstance(module, (*_COUNTED, *_SCALES)) or _is_conv1d(module):
         if any(isinstance(p, nn.UninitializedParameter) for p in module.parameters(recurse=False)):
             raise EnergyError(f"layer {name!r} has no shape yet; run the model once, then trace it")
         return
@@ -101,6 +127,11 @@ def _check_kind(name: str, module: nn.Module) -> None:
             )
 
 
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether it is transformers' Conv1D: a linear layer with its weight transposed."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and hasattr(module, "weight")
+
+
 def _makes_weights(name: str) -> bool:
     """Whether a module is a parametrisation: it computes the weight of the layer that it belongs to."""
     return "parametrizations" in name.split(".")
@@ -109,8 +140,10 @@ def _makes_weights(name: str) -> bool:
 class _Watch:
     """Hooks on every module: rows for the known layers, an error for products that happen elsewhere."""
 
-    def __init__(self, model: nn.Module, policy: CountingPolicy) -> None:
+    def __init__(self, model: nn.Module, policy: CountingPolicy, strict: bool = True) -> None:
         self.layers: list[Layer] = []
+        self.read: set[str] = set()
+        self._strict = strict
         self._policy = policy
         self._model = model
         self._flops = FlopCounterMode(display=False)
@@ -142,12 +175,13 @@ class _Watch:
             own = flops - self._inside.pop()
             if self._inside:
                 self._inside[-1] += flops
-            if isinstance(module, _COUNTED):
+            if isinstance(module, _COUNTED) or _is_conv1d(module):
+                self.read.add(f"{name}.weight" if name else "weight")
                 self._calls[name] = self._calls.get(name, 0) + 1
                 again = f"#{self._calls[name]}" if self._calls[name] > 1 else ""
                 x = args[0] if args else kwargs["input"]
                 self.layers.append(_row(name + again, module, x, output, self._policy))
-            elif own and not _makes_weights(name):
+            elif own and self._strict and not _makes_weights(name):
                 raise EnergyError(
                     f"layer {name or type(module).__name__!r} ({type(module).__name__}) multiplies "
                     f"matrices in its own forward pass ({own // 2:,} multiply-accumulates), which can't "
@@ -162,6 +196,9 @@ def _row(name: str, module: nn.Module, x: Tensor, y: Tensor, policy: CountingPol
         # every row of the input is a pixel: [..., features] -> a map of that many rows
         pixels = x.numel() // module.in_features
         return Layer(name or "Linear", pixels, 1, 1, 1, module.in_features, module.out_features)
+    if _is_conv1d(module):
+        inputs, outputs = module.weight.shape
+        return Layer(name or "Conv1D", x.numel() // inputs, 1, 1, 1, inputs, outputs)
     kernel, stride, dilation = (_plane(v) for v in (module.kernel_size, module.stride, module.dilation))
     if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
         stride = (stride[1], stride[1])  # a topology has one stride; the height of 1 makes it harmless

@@ -15,9 +15,10 @@ from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs
 from .collectors import TopK
 from .errors import FaultsimError, FaultsimWarning, reason
 from .faultmap import MeasuredChip
-from .faults import Chip, FaultKind, FaultModel
+from .faults import Chip, FaultKind, FaultModel, as_chip
 from .graphs import Graphed
-from .inject import operating_point
+from .inject import operating_point, stored_weights
+from .inventory import Select
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
 from .stored import StoredWeights
 from .voltage import VoltageCurve
@@ -141,6 +142,8 @@ def evaluate(
     bit_error_rate: float | None = None,
     curve: VoltageCurve | None = None,
     faults: FaultModel | None = None,
+    per_channel: bool = False,
+    select: Select = None,
     stored: StoredWeights | None = None,
     transform: nn.Module | None = None,
     metric: AnyMetric = "accuracy",
@@ -151,7 +154,9 @@ def evaluate(
     data       batches on the device of the model, in the forms of faultsim.batch.split_batch: (inputs, int64 labels),
                several inputs, dictionaries. All chips see each batch while it is there, so one pass over the data
                serves them all (several passes only beyond 2 GiB of perturbed weights, or with `report`)
-    chips      Chip or MeasuredChip objects
+    chips      Chip or MeasuredChip objects, or seeds
+    per_channel, select  how the weights are quantised and which lie in the memory, as for StoredWeights.of
+    stored     instead of these: the model's weights as they lie in the memory
     transform  a module in front of the model that runs at nominal voltage, once a batch (NeuralFuse)
     metric     a word of faultsim.metrics.METRICS, or your own: see faultsim.metrics.find_metric. It is given the
                model's answer (its logits, where the output holds more) and the labels
@@ -164,10 +169,10 @@ def evaluate(
     """
     if not chips:
         raise FaultsimError("no chips to evaluate on: give at least one")
-    faults = faults or FaultModel()
+    faults, chips = faults or FaultModel(), [as_chip(chip) for chip in chips]
     metric = find_metric(metric)
     volts, rate = operating_point(chips, voltage, bit_error_rate, curve)
-    stored = stored or StoredWeights.of(model)
+    stored = stored_weights(model, stored, per_channel, select)
     most = max(1, _WEIGHTS_AT_ONCE // max(1, stored.float_bytes))
     once = iter(data) is data
     if len(chips) > most and once:

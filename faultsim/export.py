@@ -44,9 +44,9 @@ class _Exported(nn.Module):
 
     @property
     def weights(self) -> dict[str, StoredLayer]:
-        """By the names that they have in the file, which are those of the modules."""
+        """By the names that they have in the file, which are those of the parameters."""
         names = {module: name for name, module in self.named_modules()}
-        return {f"{names[layer.modules[0]]}.weight": layer for layer in self.stored.layers}
+        return {f"{names[layer.modules[0]]}.{layer.attributes[0]}": layer for layer in self.stored.layers}
 
     def forward(self, images: Tensor, *weights: Tensor) -> Tensor:
         if self.inputs == "uint8-nhwc":
@@ -87,6 +87,11 @@ def export_onnx(
         raise FaultsimError(f"unknown input format {inputs!r}: it can be {', '.join(INPUTS)}")
     if len(images) < 3:
         raise FaultsimError(f"{len(images)} images: at least 3 are needed, to check an exported model with")
+    stored.check(model)
+    if fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]:
+        raise FaultsimError(
+            f"the model can't be exported to ONNX: {fixed[0]} is int8 in torch's own way; export the float model"
+        )
     if inputs != "float32" and (images.dtype != torch.uint8 or normalisation is not None):
         raise FaultsimError(
             f"the input format {inputs} is for pixels that become x / 127.5 - 1: give float32 for other inputs"

@@ -2,9 +2,14 @@
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from .errors import FaultsimError
+from .integers import checked_integer
 from .sram import SRAM, Placement
+
+if TYPE_CHECKING:
+    from .faultmap import MeasuredChip
 
 
 class FaultKind(StrEnum):
@@ -77,14 +82,18 @@ class Chip:
     seed: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or not 0 <= self.seed < SEED_END:
-            raise FaultsimError(f"chip seed {self.seed!r} must be an integer from 0 to 2**64 - 1")
+        object.__setattr__(self, "seed", checked_integer(self.seed, "chip seed", 0, SEED_END - 1))
+
+
+def as_chip(chip: "Chip | MeasuredChip | int") -> "Chip | MeasuredChip":
+    """A seed as the Chip that it means; a Chip, or a measured one, as it is."""
+    return chip if isinstance(chip, Chip) or hasattr(chip, "fault_map") else Chip(chip)
 
 
 def evaluation_chips(seed: int, count: int) -> list[Chip]:
     """Chips seed * 2**32, ... + count - 1: those of different seeds never meet. 0 <= seed < 2**31."""
-    if not 0 <= seed < 2**31:
-        raise FaultsimError(f"seed {seed} must be from 0 to 2**31 - 1")
+    seed = checked_integer(seed, "seed", 0, 2**31 - 1)
+    count = checked_integer(count, "number of chips")
     if not 1 <= count <= 2**32:
-        raise FaultsimError(f"{count} chips: at least 1 is needed")
+        raise FaultsimError(f"{count} chips: at least 1 is needed, and 2**32 are the most")
     return [Chip((seed << 32) + i) for i in range(count)]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from . import ops
-from .quantization import channel_axis
+from .inventory import channel_axis
 from .stored import StoredLayer, StoredWeights
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -32,11 +32,14 @@ def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
     and everything in a model whose forward method torch.fx cannot trace.
     """
     followers = _followers(model)
+    # with faults in a bias or a normalisation too, both stay what they are
+    several = Counter(module for layer in stored.layers for module in layer.modules)
     layers = []
     with contextlib.ExitStack() as undo:
         for layer in stored.layers:
             normalisation = followers.get(layer.name)
-            if normalisation is None or len(layer.names) > 1 or layer.dtype not in ops.FLOATS:
+            alone = len(layer.names) == 1 and several[layer.modules[0]] == 1 and not several[normalisation]
+            if normalisation is None or not alone or layer.dtype not in ops.FLOATS:
                 layers.append(layer)
                 continue
             layer, bias = _fold(layer, normalisation)
@@ -46,7 +49,7 @@ def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
             undo.callback(delattr, normalisation, "forward")
             normalisation.forward = _unchanged
             layers.append(layer)
-        yield StoredWeights(layers)
+        yield stored.with_layers(layers)
 
 
 def _fold(layer: StoredLayer, normalisation: nn.Module) -> tuple[StoredLayer, Tensor]:

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from .draw import checked_rate, draw_table
-from .faults import FaultKind, FaultModel
+from .faults import FaultKind, FaultModel, as_chip
 from .native import native
+from .sram import BLOCK_BYTES
 
 _LIBRARY = torch.library.Library("faultsim", "DEF")
 _COMMON = "Tensor chips, Tensor table, int[2] rule, int[4] place, Tensor? offset=None, Tensor? access=None"
@@ -39,6 +40,10 @@ _LIBRARY.define(f"fault_mask(Tensor weights, {_COMMON}) -> (Tensor, Tensor)")
 
 _TYPES = {torch.int8: 0, torch.float32: 1, torch.bfloat16: 2, torch.float16: 3, torch.uint8: 4}
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+BASE_END = 2**43
+"""The largest base address."""
+ACCESS_END = 2**32
+"""Reads of a transient chip."""
 
 
 # -- arguments made from the user's words ---------------------------------------------------------------------------
@@ -82,8 +87,8 @@ def place(model: FaultModel, base: int = 0) -> list[int]:
 
 
 def seeds(chips, device: torch.device | str = "cpu") -> Tensor:
-    """int64 [n_chips] from Chip objects or integers of up to 64 bits."""
-    numbers = [getattr(chip, "seed", chip) for chip in chips]
+    """int64 [n_chips] from Chip objects or their seeds; FaultsimError for what is no seed."""
+    numbers = [as_chip(chip).seed for chip in chips]
     return torch.tensor([n - 2**64 if n >= 2**63 else n for n in numbers], dtype=torch.int64, device=device)
 
 
@@ -91,7 +96,13 @@ def seeds(chips, device: torch.device | str = "cpu") -> Tensor:
 
 
 def _check(
-    weights: Tensor, chips: Tensor, table: Tensor, offset: Tensor | None, access: Tensor | None
+    weights: Tensor,
+    chips: Tensor,
+    table: Tensor,
+    rule: list[int],
+    place: list[int],
+    offset: Tensor | None,
+    access: Tensor | None,
 ) -> None:
     torch._check_with(
         TypeError, weights.dtype == torch.int8, lambda: f"weights must be int8, not {weights.dtype}"
@@ -108,6 +119,34 @@ def _check(
     for name, tensor in (("offset", offset), ("access", access)):
         if tensor is not None:
             _check_single(name, tensor)
+    _check_rule(rule)
+    _check_place(place)
+
+
+def _check_rule(rule: list[int]) -> None:
+    torch._check_value(
+        len(rule) == 2, lambda: f"rule {list(rule)} must be a kind and a probability (see rule())"
+    )
+    torch._check_value(rule[0] in (0, 1, 2), lambda: f"unknown fault kind {rule[0]}: it can be 0, 1 or 2")
+    torch._check_value(
+        0 <= rule[1] <= 2**33,
+        lambda: f"probability of a state {rule[1]}: it is below zero or above one, 2**33",
+    )
+
+
+def _check_place(place: list[int]) -> None:
+    """As csrc/bindings.cpp does, which fake tensors never reach."""
+    torch._check_value(
+        len(place) == 4, lambda: f"place {list(place)} must be base, blocks, word and repeat (see place())"
+    )
+    base, blocks, word, repeat = place
+    torch._check_value(0 <= base <= BASE_END, lambda: f"base address {base} must be from 0 to 2**43")
+    torch._check_value(blocks >= 0, lambda: f"{blocks} blocks of memory: 0 (no end) or more are needed")
+    torch._check_value(1 <= repeat <= 4096, lambda: f"repeat {repeat} must be from 1 to 4096")
+    torch._check_value(
+        repeat == 1 or (word >= 16 and BLOCK_BYTES % word == 0),
+        lambda: f"a repeated word of {word} bytes must be 16 or more, a divisor of the array's {BLOCK_BYTES}",
+    )
 
 
 def _check_index(name: str, tensor: Tensor, device: torch.device) -> None:
@@ -216,14 +255,14 @@ def _launch(
 
 
 def _corrupt(weights, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     output = weights.new_empty([chips.numel(), *weights.shape])
     _launch(weights.contiguous(), output, chips.contiguous(), table.contiguous(), rule, place, offset, access)
     return output
 
 
 def _corrupt_in_place(weights, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     _check_one(chips)
     dense = weights.contiguous()
     _launch(dense, dense, chips.contiguous(), table.contiguous(), rule, place, offset, access)
@@ -232,7 +271,7 @@ def _corrupt_in_place(weights, chips, table, rule, place, offset=None, access=No
 
 
 def _corrupt_dequantize_out(weights, scale, axis, out, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     _check_scale(weights, scale, axis, out.dtype)
     _check_out(weights, chips, out)
     _launch(
@@ -256,7 +295,7 @@ def _corrupt_dequantize(weights, scale, axis, dtype, chips, table, rule, place, 
 
 
 def _fault_mask(weights, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     failing = torch.empty([chips.numel(), *weights.shape], dtype=torch.uint8, device=weights.device)
     states = torch.empty_like(failing)
     dense = weights.contiguous()
@@ -276,32 +315,32 @@ for _device in ("CPU", "CUDA"):
 
 @torch.library.register_fake("faultsim::corrupt", lib=_LIBRARY)
 def _(weights, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     return weights.new_empty([chips.shape[0], *weights.shape])
 
 
 @torch.library.register_fake("faultsim::corrupt_", lib=_LIBRARY)
 def _(weights, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     _check_one(chips)
 
 
 @torch.library.register_fake("faultsim::corrupt_dequantize", lib=_LIBRARY)
 def _(weights, scale, axis, dtype, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     _check_scale(weights, scale, axis, dtype)
     return torch.empty([chips.shape[0], *weights.shape], dtype=dtype, device=weights.device)
 
 
 @torch.library.register_fake("faultsim::corrupt_dequantize_out", lib=_LIBRARY)
 def _(weights, scale, axis, out, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     _check_scale(weights, scale, axis, out.dtype)
     _check_out(weights, chips, out)
 
 
 @torch.library.register_fake("faultsim::fault_mask", lib=_LIBRARY)
 def _(weights, chips, table, rule, place, offset=None, access=None):
-    _check(weights, chips, table, offset, access)
+    _check(weights, chips, table, rule, place, offset, access)
     failing = torch.empty([chips.shape[0], *weights.shape], dtype=torch.uint8, device=weights.device)
     return failing, torch.empty_like(failing)

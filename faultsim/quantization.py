@@ -4,33 +4,17 @@ As in the paper (Appendix A.3): delta = max|w| / 127, q = round(w / delta) in [-
 for a whole tensor, or one for each output channel. Normalisation layers and biases stay in float.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .errors import FaultsimError
+from .inventory import Select, channel_axis, take_inventory
+from .places import Hooked, held, settle_flat
 
-WEIGHT_MODULES = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Linear,
-    nn.Embedding,
-)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LARGEST = 127
 # Below it a float32 has fewer digits, and w / scale could round to more than 127: such weights are as good as zeros.
 _LEAST_SCALE = torch.finfo(torch.float32).tiny
-
-
-def channel_axis(module: nn.Module) -> int:
-    """Dimension of `module.weight` that runs over output channels."""
-    return 1 if isinstance(module, _TRANSPOSED) else 0
 
 
 def quantize(weight: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
@@ -86,6 +70,8 @@ class _StraightThrough(torch.autograd.Function):
 class FakeQuantize(nn.Module):
     """Parametrisation of a weight: forward sees what int8 memory would hold, the gradient passes straight through."""
 
+    rounds_only = True  #: for faultsim.places: it computes with the parameter, but for rounding
+
     def __init__(self, axis: int = -1) -> None:
         super().__init__()
         self.axis = axis
@@ -94,59 +80,42 @@ class FakeQuantize(nn.Module):
         return _StraightThrough.apply(weight, self.axis)
 
 
-def is_fake(module: nn.Module) -> bool:
+def is_fake(module: nn.Module, attribute: str = "weight") -> bool:
     """Whether prepare_qat() was here."""
-    return parametrize.is_parametrized(module, "weight") and any(
-        isinstance(p, FakeQuantize) for p in module.parametrizations.weight
+    return parametrize.is_parametrized(module, attribute) and any(
+        isinstance(p, FakeQuantize) for p in module.parametrizations[attribute]
     )
 
 
-def prepare_qat(model: nn.Module, per_channel: bool = False) -> nn.Module:
-    """Makes the weights of all convolutions, linear layers and embeddings of `model` quantisation-aware, in place;
-    returns it. Doing it twice changes nothing."""
-    for module in list(model.modules()):
-        if isinstance(module, WEIGHT_MODULES) and not is_fake(module):
-            axis = channel_axis(module) if per_channel else -1
-            # unsafe: registration would otherwise insist that the parametrised weight equal the original
-            parametrize.register_parametrization(module, "weight", FakeQuantize(axis), unsafe=True)
+def prepare_qat(model: nn.Module, per_channel: bool = False, select: Select = None) -> nn.Module:
+    """Makes all weights of `model` that lie in the memory (faultsim.inventory; `select` as for StoredWeights.of)
+    quantisation-aware, in place; returns it. Doing it twice changes nothing. Raises FaultsimError for weights that are
+    int8 already and for those that a hook computes (torch's pruning, or weight norm of the old kind)."""
+    for weight in take_inventory(model, select).weights:
+        kind = weight.held
+        if isinstance(kind, Hooked) or kind.is_int8:
+            how = "int8 already" if kind.is_int8 else "computed by a hook: make it permanent first"
+            raise FaultsimError(f"{weight.tensors[0]} cannot be trained: it is {how}")
+        for module, attribute in zip(weight.modules, weight.attributes, strict=True):
+            if not is_fake(module, attribute):
+                axis = channel_axis(module) if per_channel and weight.axis >= 0 else -1
+                # unsafe: registration would otherwise insist that the parametrised weight equal the original
+                parametrize.register_parametrization(module, attribute, FakeQuantize(axis), unsafe=True)
     return model
 
 
 def finish_qat(model: nn.Module) -> nn.Module:
     """Undoes prepare_qat() in place, leaving the quantised values in the weights; returns the model. Layers that share
     a weight go on sharing it."""
-    return _made_plain(model, is_fake)
-
-
-def plain(model: nn.Module) -> nn.Module:
-    """Makes every weight that is computed by parametrisations (quantisation-aware, weight norm, ...) an ordinary
-    parameter of the same value, in place; returns the model. Layers that share a weight go on sharing it."""
-    return _made_plain(model, lambda module: parametrize.is_parametrized(module, "weight"))
-
-
-def _made_plain(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> nn.Module:
     weights: dict[tuple[int, ...], nn.Parameter] = {}
     for module in list(model.modules()):
-        if not (isinstance(module, WEIGHT_MODULES) and wanted(module)):
+        if not parametrize.is_parametrized(module):
             continue
-        key = owners(module)
-        if key not in weights:
-            weights[key] = nn.Parameter(module.weight.detach().clone())
-        # torch's remove_parametrizations() takes the property off the class, which deep copies share.
-        cls = type(module)
-        del module.parametrizations["weight"]
-        if len(module.parametrizations):
-            rest = {name: value for name, value in vars(cls).items() if name != "weight"}
-            module.__class__ = type(cls.__name__, cls.__bases__, rest)
-        else:
-            del module.parametrizations
-            module.__class__ = cls.__bases__[0]
-        module.weight = weights[key]
+        for attribute in [name for name in module.parametrizations if is_fake(module, name)]:
+            place = held(module, attribute)
+            key = tuple(map(id, place.sources))
+            if key not in weights:
+                weights[key] = nn.Parameter(getattr(module, attribute).detach().clone())
+            place.settle(weights[key])
+        settle_flat(module)
     return model
-
-
-def owners(module: nn.Module) -> tuple[int, ...]:
-    """Identity of the parameters that hold `module.weight`: equal for layers that share it."""
-    if parametrize.is_parametrized(module, "weight"):
-        return tuple(id(p) for p in module.parametrizations.weight.parameters(recurse=False))
-    return (id(module.weight),)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .errors import FaultsimError
+from .integers import checked_integer
 
 # The kernel draws faults in blocks of 32,768 cells: one array of the paper. Cells are independent, so arrays of another
 # shape are the same bits with other names.
@@ -20,6 +21,8 @@ class ArrayGeometry:
     columns: int = 64  #: bit cells of one row; a multiple of 8
 
     def __post_init__(self) -> None:
+        for name in ("rows", "columns"):
+            object.__setattr__(self, name, checked_integer(getattr(self, name), f"an array's {name}"))
         if self.rows < 1 or self.columns < 8 or self.columns % 8:
             raise FaultsimError(
                 f"an array of {self.rows}x{self.columns} cells: rows must be at least 1 and columns a multiple of 8"
@@ -72,6 +75,8 @@ class SRAM:
         except ValueError:
             known = ", ".join(p.value for p in Placement)
             raise FaultsimError(f"unknown placement {str(self.placement)!r}: it can be {known}") from None
+        capacity = checked_integer(self.capacity_bytes, "the capacity of a weight memory")
+        object.__setattr__(self, "capacity_bytes", capacity)
         if self.capacity_bytes < BLOCK_BYTES or self.capacity_bytes % BLOCK_BYTES:
             raise FaultsimError(
                 f"a weight memory of {self.capacity_bytes} bytes: the capacity must be a multiple of {BLOCK_BYTES}"

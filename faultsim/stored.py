@@ -1,30 +1,38 @@
 """A model's weights as they lie in memory: int8 and scales; and how a model is made to compute with other ones."""
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
-from . import ops
+from . import memory, ops
 from .draw import checked_rate
 from .errors import FaultsimError
 from .faultmap import MeasuredChip
 from .faults import Chip, FaultModel
-from .quantization import WEIGHT_MODULES, channel_axis, dequantize, owners, quantize
+from .inventory import LeftOut, Select, Weight, take_inventory, tensor_names
+from .places import Held, at_copy, flat_in_copies, held, settle_flat, swap_copy
+from .quantization import dequantize, quantize
 
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """The weight of one layer (or of several that share it)."""
+    """One tensor of the memory: the weight of a layer (or of several that share it), or another parameter."""
 
     names: tuple[str, ...]  #: of the modules, as in named_modules()
     modules: tuple[nn.Module, ...]
     values: Tensor  #: int8, the shape of the weight
     scale: Tensor  #: float32, [] or [channels]
     axis: int  #: of the channels; -1: one scale
+    attributes: tuple[str, ...] = ("weight",)  #: the tensor's name in each module
+    copies: tuple[
+        tuple[nn.Module, str, object], ...
+    ] = ()  #: where modules keep the parameter in plain Python too
+    versions: tuple[tuple[Tensor, int], ...] = field(default=(), repr=False, compare=False)
+    """The parameters, and how often they had been written to when the values were taken."""
 
     @property
     def name(self) -> str:
@@ -32,61 +40,60 @@ class StoredLayer:
         return self.names[0]
 
     @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensor in the model, such as lstm.weight_ih_l0."""
+        return tensor_names(self.names, self.attributes)
+
+    @property
+    def held(self) -> Held:
+        """How the first of the modules holds it."""
+        return held(self.modules[0], self.attributes[0])
+
+    @property
     def dtype(self) -> torch.dtype:
-        """Of the weight that the model computes with."""
-        module = self.modules[0]
-        if parametrize.is_parametrized(module, "weight"):
-            return next(module.parametrizations.weight.parameters(recurse=False)).dtype
-        return module.weight.dtype
+        """Of the weight that the model computes with; float32 where that is int8 itself."""
+        place = self.held
+        return torch.float32 if place.is_int8 or not place.sources else place.sources[0].dtype
 
-
-class _Replace(nn.Module):
-    """A last parametrisation that returns another tensor, for weights that are computed from parameters."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        object.__setattr__(self, "weight", weight)  # not a buffer: nothing is to be saved or moved
-
-    def forward(self, _: Tensor) -> Tensor:
-        return self.weight
+    def as_held(self, weights: Tensor) -> Tensor:
+        """[chips, *shape] in the type and the memory format of the weight that the model computes with."""
+        place = self.held
+        like = next((s for s in place.sources if s.shape == self.values.shape and not place.is_int8), None)
+        if like is None or like.is_contiguous():
+            return weights.to(self.dtype)
+        strides = torch.empty_like(like, device="meta").stride()
+        out = torch.empty_strided(
+            weights.shape, (self.values.numel(), *strides), dtype=self.dtype, device=weights.device
+        )
+        return out.copy_(weights)
 
 
 class StoredWeights:
     """The int8 weights of a model, in the order in which they lie in memory."""
 
-    def __init__(self, layers: Iterable[StoredLayer]) -> None:
+    def __init__(self, layers: Iterable[StoredLayer], left_out: Iterable[LeftOut] = ()) -> None:
         self.layers = tuple(layers)
+        self.left_out = tuple(left_out)  #: tensors of the model that are not stored
 
     @classmethod
-    def of(cls, model: nn.Module, per_channel: bool = False) -> "StoredWeights":
-        """Quantises the weights of all convolutions, linear layers and embeddings of `model`, in the order of
-        named_modules(). A weight that several layers share is stored once. What else a model holds (normalisation,
-        biases, free parameters) stays in float and never fails. Raises FaultsimError when there is no such layer."""
-        layers: dict[tuple[int, ...], StoredLayer] = {}
-        for name, module in model.named_modules():
-            if not isinstance(module, WEIGHT_MODULES):
-                continue
-            if "weight" not in module._parameters and not parametrize.is_parametrized(module, "weight"):
-                raise FaultsimError(
-                    f"layer {_named(name)}: its weight is no parameter but computed before each call (torch's pruning, "
-                    "or weight norm of the old kind): make it permanent, for instance with torch.nn.utils.prune.remove"
-                )
-            key = owners(module)
-            if key in layers:
-                shared = layers[key]
-                layers[key] = replace(shared, names=(*shared.names, name), modules=(*shared.modules, module))
-                continue
-            axis = channel_axis(module) if per_channel else -1
-            try:
-                values, scale = quantize(module.weight, axis)
-            except FaultsimError as error:
-                raise FaultsimError(f"layer {_named(name)}: {error}") from None
-            layers[key] = StoredLayer((name,), (module,), values.contiguous(), scale, axis)
-        if not layers:
-            raise FaultsimError(
-                "the model has no convolution, linear or embedding layer: there are no weights to store in memory"
-            )
-        return cls(layers.values())
+    def of(cls, model: nn.Module, per_channel: bool = False, select: Select = None) -> "StoredWeights":
+        """Quantises the weights of `model`: by default all floating-point parameters of two or more dimensions but
+        biases and those of normalisation; what else it holds stays in float and never fails.
+
+        select  which tensors instead: patterns of names ("encoder.*", ["*.weight", "*.bias"]), or a function of a name
+                and a tensor that says whether it lies in the memory
+
+        They lie there in the order of named_modules(), within a module by name; one that several modules share is
+        stored once, under its first name. Weights that are computed (parametrisations, weight norm, spectral norm,
+        pruning) are stored as they are in evaluation mode; int8 weights of torch.ao and torchao as they are, with their
+        scales. Raises FaultsimError when there is no such weight, and for one that int8 cannot hold (see
+        faultsim.inventory)."""
+        found = take_inventory(model, select)
+        return cls((store(weight, per_channel) for weight in found.weights), found.left_out)
+
+    def with_layers(self, layers: Iterable[StoredLayer]) -> "StoredWeights":
+        """The same model's, with other values or scales."""
+        return StoredWeights(layers, self.left_out)
 
     @property
     def bytes(self) -> int:
@@ -97,6 +104,38 @@ class StoredWeights:
     def float_bytes(self) -> int:
         """Bytes of the weights that one chip reads, in the types that the model computes with."""
         return sum(layer.values.numel() * layer.dtype.itemsize for layer in self.layers)
+
+    @property
+    def share(self) -> memory.Share:
+        """How many of the model's weights lie in the memory: "x of y weights ..."."""
+        return memory.share((layer.values.numel() for layer in self.layers), self.left_out)
+
+    def summary(self, faults: FaultModel | None = None) -> memory.Summary:
+        """Each tensor with its shape, bytes, arrays and address in the memory of `faults`, and what isn't stored, and
+        why. Printed it is a table."""
+        return memory.summarize(
+            [(layer.tensors, tuple(layer.values.shape)) for layer in self.layers], self.left_out, faults
+        )
+
+    def check(self, model: nn.Module) -> None:
+        """FaultsimError unless these are the weights of `model`, as they are now."""
+        modules = set(model.modules())
+        for layer in self.layers:
+            if not modules.issuperset(layer.modules):
+                raise FaultsimError(
+                    f"the stored weights belong to another model, whose {layer.tensors[0]} this one has not: store "
+                    "its own with StoredWeights.of(model), also after copying it"
+                )
+            for parameter, version in layer.versions:
+                if parameter._version != version:
+                    raise FaultsimError(
+                        f"{layer.tensors[0]} was changed after it was stored: use StoredWeights.of(model) again"
+                    )
+                if parameter.device != layer.values.device:
+                    raise FaultsimError(
+                        f"{layer.tensors[0]} was stored on {layer.values.device} and is on {parameter.device} now: "
+                        "use StoredWeights.of(model) again"
+                    )
 
     def bases(self, model: FaultModel) -> list[int]:
         """Address of each layer's first weight."""
@@ -146,14 +185,14 @@ class StoredWeights:
         access: int = 0,
     ) -> list[Tensor]:
         """The same for Chip objects (at a bit error rate) or MeasuredChip objects (at a voltage): one tensor
-        [len(chips), *shape] a layer, in the type that the layer computes with."""
+        [len(chips), *shape] a layer, in the type and memory format that the layer computes with."""
         out = self.empty(len(chips))
         if all(isinstance(chip, MeasuredChip) for chip in chips):
             for layer, base, target in zip(self.layers, self.bases(model), out, strict=True):
                 for i, chip in enumerate(chips):
                     values = chip.read(layer.values, voltage, model, base)
                     target[i] = dequantize(values, layer.scale, layer.axis)
-            return self._in_own_types(out)
+            return self._as_held(out)
         device = self.layers[0].values.device
         self.read(
             ops.seeds(chips, device),
@@ -162,29 +201,73 @@ class StoredWeights:
             out,
             torch.tensor([access], device=device) if access else None,
         )
-        return self._in_own_types(out)
+        return self._as_held(out)
 
-    def _in_own_types(self, weights: list[Tensor]) -> list[Tensor]:
-        return [weight.to(layer.dtype) for layer, weight in zip(self.layers, weights, strict=True)]
+    def _as_held(self, weights: list[Tensor]) -> list[Tensor]:
+        return [layer.as_held(weight) for layer, weight in zip(self.layers, weights, strict=True)]
 
     @contextlib.contextmanager
-    def replaced(self, weights: Sequence[Tensor]) -> Iterator[None]:
+    def replaced(self, weights: Sequence[Tensor], straight_through: bool = False) -> Iterator[None]:
         """The model computes with `weights` (one tensor a layer, which may require a gradient, and gets it) while this
-        lasts; then with its own parameters again, the very same objects, which nobody has written to."""
+        lasts; then with its own parameters again, the very same objects, which nobody has written to.
+        `straight_through`: gradients of `weights` go to the model's own parameters."""
         with contextlib.ExitStack() as undo:
             for layer, weight in zip(self.layers, weights, strict=True):
-                for module in layer.modules:
-                    if parametrize.is_parametrized(module, "weight"):
-                        chain = module.parametrizations.weight
-                        last = str(len(chain))
-                        chain.add_module(last, _Replace(weight))
-                        undo.callback(chain._modules.pop, last)
-                    else:
-                        own = module._parameters["weight"]
-                        undo.callback(module._parameters.__setitem__, "weight", own)
-                        module._parameters["weight"] = weight
+                for module, attribute in zip(layer.modules, layer.attributes, strict=True):
+                    held(module, attribute).swap(weight, undo, straight_through)
+                for module, attribute, key in layer.copies:
+                    swap_copy(module, attribute, key, weight, undo, straight_through)
             yield
 
+    def copy(self, model: nn.Module, weights: Sequence[Tensor]) -> nn.Module:
+        """A copy of `model` with `weights` (one tensor a layer) as ordinary parameters, also where the model's are
+        computed."""
+        memo: dict[int, object] = {}
+        for module in model.modules():
+            memo.update(flat_in_copies(module))
+        settled = []
+        for layer, weight in zip(self.layers, weights, strict=True):
+            place = layer.held
+            trains = all(source.requires_grad for source in place.sources) and bool(place.sources)
+            own = nn.Parameter(weight.clone(memory_format=torch.preserve_format), requires_grad=trains)
+            settled.append(own)
+            for module, attribute in zip(layer.modules, layer.attributes, strict=True):
+                memo.update(held(module, attribute).in_copies(own))
+            for module, attribute, key in layer.copies:
+                container, at = at_copy(module, attribute, key)
+                memo[id(container[at])] = own
+        copied = copy.deepcopy(model, memo)
+        for layer, own in zip(self.layers, settled, strict=True):
+            for module, attribute in zip(layer.modules, layer.attributes, strict=True):
+                held(memo[id(module)], attribute).settle(own)
+        for module in copied.modules():
+            settle_flat(module)
+        return copied
 
-def _named(layer: str) -> str:
-    return layer or "(the model itself)"
+
+def store(weight: Weight, per_channel: bool) -> StoredLayer:
+    """One weight of a model, quantised; FaultsimError, naming it, where that cannot be."""
+    place = weight.held
+    try:
+        values, scale, axis = place.int8 if place.is_int8 else _quantized(weight, place, per_channel)
+    except FaultsimError as error:
+        named = (
+            weight.tensors[0] if weight.attributes[0] != "weight" else weight.names[0] or "(the model itself)"
+        )
+        raise FaultsimError(f"layer {named}: {error}") from None
+    return as_stored(weight, values.contiguous(), scale, axis)
+
+
+def as_stored(weight: Weight, values: Tensor, scale: Tensor, axis: int) -> StoredLayer:
+    """One weight of a model with its int8 values and scale, which go to the device of the model."""
+    sources = weight.held.sources
+    device = sources[0].device if sources else values.device
+    versions = tuple((source, source._version) for source in sources if not source.is_inference())
+    places = weight.names, weight.modules
+    kept = weight.attributes, weight.copies, versions
+    return StoredLayer(*places, values.to(device), scale.to(device), axis, *kept)
+
+
+def _quantized(weight: Weight, place: Held, per_channel: bool) -> tuple[Tensor, Tensor, int]:
+    axis = weight.axis if per_channel else -1
+    return *quantize(place.value(), axis), axis

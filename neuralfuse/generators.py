@@ -187,6 +187,15 @@ def coarseness(generator: nn.Module) -> int:
     return 1
 
 
+def same_encoder(one: str, other: str) -> bool:
+    """Whether two generators, by their names, have the same network down to the smallest map."""
+    shapes = []
+    for name in (one, other):
+        with torch.device("meta"):
+            shapes.append({key: value.shape for key, value in Encoder(create(name)).state_dict().items()})
+    return shapes[0] == shapes[1]
+
+
 class Encoder(nn.Module):
     """The part of a generator down to its smallest map, with the generator's own parameters.
 

@@ -81,6 +81,9 @@ class Objective(ABC):
             raise FaultsimError(f"lambda {weight}: the weight of the perturbed loss must not be negative")
         if precision not in PRECISIONS:
             raise FaultsimError(f"unknown precision {precision!r}: it can be {' or '.join(PRECISIONS)}")
+        stored.check(model)
+        if fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]:
+            raise FaultsimError(f"{fixed[0]} computes in int8, which gives no gradients: use the float model")
         self.model, self.stored, self.weight, self.ranks = model, stored, weight, ranks
         self.bounded = loss == "error_probability"
         self.device = stored.layers[0].values.device

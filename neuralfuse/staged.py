@@ -134,7 +134,7 @@ def train_staged(
     """Trains `generator` in place, as train_generator() does; arguments as there. `report` is called with the stage's
     name and each new entry of its curve. The states of the stages lie beside `state`, a name of each stage in theirs.
     With `classifier`, of a generator with the same encoder, or `patterns`, for the same base models and bit errors, a
-    stage is not done again; its cost counts all the same.
+    stage is not done again; its cost counts all the same (see neuralfuse.stages.reusable).
 
     Raises OutOfTime at the deadline of `pace`, FaultsimError for a state of another run, a generator whose encoder is
     not known, and when a loss is no longer a number.
@@ -142,11 +142,20 @@ def train_staged(
     run = _Run(
         generator, bases, data, staged, augment, state, context or {}, report, pace or Pace(), in_flight
     )
-    classifier = run.classify()
-    patterns = run.find_patterns()
-    run.draw(patterns)
+    if classifier is None:
+        network = run.classify()
+    else:
+        network = classifier.value
+        run.take_over("classifier", classifier, network.state_dict().values())
+        run.begin_with(network)
+    if patterns is None:
+        drawn = run.find_patterns()
+    else:
+        drawn = patterns.value.to(run.device)
+        run.take_over("patterns", patterns, [drawn])
+    run.draw(drawn)
     run.finish()
-    return Outcome(run.curves, patterns.cpu(), run.costs, classifier)
+    return Outcome(run.curves, drawn.cpu(), run.costs, network)
 
 
 def judge(

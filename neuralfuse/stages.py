@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from faultsim.checkpoint import load_weights, read_file, save_weights
-from faultsim.errors import FaultsimError
 
 from . import generators
 from .classifier import Classifier
@@ -35,33 +32,49 @@ def save_stages(out: Path, outcome: Outcome, about: Mapping[str, Any], found: Ma
     save_patterns(out.with_suffix(".patterns.safetensors"), outcome.patterns, metadata)
 
 
-def read_classifier(path: Path, about: Mapping[str, Any]) -> Known:
-    """A classifier that save_stages() wrote; FaultsimError unless it was trained on the data that `about` names
-    (dataset_fingerprint)."""
+def reusable(directory: Path, out: Path, about: Mapping[str, Any]) -> dict[str, Known]:
+    """Arguments of train_staged(): the classifier and the patterns in a folder that fit a training, as `about` tells it
+    (generator, dataset_fingerprint, base, training); the first ones by their names. What the training to `out` has
+    begun or done itself stays its own. Raises FaultsimError for damaged files."""
+    found = {}
+    for stage, read in (("classifier", _read_classifier), ("patterns", _read_patterns)):
+        if out.with_suffix(f".state.{stage}.safetensors").exists():
+            continue
+        for path in sorted(directory.glob(f"*.{stage}.safetensors")):
+            own = path.name == out.with_suffix(f".{stage}.safetensors").name
+            if own or ".state." in path.name or (known := read(path, about)) is None:
+                continue
+            found[stage] = known
+            break
+    return found
+
+
+def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known | None:
+    """A classifier that save_stages() wrote; None where it has another encoder or was trained on other images."""
     metadata = read_file(path)[1]
     name, classes = metadata.get("classifier"), metadata.get("num_classes")
-    if name not in generators.KNOWN or not isinstance(classes, int) or isinstance(classes, bool):
-        raise FaultsimError(f"{path} holds no classifier: train-generator --trainer staged writes them")
-    _check(path, metadata, about, ("dataset_fingerprint",))
-    network: nn.Module = Classifier(generators.create(name), classes)
+    if metadata.get("dataset_fingerprint") != about["dataset_fingerprint"] or name not in generators.KNOWN:
+        return None
+    if not generators.same_encoder(name, about["generator"]):
+        return None
+    network = Classifier(generators.create(name), classes)
     load_weights(network, path)
     return Known(network.eval(), Cost.read(metadata.get("cost")))
 
 
-def read_patterns(path: Path, about: Mapping[str, Any]) -> Known:
-    """Patterns that save_stages() wrote; FaultsimError unless they were found for the data, base models and bit errors
-    that `about` names (dataset_fingerprint, base, training)."""
+def _read_patterns(path: Path, about: Mapping[str, Any]) -> Known | None:
+    """Patterns that save_stages() wrote; None where they were found for other data, base models or bit errors, or are
+    finer or coarser than the generator draws."""
     patterns, metadata = load_patterns(path)
-    _check(path, metadata, about, ("dataset_fingerprint", "base"))
-    theirs, ours = metadata.get("training", {}), about["training"]
-    for key in ("bit_error_rate", "faults"):
-        if theirs.get(key) != ours[key]:
-            raise FaultsimError(f"{path} was made for another {key.replace('_', ' ')}")
+    if any(metadata.get(key) != about[key] for key in ("dataset_fingerprint", "base")):
+        return None
+    theirs, ours = metadata["training"], about["training"]
+    if any(theirs.get(key) != ours[key] for key in ("bit_error_rate", "faults")):
+        return None
+    if _coarseness(metadata["generator"]) != _coarseness(about["generator"]):
+        return None
     return Known(patterns, Cost.read(metadata.get("cost")))
 
 
-def _check(path: Path, metadata: Mapping[str, Any], about: Mapping[str, Any], keys: tuple[str, ...]) -> None:
-    words = {"dataset_fingerprint": "other training images", "base": "another base model"}
-    for key in keys:
-        if metadata.get(key) != about[key]:
-            raise FaultsimError(f"{path} was made for {words[key]}")
+def _coarseness(name: str) -> int:
+    return generators.coarseness(generators.create(name))

@@ -18,6 +18,8 @@ from . import (
     export,
     generator,
     inject,
+    memory,
+    patterns,
     report,
     reproduce,
     serve,
@@ -40,12 +42,14 @@ app.command("serve-model")(serve.serve_model)
 app.command("evaluate-blackbox")(blackbox.evaluate_blackbox)
 app.command("train-base")(train.train_base)
 app.command("train-generator")(generator.train_generator)
+app.command("patterns")(patterns.patterns)
 app.command("export")(export.export)
 app.command("curve")(curve.curve)
 app.command("chip")(inject.chip)
 app.command("inject")(inject.inject)
 app.command("info")(curve.info)
 app.command("energy")(energy.energy)
+app.command("memory")(memory.memory)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer")(transfer.transfer)
 app.command("report")(report.report)

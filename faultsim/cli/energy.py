@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from energy.accelerator import Accelerator
     from energy.counts import LayerCounts, NetworkCounts
     from energy.dry_run import Example
-    from energy.trace import CountingPolicy
+    from energy.trace import CountingPolicy, Trace
     from faultsim.voltage import VoltageCurve
 
 _BOTH = "both"
@@ -77,7 +77,7 @@ def energy(
     from energy.accelerator import Accelerator, parse_array
     from energy.costs import model_costs
     from energy.engines import ENGINES, count, differences
-    from energy.trace import trace_layers
+    from energy.trace import trace_layers, trace_model
     from faultsim import models
     from neuralfuse import generators
     from neuralfuse.generators import check_generator_size
@@ -98,12 +98,14 @@ def energy(
         one_image = isinstance(shape, tuple) and all(isinstance(size, int) for size in shape)
         check_generator_size(generator, shape if one_image else None)
     costs: dict[str, Any] = {}
+    memory: dict[str, Any] = {}
     front = []
     if topology:
         layers = topologies.read_topology(topology)
     else:
         network = _network("--model", model, (*models.NAMES, *generators.KNOWN))
-        layers = trace_layers(network, shape, _policy(model, counting))
+        traced = trace_model(network, shape, _policy(model, counting))
+        layers, memory = list(traced.layers), _memory(network, traced)
         costs["costs"] = asdict(model_costs(network, shape))
     if generator:
         network = _network("--generator", generator, generators.KNOWN)
@@ -127,6 +129,7 @@ def energy(
         ),
         "counting": counting if model else "topology",
         **costs,
+        **memory,
         **_counts(base),
         **({"generator_counts": _counts(before)} if generator else {}),
         **_savings(base, before if generator else None, electrical, voltage),
@@ -174,6 +177,44 @@ def _network(option: str, spec: str, names: tuple[str, ...]) -> nn.Module:
         )
     with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
         return generators.create(spec) if spec in generators.KNOWN else models.create(spec)
+
+
+def _memory(network: nn.Module, traced: Trace) -> dict[str, Any]:
+    """What of the weights that lie in the faulty memory is counted, for the report; FaultsimError where nothing is."""
+    from faultsim.inventory import take_inventory
+    from faultsim.memory import share
+
+    found = take_inventory(network)
+    sizes = {weight.tensors[0]: weight.count for weight in found.weights}
+    uncounted = traced.uncounted(weight.tensors for weight in found.weights)
+    if not traced.layers:
+        raise FaultsimError(
+            f"no layer of this model can be counted: {_some(uncounted)}; convolutions of one and two dimensions, "
+            "their transposed forms and linear layers can"
+        )
+    return {
+        "memory": share(sizes.values(), found.left_out).as_dict(),
+        "uncounted": {"weights": sum(sizes[name] for name in uncounted), "tensors": uncounted},
+    }
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _memory_lines(report: dict[str, Any]) -> list[str]:
+    """How many weights lie in the faulty memory, and how many of them the counts leave out."""
+    if "memory" not in report:
+        return []
+    from faultsim.memory import Share
+
+    known, left = Share(report["memory"]["stored"], report["memory"]["weights"]), report["uncounted"]
+    if not left["tensors"]:
+        return [f"{known}, all of them are counted"]
+    return [
+        str(known),
+        f"Not counted: {left['weights']:,} of these, {_some(left['tensors'])}",
+    ]
 
 
 def _policy(spec: str, counting: str, generator: bool = False) -> CountingPolicy:
@@ -249,6 +290,8 @@ def _print(report: dict[str, Any], base: NetworkCounts, before: NetworkCounts | 
     console.print(_weights(report["model"], base, base.accelerator))
     if before is not None:
         console.print(_weights(report["generator"], before, base.accelerator))
+    for line in _memory_lines(report):
+        console.print(line)
     for name, costs in ((report["model"], "costs"), (report["generator"], "generator_costs")):
         if costs in report:
             numbers = report[costs]

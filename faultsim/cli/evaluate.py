@@ -31,6 +31,7 @@ from .options import (
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    SelectOption,
     StdOption,
     WeightsOption,
     fault_model,
@@ -73,6 +74,7 @@ def evaluate(
     capacity: CapacityOption = None,
     curve: CurveOption = None,
     per_channel: PerChannelOption = False,
+    select: SelectOption = None,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
     batch_size: BatchSizeOption = 256,
@@ -95,9 +97,8 @@ def evaluate(
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     samples = evaluation_chips(seed, chips)
     where = device_named(device)
-    subject = load_subject(
-        model, weights, dataset, data_dir, where, images, batch_size, per_channel, own=own, metric=measured
-    )
+    rest = dataset, data_dir, where, images, batch_size, per_channel
+    subject = load_subject(model, weights, *rest, select=select, own=own, metric=measured)
     configuration = {
         **subject.configuration,
         "bit_error_rate": rate,
@@ -129,6 +130,7 @@ def evaluate(
         report = {
             "accuracy" if measured == ACCURACY else "values": rows,
             "configuration": configuration,
+            "memory": subject.stored.share.as_dict(),
             **provenance(str(where)),
         }
         print(json.dumps(without_nan(report), indent=2, allow_nan=False))
@@ -147,6 +149,7 @@ def evaluate(
         f"fault kind {faults.kind} (wrong bits per failing cell: {faults.visible_rate:g}), "
         f"placement {faults.memory.placement}"
     )
+    print(subject.stored.share)
 
 
 def _progress(chips: int) -> "Callable[[Evaluation], None]":

@@ -126,6 +126,7 @@ def export(
             "voltage": volts,
             "bit_error_rate": rate,
             "faults": faults.describe(),
+            "memory": stored.share.as_dict(),
         }
     origin = provenance("cpu")
     origin["versions"] |= {name: installed(name) for name in ("onnx", "onnxruntime")}
@@ -147,6 +148,8 @@ def export(
         f"{difference:.1g} at most on {len(pixels)} {configuration['checked_with']['dataset']} images; "
         f"written to {onnx}"
     )
+    if chip is not None:
+        print(stored.share)
 
 
 Parts = tuple["nn.Module", "StoredWeights", "Dataset | OwnBatches", dict[str, Any]]

@@ -129,15 +129,12 @@ def train_generator(
     drawing_epochs: Annotated[
         int | None, typer.Option(help="staged: of drawing them. [default: 4]", show_default=False)
     ] = None,
-    classifier: Annotated[
+    reuse: Annotated[
         Path | None,
         typer.Option(
-            help="staged: instead of the first stage, OUT.classifier.safetensors of the same encoder."
+            help="staged: folder of other generators trained in stages; a classifier with the same encoder and "
+            "patterns for the same base model are taken from there. Their cost counts."
         ),
-    ] = None,
-    patterns: Annotated[
-        Path | None,
-        typer.Option(help="staged: instead of the second, OUT.patterns.safetensors for the same base model."),
     ] = None,
     precision: Annotated[
         str,
@@ -187,7 +184,7 @@ def train_generator(
 
     from neuralfuse import distributed
     from neuralfuse.staged import EOPM_STAGE, judge, train_staged
-    from neuralfuse.stages import read_classifier, read_patterns, save_stages
+    from neuralfuse.stages import reusable, save_stages
     from neuralfuse.train import Base, Epoch, Training
     from neuralfuse.train import train_generator as train
 
@@ -228,7 +225,7 @@ def train_generator(
         seed=seed,
     )
     lengths = {"classifier": classifier_epochs, "patterns": pattern_epochs, "drawing": drawing_epochs}
-    staged = _stages(trainer, training, lengths, {"classifier": classifier, "patterns": patterns})
+    staged = _stages(trainer, training, lengths, reuse)
     with distributed.joined(device_named(device)) as (ranks, where):
         if budget is not None and ranks.count > 1:
             raise FaultsimError("--budget cannot be combined with several processes, whose clocks differ")
@@ -270,8 +267,7 @@ def train_generator(
                 data,
                 staged,
                 report=_stage_reporter(log, staged, len(data)),
-                classifier=classifier and read_classifier(classifier, about),
-                patterns=patterns and read_patterns(patterns, about),
+                **({} if reuse is None else reusable(reuse, out, about)),
                 **common,
             )
             losses = [Epoch(**entry) for entry in outcome.curves["eopm"]]
@@ -292,7 +288,12 @@ def train_generator(
         **provenance(str(where)),
     }
     if staged is not None:
-        save_stages(out, outcome, about | {"dataset": data.name} | provenance(str(where)), found)
+        save_stages(
+            out,
+            outcome,
+            about | {"dataset": data.name, "class_names": data.class_names} | provenance(str(where)),
+            found,
+        )
     save_weights(out, network, metadata)
     against = (
         f"at bit error rate {training.bit_error_rate:g}" if flips is None else f"against {flips:,} bit flips"
@@ -304,26 +305,23 @@ def train_generator(
 
 
 def _stages(
-    trainer: str, training: "Training", lengths: dict[str, int | None], files: dict[str, Path | None]
+    trainer: str, training: "Training", lengths: dict[str, int | None], reuse: Path | None
 ) -> "Staged | None":
-    """How a generator is trained in stages: of these numbers of epochs, but for those that files stand for.
-    FaultsimError for what belongs to no stage."""
+    """How a generator is trained in stages of these numbers of epochs; FaultsimError for what other trainers lack."""
     from neuralfuse.staged import Staged
 
-    given = {name: epochs for name, epochs in lengths.items() if epochs is not None}
-    words = {
-        "patterns": "--pattern-epochs",
+    options = {
         "classifier": "--classifier-epochs",
+        "patterns": "--pattern-epochs",
         "drawing": "--drawing-epochs",
     }
-    there = [name for name, file in files.items() if file is not None]
+    given = {name: epochs for name, epochs in lengths.items() if epochs is not None}
     if trainer != "staged":
-        for option in [*(words[name] for name in given), *(f"--{name}" for name in there)]:
+        for option in [*(options[name] for name in given), *(["--reuse"] if reuse else [])]:
             raise FaultsimError(f"{option} needs --trainer staged")
         return None
-    for name in there:
-        if name in given:
-            raise FaultsimError(f"--{name} cannot be combined with {words[name]}: that stage is done")
+    if reuse is not None and not reuse.is_dir():
+        raise FaultsimError(f"--reuse {reuse} is no folder")
     staged = Staged(training)
     stages = {name: replace(getattr(staged, name), epochs=epochs, steps=0) for name, epochs in given.items()}
     return replace(staged, **stages)

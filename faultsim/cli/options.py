@@ -151,6 +151,16 @@ CurveOption = Annotated[
         show_default=False,
     ),
 ]
+SelectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        metavar="PATTERN",
+        help="Which tensors lie in the faulty memory, by name, like 'encoder.*' or '*.weight'; may be repeated. "
+        "[default: all of two or more dimensions but biases and normalisation]",
+        show_default=False,
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 

@@ -30,6 +30,7 @@ from .run_options import (
     ScheduleOption,
     SeedOption,
     ShowOption,
+    TrainerOption,
     names,
     seconds,
     settings,
@@ -55,6 +56,7 @@ def reproduce(
     out: OutOption = None,
     data_dir: DataFolderOption = None,
     recipe: RecipeOption = None,
+    trainer: TrainerOption = None,
     base_epochs: BaseEpochsOption = None,
     epochs: EpochsOption = None,
     n_models: NModelsOption = None,
@@ -96,7 +98,8 @@ def reproduce(
 
     options = {
         "dataset": dataset, "base": base, "generator": generator, "faults": faults, "out": out,
-        "data-dir": data_dir, "recipe": recipe, "base-epochs": base_epochs, "epochs": epochs, "n-models": n_models,
+        "data-dir": data_dir, "recipe": recipe, "trainer": trainer,
+        "base-epochs": base_epochs, "epochs": epochs, "n-models": n_models,
         "batch-size": batch_size, "precision": precision,
         "learning-rate": learning_rate, "schedule": schedule, "average": average, "seed": seed, "device": device,
         "budget": budget, "plan": plan, "show": show, "smoke": smoke,
@@ -187,12 +190,13 @@ def run(
     wanted: Mapping[str, Sequence[Cell]], recipe: str, chosen: Settings, options: Mapping[str, Any]
 ) -> bool:
     """Does what is missing of tables, by their names; False when only the plan was asked for."""
-    from neuralfuse.reproduce.cells import NEED_OUTPUTS, union
+    from neuralfuse.reproduce.cells import NEED_OUTPUTS, trained_by, union
     from neuralfuse.reproduce.plan import Kind, missing, steps
 
     from .options import device as device_named
     from .reproduce_steps import Clock, carry_out, say
 
+    wanted = {name: [trained_by(cell, chosen.trainer) for cell in cells] for name, cells in wanted.items()}
     counts = union(wanted.values())
     out, budget = options["out"], seconds(options["budget"])
     outputs = [cell for name, cells in wanted.items() if name in NEED_OUTPUTS for cell in cells]

@@ -57,10 +57,12 @@ def train_generator(
         }
     else:
         how = {"trainer": "adversarial", "flips": wanted.flips}
+    if wanted.trainer is not None:
+        how |= {"trainer": wanted.trainer, "loss": "error_probability", "reuse": step.file.parent}
     command.train_generator(
         generator=wanted.name,
         out=step.file,
-        base=_base_file(step),
+        base=[_base_file(step)],
         dataset=subject.dataset.name,
         data_dir=data_dir,
         **how,
@@ -243,6 +245,7 @@ def _generator(
             ("bit error rate", wanted.bit_error_rate, training.get("bit_error_rate")),
             ("fault model", faults, training.get("faults")),
         ]
+        checks += [("trainer", wanted.trainer or "eopm", training.get("trainer", "eopm"))]
     else:
         checks += [("number of flips", wanted.flips, training.get("flips"))]
     if wanted.n_models is not None:
@@ -250,7 +253,8 @@ def _generator(
     for what, ours, theirs in checks:
         if ours != theirs:
             raise FaultsimError(f"{file} was trained with another {what}: move it away")
-    told = ("training", "epochs", "dataset_fingerprint", *(["start"] if "start" in trained else []))
+    told = ["training", "epochs", "dataset_fingerprint"]
+    told += [key for key in ("start", "surrogates", "patterns", "classifier", "cost") if key in trained]
     return variant.transform, *_known(trained, told, weights)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class Settings:
     """How everything in a run directory is trained; a directory is refused when they are other than its own."""
 
+    trainer: str  #: of generators: "eopm" or "staged"
     base_epochs: int | None  #: of base models; None: the recipe's
     epochs: int  #: of generators, at most
     n_models: int
@@ -40,6 +41,8 @@ class Settings:
         from ..train import recipe as recipe_named
 
         recipe_named(recipe, "cifar10", self.base_epochs)
+        if self.trainer not in ("eopm", "staged"):
+            raise FaultsimError(f"unknown trainer {self.trainer!r}: it can be eopm or staged")
         for option in ("epochs", "n_models", "batch_size"):
             value = getattr(self, option)
             if value < 1:
@@ -49,6 +52,13 @@ class Settings:
         if not 0 <= self.seed < 2**31:
             raise FaultsimError(f"--seed {self.seed} must be from 0 to 2**31 - 1")
         Training(bit_error_rate=0.0, **self.optimisation)
+
+    def describe(self) -> dict[str, object]:
+        """For the run directory; those of older versions don't name the trainer."""
+        described = asdict(self)
+        if self.trainer == "eopm":
+            del described["trainer"]
+        return described
 
     @property
     def optimisation(self) -> dict[str, float | str]:
@@ -150,7 +160,7 @@ def carry_out(
         Kind.RESULT: lambda step: reproduce_actions.evaluate(step, data_dir, where),
         Kind.OUTPUTS: lambda step: reproduce_actions.keep_outputs(step, data_dir, where),
     }
-    with RunDirectory(directory, "reproduce", asdict(settings), ()) as run:
+    with RunDirectory(directory, "reproduce", settings.describe(), ()) as run:
         _clear(directory, [kind.value for kind in Kind])
         run.begin(provenance(str(where)))
         todo = missing(planned)

@@ -12,7 +12,7 @@ from torch import nn
 
 from energy.errors import EnergyError
 from energy.saving import weight_memory
-from energy.trace import POLICIES
+from energy.trace import POLICIES, trace_model
 from neuralfuse import generators
 
 from .. import data as data_sets
@@ -23,6 +23,7 @@ from ..checkpoint import load_weights, read_file
 from ..data import Dataset, Normalisation, OwnBatches, batches, load, load_folder
 from ..data.dataset import SIDE
 from ..errors import FaultsimError
+from ..inventory import Select
 from ..metrics import ACCURACY, Metric
 from ..stored import StoredWeights
 from ..sweep import Variant
@@ -40,6 +41,7 @@ class Subject:
     batch_size: int  #: of a Dataset
     per_channel: bool
     trained: dict[str, Any]  #: metadata of the weight file
+    select: Select = None  #: which tensors lie in the memory
 
     @cached_property
     def data(self) -> list[tuple[Any, Any]]:
@@ -61,6 +63,12 @@ class Subject:
         except EnergyError:
             return None
 
+    @cached_property
+    def uncounted(self) -> list[str]:
+        """Tensors in the faulty memory that `accesses` leaves out."""
+        traced = trace_model(self.model, self.dataset.input_shape or self.dataset.example)
+        return traced.uncounted(layer.tensors for layer in self.stored.layers)
+
     @property
     def network(self) -> dict[str, Any]:
         """Which model this is."""
@@ -69,6 +77,7 @@ class Subject:
             "weights": fingerprint(self.model, self.stored),
             "trained": self.trained,
             "per_channel": self.per_channel,
+            **({"select": self.select} if self.select else {}),
         }
 
     @property
@@ -104,6 +113,7 @@ def load_subject(
     batch_size: int = 256,
     per_channel: bool = False,
     *,
+    select: Select = None,
     own: OwnData | None = None,
     metric: Metric | None = ACCURACY,
 ) -> Subject:
@@ -115,8 +125,8 @@ def load_subject(
     else:
         test = load_own(own, images, trained)
     classes = trained.get("num_classes", getattr(test, "num_classes", 10))
-    network, stored, loaded = load_model(model, weights, classes, device, per_channel)
-    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded)
+    network, stored, loaded = load_model(model, weights, classes, device, per_channel, select)
+    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded, select)
     _check_fit(subject, metric)
     return subject
 
@@ -211,13 +221,18 @@ def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | No
 
 
 def load_model(
-    model: str, weights: Path | None, classes: int, device: torch.device, per_channel: bool = False
+    model: str,
+    weights: Path | None,
+    classes: int,
+    device: torch.device,
+    per_channel: bool = False,
+    select: Select = None,
 ) -> tuple[nn.Module, StoredWeights, dict[str, Any]]:
     """The model in evaluation mode on `device`, its weights as stored, and their metadata."""
     network = models.resolve(model, classes).to(device).eval()
     if weights is None:
-        return network, StoredWeights.of(network, per_channel), {}
-    return network, *load_weights(network, weights, per_channel=per_channel)
+        return network, StoredWeights.of(network, per_channel, select), {}
+    return network, *load_weights(network, weights, per_channel=per_channel, select=select)
 
 
 def read_generator(path: Path) -> tuple[str, nn.Module, StoredWeights, dict[str, Any]]:

@@ -29,6 +29,7 @@ from .options import (
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    SelectOption,
     StdOption,
     WeightsOption,
     fault_model,
@@ -89,6 +90,7 @@ def sweep_voltage(
     capacity: CapacityOption = None,
     curve: CurveOption = None,
     per_channel: PerChannelOption = False,
+    select: SelectOption = None,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
     batch_size: BatchSizeOption = 256,
@@ -154,9 +156,8 @@ def sweep_voltage(
         plan = as_measured(plan, samples)
     if model is None and weights is None and generator is None:
         generator = embedded.WEIGHTS
-    subject = load_subject(
-        model, weights, dataset, data_dir, where, images, batch_size, per_channel, own=own, metric=measured
-    )
+    rest = dataset, data_dir, where, images, batch_size, per_channel
+    subject = load_subject(model, weights, *rest, select=select, own=own, metric=measured)
 
     configuration = {
         **subject.configuration,
@@ -168,6 +169,7 @@ def sweep_voltage(
         "device": where.type,
         **({} if measured == ACCURACY else {"metric": measured.describe()}),
     }
+    information = {**provenance(str(where)), "memory": subject.stored.share.as_dict()}
     variants = [Variant()]
     if generator is not None:
         fused, fingerprint = load_generator(generator, where, subject.dataset.input_shape)
@@ -187,7 +189,7 @@ def sweep_voltage(
     else:
         columns = row_columns(measured)
         with RunDirectory(out, "sweep", configuration, columns, optional=OPTIONAL) as directory:
-            directory.begin(provenance(str(where)))
+            directory.begin(information)
             with progress(steps, len(samples)) as told:
                 results = sweep(
                     subject.model, subject.data, samples, plan, **run, directory=directory, **told
@@ -196,7 +198,7 @@ def sweep_voltage(
             write_text(out / "summary.csv", csv_text(summary_columns(results), rows))
             plots.save(sweep_figure(results, subject.title, electrical), out / "sweep.png")
     if as_json:
-        print(report_json(results, configuration, provenance(str(where))))
+        print(report_json(results, configuration, information))
         return
     table(results, subject, faults, samples, electrical)
     if accuracy_floor is not None:

@@ -230,6 +230,7 @@ def table(
         f"{_measured(metric)}: mean ± population std over {len(chips)} chip{'s' if len(chips) > 1 else ''}",
         f"faults: {_faults(faults, chips)}",
         f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: failing cells",
+        str(subject.stored.share),
         *(["energy: of one read access, relative to Vmin"] if metric.fraction else []),
         *([f"gain: {_points(metric)}, on the same chips, ± half of its 95 % interval"] if others else []),
     ]
@@ -242,4 +243,6 @@ def table(
         lines.append(
             f"saving: weight memory energy of one inference ({subject.accesses:,} accesses) against Vmin"
         )
+        if subject.uncounted:
+            lines.append(f"saving doesn't count: {', '.join(subject.uncounted)}")
     print("\n".join(lines))

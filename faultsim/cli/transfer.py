@@ -26,6 +26,7 @@ from .run_options import (
     ScheduleOption,
     SeedOption,
     ShowOption,
+    TrainerOption,
     names,
 )
 
@@ -55,6 +56,7 @@ def transfer(
     out: OutOption = None,
     data_dir: DataFolderOption = None,
     recipe: RecipeOption = None,
+    trainer: TrainerOption = None,
     base_epochs: BaseEpochsOption = None,
     epochs: EpochsOption = None,
     n_models: NModelsOption = None,
@@ -85,7 +87,8 @@ def transfer(
     from .run_options import settings
 
     options = {
-        "out": out, "data-dir": data_dir, "recipe": recipe, "base-epochs": base_epochs, "epochs": epochs,
+        "out": out, "data-dir": data_dir, "recipe": recipe, "trainer": trainer,
+        "base-epochs": base_epochs, "epochs": epochs,
         "n-models": n_models, "batch-size": batch_size, "precision": precision, "learning-rate": learning_rate,
         "schedule": schedule, "average": average, "seed": seed, "device": device, "budget": budget, "plan": plan,
     }  # fmt: skip

@@ -202,6 +202,15 @@ def _ordinary(cell: Cell, n_models: int | None) -> Cell:
     return replace(cell, generator=replace(cell.generator, n_models=None))
 
 
+def trained_by(cell: Cell, trainer: str) -> Cell:
+    """The cell with a generator by that trainer ("eopm" or "staged"); those that study N of EOPM or chosen flips stay
+    as they are."""
+    generator = cell.generator
+    if trainer == "eopm" or generator.n_models is not None or generator.flips is not None:
+        return cell
+    return replace(cell, generator=replace(generator, trainer=trainer))
+
+
 def _small(cells: Iterable[Cell]) -> list[Cell]:
     found = []
     for cell in cells:

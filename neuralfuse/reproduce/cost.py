@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
-from neuralfuse.results import Cell
+from neuralfuse.results import TRAINING_IMAGES, Cell
 
 from .cells import CHIPS
 from .plan import Kind, Step, chain, ends
@@ -15,13 +16,8 @@ from .plan import Kind, Step, chain, ends
 if TYPE_CHECKING:
     import torch
 
-IMAGES = {
-    "digits": (1438, 359),
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "gtsrb": (39_209, 12_630),
-}
-"""Training and test images of each data set (the paper, Appendix C; scikit-learn's digits)."""
+TEST_IMAGES = {"digits": 359, "cifar10": 10_000, "cifar100": 10_000, "gtsrb": 12_630}
+"""Of each data set (the paper, Appendix C; scikit-learn's digits)."""
 
 
 @cache
@@ -41,13 +37,27 @@ def macs(name: str) -> int:
 def operations(step: Step, *, base_epochs: int, epochs: int, n_models: int) -> int:
     """Multiply-accumulate operations of a whole step, training at its full length. A backward pass counts twice a
     forward pass; to the input of a frozen model alone, once."""
-    cell, (train, test) = step.cell, IMAGES[step.cell.dataset]
+    cell = step.cell
+    train, test = TRAINING_IMAGES[cell.dataset], TEST_IMAGES[cell.dataset]
     base = macs(cell.base)
     if step.kind is Kind.BASE:
         return 3 * base * train * base_epochs
     if step.kind is Kind.UNPROTECTED:
         return (CHIPS + 1) * base * test
     generator = macs(cell.generator.name)
+    if step.kind is Kind.GENERATOR and cell.generator.trainer == "staged":
+        from neuralfuse.staged import Staged
+
+        defaults = {field.name: field.default for field in fields(Staged)}
+        first, patterns, drawing = (
+            defaults[name].epochs_of(train) for name in ("classifier", "patterns", "drawing")
+        )
+        alone = 3 * generator * train * (first + drawing)  # the encoder counts as the whole generator
+        return (
+            alone
+            + 2 * 2 * base * train * patterns
+            + (2 * (1 + n_models) * base + 3 * generator) * train * epochs
+        )
     if step.kind is Kind.GENERATOR:
         # chosen flips: the clean model, one perturbed model, and the gradient that chooses
         passes = (

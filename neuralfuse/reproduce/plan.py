@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from neuralfuse.results import Cell
+from neuralfuse.results import Cell, Generator
 
 
 class Kind(StrEnum):
@@ -47,7 +47,7 @@ class Step:
             if generator.flips is not None:
                 return f"train {generator.name} for {base}, {generator.flips} chosen flips a step"
             how = "" if generator.n_models is None else f", N = {generator.n_models}"
-            return f"train {generator.name} for {base}, {at}{how}"
+            return f"train {generator.name} for {base}, {at}{how}{_by(generator)}"
         trained = cell.trained()
         if cell.transferred:
             how = f", trained for {trained.base} at {trained.bit_error_rate:g}"
@@ -56,11 +56,15 @@ class Step:
         if generator.flips is not None:
             how = f", trained against {generator.flips} chosen flips"
         verb = "evaluate" if self.kind is Kind.RESULT else "keep the outputs of"
-        return f"{verb} {generator.name} with {base}, {at}{how}"
+        return f"{verb} {generator.name} with {base}, {at}{how}{_by(generator)}"
 
     def sibling(self, kind: Kind) -> Path:
         """The file of another kind that belongs to the same cell; of a generator's step: its base model's."""
         return file_of(kind, self.cell, self.recipe, self.file.parent)
+
+
+def _by(generator: Generator) -> str:
+    return "" if generator.trainer is None else f", {generator.trainer}"
 
 
 def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
@@ -82,6 +86,8 @@ def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
             words.append(f"N{generator.n_models}")
         if generator.flips is not None:
             words.append(f"flips{generator.flips}")
+        if generator.trainer is not None:
+            words.append(generator.trainer)
     suffix = {Kind.BASE: "safetensors", Kind.GENERATOR: "safetensors", Kind.OUTPUTS: "npz"}
     return directory / f"{'-'.join(words)}.{suffix.get(kind, 'json')}"
 

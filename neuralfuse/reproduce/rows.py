@@ -86,7 +86,8 @@ def _number(text: str) -> float | None:
 
 def published_row(cell: Cell) -> Published | None:
     """What the paper reports for a cell, whatever its fault model; None where it doesn't."""
-    return _rows().get(replace(cell, faults=""))
+    generator = cell.generator and replace(cell.generator, trainer=None)
+    return _rows().get(replace(cell, faults="", generator=generator))
 
 
 @dataclass(frozen=True)

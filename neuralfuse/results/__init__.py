@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 ALONE = ("clean", "perturbed")
 """What is counted of a base model: right answers without bit errors, and on each chip."""
+TRAINING_IMAGES = {"digits": 1438, "cifar10": 50_000, "cifar100": 50_000, "gtsrb": 39_209}
+"""Of each data set (the paper, Appendix C; scikit-learn's digits)."""
 FUSED = ("clean_fused", "perturbed_fused")
 """The same behind a generator."""
 
@@ -36,6 +38,7 @@ class Generator:
     )
     n_models: int | None = None  #: N of EOPM, where N is what is studied; None: as the configuration says
     flips: int | None = None  #: chosen bit flips a step
+    trainer: str | None = None  #: "staged"; None: EOPM from the beginning to the end, or against chosen flips
 
 
 @dataclass(frozen=True)
@@ -92,14 +95,33 @@ class Result:
         return self.mean("perturbed_fused") - self.mean("perturbed")
 
     def is_of(self, cell: Cell) -> bool:
-        """Whether this is a result of that cell: where N is what is studied, one that was trained with this N."""
+        """Whether this is a result of that cell, by whatever trainer: where N of EOPM is what is studied, one that was
+        trained with this N."""
         ours, theirs = self.cell.generator, cell.generator
-        if ours is None or theirs is None or ours.n_models == theirs.n_models:
+        if ours is None or theirs is None:
             return self.cell == cell
-        n_models = ours.n_models or self.configuration["generator"]["training"].get("n_models")
-        return theirs.n_models == n_models and self.cell == replace(
-            cell, generator=replace(theirs, n_models=ours.n_models)
-        )
+        if ours.n_models != theirs.n_models:
+            n_models = ours.n_models or self.configuration["generator"]["training"].get("n_models")
+            if ours.trainer is not None or theirs.n_models != n_models:
+                return False
+        same = replace(theirs, n_models=ours.n_models, trainer=ours.trainer)
+        return self.cell == replace(cell, generator=same)
+
+    @property
+    def trainer(self) -> str:
+        """Of the generator: "eopm", "staged" or "adversarial"."""
+        return self.configuration["generator"]["training"].get("trainer", "eopm")
+
+    @property
+    def base_passes(self) -> int:
+        """Image passes through the base model, each forward and backward, that training the generator took."""
+        generator = self.configuration["generator"]
+        cost = generator.get("cost") or self.provenance["generator"].get("cost")
+        if cost is not None:
+            return cost["base_forward"]
+        # older results: EOPM alone, whose passes follow from its options
+        models = 1 + generator["training"]["n_models"] if self.trainer == "eopm" else 2
+        return models * TRAINING_IMAGES[self.cell.dataset] * generator["epochs"]
 
     def text(self) -> str:
         """The file's content."""

@@ -137,7 +137,7 @@ def test_generator_that_never_pays(run: Callable[..., Outcome]) -> None:
         ("energy --model VGG11 --generator VGG16", "--generator: unknown network 'VGG16'; known are ConvL, "),
         ("energy --model surely_not_there:net", "importing 'surely_not_there' failed"),
         ("energy --model torch.nn:LSTM", "calling LSTM() failed"),
-        ("energy --model torch.nn:Identity --voltage 0.9", "accesses have to be positive"),
+        ("energy --model torch.nn:Identity --voltage 0.9", "there are no weights to store in memory"),
         ("energy --topology nowhere.csv", "topology nowhere.csv can't be read (No such file"),
         (
             "energy --model VGG11 --engine fast",

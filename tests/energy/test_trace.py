@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from energy import POLICIES, EnergyError, Layer, trace_layers
+from energy import POLICIES, EnergyError, Layer, trace_layers, trace_model
 
 EXACT = POLICIES["exact"]
 
@@ -194,3 +195,40 @@ def test_the_model_is_unchanged_afterwards() -> None:
 def test_what_cannot_be_counted_is_refused(model: nn.Module, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(EnergyError, match=message):
         trace_layers(model, shape)
+
+
+class Mixed(nn.Module):
+    """What can be counted and what can't, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.fc = nn.LSTM(8, 4), nn.Linear(4, 3)
+        self.mix = nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.lstm(x)[0]) @ self.mix
+
+
+def test_what_can_be_counted_is_counted_and_the_rest_is_named() -> None:
+    found = trace_model(Mixed(), (5, 8))
+    assert [(layer.name, layer.weights, layer.output_pixels) for layer in found.layers] == [("fc", 12, 5)]
+    assert found.read == {"fc.weight"}
+    weights = [("mix",), ("fc.weight", "again.weight"), ("lstm.weight_hh_l0",), ("lstm.weight_ih_l0",)]
+    assert found.uncounted(weights) == ["mix", "lstm.weight_hh_l0", "lstm.weight_ih_l0"]
+    whole = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 5))
+    assert list(trace_model(whole, (3, 8, 8)).layers) == trace_layers(whole, (3, 8, 8))
+
+
+def test_a_model_of_tokens_runs_on_integers() -> None:
+    model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 3))
+    found = trace_model(model, (7,))
+    assert [(layer.name, layer.output_pixels) for layer in found.layers] == [("1", 7)]
+    assert found.uncounted([("0.weight",), ("1.weight",)]) == ["0.weight"]
+
+
+def test_sizes_may_be_integers_of_numpy_and_nothing_else() -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    assert trace_layers(conv, np.array([3, 8, 8])) == trace_layers(conv, (3, 8, 8))
+    for shape in ((3, True, 8), (3, 8.0, 8), (3, "8", 8)):
+        with pytest.raises(EnergyError, match="input shape has to be positive integers"):
+            trace_layers(conv, shape)

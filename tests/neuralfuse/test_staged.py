@@ -1,5 +1,6 @@
 """Staged training: each stage does what it is for, goes on where it was stopped, and costs what it says."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from neuralfuse.eopm import EOPM, training_chips
 from neuralfuse.objective import Objective
 from neuralfuse.patterns import ClassPatterns, load_patterns, measure_success, save_patterns
 from neuralfuse.staged import EOPM_STAGE, STAGES, Stage, Staged, train_staged
+from neuralfuse.stages import reusable, save_stages
 from neuralfuse.train import Base, Training, train_generator
 
 RATE = 0.03
@@ -304,3 +306,42 @@ def test_patterns_keep_in_a_file(tmp_path):
 def test_bad_values_are_refused(wrong, words):
     with pytest.raises(FaultsimError, match=words):
         wrong()
+
+
+def test_stages_are_taken_over_where_they_fit(base, tmp_path):
+    """A classifier and patterns; not for other bit errors, nor for a generator with another encoder, or that draws
+    coarser. The cost is that of the whole chain."""
+    data = load("digits", "train").subset(torch.arange(32))
+    about = {
+        "generator": "UNetS",
+        "dataset_fingerprint": data.fingerprint,
+        "base": [],
+        "training": SHORT.describe(),
+    }
+    about = json.loads(json.dumps(about))
+    torch.manual_seed(0)
+    outcome = train_staged(generators.create("UNetS"), [base], data, SHORT)
+    stages = {stage: cost.describe() for stage, cost in outcome.costs.items()}
+    found = {"patterns": {}, "classifier": {}, "cost": {"stages": stages}}
+    save_stages(tmp_path / "one.safetensors", outcome, about, found)
+    out = tmp_path / "two.safetensors"
+    known = reusable(tmp_path, out, about)
+    assert torch.equal(known["patterns"].value, outcome.patterns)
+    again = train_staged(generators.create("UNetS"), [base], data, SHORT, **known)
+    passes = [sum(cost.base_forward for cost in costs.values()) for costs in (again.costs, outcome.costs)]
+    assert passes[0] == passes[1]
+    assert torch.equal(again.patterns, outcome.patterns)
+    for name, value in outcome.classifier.state_dict().items():
+        torch.testing.assert_close(again.classifier.state_dict()[name], value)
+    assert not reusable(tmp_path, tmp_path / "one.safetensors", about)  # its own
+    assert set(reusable(tmp_path, out, about | {"generator": "ConvL"})) == {"patterns"}
+    assert set(reusable(tmp_path, out, about | {"generator": "ConvS"})) == set()
+    rate = about["training"] | {"bit_error_rate": 0.005}
+    assert set(reusable(tmp_path, out, about | {"training": rate})) == {"classifier"}
+    assert reusable(tmp_path, out, about | {"dataset_fingerprint": "other"}) == {}
+
+
+@pytest.mark.parametrize(("one", "other"), [("ConvL", "DeConvL"), ("ConvS", "DeConvS")])
+def test_which_generators_share_an_encoder(one, other):
+    for name in generators.KNOWN:
+        assert generators.same_encoder(one, name) == (name in (one, other))

@@ -1,7 +1,7 @@
 """Does the page work in a real browser: nothing fetched, nothing broken, readable, and the right value under each
 point?
 
-Chromium is driven by Playwright. Without Chromium these tests skip; where CI is set they fail.
+Chromium is driven by Playwright. Without Chromium these tests skip; where FAULTSIM_REQUIRE_CHROMIUM=1 they fail.
 """
 
 import csv

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_model, save_file, save_model
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -188,6 +188,115 @@ def test_shared_weights_may_stand_in_a_state_dict_once(path):
     load_weights(other, path)
     assert other.read.weight is other.write.weight
     assert torch.equal(other.read.weight, model.read.weight)
+
+
+class TwoNames(nn.Module):
+    """A layer under two names, and two layers that share weight and bias."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.enc, self.one, self.two = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 5)
+        self.again, self.norm = self.enc, nn.BatchNorm1d(5)
+        self.two.weight, self.two.bias = self.one.weight, self.one.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.one(self.norm(self.again(self.enc(x)))))
+
+
+@pytest.mark.parametrize("aware", [False, True])
+def test_what_save_model_writes_is_read(path, aware):
+    """safetensors.torch.save_model writes shared tensors once, under a name of its choice."""
+    model = TwoNames()
+    save_model(model, path)
+    with safe_open(path, framework="pt") as file:
+        assert len(file.keys()) == 4 + 5  # of 6 + 5 names
+    other = TwoNames(1)
+    if aware:
+        prepare_qat(other)
+    stored, _ = load_weights(other, path)
+    for ours, theirs in zip(StoredWeights.of(model).layers, stored.layers, strict=True):
+        assert ours.tensors == theirs.tensors
+        assert torch.equal(ours.values, theirs.values)
+    assert torch.equal(other.two.bias, model.two.bias)
+    assert other.two.bias is other.one.bias
+    if not aware:
+        by_safetensors = TwoNames(2)
+        load_model(by_safetensors, path)
+        state = other.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in by_safetensors.state_dict().items())
+
+
+def test_a_shared_bias_that_differs_is_refused(path):
+    model = TwoNames()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state["two.bias"] += 1
+    save_file(state, path)
+    before = bits(model)
+    with pytest.raises(FaultsimError, match=r"bias' differs from another"):
+        load_weights(model, path)
+    assert unchanged(model, before)
+
+
+def recurrent(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.LSTM(4, 3), nn.MultiheadAttention(4, 2), nn.Embedding(5, 4))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("aware", [False, True])
+def test_every_weight_of_the_memory_is_written_in_int8(path, per_channel, aware):
+    model = recurrent()
+    if aware:
+        prepare_qat(model, per_channel)
+    stored = StoredWeights.of(model, per_channel)
+    save_weights(path, model, per_channel=per_channel)
+    tensors, _ = read_file(path)
+    int8 = {name for name, tensor in tensors.items() if tensor.dtype == torch.int8}
+    assert int8 == {layer.tensors[0] for layer in stored.layers}
+    assert len(int8) == 5
+    loaded, _ = load_weights(recurrent(1), path)
+    for ours, theirs in zip(stored.layers, loaded.layers, strict=True):
+        assert torch.equal(ours.values, theirs.values)
+        assert torch.equal(ours.scale, theirs.scale)
+    # a file of before: what was not a convolution, a linear layer or an embedding is in float
+    floats = {name: value for name, value in tensors.items() if "lstm" not in name and "0." not in name}
+    plain = recurrent()
+    save_file({**floats, **{f"0.{n}": p.detach().clone() for n, p in plain[0].named_parameters()}}, path)
+    loaded, _ = load_weights(recurrent(1), path, per_channel=per_channel)
+    assert torch.equal(loaded.layers[0].values, StoredWeights.of(plain, per_channel).layers[0].values)
+
+
+def test_biases_in_the_memory_come_back_whether_or_not_they_are_selected(path):
+    model = network()
+    save_weights(path, model, select="*")
+    tensors, _ = read_file(path)
+    assert tensors["4.bias"].dtype == torch.int8
+    held = tensors["4.bias"] * tensors["4.bias.scale"]
+    for select in ("*", None):
+        other = network(1)
+        stored, _ = load_weights(other, path, select=select)
+        assert torch.equal(other[4].bias, held)
+        assert ("4.bias",) in [layer.tensors for layer in stored.layers] or select is None
+
+
+def test_weights_that_are_computed_are_loaded_from_what_they_are_computed_from(path):
+    def normed(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)), nn.Linear(3, 2))
+
+    model = normed(0)
+    save_file({name: value.clone() for name, value in model.state_dict().items()}, path)
+    other = normed(1)
+    stored, _ = load_weights(other, path)
+    assert torch.equal(stored.layers[0].values, StoredWeights.of(model).layers[0].values)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state["0.parametrizations.weight.original1"][0] = 0.0  # a direction of length 0: the weight is 0 / 0
+    save_file(state, path)
+    before = bits(other)
+    with pytest.raises(FaultsimError, match="layer 0: weights with NaN"):
+        load_weights(other, path)
+    assert unchanged(other, before)
 
 
 def test_weight_norm_is_written_as_the_weight_it_gives(path):
@@ -420,7 +529,7 @@ def test_models_that_cannot_be_stored_leave_the_old_file(path):
         broken[4].weight[0, 0] = float("nan")
     with pytest.raises(FaultsimError, match="layer 4: weights with NaN"):
         save_weights(path, broken)
-    with pytest.raises(FaultsimError, match="no convolution"):
+    with pytest.raises(FaultsimError, match="no weights to store"):
         save_weights(path, nn.ReLU())
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]

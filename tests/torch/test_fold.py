@@ -10,6 +10,7 @@ from faultsim import Chip, FaultModel, StoredWeights, models, prepare_qat
 from faultsim.fold import folded
 
 RATE = 0.01
+ROUNDINGS = 16  # of a term of a sum, a product and what follows; measured: 1 to 4
 
 
 def lively(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -25,21 +26,47 @@ def lively(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-def outputs(model: nn.Module, stored: StoredWeights, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and the gradient of their square with respect to the images, on chip 7."""
+def smooth(model: nn.Module) -> nn.Module:
+    """Without the kinks of ReLU and the jumps of max pooling, where a rounding can change a gradient as a whole: so the
+    condition of the sums says how far two ways to compute the same may differ."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.SiLU())
+            elif isinstance(child, nn.MaxPool2d):
+                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+    return model
+
+
+def outputs(
+    model: nn.Module, stored: StoredWeights, images: Tensor, seed: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits and the gradient of their square with respect to the images, on chip 7; with a seed, each weight is off by
+    one rounding."""
     leaf = images.clone().requires_grad_()
     weights = stored.read_chips([Chip(7)], RATE, None, FaultModel())
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        signs = [torch.randint(0, 2, w.shape, generator=generator) * 2 - 1 for w in weights]
+        weights = [w * (1 + torch.finfo(w.dtype).eps * sign) for w, sign in zip(weights, signs, strict=True)]
     with stored.replaced([w[0] for w in weights]):
         logits = model(leaf)
         logits.square().sum().backward()
     return logits.detach(), leaf.grad
 
 
-def close(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
-    for mine, other in zip(ours, theirs, strict=True):
-        largest = float(other.abs().max())
-        assert largest > 0
-        torch.testing.assert_close(mine, other, rtol=0, atol=1e-4 * largest)
+def close(model: nn.Module, stored: StoredWeights, images: Tensor, ours: tuple[Tensor, Tensor]) -> None:
+    """Whether two ways to compute the same differ by no more than their roundings can make them. How much that is
+    follows from the condition of all the sums: the same function is computed with each weight off by one rounding (in
+    either direction, by chance), a few times; the largest such change, and a factor for the roundings of the sums'
+    terms, bounds the difference."""
+    theirs, allowed = outputs(model, stored, images), [0.0, 0.0]
+    for seed in range(4):
+        moved = outputs(model, stored, images, seed)
+        allowed = [max(a, float((m - t).norm())) for a, m, t in zip(allowed, moved, theirs, strict=True)]
+    for mine, other, bound in zip(ours, theirs, allowed, strict=True):
+        assert float(other.norm()) > 1e3 * bound > 0  # a wrong gain or shift is far beyond it
+        assert float((mine - other).norm()) <= ROUNDINGS * bound
 
 
 class Branches(nn.Module):
@@ -79,7 +106,7 @@ def normalised_alone(model: nn.Module) -> set[str]:
 @pytest.mark.parametrize("name", ["DigitsNet", "VGG11", "ResNet18"])
 def test_a_folded_model_computes_the_same(name, per_channel):
     torch.manual_seed(0)
-    model, images = lively(models.create(name)), torch.randn(3, 3, 32, 32)
+    model, images = smooth(lively(models.create(name))), torch.randn(3, 3, 32, 32)
     stored = StoredWeights.of(model, per_channel)
     plain = outputs(model, stored, images)
     with folded(model, stored) as memory:
@@ -87,7 +114,8 @@ def test_a_folded_model_computes_the_same(name, per_channel):
         assert all(
             ours.values is theirs.values for ours, theirs in zip(memory.layers, stored.layers, strict=True)
         )
-        close(outputs(model, memory, images), plain)
+        folded_outputs = outputs(model, memory, images)
+    close(model, stored, images, folded_outputs)
     torch.testing.assert_close(outputs(model, stored, images), plain, rtol=0, atol=0)
 
 
@@ -95,20 +123,20 @@ def test_only_what_can_be_folded_is():
     torch.manual_seed(0)
     model, images = lively(Branches()), torch.randn(3, 3, 8, 8)
     stored = StoredWeights.of(model)
-    plain = outputs(model, stored, images)
     with folded(model, stored) as memory:
         assert normalised_alone(model) == {"ntwice", "nlate", "shared", "nbatch", "nhooked"}
-        close(outputs(model, memory, images), plain)
+        folded_outputs = outputs(model, memory, images)
+    close(model, stored, images, folded_outputs)
 
 
 def test_quantisation_aware_models_are_folded():
     torch.manual_seed(0)
-    model, images = lively(prepare_qat(models.create("DigitsNet"))), torch.randn(2, 3, 32, 32)
+    model, images = smooth(lively(prepare_qat(models.create("DigitsNet")))), torch.randn(2, 3, 32, 32)
     stored = StoredWeights.of(model)
-    plain = outputs(model, stored, images)
     with folded(model, stored) as memory:
         assert normalised_alone(model) == set()
-        close(outputs(model, memory, images), plain)
+        folded_outputs = outputs(model, memory, images)
+    close(model, stored, images, folded_outputs)
 
 
 @pytest.mark.parametrize("failing", [False, True])

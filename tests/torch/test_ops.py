@@ -109,6 +109,20 @@ def test_fake_tensors_tell_shapes_without_data():
         assert [mask.dtype for mask in CALL.fault_mask(weights, *common)] == [torch.uint8] * 2
         with pytest.raises(TypeError, match="int8"):
             CALL.corrupt(weights.float(), *common)
+        # what the real kernels refuse
+        chips, table, rule, place = common
+        for odd, place_, message in (
+            ([3, 0], place, "unknown fault kind"),
+            ([1, 2**33 + 1], place, "above one"),
+            ([1], place, "a kind and a probability"),
+            (rule, [-1, 0, 1, 1], "base address -1"),
+            (rule, [0, -1, 1, 1], "blocks"),
+            (rule, [0, 0, 24, 2], "divisor of the array's 4096"),
+            (rule, [0, 0, 16, 5000], "repeat 5000"),
+            (rule, [0, 0, 16], "base, blocks, word and repeat"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                CALL.corrupt(weights, chips, table, odd, place_)
 
 
 # -- wrong arguments --------------------------------------------------------------------------------------------

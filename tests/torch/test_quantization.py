@@ -12,7 +12,8 @@ from torch.nn.utils import parametrizations, parametrize
 
 from faultsim import FaultsimError, StoredWeights, prepare_qat, quantize
 from faultsim.data import Dataset
-from faultsim.quantization import channel_axis, dequantize, finish_qat, plain
+from faultsim.inventory import channel_axis
+from faultsim.quantization import dequantize, finish_qat
 from faultsim.train import Recipe, train_classifier
 
 LAYERS = {
@@ -189,18 +190,17 @@ def test_finishing_keeps_other_parametrisations_of_the_layer():
     assert parametrize.is_parametrized(model[0], "weight")
 
 
-@pytest.mark.parametrize("finish", [finish_qat, plain])
-def test_shared_weights_stay_shared(finish):
+def test_shared_weights_stay_shared():
     model = nn.Module()
     model.a, model.b = nn.Embedding(6, 4), nn.Linear(4, 6)
     model.b.weight = model.a.weight
     prepare_qat(model)
     assert model.a.parametrizations.weight.original is model.b.parametrizations.weight.original
-    finish(model)
+    finish_qat(model)
     assert model.a.weight is model.b.weight
 
 
-def test_plain_takes_every_parametrisation_off_and_finish_only_ours():
+def test_a_copy_has_plain_weights_and_finishing_takes_only_ours_off():
     torch.manual_seed(6)
     model = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)), prepare_qat(nn.Linear(3, 2)))
     x = torch.randn(2, 4)
@@ -208,8 +208,9 @@ def test_plain_takes_every_parametrisation_off_and_finish_only_ours():
     finished = finish_qat(copy.deepcopy(model))
     assert parametrize.is_parametrized(finished[0], "weight")
     assert not parametrize.is_parametrized(finished[1])
-    made = plain(copy.deepcopy(model))
+    made = StoredWeights.of(model).copy(model, [model[0].weight.detach(), model[1].weight.detach()])
     assert sorted(made.state_dict()) == ["0.bias", "0.weight", "1.bias", "1.weight"]
+    assert [type(layer) for layer in made] == [nn.Linear, nn.Linear]
     assert torch.equal(made(x), answer)
     assert torch.equal(model(x), answer)
 

@@ -1,0 +1,76 @@
+"""`faultsim memory`: which weights of a model lie where in the faulty memory, and what doesn't lie there."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import FaultsimError
+from .options import (
+    CapacityOption,
+    JsonOption,
+    ModelOption,
+    PlacementOption,
+    PresetOption,
+    SelectOption,
+    WeightsOption,
+    fault_model,
+)
+
+if TYPE_CHECKING:
+    from ..faults import FaultModel
+    from ..memory import Summary
+
+
+def memory(
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    select: SelectOption = None,
+    placement: PlacementOption = None,
+    preset: PresetOption = None,
+    capacity: CapacityOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also list each bias and parameter of normalisation by name.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each weight tensor's place in the faulty memory, and what isn't stored and why.
+
+    Without --weights the model may be untrained, and a generator too: shapes are enough.
+    """
+    faults = fault_model(None, placement, preset, None, None, capacity)
+    name, found = _summary(model, weights, select, faults)
+    if as_json:
+        print(json.dumps({"model": name, **found.as_dict()}, indent=2))
+        return
+    print(name)
+    print(found.text(everything))
+
+
+def _summary(
+    model: str | None, weights: Path | None, select: list[str] | None, faults: "FaultModel"
+) -> tuple[str, "Summary"]:
+    import torch
+
+    from .. import models
+    from ..inventory import take_inventory
+    from ..memory import summarize
+    from .subject import load_model, which_model
+
+    if model is None or weights is not None:
+        model, weights, trained = which_model(model, weights)
+        classes = trained.get("num_classes", 10)
+        _, stored, _ = load_model(model, weights, classes, torch.device("cpu"), select=select)
+        return model, stored.summary(faults)
+    if ":" in model:
+        network = models.resolve(model)
+    else:
+        from neuralfuse import generators
+
+        if model not in (*models.NAMES, *generators.KNOWN):
+            raise FaultsimError(f"{models.unknown(model)}; or a generator, {', '.join(generators.KNOWN)}")
+        with torch.device("meta"):
+            network = generators.create(model) if model in generators.KNOWN else models.create(model)
+    inventory = take_inventory(network, select)
+    return model, summarize([(w.tensors, w.shape) for w in inventory.weights], inventory.left_out, faults)
