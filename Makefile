@@ -1,6 +1,8 @@
 # make demo      from nothing to the first result: installs into .venv, sweeps the shipped model, says where to look
 # make test      lint and all tests
 # make test-sanitize   the C++ core under the address and undefined-behaviour sanitizers
+# make fuzz      damaged and hostile files for every reader, 10,000 of them (FUZZ="--seconds 600 --seed 1": as long as
+#                one wants); the kills of tests/fuzz/kills.py are a command of their own
 # make bench     the kernel's speed on this machine, kept under benchmarks/results
 # make tables    writes what lies in neuralfuse/results and benchmarks/results into the tables of the documents
 # make gpu-check on a machine with an NVIDIA GPU, nvcc and torch: builds in place, offline; GPU tests, sanitizers and
@@ -13,7 +15,7 @@ PY := $(VENV)/bin/python
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*)
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
 
-.PHONY: install install-dev demo test lint format test-sanitize bench gpu-check tables clean
+.PHONY: install install-dev demo test lint format test-sanitize fuzz bench gpu-check tables clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -56,6 +58,9 @@ test-sanitize: install-dev
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	  $(PY) tests/sanitize/run.py build/sanitize
+
+fuzz: install-dev
+	OMP_NUM_THREADS=1 $(PY) -m tests.fuzz.run $(FUZZ)
 
 bench: install
 	mkdir -p benchmarks/results

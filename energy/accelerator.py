@@ -84,7 +84,7 @@ PAPER = Accelerator()
 
 def parse_array(text: str) -> tuple[int, int]:
     """`32x16` -> (32 rows, 16 columns). Raises EnergyError for anything else."""
-    match = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*[xX]\s*([0-9]{1,9})\s*", text)
     if match is None:
         raise EnergyError(f"{text!r} is no array size; write ROWSxCOLUMNS, for example 32x32")
     return int(match[1]), int(match[2])

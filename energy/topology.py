@@ -1,14 +1,17 @@
 """SCALE-Sim's topology files: one CSV row per layer.
 
-The columns are those of SCALE-Sim's convolution topologies: name, input height and width (padding
-included), filter height and width, channels, filters, stride, and perhaps a sparsity ratio. SCALE-Sim skips
-the first line, wants a comma at the end of every row, has one stride for both directions, and reads a row
-whose name contains "DP" as depthwise: one convolution with a single input channel for each of its channels.
+The columns of convolution topologies are name, input height and width (padding included), filter height and
+width, channels, filters, stride, and perhaps a sparsity ratio. SCALE-Sim skips the first line, leaves out
+what follows the last comma of a row, has one stride for both directions, and reads a row whose name contains
+"DP" as depthwise: one convolution with a single input channel for each of its channels. The columns of
+matrix products (SCALE-Sim's -i gemm) are name, M, N, K, and perhaps a sparsity ratio: [M, K] x [K, N] is N
+filters of 1 x K over an M x K map. The header tells which of both a file holds.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -26,51 +29,53 @@ HEADER = (
     "Num Filter",
     "Strides",
 )
+GEMM_HEADER = ("Layer", "M", "N", "K")
 _DEPTHWISE = "DP"
+_MOST_BYTES = 16 << 20
+_MOST_LAYERS = 100_000
 
 
 def read_topology(path: str | Path) -> list[Layer]:
-    """The layers of a SCALE-Sim convolution topology.
+    """The layers of a SCALE-Sim topology, of convolutions or of matrix products.
 
-    Raises EnergyError, with the line, for a missing or unreadable file, missing columns, values that are no
-    positive integers, sparsity, and kernels larger than their input.
+    Empty rows are passed over, and so are comments: a row that begins with #, and whatever follows the last comma.
+    Raises EnergyError, with the line, for a missing, unreadable or too large file, missing columns, values that are no
+    positive integers of at most 9 digits, sparsity, and kernels larger than their input.
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise EnergyError(f"topology {path} is larger than {_MOST_BYTES >> 20} MiB")
+        lines = content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or "it is no text"
         raise EnergyError(
             f"topology {path} can't be read ({reason}); give a SCALE-Sim topology CSV"
         ) from None
-    if lines and lines[0].split(",")[1:2] and lines[0].split(",")[1].strip().isdigit():
+    header = [cell.strip() for cell in lines[0].split(",")] if lines else []
+    if header[1:2] and header[1].isdigit():
         raise EnergyError(
             f"{path}, line 1: the first line is a header that SCALE-Sim skips, but this one holds a layer; "
             f"put a line such as {', '.join(HEADER)!r} above it"
         )
+    parse = _parse_gemm if [cell.upper() for cell in header[1:4]] == ["M", "N", "K"] else _parse
     layers = [
-        _parse(line, f"{path}, line {number}")
+        parse(line, f"{path}, line {number}")
         for number, line in enumerate(lines[1:], start=2)
-        if line.strip(" \t,")
+        if line.strip(" \t,") and not line.lstrip().startswith("#")
     ]
     if not layers:
         raise EnergyError(f"topology {path} holds no layer; it needs a header line and a row for each layer")
+    if len(layers) > _MOST_LAYERS:
+        raise EnergyError(f"topology {path} holds more than {_MOST_LAYERS:,} layers")
     return layers
 
 
 def _parse(line: str, where: str) -> Layer:
-    cells = [cell.strip() for cell in line.split(",")]
-    while cells and not cells[-1]:
-        cells.pop()
-    if len(cells) not in (8, 9):
-        raise EnergyError(f"{where}: a layer has the columns {', '.join(HEADER)}; this row has {len(cells)}")
-    if len(cells) == 9 and cells.pop() != "1:1":
-        raise EnergyError(f"{where}: sparse layers can't be counted; leave the ratio out or write 1:1")
-    name, *texts = cells
-    try:
-        height, width, kernel_height, kernel_width, channels, filters, stride = (int(t) for t in texts)
-    except ValueError:
-        raise EnergyError(f"{where}: sizes have to be positive integers, not {', '.join(texts)}") from None
+    name, sizes = _cells(line, where, HEADER)
+    height, width, kernel_height, kernel_width, channels, filters, stride = sizes
     repeats = 1
     if _DEPTHWISE in name:
         channels, repeats = 1, channels
@@ -80,6 +85,41 @@ def _parse(line: str, where: str) -> Layer:
         )
     except EnergyError as error:
         raise EnergyError(f"{where}: {error}") from None
+
+
+def _parse_gemm(line: str, where: str) -> Layer:
+    name, (m, n, k) = _cells(line, where, GEMM_HEADER)
+    try:
+        return Layer(name, m, k, 1, k, 1, n)
+    except EnergyError as error:
+        raise EnergyError(f"{where}: {error}") from None
+
+
+def _cells(line: str, where: str, header: tuple[str, ...]) -> tuple[str, list[int]]:
+    """Name and sizes of a row with the columns of `header`."""
+    cells = [cell.strip() for cell in line.split(",")]
+    for index in range(len(header), len(cells)):  # a comment, as SCALE-Sim leaves it out
+        if cells[index].startswith("#") or (index == len(cells) - 1 and not _is_ratio(cells[index])):
+            del cells[index:]
+            break
+    while cells and not cells[-1]:
+        cells.pop()
+    if len(cells) not in (len(header), len(header) + 1):
+        raise EnergyError(f"{where}: a layer has the columns {', '.join(header)}; this row has {len(cells)}")
+    if len(cells) > len(header) and cells.pop() != "1:1":
+        raise EnergyError(f"{where}: sparse layers can't be counted; leave the ratio out or write 1:1")
+    name, *texts = cells
+    if not all(re.fullmatch(r"[+-]?[0-9]{1,9}", text) for text in texts):
+        found = ", ".join(texts)
+        raise EnergyError(
+            f"{where}: sizes have to be positive integers, not {found if len(found) <= 100 else found[:97] + '...'}"
+        )
+    return name, [int(text) for text in texts]
+
+
+def _is_ratio(text: str) -> bool:
+    """Whether a cell says N:M, even wrongly: it is no comment then."""
+    return bool(re.match(r"[0-9]+\s*(:|$)", text))
 
 
 def write_topology(layers: Iterable[Layer], path: str | Path) -> None:

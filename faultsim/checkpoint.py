@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .bounds import parse_json
 from .errors import FaultsimError
 from .files import write_atomically
 from .inventory import Select, Weight, join, take_inventory
@@ -20,6 +21,7 @@ from .quantization import dequantize, quantize
 from .stored import StoredLayer, StoredWeights, as_stored, store
 
 FORMAT = 1
+LARGEST = 1e18  #: of a weight: products of two are still numbers in float32
 
 
 def save_weights(
@@ -124,6 +126,15 @@ def load_weights(
     if unknown := sorted(set(tensors) - used):
         raise _misfit(path, f"the file holds {unknown[0]!r}, which the model has not")
 
+    parameters = {key for key, _ in model.named_parameters()}
+    for key, value in loaded.items():
+        variance = key.endswith("running_var")
+        if not (key in parameters or variance or key.endswith("running_mean")):
+            continue
+        if not bool((value.abs() <= LARGEST).all()) or (variance and bool((value < 0).any())):
+            raise _misfit(
+                path, f"{key!r} must be finite and from {0 if variance else -LARGEST:g} to {LARGEST:g}"
+            )
     before = {key: state[key].clone() for key in loaded} if None in stored.values() else {}
     with torch.no_grad():
         for key, value in loaded.items():
@@ -213,23 +224,43 @@ def read_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
             f"{path} is a pickled file, which is never opened here: save it with "
             "safetensors.torch.save_file(model.state_dict(), ...)"
         )
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise FaultsimError(f"weight file {path} is truncated or no safetensors file (it is no regular file)")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError:
         raise FaultsimError(f"weight file {path} does not exist") from None
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError, TypeError) as error:
         raise FaultsimError(f"weight file {path} is truncated or no safetensors file ({error})") from None
     try:
-        metadata = json.loads(header.get("faultsim", "{}"))
-    except ValueError:
-        metadata = None
+        metadata = parse_json(header.get("faultsim", "{}"))
+    except ValueError as error:
+        raise FaultsimError(
+            f"weight file {path} was written by another version of faultsim or is damaged: its metadata cannot be read "
+            f"({error})"
+        ) from None
+    _check_numbers(path, tensors)
     if not isinstance(metadata, dict) or metadata.get("format", FORMAT) != FORMAT:
         raise FaultsimError(
             f"weight file {path} was written by another version of faultsim (this one reads format {FORMAT})"
         )
     return tensors, metadata
+
+
+def _check_numbers(path: Path, tensors: dict[str, Tensor]) -> None:
+    """FaultsimError where a tensor holds NaN, or a scale makes an int8 weight larger than LARGEST. (Infinities may be
+    meant: masks and ranges are buffers too. load_weights() refuses them in parameters.)"""
+    for name, values in tensors.items():
+        if not values.is_floating_point() or not values.numel():
+            continue
+        if bool(values.isnan().any()):
+            raise FaultsimError(f"weight file {path}: {name!r} is not finite: it holds NaN")
+        weight = tensors.get(name.removesuffix(".scale"))
+        scales = name.endswith(".scale") and weight is not None and weight.dtype == torch.int8
+        if scales and not bool(((values >= 0) & (values <= LARGEST / 128)).all()):
+            raise FaultsimError(f"weight file {path}: {name!r} must be from 0 to {LARGEST / 128:.3g}")
 
 
 def _misfit(path: str | Path, what: str) -> FaultsimError:

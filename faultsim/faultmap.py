@@ -40,6 +40,8 @@ class FaultMap:
     arrays: int  #: how many arrays were looked at
     geometry: ArrayGeometry = field(default_factory=ArrayGeometry)
     source: str = ""  #: where the map comes from, one line
+    lowest_voltage: float | None = None
+    """The lowest supply voltage that was measured; None: the lowest of the cells. Below it nothing is known."""
 
     def __post_init__(self) -> None:
         check_extent(self.arrays, self.geometry)
@@ -57,6 +59,7 @@ class FaultMap:
             index, complaint = wrong
             raise FaultsimError(f"fault map, cell {index}: {complaint}")
         object.__setattr__(self, "arrays", int(self.arrays))
+        object.__setattr__(self, "lowest_voltage", _lowest(self.lowest_voltage, given["voltage"]))
         order = np.argsort(_bit_address(given, self.geometry), kind="stable")
         for name, values in given.items():
             values = values[order].astype(TYPES[name])
@@ -69,10 +72,11 @@ class FaultMap:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FaultMap):
             return NotImplemented
-        return (self.arrays, self.geometry, self.source) == (
+        return (self.arrays, self.geometry, self.source, self.lowest_voltage) == (
             other.arrays,
             other.geometry,
             other.source,
+            other.lowest_voltage,
         ) and all(
             np.array_equal(getattr(self, name), getattr(other, name), equal_nan=name == "voltage")
             for name in TYPES
@@ -91,7 +95,7 @@ class FaultMap:
     def at(self, voltage: float | None) -> "FaultMap":
         """The cells that fail at a supply voltage. None is allowed where no cell of the map depends on it.
 
-        Below the lowest voltage that was measured, a real chip has more failing cells than its map knows of.
+        FaultsimError below the lowest voltage that was measured: more cells fail there than the map knows of.
         """
         if voltage is None:
             if not np.isnan(self.voltage).all():
@@ -101,20 +105,28 @@ class FaultMap:
             return self
         if not (math.isfinite(voltage) and voltage > 0):
             raise FaultsimError(f"voltage {voltage} must be a finite number above 0")
-        return self._subset(np.isnan(self.voltage) | (self.voltage >= voltage))
+        if self.lowest_voltage is None:
+            return self
+        if voltage < self.lowest_voltage:
+            raise FaultsimError(
+                f"voltage {voltage:g} is below {self.lowest_voltage:g}, the lowest that was measured for the fault map "
+                f"{self.source!r}: more cells fail there than it knows of"
+            )
+        return self._subset(np.isnan(self.voltage) | (self.voltage >= voltage), voltage)
 
     def in_array(self, index: int) -> "FaultMap":
         """The failing cells of one array."""
         if not 0 <= index < self.arrays:
             raise FaultsimError(f"array {index}: the fault map has arrays 0 to {self.arrays - 1}")
-        return self._subset(self.array == index)
+        return self._subset(self.array == index, self.lowest_voltage)
 
-    def _subset(self, chosen: np.ndarray) -> "FaultMap":
+    def _subset(self, chosen: np.ndarray, lowest_voltage: float | None) -> "FaultMap":
         return FaultMap(
             **{name: getattr(self, name)[chosen] for name in TYPES},
             arrays=self.arrays,
             geometry=self.geometry,
             source=self.source,
+            lowest_voltage=lowest_voltage,
         )
 
     def masks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -149,6 +161,20 @@ def check_extent(arrays: int, geometry: ArrayGeometry) -> None:
             f"a map of {arrays} arrays of {geometry.rows}x{geometry.columns} cells: it must have at least one "
             f"array and describe at most {MOST_BYTES >> 30} GiB of memory"
         )
+
+
+def _lowest(stated: float | None, voltages: np.ndarray) -> float | None:
+    """The lowest voltage of a map whose cells have these; FaultsimError for one that cannot be."""
+    known = voltages[~np.isnan(voltages)]
+    of_cells = float(known.min()) if len(known) else None
+    if stated is None:
+        return of_cells
+    if not (math.isfinite(stated) and stated > 0 and (of_cells is None or stated <= of_cells)):
+        raise FaultsimError(
+            f"a map's lowest voltage {stated} must be above 0 and not above that of any cell"
+            + ("" if of_cells is None else f", {of_cells}")
+        )
+    return float(stated)
 
 
 def first_wrong(cells: dict, arrays: int, geometry: ArrayGeometry) -> tuple[int, str] | None:
@@ -252,7 +278,7 @@ def chip_map(
         highest[np.searchsorted(addresses, _bit_address(vars(cells), cells.geometry))] = voltage
     source = " ".join(f"chip {chip.seed}, {model.kind}, curve {curve.name}".split())
     where = (lowest.array, lowest.row, lowest.column, lowest.stuck_at)
-    return FaultMap(*where, highest, lowest.arrays, lowest.geometry, source)
+    return FaultMap(*where, highest, lowest.arrays, lowest.geometry, source, rising[0])
 
 
 # -- reading through a map -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from .bounds import integers
 from .data import Augmentation, Dataset, batches
 from .errors import FaultsimError
 from .graphs import Graphed
@@ -19,6 +20,7 @@ from .trainstate import load_state, save_state
 
 SCHEDULES = ("constant", "linear", "one_cycle")
 """Of the learning rate: "linear" falls to 0 at the end; "one_cycle": Smith and Topin, arXiv 1708.07120."""
+MOST_STEPS = 100_000_000  #: of a training
 
 
 class OutOfTime(FaultsimError):
@@ -89,15 +91,28 @@ class Loop:
                 f"{self.state} belongs to a run with other options, base model or data: choose another file, or the "
                 "same options to go on"
             )
-        self.curve, self.done = facts["curve"], facts["done"]
-        self.seconds = facts.get("seconds", 0.0)  # states of older versions lack it
-        self.sums.copy_(torch.tensor(facts["sums"], dtype=torch.float64))
+        self.curve, self.done, self.seconds, sums = self._progress(facts)
+        self.sums.copy_(torch.tensor(sums, dtype=torch.float64))
         begun = len(self.curve) * self.steps + self.done
         self.number.fill_(begun)
         if self.schedule is not None:
             self.optimizer._opt_called = True  # these steps were taken before the run was interrupted
             for _ in range(begun):
                 self.schedule.step()
+
+    def _progress(self, facts: Mapping[str, Any]) -> tuple[list[dict], int, float, list[float]]:
+        """Entries of the epochs that are done, steps of the next, seconds of all, sums over the steps; FaultsimError
+        where it can't be."""
+        curve, done, sums = (facts.get(key) for key in ("curve", "done", "sums"))
+        seconds = facts.get("seconds", 0.0)  # states of older versions lack it
+        known = isinstance(curve, list) and all(isinstance(entry, dict) for entry in curve)
+        summed = isinstance(sums, list) and all(type(value) in (int, float) for value in sums)
+        timed = type(seconds) in (int, float) and seconds >= 0
+        if not (known and integers([done], 0, self.steps) and timed and summed and len(sums) == self.values):
+            raise FaultsimError(f"{self.state} is damaged: it doesn't say how far the training was")
+        if self.schedule is not None and len(curve) * self.steps + done > MOST_STEPS:
+            raise FaultsimError(f"{self.state} is damaged: it is of more than {MOST_STEPS:,} steps")
+        return curve, done, float(seconds), sums
 
     def facts(self) -> dict[str, Any]:
         """What the state says besides tensors."""

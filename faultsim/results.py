@@ -9,13 +9,18 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .bounds import parse_json, read_text
 from .errors import FaultsimError
 from .files import write_text
+
+MOST_JSON = 64 << 20  # bytes of NAME.json: a million chips are 8 MB
+MOST_ROWS = 1 << 30  # bytes of results.csv
 
 
 def cell(value: object) -> str:
@@ -86,6 +91,8 @@ class RunDirectory:
         self.configuration = json.loads(json.dumps(without_nan(configuration), allow_nan=False))
         self.columns, self.optional = tuple(columns), tuple(optional)
         self.rows: list[dict[str, str]] = []
+        self._own: int | None = None  # the directory, held open
+        self._begun = False  # whether its configuration was written
 
     def __enter__(self) -> Self:
         from filelock import FileLock, Timeout
@@ -108,15 +115,44 @@ class RunDirectory:
                 f"cannot write to {self.path}: {what}; choose another directory with --out"
             ) from None
         try:
+            self._own = os.open(self.path, os.O_RDONLY)  # while it is open, no other folder has its number
+            self._begun = self.information.exists()
             self._clear()
             self._take_up()
+        except OSError as error:
+            self._release()
+            raise FaultsimError(f"{self.path} cannot be read: {error.strerror or error}") from None
         except BaseException:
-            self._lock.release()
+            self._release()
             raise
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self.check()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
         self._lock.release()
+        if self._own is not None:
+            os.close(self._own)
+            self._own = None
+
+    def check(self) -> None:
+        """FaultsimError when the directory, or the configuration in it, was taken away since the run began: what is
+        written afterwards would belong to nothing."""
+        try:
+            there = os.path.samestat(os.stat(self.path), os.fstat(self._own))
+        except OSError:
+            there = False
+        if not there or (self._begun and not self.information.exists()):
+            lost = self.information if there else self.path
+            raise FaultsimError(
+                f"{lost} was removed or replaced while the run went on, and the run has ended: start it again, or "
+                "choose another directory"
+            )
 
     @property
     def information(self) -> Path:
@@ -141,7 +177,7 @@ class RunDirectory:
                 )
             return
         try:
-            found = json.loads(self.information.read_text(encoding="utf-8"))["configuration"]
+            found = parse_json(read_text(self.information, MOST_JSON), MOST_JSON)["configuration"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FaultsimError(
                 f"{self.information} cannot be read ({error}): choose another directory"
@@ -156,9 +192,8 @@ class RunDirectory:
         if not self.results.exists():
             return
         try:
-            with self.results.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file, strict=True)
-                columns, rows = tuple(reader.fieldnames or ()), list(reader)
+            reader = csv.DictReader(io.StringIO(read_text(self.results, MOST_ROWS), ""), strict=True)
+            columns, rows = tuple(reader.fieldnames or ()), list(reader)
         except (OSError, ValueError, csv.Error) as error:
             raise FaultsimError(
                 f"{self.results} cannot be read ({error}): choose another directory"
@@ -176,15 +211,18 @@ class RunDirectory:
 
     def begin(self, information: dict) -> None:
         """Writes the configuration and whatever else is known of the run, unless it is there already."""
+        self.check()
         if not self.information.exists():
             self.write_information(information)
 
     def write_information(self, information: dict) -> None:
         record = {"configuration": self.configuration, **without_nan(information)}
         write_text(self.information, json.dumps(record, indent=2, allow_nan=False) + "\n")
+        self._begun = True
 
     def add(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Adds rows and writes the file: all of them are there afterwards, or none."""
+        self.check()
         names = (*self.columns, *self.optional)
         added = [{name: cell(row[name]) for name in names} for row in rows]
         every = [*self.rows, *added]

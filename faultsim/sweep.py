@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from .bounds import parse_integer
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
 from .faultmap import MeasuredChip
@@ -139,6 +140,12 @@ def points(
         else:
             found.append(Point(voltage, rate, curve.energy_per_access(voltage)))
     return found
+
+
+def as_far_as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Point]:
+    """The points down to the lowest voltage at which all chips were measured; all of them where there are no such."""
+    lowest = max((chip.fault_map.lowest_voltage or 0.0 for chip in chips), default=0.0)
+    return [point for point in plan if point.voltage is None or point.voltage >= lowest] or list(plan)
 
 
 def as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Point]:
@@ -288,7 +295,7 @@ def _known(
                     {name: cell(row[name]) for name in (*directory.columns, *directory.optional)}
                     for row in _rows(variant, point, labels, evaluation)
                 ]
-            except (ValueError, ZeroDivisionError):
+            except (ValueError, ArithmeticError):
                 written = []
             if written != group:
                 raise _changed(directory)
@@ -301,9 +308,9 @@ def _known(
 def evaluation_in(rows: Sequence[dict[str, str]], metric: Metric = ACCURACY) -> Evaluation:
     """What the rows of results.csv say of one variant at one point. Raises ValueError for what is no number, or can't
     be one, and KeyError for a column that is missing."""
-    images = int(rows[0]["images"])
-    not_finite = tuple(int(row.get(OPTIONAL[0]) or 0) for row in rows)
-    correct = tuple(int(row["correct"]) for row in rows) if metric.counts else ()
+    images = parse_integer(rows[0]["images"])
+    not_finite = tuple(parse_integer(row.get(OPTIONAL[0]) or "0") for row in rows)
+    correct = tuple(parse_integer(row["correct"]) for row in rows) if metric.counts else ()
     scores = () if metric.counts else tuple(float(row[metric.column] or "nan") for row in rows)
     if not all(0 <= count <= images for count in correct) or min(not_finite) < 0:
         raise ValueError("a count is out of range")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .bounds import parse_number
 from .draw import checked_rate
 from .errors import FaultsimError
 from .files import write_text
@@ -20,6 +21,9 @@ from .files import write_text
 COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
 _HIGHEST_RATE = 0.5  # a cell that reads at random
 _HIGHEST_VOLTAGE = 1e6  # in any unit: its square is a number, and its misprint noticed
+_LOWEST_VOLTAGE = 1e-6  # so is that of neighbours
+_ENERGIES = (1e-30, 1e30)  # in any unit: every ratio of them is a number
+_MOST_POINTS = 10_000
 _MOST_CHARACTERS = 1 << 24  # of a CSV
 
 
@@ -46,12 +50,19 @@ class VoltageCurve:
             raise FaultsimError(
                 f"voltage curve {self.name}: needs at least two points, each with three numbers"
             )
+        if lengths[0] > _MOST_POINTS:
+            raise FaultsimError(f"voltage curve {self.name}: more than {_MOST_POINTS:,} points")
         for point in zip(self.voltages, self.bit_error_rates, self.energies, strict=True):
             v, rate, energy = point
-            if not all(math.isfinite(x) for x in point) or not 0 < v <= _HIGHEST_VOLTAGE or energy <= 0:
+            if not (
+                math.isfinite(rate)
+                and _LOWEST_VOLTAGE <= v <= _HIGHEST_VOLTAGE
+                and _ENERGIES[0] <= energy <= _ENERGIES[1]
+            ):
                 raise FaultsimError(
-                    f"voltage curve {self.name}: point {point} must hold finite numbers, energy above 0 and voltage "
-                    f"above 0, at most {_HIGHEST_VOLTAGE:g}"
+                    f"voltage curve {self.name}: point {point} must hold finite numbers, voltage and energy above 0 "
+                    f"(voltage {_LOWEST_VOLTAGE:g} to at most {_HIGHEST_VOLTAGE:g}, energy {_ENERGIES[0]:g} to "
+                    f"{_ENERGIES[1]:g})"
                 )
             if not 0 <= rate <= _HIGHEST_RATE:
                 raise FaultsimError(
@@ -109,14 +120,16 @@ class VoltageCurve:
                 raise FaultsimError(
                     f"voltage curve {path}: this is no table of some voltages, it is too large"
                 )
-            rows = [next(csv.reader([line]), []) for line in text.splitlines()]
         except OSError as error:
             raise FaultsimError(f"voltage curve {path}: cannot be read: {error.strerror or error}") from None
-        except (UnicodeDecodeError, csv.Error):
+        except UnicodeDecodeError:
             raise FaultsimError(f"voltage curve {path}: this is no CSV file") from None
         points, header = [], None
-        for line, row in enumerate(rows, 1):
-            cells = tuple(cell.strip() for cell in row)
+        for line, row in enumerate(text.splitlines(), 1):
+            try:
+                cells = tuple(cell.strip() for cell in next(csv.reader([row]), []))
+            except csv.Error:
+                raise FaultsimError(f"voltage curve {path}: this is no CSV file") from None
             if not any(cells) or cells[0].startswith("#"):
                 continue
             if header is None:
@@ -128,11 +141,14 @@ class VoltageCurve:
                     )
                 continue
             try:
-                v, rate, energy = map(float, cells)
+                v, rate, energy = map(parse_number, cells)
             except ValueError:
                 raise FaultsimError(
-                    f"voltage curve {path}, line {line}: three numbers expected, not {','.join(cells)[:80]!r}"
+                    f"voltage curve {path}, line {line}: three numbers expected, all of them finite, not "
+                    f"{','.join(cells)[:80]!r}"
                 ) from None
+            if len(points) == _MOST_POINTS:
+                raise FaultsimError(f"voltage curve {path}, line {line}: more than {_MOST_POINTS:,} points")
             points.append((v, rate, energy))
         if header is None:
             raise FaultsimError(f"voltage curve {path}: there is no header {','.join(COLUMNS)}")

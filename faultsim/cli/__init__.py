@@ -1,5 +1,7 @@
 """The command line. One file a command (group); each imports what is heavy only when it runs."""
 
+import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -61,15 +63,19 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs one command. What the user can mend becomes one line on stderr and exit status 2."""
     from energy.errors import EnergyError
 
-    from ..errors import FaultsimError
+    from ..errors import FaultsimError, one_line
 
     arguments = arguments or sys.argv[1:] or ["--help"]
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _one_line(warnings.showwarning)
             status = app(arguments, prog_name="faultsim", standalone_mode=False)
+        sys.stdout.flush()  # here an output that takes nothing more can still be told
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except BrokenPipeError:  # nobody is left who reads
+        _drop_output()
+        sys.exit(1)
     except Exception as error:
         if isinstance(error, FaultsimError | EnergyError | ImportError):
             message = str(error)
@@ -77,10 +83,14 @@ def main(arguments: list[str] | None = None) -> None:
             error, "format_message"
         ):  # typer's own: an unknown option, a word where a number belongs
             message = f"{error.format_message().rstrip('.')} (faultsim COMMAND --help shows the options)"
+        elif isinstance(error, OSError):
+            message = f"cannot read or write {error.filename or 'the output'}: {error.strerror or error}"
+            _drop_output()
         else:
             raise
-        if _speaks():
-            print("faultsim: error: " + " ".join(message.split()), file=sys.stderr)
+        with contextlib.suppress(OSError):
+            if _speaks():
+                print("faultsim: error: " + one_line(message), file=sys.stderr, flush=True)
         sys.exit(2)
     if status == INTERRUPTED:
         kept = any(word.partition("=")[0] == "--out" for word in arguments)
@@ -89,13 +99,19 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(status)
 
 
+def _drop_output() -> None:
+    """Python would try once more, when it ends, to write what the output didn't take, and say so in its own words."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _one_line(otherwise: Callable[..., None]) -> Callable[..., None]:
     """Shows our own warnings as one line on stderr, and others as before."""
-    from ..errors import FaultsimWarning
+    from ..errors import FaultsimWarning, one_line
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if issubclass(category, FaultsimWarning):
-            print("faultsim: warning: " + " ".join(str(message).split()), file=sys.stderr, flush=True)
+            print("faultsim: warning: " + one_line(str(message)), file=sys.stderr, flush=True)
         else:
             otherwise(message, category, *where)
 

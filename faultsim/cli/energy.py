@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -32,7 +33,10 @@ def energy(
         str | None, typer.Option(help="NeuralFuse generator in front of the model; it runs at Vmin.")
     ] = None,
     topology: Annotated[
-        Path | None, typer.Option(help="Layers from this SCALE-Sim topology CSV, instead of --model.")
+        Path | None,
+        typer.Option(
+            help="Instead of --model: layers of a SCALE-Sim topology CSV, convolutions or matrix products (M, N, K)."
+        ),
     ] = None,
     voltage: Annotated[
         float | None, typer.Option(help="Supply voltage of the model, in the unit of the curve (1 is Vmin).")
@@ -142,8 +146,8 @@ _DIFFERENCE = ("layer", "quantity", "closed-form", "scalesim")
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
-    sizes = text.lower().split("x")
-    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+    sizes = [size.strip() for size in text.lower().split("x")]
+    if not all(re.fullmatch(r"[0-9]{1,9}", size) and int(size) > 0 for size in sizes):
         raise FaultsimError(f"{text!r} is no input shape; write channels x height x width, such as 3x32x32")
     return tuple(int(size) for size in sizes)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..bounds import parse_json, read_bytes, read_text
 from ..errors import FaultsimError
 from ..report.collect import Reader
 from ..report.document import MINUS, Chart, Point, Row, Section, Series, Table, Tile, at, origin, words
+from ..report.sweep_files import MOST_CSV
+from ..results import MOST_JSON
 from . import accuracy_table
 
 if TYPE_CHECKING:
@@ -104,10 +108,10 @@ def _information(directory: Path, notes: list[str]) -> dict:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_text(path, MOST_JSON), MOST_JSON)
         if not isinstance(found, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         notes.append(f"{path} cannot be read ({error})")
         return {}
     return found
@@ -117,16 +121,18 @@ def _figures(directory: Path, notes: list[str]) -> tuple[list[tuple[str, bytes]]
     """The pictures that reproduce drew, and the rows behind them."""
     pictures, tables = [], []
     for path in sorted(directory.glob("figure*.png")):
-        if path.stat().st_size > _LARGEST_PICTURE:
-            notes.append(f"{path} is not shown: it is larger than {_LARGEST_PICTURE >> 20} MiB")
-        elif not (content := path.read_bytes()).startswith(_PNG):
+        try:
+            content = read_bytes(path, _LARGEST_PICTURE)
+        except (OSError, ValueError) as error:
+            notes.append(f"{path} is not shown: {error}")
+            continue
+        if not content.startswith(_PNG):
             notes.append(f"{path} is no PNG picture")
         else:
             pictures.append((_caption(path.stem), content))
     for path in sorted(directory.glob("figure*.csv")):
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                header, *rows = csv.reader(file, strict=True)
+            header, *rows = csv.reader(io.StringIO(read_text(path, MOST_CSV), ""), strict=True)
             if any(len(row) != len(header) for row in rows) or not header:
                 raise ValueError("a row has another number of cells than the header")
         except (OSError, ValueError, csv.Error) as error:

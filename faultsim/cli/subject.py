@@ -18,6 +18,7 @@ from neuralfuse import generators
 from .. import data as data_sets
 from .. import embedded, models
 from ..batch import answer_of, first_answer
+from ..bounds import integers
 from ..checkpoint import load_weights, read_file
 from ..data import Dataset, Normalisation, OwnBatches, batches, load, load_folder
 from ..data.dataset import SIDE
@@ -199,7 +200,7 @@ def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | No
     embedded ones."""
     if model is None and weights is None:
         model, weights = embedded.MODEL, embedded.WEIGHTS
-    trained = read_file(weights)[1] if weights is not None else {}
+    tensors, trained = read_file(weights) if weights is not None else ({}, {})
     model = model or _registered(trained.get("model"))
     if model is None:
         raise FaultsimError(
@@ -207,6 +208,13 @@ def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | No
         )
     if ":" not in model and model not in models.NAMES:
         raise models.unknown(model)
+    classes = trained.get("num_classes", 1)
+    # what is made for so many classes takes no more memory than the file
+    sizes = {len(values) for values in tensors.values() if values.dim()} | {1}
+    if not integers([classes], 1, 2**31) or (":" not in model and classes not in sizes):
+        raise FaultsimError(
+            f"{weights} says that it has {classes!r} classes: it holds no weights for so many"
+        )
     if weights is None and ":" not in model:
         raise FaultsimError(f"an untrained {model} tells nothing: add --weights FILE.safetensors")
     return model, weights, trained
@@ -215,14 +223,12 @@ def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | No
 def load_model(
     model: str,
     weights: Path | None,
-    classes: object,
+    classes: int,
     device: torch.device,
     per_channel: bool = False,
     select: Select = None,
 ) -> tuple[nn.Module, StoredWeights, dict[str, Any]]:
     """The model in evaluation mode on `device`, its weights as stored, and their metadata."""
-    if not isinstance(classes, int):
-        raise FaultsimError(f"{weights} says that it has {classes!r} classes: that is no number")
     network = models.resolve(model, classes).to(device).eval()
     if weights is None:
         return network, StoredWeights.of(network, per_channel, select), {}
@@ -234,7 +240,7 @@ def read_generator(path: Path) -> tuple[str, nn.Module, StoredWeights, dict[str,
     that is none."""
     trained = read_file(path)[1]
     name = trained.get("generator")
-    if name is None:
+    if not isinstance(name, str) or name not in generators.KNOWN:
         raise FaultsimError(
             f"{path} holds no generator: its metadata must name one of {', '.join(generators.KNOWN)}"
         )

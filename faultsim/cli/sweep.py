@@ -70,7 +70,8 @@ def sweep_voltage(
     voltages: Annotated[
         str | None,
         typer.Option(
-            help=f"first:last:step or a list, in the curve's unit (1 is Vmin). [default: {VOLTAGES}]"
+            help="first:last:step or a list, in the curve's unit (1 is Vmin). [default: the points of --curve; without "
+            f"it {VOLTAGES}; of a fault map, as far down as it was measured]"
         ),
     ] = None,
     bit_error_rates: Annotated[
@@ -118,7 +119,16 @@ def sweep_voltage(
     from ..metrics import ACCURACY
     from ..provenance import provenance
     from ..results import RunDirectory, csv_text
-    from ..sweep import OPTIONAL, Variant, as_measured, points, row_columns, summary_columns, sweep
+    from ..sweep import (
+        OPTIONAL,
+        Variant,
+        as_far_as_measured,
+        as_measured,
+        points,
+        row_columns,
+        summary_columns,
+        sweep,
+    )
     from ..sweep_plot import sweep_figure
     from .subject import load_generator, load_subject
     from .sweep_report import cheapest, progress, report_json, table
@@ -132,12 +142,17 @@ def sweep_voltage(
     electrical = load_curve(curve)
     if bit_error_rates is not None:
         plan = points(electrical, None, parse_numbers(bit_error_rates, "--bit-error-rates"))
+    elif voltages is not None:
+        plan = points(electrical, parse_numbers(voltages, "--voltages"), None)
     else:
-        plan = points(electrical, parse_numbers(voltages or VOLTAGES, "--voltages"), None)
+        known = electrical.voltages if curve is not None else parse_numbers(VOLTAGES)
+        plan = points(electrical, known, None)
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     where = device_named(device)
     samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, chips)
     if fault_map:
+        if voltages is None and bit_error_rates is None:
+            plan = as_far_as_measured(plan, samples)
         plan = as_measured(plan, samples)
     if model is None and weights is None and generator is None:
         generator = embedded.WEIGHTS

@@ -105,7 +105,7 @@ def train_base(
         return float(right) / len(test)
 
     log = out.with_suffix(".log.jsonl")
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
 
     def report(epoch: Epoch) -> None:
         nonlocal first, lines

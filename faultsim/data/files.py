@@ -4,15 +4,16 @@ import gzip
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 
+from faultsim.bounds import read_bytes
 from faultsim.errors import FaultsimError
 
 # The largest official file is CIFAR-100's pickled training batch, 155 MB.
 LARGEST_FILE = 256 << 20
 LARGEST_ARCHIVE = 1 << 30  # unpacked; the official ones unpack to at most 320 MB
+LARGEST_HEADER = 1 << 16  # of what a tar member says besides its 512 bytes: tarfile takes it into memory
 
 # Every folder and archive that some data set is known by, to name a mix-up.
 MARKERS = {
@@ -44,15 +45,13 @@ def not_found(name: str, data_dir: Path, expected: str) -> FaultsimError:
 def read_file(path: Path | str, limit: int = LARGEST_FILE) -> bytes:
     """The whole file. Raises FaultsimError when it is missing, unreadable or larger than `limit` bytes."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise FaultsimError(f"{path} is larger than {limit:,} bytes, more than any official file")
-            return file.read(size)  # asking for `limit` bytes would allocate as many
+        return read_bytes(path, limit)
     except FileNotFoundError:
         raise FaultsimError(f"missing file: {path}") from None
     except OSError as error:
         raise FaultsimError(f"cannot read {path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise FaultsimError(f"{path} is no official file: {error}") from None
 
 
 def read_folder(
@@ -76,8 +75,10 @@ def read_tar(
     contents: dict[str, bytes] = {}
     total = 0
     try:
-        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
             for member in tar:
+                if member.size < 0 or member.issparse():
+                    raise FaultsimError(f"{archive}: member {member.name} is damaged or sparse")
                 total += member.size
                 folder, _, name = member.name.removeprefix("./").rpartition("/")
                 expected = folder == prefix and name in known
@@ -93,22 +94,41 @@ def read_tar(
             # gzip checks its sum when it comes to the end.
             while total <= LARGEST_ARCHIVE and (rest := stream.read(1 << 20)):
                 total += len(rest)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except FaultsimError:
+        raise
+    except Exception as error:  # tarfile and gzip may fail in many ways on foreign bytes
         raise FaultsimError(f"{archive} is cut short or not a .tar.gz archive: {error}") from None
     if missing := [name for name in wanted if name not in contents]:
         raise FaultsimError(f"{archive}: missing member {prefix}/{missing[0]}")
     return sizes, contents
 
 
+class _Member(tarfile.TarInfo):
+    """A header of a .tar archive; what extends it has a size that can be held."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        plain = member.isreg() or member.isdir() or member.issym() or member.islnk()
+        if not plain and member.size > LARGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
+        return member
+
+
+def _shown(name: str) -> bool:
+    """Whether neither a file nor a folder on the way to it is hidden: companion files of a Mac are no data."""
+    return not any(part.startswith(".") for part in name.split("/"))
+
+
 class FolderTree:
-    """The files below a folder, by their relative path with forward slashes."""
+    """The files below a folder, by their relative path with forward slashes; hidden ones are left out."""
 
     def __init__(self, root: Path):
         self.root = root
         self.names = set()
         for parent, _, names in os.walk(root):
             folder = Path(parent).relative_to(root).as_posix() + "/"
-            self.names.update(folder.removeprefix("./") + name for name in names)
+            self.names.update(filter(_shown, (folder.removeprefix("./") + name for name in names)))
 
     def where(self, name: str) -> str:
         return f"{self.root}/{name}"
@@ -118,18 +138,19 @@ class FolderTree:
 
 
 class ZipTree:
-    """The members of a zip archive below `prefix`, by their path relative to it; read in memory."""
+    """The members of a zip archive below `prefix`, by their path relative to it, hidden ones left out; read in
+    memory."""
 
     def __init__(self, archive: Path, prefix: str = ""):
         self.archive, self.prefix = archive, prefix
         try:
             self._zip = zipfile.ZipFile(archive)
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # zipfile may fail in many ways on foreign bytes
             raise FaultsimError(f"{archive} is cut short or not a .zip archive: {error}") from None
         self.names = {
             name.removeprefix(prefix)
             for name in self._zip.namelist()
-            if name.startswith(prefix) and not name.endswith("/")
+            if name.startswith(prefix) and not name.endswith("/") and _shown(name.removeprefix(prefix))
         }
 
     def where(self, name: str) -> str:
@@ -139,15 +160,15 @@ class ZipTree:
         if name not in self.names:
             raise FaultsimError(f"missing member: {self.where(name)}")
         try:
-            if self._zip.getinfo(self.prefix + name).file_size > limit:
+            entry = self._zip.getinfo(self.prefix + name)
+            if entry.file_size > limit:
                 raise FaultsimError(f"{self.where(name)} is larger than {limit:,} bytes")
-            return self._zip.read(self.prefix + name)
-        except (
-            zipfile.BadZipFile,
-            OSError,
-            EOFError,
-            zlib.error,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise FaultsimError(
+                    f"{self.where(name)} is compressed in another way than the official archive"
+                )
+            return self._zip.read(entry)
+        except FaultsimError:
+            raise
+        except Exception as error:  # as above
             raise FaultsimError(f"{self.where(name)} cannot be read: {error}") from None

@@ -12,17 +12,23 @@ import pickletools
 
 import numpy as np
 
+from faultsim.bounds import integers
 from faultsim.errors import FaultsimError
 
 _PLAIN = {
     "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2",
     "SHORT_BINSTRING", "BINSTRING", "SHORT_BINBYTES", "BINBYTES", "BINUNICODE",
-    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "BINGET", "LONG_BINGET",
+    "APPEND", "APPENDS", "SETITEM", "SETITEMS", "BINGET", "LONG_BINGET",
 }  # fmt: skip
 _MEMO = {"BINPUT", "LONG_BINPUT"}
 # One array takes about ten of these. The limit keeps a file from nesting tuples until the stack overflows.
 _STRUCTURAL = {"GLOBAL", "REDUCE", "BUILD", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
 _MOST_STRUCTURAL = 32
+# So are lists and dictionaries; an official file has five of them.
+_CONTAINERS = {"EMPTY_LIST", "EMPTY_DICT"}
+_MOST_CONTAINERS = 32
+_MOST_OPCODES = 1_000_000  # CIFAR-100's training batch has 300,000
+_MOST_DIMENSIONS = 4
 
 
 class _Array:
@@ -32,9 +38,9 @@ class _Array:
         _version, shape, dtype, fortran, raw = state
         if not (isinstance(dtype, _Dtype) and isinstance(raw, bytes) and isinstance(shape, tuple)):
             raise pickle.UnpicklingError("an array of another type than uint8")
-        if not all(isinstance(extent, int) and extent >= 0 for extent in shape) or math.prod(shape) != len(
-            raw
-        ):
+        if len(shape) > _MOST_DIMENSIONS:
+            raise pickle.UnpicklingError(f"an array of {len(shape):,} dimensions")
+        if not integers(shape, 0, 2**31 - 1) or math.prod(shape) != len(raw):
             raise pickle.UnpicklingError(f"an array of shape {shape} with {len(raw)} bytes")
         self.values = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
@@ -72,14 +78,19 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _check_opcodes(content: bytes) -> None:
-    structural = 0
+    structural = containers = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if count >= _MOST_OPCODES:
+            raise pickle.UnpicklingError(f"it holds more than {_MOST_OPCODES:,} values")
         if opcode.name in _MEMO:
             # The memo is a table as long as its highest index; a pickler never skips one.
             admitted = argument <= count
         elif opcode.name in _STRUCTURAL:
             structural += 1
             admitted = structural <= _MOST_STRUCTURAL
+        elif opcode.name in _CONTAINERS:
+            containers += 1
+            admitted = containers <= _MOST_CONTAINERS
         else:
             admitted = opcode.name in _PLAIN
         if not admitted:
@@ -94,22 +105,14 @@ def unpickle(content: bytes, where: str) -> dict[str, object]:
     try:
         _check_opcodes(content)
         value = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        if not isinstance(value, dict):
-            raise pickle.UnpicklingError("it is not a dictionary")
+        if not isinstance(value, dict) or not all(isinstance(key, bytes | str) for key in value):
+            raise pickle.UnpicklingError("it is not a dictionary of strings")
         return {
-            key.decode("latin1") if isinstance(key, bytes) else str(key): (
+            key.decode("latin1") if isinstance(key, bytes) else key: (
                 item.values if isinstance(item, _Array) else item
             )
             for key, item in value.items()
         }
-    except (
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-        EOFError,
-        AttributeError,
-        IndexError,
-        KeyError,
-    ) as error:
+    except Exception as error:  # the unpickler may fail in many ways on foreign bytes
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise FaultsimError(f"{where} is not a whole official CIFAR batch, refused: {reason}") from None

@@ -1,15 +1,20 @@
 """Reading what `faultsim sweep-voltage` wrote, finished or not, without trusting it."""
 
 import csv
-import json
+import io
 import math
 from pathlib import Path
+from types import NoneType
 
+from ..bounds import parse_integer, parse_json, parse_number, read_text
 from ..errors import FaultsimError
 from ..metrics import ACCURACY, METRICS, Collector, Metric
+from ..results import MOST_JSON
 from .document import LARGEST, at
 
 INFORMATION = "sweep.json"
+MOST_CSV = 64 << 20  # bytes
+MOST_POINTS = 20_000  # rows of a summary: a chart holds no more
 _NUMBERS = (
     "voltage",
     "bit_error_rate",
@@ -38,10 +43,10 @@ def information_in(directory: Path) -> dict:
     """What sweep.json holds: the configuration and where it was run. Raises FaultsimError when it can't be read."""
     path = directory / INFORMATION
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_text(path, MOST_JSON), MOST_JSON)
         if not isinstance(found["configuration"], dict):
             raise TypeError("no configuration")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FaultsimError(f"{path} cannot be read as a sweep's description ({_why(error)})") from None
     return found
 
@@ -73,7 +78,10 @@ def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]
     summary, results = directory / "summary.csv", directory / "results.csv"
     metric = metric_in(configuration)
     if summary.exists():
-        rows = [_numbers(row, summary, metric) for row in _csv(summary)]
+        found = _csv(summary)
+        if len(found) > MOST_POINTS:
+            raise FaultsimError(f"{summary} is damaged: it has more than {MOST_POINTS:,} rows")
+        rows = [_numbers(row, summary, metric) for row in found]
         return rows, _not_finite(rows)
     if not results.exists():
         return [], ["the sweep has no results yet"]
@@ -90,8 +98,7 @@ def _not_finite(rows: list[dict]) -> list[str]:
 
 def _csv(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
+        rows = list(csv.DictReader(io.StringIO(read_text(path, MOST_CSV), ""), strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise FaultsimError(f"{path} cannot be read ({_why(error)})") from None
     if any(None in row or None in row.values() for row in rows):
@@ -101,9 +108,14 @@ def _csv(path: Path) -> list[dict[str, str]]:
 
 def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
     try:
-        found = {name: float(row[name]) if row[name] else None for name in _NUMBERS}
-        chips, images = int(row["chips"]), int(row["images"])
-        not_finite = int(row.get("not_finite") or 0)
+        variant = row["variant"]
+        odd = () if metric.fraction else ("inf", "-inf", "nan")  # a metric of the user's may say so
+        found = {
+            name: None if not row[name] else float(row[name]) if row[name] in odd else parse_number(row[name])
+            for name in _NUMBERS
+        }
+        chips, images = parse_integer(row["chips"]), parse_integer(row["images"])
+        not_finite = parse_integer(row.get("not_finite") or "0")
         if not metric.fraction:
             lost = {name: None for name in _VALUES if found[name] is None or not math.isfinite(found[name])}
             found |= lost
@@ -112,13 +124,7 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
                 raise ValueError("a number is missing")
             if not 0 <= found["bit_error_rate"] <= 1 or not_finite < 0:
                 raise ValueError("a rate is outside [0, 1]")
-            return {
-                "variant": row["variant"],
-                **found,
-                "chips": chips,
-                "images": images,
-                "not_finite": not_finite,
-            }
+            return {"variant": variant, **found, "chips": chips, "images": images, "not_finite": not_finite}
         values = [value for value in found.values() if value is not None]
         if not all(abs(value) < LARGEST for value in values) or any(found[name] is None for name in _ALWAYS):
             raise ValueError("a number is missing")
@@ -126,7 +132,7 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
             raise ValueError("an accuracy or rate is outside [0, 1]")
     except (KeyError, ValueError) as error:
         raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
-    return {"variant": row["variant"], **found, "chips": chips, "images": images, "not_finite": not_finite}
+    return {"variant": variant, **found, "chips": chips, "images": images, "not_finite": not_finite}
 
 
 def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
@@ -139,21 +145,28 @@ def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
         groups.setdefault(
             (row.get("variant", ""), row.get("voltage", ""), row.get("bit_error_rate", "")), []
         ).append(row)
-    energies = {at(p, "voltage"): at(p, "energy_per_access") for p in points if isinstance(p, dict)}
+    energies = {at(p, "voltage"): at(p, "energy_per_access") for p in points if _is_point(p)}
     found = []
     for (variant, voltage, errors), rows in groups.items():
         try:
             evaluation = evaluation_in(rows, metric)
-            volts = float(voltage) if voltage else None
-            place = Operating(volts, float(errors), energies.get(volts))
+            volts = parse_number(voltage) if voltage else None
+            place = Operating(volts, parse_number(errors), energies.get(volts))
             summary = Result(variant, place, evaluation, None, None).summary()
             texts = {
                 name: "" if value != value or value is None else str(value) for name, value in summary.items()
             }
-        except (KeyError, ValueError, ZeroDivisionError) as error:
+        except (KeyError, ValueError, TypeError, ArithmeticError) as error:
             raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
         found.append(_numbers(texts, path, metric))
     return found
+
+
+def _is_point(value: object) -> bool:
+    numbers = (float, int, NoneType)
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), numbers) for name in ("voltage", "energy_per_access")
+    )
 
 
 def _why(error: Exception) -> str:

@@ -1,12 +1,13 @@
 """Training curves (*.log.jsonl), as train-base and train-generator write them."""
 
-import json
 from pathlib import Path
 
+from ..bounds import parse_json, read_text
 from ..errors import FaultsimError
 from .document import LARGEST, Chart, Point, Series, words
 
 ENDING = ".log.jsonl"
+MOST_BYTES = 16 << 20
 MOST = 60  #: points of a curve; longer ones are thinned out evenly
 # a curve's quantities: key, name, factor; of a base model the accuracies, of a generator the losses
 _ACCURACIES = (("accuracy", "training accuracy", 100.0), ("test_accuracy", "test accuracy", 100.0))
@@ -42,8 +43,8 @@ def chart(path: Path) -> Chart:
 
 def _entries(path: Path) -> list[dict]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        entries = [json.loads(line) for line in lines if line.strip()]
+        lines = read_text(path, MOST_BYTES).splitlines()
+        entries = [parse_json(line) for line in lines if line.strip()]
         if not entries:
             raise ValueError("it is empty")
         for entry in entries:
@@ -54,7 +55,7 @@ def _entries(path: Path) -> list[dict]:
                 or not all(abs(value) < LARGEST for value in numbers)
             ):
                 raise ValueError("an entry is not made of an epoch and numbers")
-    except (OSError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise FaultsimError(f"{path} is no training log that faultsim wrote ({error})") from None
     return entries
 

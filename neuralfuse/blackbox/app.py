@@ -62,7 +62,7 @@ async def _body(request: Request, limits: wire.Limits) -> bytearray:
         413, f"the body is larger than {limits.body:,} bytes: send fewer images at once"
     )
     announced = request.headers.get("content-length", "0")
-    if int(announced) > limits.body:  # digits only: the HTTP parser has seen to it
+    if len(announced) > 18 or int(announced) > limits.body:  # digits only: the HTTP parser has seen to it
         raise too_large
     body = bytearray()
     try:

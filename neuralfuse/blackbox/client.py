@@ -1,10 +1,9 @@
 """A black box behind an HTTP endpoint (`faultsim serve-model`)."""
 
-import json
-
 import numpy as np
 import urllib3
 
+from faultsim.bounds import parse_json
 from faultsim.errors import FaultsimError
 
 from . import wire
@@ -47,8 +46,8 @@ class HttpEndpoint:
         )
         body = self._ask("GET", "/", _DESCRIPTION)
         try:
-            self.description = wire.Description.from_json(json.loads(body))
-        except (ValueError, RecursionError) as error:
+            self.description = wire.Description.from_json(parse_json(body))
+        except ValueError as error:
             why = error if isinstance(error, FaultsimError) else "it answers no JSON"
             raise FaultsimError(f"{self.url} is no black box: {why}") from None
         if not self.description.images_at_once:
@@ -106,7 +105,7 @@ def _reason(error: urllib3.exceptions.HTTPError) -> str:
 def _complaint(body: bytes) -> str | None:
     """The message of an error in JSON."""
     try:
-        message = json.loads(body)["error"]
-    except (ValueError, RecursionError, KeyError, TypeError):
+        message = parse_json(body)["error"]
+    except (ValueError, KeyError, TypeError):
         return None
     return message[:500] if isinstance(message, str) else None

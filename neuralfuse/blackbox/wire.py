@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from faultsim.bounds import parse_json, read_npy_header
 from faultsim.errors import FaultsimError
 
 NPY, JSON = "application/x-npy", "application/json"
@@ -19,6 +20,7 @@ NPY, JSON = "application/x-npy", "application/json"
 IMAGES, CLASSES = np.dtype("<f4"), np.dtype("<i8")
 HEADER = 256  # bytes of a .npy header at most, as this module writes it
 _MOST = 2**31 - 1
+_DEPTH = 8  # of lists in one another: images take four
 
 
 @dataclass(frozen=True)
@@ -100,24 +102,18 @@ def from_npy(body: bytes | bytearray, dtype: np.dtype) -> np.ndarray:
     """The array of a .npy file, a view of `body`; FaultsimError unless it is a whole one of `dtype` in C order."""
     file = io.BytesIO(body)
     try:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, by_columns, found = read(file)
-    except Exception as error:  # NumPy's reader may fail in many ways on foreign bytes
+        kind, shape, by_columns = read_npy_header(file)
+    except ValueError as error:
         raise FaultsimError("the body is no .npy file of format 1.0 or 2.0") from error
-    if found != dtype or by_columns:
+    if kind != dtype.str or by_columns:
         raise FaultsimError(
-            f"the .npy file holds {found.str}{' in Fortran order' if by_columns else ''}: {dtype.str} in C order is "
-            "needed"
+            f"the .npy file holds {kind}{' in Fortran order' if by_columns else ''}: {dtype.str} in C order is needed"
         )
     count = 1
     for length in shape:  # as Python integers: nothing overflows
         count *= length
     data = memoryview(body)[file.tell() :]
-    if min(shape, default=1) < 0 or len(data) != count * dtype.itemsize:
+    if len(data) != count * dtype.itemsize:
         raise FaultsimError(f"the .npy file says shape {list(shape)}, but holds {len(data):,} bytes of data")
     return np.frombuffer(data, dtype).reshape(shape)
 
@@ -130,11 +126,12 @@ def to_json(classes: np.ndarray) -> bytes:
 def images_from_json(body: bytes | bytearray) -> np.ndarray:
     """float32 images of {"images": [...]}; FaultsimError for anything else. Their shape and range stay unchecked."""
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise FaultsimError("the body is no JSON") from error
-    if not isinstance(content, dict) or content.keys() != {"images"}:
-        raise FaultsimError('the JSON must be {"images": [...]}, and nothing else')
+        content = parse_json(body, _MOST, _DEPTH)
+    except ValueError as error:
+        raise FaultsimError(f"the body is no JSON that is read here: {error}") from error
+    # one string is its only key: NumPy would make all elements of a list as long as the longest text among them
+    if not isinstance(content, dict) or content.keys() != {"images"} or body.count(b'"') != 2:
+        raise FaultsimError('the JSON must be {"images": [...]} with numbers, and nothing else')
     try:
         images = np.asarray(content["images"])
     except (ValueError, OverflowError) as error:

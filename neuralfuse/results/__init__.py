@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING
 
+from faultsim.bounds import parse_json
 from faultsim.errors import FaultsimError
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Result:
 def read(path: Path | Traversable) -> Result:
     """The result in a file; FaultsimError when it holds none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         if found.pop("format") != FORMAT:
             raise FaultsimError(
                 f"{path} was written by another version of faultsim (this one reads format {FORMAT})"

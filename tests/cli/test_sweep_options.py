@@ -54,6 +54,9 @@ def test_curve_of_ones_own(sweep, tmp_path):
     assert [row["bit_error_rate"] for row in alone] == [0, 0.001, 0.1]
     assert [row["energy_per_access"] for row in alone] == [1, 0.75, 0.625]
     assert report["configuration"]["curve"]["name"] == "mine.csv"
+    assert (
+        sweep("--curve", path, *SMALL)["summary"] == report["summary"]
+    )  # its own points, as `faultsim curve`
     same = sweep("--bit-error-rates", "0.1", *SMALL)
     assert [row["mean"] for row in same["summary"]] == [row["mean"] for row in report["summary"][-2:]]
 
@@ -72,6 +75,13 @@ def test_measured_chips(sweep, refused, tmp_path):
         assert counted == pytest.approx(cells / (2 * 16 * 32_768))
         assert drawn.pop("bit_error_rate") == 0.01
         assert found == drawn
+    path = tmp_path / "down to 0.80.csv"
+    path.write_text("# arrays=16\nvoltage,array,row,column,stuck_at\n0.83,0,0,0,\n0.83,0,0,1,\n0.8,0,0,2,\n")
+    voltages = [row["voltage"] for row in sweep("--images", 40, "--fault-map", path)["summary"]]
+    assert (min(voltages), max(voltages)) == (0.8, 1.0)  # the default, as far down as it was measured
+    assert "voltage 0.78 is below 0.8, the lowest that was measured" in refused(
+        "--voltages", "0.78,0.83", "--fault-map", path
+    )
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         assert [row["chip"] for row in csv.DictReader(file)] == ["chip0", "chip1"] * 2
     mirrored = FaultMap.load(tmp_path / "chip1.npz")  # as many cells, in other places, under the old name

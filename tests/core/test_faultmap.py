@@ -115,7 +115,8 @@ def test_each_cell_has_the_highest_voltage_at_which_it_fails(kind):
 
 
 def test_one_voltage_above_all_errors_gives_an_empty_map():
-    assert len(chip_map(Chip(7), [1.0], arrays=2)) == 0
+    empty = chip_map(Chip(7), [1.0], arrays=2)
+    assert (len(empty), empty.lowest_voltage) == (0, 1.0)
 
 
 def test_chips_without_a_map():
@@ -150,6 +151,7 @@ def test_masks_read_each_bit_as_its_cell_says(fault_map, seed):
 
 @given(fault_maps(), st.floats(0.1, 2), st.floats(0.1, 2))
 def test_lower_voltages_only_add_cells(fault_map, a, b):
+    a, b = (max(v, fault_map.lowest_voltage or v) for v in (a, b))
     low, high = fault_map.at(min(a, b)), fault_map.at(max(a, b))
     assert high == low.at(max(a, b))
     assert len(high) == sum(not v < max(a, b) for v in fault_map.voltage.tolist())
@@ -211,6 +213,33 @@ def test_questions_that_a_map_cannot_answer():
         SMALL.in_array(4)
 
 
+def test_below_the_lowest_measured_voltage_nothing_is_known():
+    for voltage in (0.82, 0.83 * (1 - 1e-15)):
+        with pytest.raises(FaultsimError, match=r"below 0\.83, the lowest that was measured"):
+            SMALL.at(voltage)
+    with pytest.raises(FaultsimError, match=r"below 0\.85, the lowest"):
+        SMALL.at(0.85).at(0.83)  # what is left of a map knows no more than was asked of it
+    assert SMALL.in_array(3).lowest_voltage == 0.83
+    always = of_cells((NAN, 0, 0, 3, -1))
+    assert always.at(0.1) == always
+
+
+@pytest.mark.parametrize("ending", ["npz", "csv"])
+def test_a_map_knows_the_lowest_voltage_where_no_cell_tells(tmp_path, ending):
+    curve = VoltageCurve("plateau", (1.0, 0.9, 0.8), (0.0, 0.01, 0.01), (1.0, 0.9, 0.8))
+    plain = chip_map(Chip(7), [0.9], curve, 2)
+    whole = chip_map(Chip(7), [0.9, 0.8], curve, 2)  # the same cells at 0.8, each from 0.9 down
+    assert (whole.lowest_voltage, set(whole.voltage)) == (0.8, {0.9})
+    assert whole != plain
+    path = tmp_path / f"a.{ending}"
+    whole.save(path)
+    assert FaultMap.load(path) == whole
+    assert len(FaultMap.load(path).at(0.8)) == len(whole)
+    plain.save(path)
+    with pytest.raises(FaultsimError, match=r"below 0\.9, the lowest"):
+        FaultMap.load(path).at(0.8)
+
+
 # -- reading through a map -----------------------------------------------------------------------------------
 
 
@@ -269,7 +298,7 @@ def test_weights_beyond_the_measured_memory():
 def test_voltages_do_not_mix():
     measured = MeasuredChip(SMALL)
     zeros = torch.zeros(4 * 4096, dtype=torch.int8)
-    assert [int((measured.read(zeros, v) != 0).sum()) for v in (0.95, 0.9, 0.95, 0.5)] == [1, 2, 1, 2]
+    assert [int((measured.read(zeros, v) != 0).sum()) for v in (0.95, 0.9, 0.95, 0.83)] == [1, 2, 1, 2]
     ones = torch.full((4 * 4096,), -1, dtype=torch.int8)
     assert measured.read(ones, 0.83)[0] == -1 - 8 - 16  # bit 3 inverted, bit 4 stuck at 0
 
@@ -352,15 +381,23 @@ HEAD = "voltage,array,row,column,stuck_at\n"
         ("# arrays=0\n" + HEAD, "at least one array"),
         ("# arrays=999999999\n" + HEAD, "at most 1 GiB"),
         ("# arrays=4 columns=63\n" + HEAD, "columns a multiple of 8"),
+        (
+            "# lowest_voltage=0.9\n" + HEAD + "0.83,0,0,0,\n",
+            "lowest voltage 0.9 must be above 0 and not above",
+        ),
+        ("# lowest_voltage=low\n" + HEAD, ", line 1: lowest_voltage: 'low' is no number"),
+        (HEAD + "0.8,0,1_0,0,1\n", ", line 2: "),
+        (HEAD + "0.8,0,\u0661,0,1\n", ", line 2: "),
+        (HEAD + "#" + "x" * 70_000 + "\n", ", line 2: more than 65,536 characters"),
     ],
 )
 def test_bad_csv_names_file_and_line(tmp_path, text, complaint):
     path = tmp_path / "chip.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(FaultsimError, match=r"^fault map .*chip\.csv") as error:
         FaultMap.load(path)
     assert complaint in str(error.value)
-    assert len(str(error.value)) < 400
+    assert len(str(error.value)) <= 300
     assert "\n" not in str(error.value)
 
 
@@ -403,7 +440,13 @@ def test_the_helper_above_writes_what_is_read(tmp_path):
         ({"row": np.zeros((3, 1), int)}, "of one length"),
         ({"extra": np.zeros(1)}, "no fault map of faultsim"),
         ({"voltage": np.array([Bomb(), 1, 2])}, "no fault map of faultsim"),
-        ({"voltage": np.array(["a", "b", "c"])}, "voltage must be numbers"),
+        ({"voltage": np.array(["a", "b", "c"])}, "no fault map of faultsim"),
+        ({"meta": {"rows": 512.0}}, "no fault map of faultsim"),
+        (
+            {"meta": {"lowest_voltage": 0.84}},
+            "a map's lowest voltage 0.84 must be above 0 and not above that of any",
+        ),
+        ({"meta": {"lowest_voltage": [0.8]}}, "no fault map of faultsim"),
     ],
 )
 def test_bad_npz(tmp_path, capsys, entries, complaint):

@@ -180,6 +180,12 @@ def test_csv_may_rise_and_hold_comments_blanks_and_a_byte_order_mark(tmp_path):
         (HEADER + "1,0,1\n0.9,0.1,0.8\n0.9,0.2,0.7\n", "without repeats"),
         (HEADER + "1,0.1,1\n0.9,0.01,0.8\n", "must not fall with the voltage"),
         (HEADER + "1,0,1\n0.9,0.1,1.1\n", "must not rise as the voltage falls"),
+        (HEADER + "1,0,1e308\n0.9,0.1,1e-308\n", "energy 1e-30 to 1e+30"),
+        (HEADER + "1,0,1\n0.9,0.1,1e-308\n", "energy 1e-30 to 1e+30"),
+        (HEADER + "1,0,1\n1e-200,0.1,0.8\n", "voltage 1e-06 to at most 1e+06"),
+        (HEADER + "1,0,1\n0.9," + "0" * 5000 + ",0.8\n", "line 3: three numbers expected"),
+        (HEADER + "1,0,1\n0_9,0.1,0.8\n", "line 3: three numbers expected"),
+        (HEADER + "0.9,0.1,1\n" * 1_000_000, "line 10002: more than 10,000 points"),
     ],
 )
 def test_bad_csv_says_what_is_wrong(tmp_path, text, complaint):

@@ -214,7 +214,7 @@ def test_a_file_larger_than_any_official_one_is_not_read(tmp_path, make_cifar):
     folder = make_cifar("cifar10", False).write_folder(tmp_path)
     with open(folder / "test_batch.bin", "wb") as file:
         file.truncate(1 << 40)  # a hole: takes no space on the disk
-    refused("test_batch.bin is larger than", "cifar10", "test", tmp_path)
+    refused("test_batch.bin is no official file: it is larger than", "cifar10", "test", tmp_path)
 
 
 def test_a_folder_in_place_of_a_file(tmp_path, make_cifar):

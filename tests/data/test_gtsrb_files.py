@@ -76,6 +76,32 @@ def test_official_archives(gtsrb, tmp_path):
     check_test_set(load("gtsrb", "test", folder), gtsrb)
 
 
+def test_hidden_companion_files_are_no_images(gtsrb, tmp_path):
+    """What a Mac and file managers leave beside pictures, in folders and in archives."""
+    for root, name in ((gtsrb.training / "00007", "00001_00000.ppm"), (gtsrb.testing, "00003.ppm")):
+        for hidden in (f"._{name}", ".DS_Store", f".{name}"):
+            (root / hidden).write_bytes(b"\x00\x05\x16\x07")
+        (root / ".thumbnails").mkdir()
+        shutil.copy(root / name, root / ".thumbnails" / name)
+    folder = zipped(gtsrb, tmp_path / "archives")
+    for place in (gtsrb.root, folder):
+        check_training_set(load("gtsrb", "train", place), gtsrb)
+        check_test_set(load("gtsrb", "test", place), gtsrb)
+    (gtsrb.training / "00007" / "_00001_00000.ppm").write_bytes(b"P6")  # not hidden
+    refused("does not list .*_00001_00000.ppm, which is there", "train", gtsrb.root)
+
+
+def test_archives_in_another_compression(gtsrb, tmp_path):
+    folder = zipped(gtsrb, tmp_path / "archives")
+    path = folder / "GTSRB_Final_Test_Images.zip"
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    refused("compressed in another way than the official archive", "test", folder)
+
+
 def test_archives_cut_short_or_damaged(gtsrb, tmp_path):
     folder = zipped(gtsrb, tmp_path / "archives")
     archive = folder / "GTSRB_Final_Test_Images.zip"
