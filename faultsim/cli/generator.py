@@ -389,7 +389,7 @@ def _reporter(log: Path, epochs: int, world_size: int) -> Callable[["Epoch"], No
     """Writes each epoch to the log, and a line about it to stderr."""
     from ..files import write_text
 
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     started, first = time.monotonic(), None
 
     def report(epoch: "Epoch") -> None:
@@ -416,8 +416,8 @@ def _stage_reporter(log: Path, staged: "Staged", images: int) -> Callable[[str, 
 
     from ..files import write_text
 
-    kept = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    entries = {(entry["stage"], entry["epoch"]): entry for entry in map(json.loads, kept) if "stage" in entry}
+    kept = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    entries = {(entry["stage"], entry["epoch"]): entry for entry in map(_logged, kept) if entry is not None}
     lengths = {stage: getattr(staged, stage).epochs_of(images) for stage in STAGES[:-1]}
     lengths["eopm"] = staged.eopm.max_epochs
     started = time.monotonic()
@@ -433,3 +433,12 @@ def _stage_reporter(log: Path, staged: "Staged", images: int) -> Callable[[str, 
         print(f"{place}: {values}", file=sys.stderr, flush=True)
 
     return report
+
+
+def _logged(line: str) -> dict[str, Any] | None:
+    """An entry of a log of stages; None for what is none, as a log may be anything."""
+    try:
+        entry = json.loads(line)
+        return entry if {"stage", "epoch"} <= entry.keys() else None
+    except (ValueError, AttributeError, RecursionError):
+        return None

@@ -94,7 +94,7 @@ class Clock:
         )
         if step.kind in (Kind.BASE, Kind.GENERATOR):
             log = step.file.with_suffix(".log.jsonl")
-            done = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
+            done = len(log.read_text(encoding="utf-8", errors="replace").splitlines()) if log.exists() else 0
             work *= max(0.0, 1 - done / (base_epochs if step.kind is Kind.BASE else self.settings.epochs))
         # estimates of less than a minute say nothing about how fast this machine is
         correction = self.taken / self.expected if self.expected > 60 else 1.0
@@ -181,6 +181,7 @@ def carry_out(
                         print(stop, flush=True)
                         return
                     clock.learn(expected, time.monotonic() - started)
+                    run.check()
                 if budget is None:
                     break
 
