@@ -67,11 +67,11 @@ class Staged:
     classifier: Stage = Stage(20, 128, 0.01, 400)
     patterns: Stage = Stage(2, 48, 0.05, 1000)
     pattern_models: int = 3  #: perturbed models a step of the patterns
-    drawing: Stage = Stage(6, 128, 0.01, 400)
+    drawing: Stage = Stage(6, 128, 0.02, 400)
     smoothing: float = 0.05  #: of the labels of the classifier
     weight_decay: float = 0.01  #: of AdamW (classifier and drawing)
     temperature: float = 0.03  #: of the choice among the patterns by their distance, in the loss of drawing
-    choice: float = 0.03  #: weight of that choice beside the squared error
+    choice: float = 0.02  #: weight of that choice beside the squared error
 
     def __post_init__(self) -> None:
         if self.eopm.bit_error_rate is None:
@@ -103,10 +103,10 @@ EOPM_STAGE = {
     "n_models": 5,
     "loss": "error_probability",
     "divided": True,
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "schedule": "linear",
     "batch_size": 96,
-    "max_epochs": 3,
+    "max_epochs": 2,
 }
 """Arguments of Training that suit the last stage."""
 

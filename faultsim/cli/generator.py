@@ -101,7 +101,7 @@ def train_generator(
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of Adam. [default: 0.001; staged: 0.002]", show_default=False)
+        float | None, typer.Option(help="Of Adam. [default: 0.001]", show_default=False)
     ] = None,
     schedule: Annotated[
         str | None,
@@ -123,7 +123,7 @@ def train_generator(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="At most; training stops when it has converged. [default: 100; staged: 3]",
+            help="At most; training stops when it has converged. [default: 100; staged: 2]",
             show_default=False,
         ),
     ] = None,

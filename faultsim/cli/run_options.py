@@ -29,10 +29,10 @@ PAPER = {
     "seed": 0,
 }
 STAGED = PAPER | {
-    "epochs": 3,
+    "epochs": 2,
     "n-models": 5,
     "batch-size": 96,
-    "learning-rate": 2e-3,
+    "learning-rate": 1e-3,
     "schedule": "linear",
 }
 SMOKE = PAPER | {"recipe": "modern", "base-epochs": 4, "epochs": 2, "n-models": 2}
@@ -58,7 +58,7 @@ TrainerOption = Annotated[
     typer.Option(
         help="Of generators: eopm, as in the paper, or staged, which takes a hundredth of its passes or less; see "
         "'faultsim train-generator --help'. With staged the options below are of its last stage, whose defaults are "
-        "3 epochs, batches of 96, N = 5 and 0.002, falling to 0. [default: eopm]",
+        "2 epochs, batches of 96, N = 5 and a rate falling to 0. [default: eopm]",
         show_default=False,
     ),
 ]
