@@ -1,5 +1,6 @@
 # make demo      from nothing to the first result: installs into .venv, sweeps the shipped model, says where to look
 # make test      lint and all tests
+# make test-portable   the suite of torch with the vector paths of old processors: shows what differs between machines
 # make test-sanitize   the C++ core under the address and undefined-behaviour sanitizers
 # make fuzz      damaged and hostile files for every reader, 10,000 of them (FUZZ="--seconds 600 --seed 1": as long as
 #                one wants); the kills of tests/fuzz/kills.py are a command of their own
@@ -12,10 +13,11 @@ VENV ?= .venv
 # Another build of torch (for a GPU, say) can be installed into $(VENV) first: it is then left alone.
 TORCH ?= torch==2.13.0
 PY := $(VENV)/bin/python
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*)
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
 
-.PHONY: install install-dev demo test lint format test-sanitize fuzz bench gpu-check tables clean
+.PHONY: install install-dev demo test lint format test-portable test-sanitize fuzz bench gpu-check tables clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -36,8 +38,13 @@ demo: install
 	@echo "The picture is demo/sweep.png, the numbers are demo/summary.csv and demo/results.csv."
 	@echo "Next: $(VENV)/bin/faultsim sweep-voltage --help"
 
+# One process a core, each with one thread; the tests of a file stay together, for they share what takes long to make.
 test: install-dev lint
-	$(PY) -m pytest -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile
+
+test-portable: install-dev
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 TORCHINDUCTOR_CACHE_DIR=$$(mktemp -d) OMP_NUM_THREADS=1 \
+	  $(PY) -m pytest -q -n $(JOBS) --dist loadfile tests/torch tests/property tests/core
 
 lint: install-dev
 	$(PY) -m ruff check .
