@@ -105,10 +105,23 @@ def passes(result: Result) -> str:
     return f"{result.base_passes / 1e6:.2f}"
 
 
+def energy(result: Result) -> str:
+    """Of the weight memory's reads, base model at the voltage of its bit error rate and generator at Vmin, in percent
+    of the base model at Vmin."""
+    cell, curve = result.cell, VoltageCurve.default()
+    base, generator = (accesses(name, "closed-form") for name in (cell.base, cell.generator.name))
+    saving = energy_saving(base, curve, curve.voltage(cell.bit_error_rate), generator)
+    return f"{100 - 100 * saving:.1f}"
+
+
 def classifier(result: Result) -> str:
-    """Accuracy of the generator's encoder with a linear head, alone at Vmin, in percent, where it was trained so."""
+    """The generator's encoder with a linear head, alone at Vmin, where it was trained so: accuracy and energy, both in
+    percent, the latter of the base model at Vmin."""
     found = result.configuration["generator"].get("classifier")
-    return "" if found is None else f"{100 * found['accuracy']:.2f}"
+    if found is None:
+        return ""
+    share = found["accesses"] / accesses(result.cell.base, "closed-form")
+    return f"{100 * found['accuracy']:.2f} at {100 * share:.1f}"
 
 
 def settings(result: Result) -> str:
@@ -171,14 +184,16 @@ def accuracies() -> str:
         of_pair = list(pair)
         name = f"{cell[0]}, {cell[1]}, {cell[2].name}"
         if any(line.results for line in of_pair):
-            rows.append([name, "the paper", *published_cells(of_pair[0].published), PAPER_PASSES[cell[0]]])
+            rows.append(
+                [name, "the paper", *published_cells(of_pair[0].published), "", PAPER_PASSES[cell[0]]]
+            )
         for line in of_pair:
             for result in line.results:
                 with reading(f"a result of {name}"):
                     how = [of_base(result), of_generator(result), notes.number(origin(result))]
-                    how = [passes(result), classifier(result), *how]
+                    how = [energy(result), passes(result), classifier(result), *how]
                 rows.append(["", f"`{line.cell.faults}`", *our_cells(result), *how])
-    head = ["", "", *HEADINGS, "passes, M", "classifier alone"]
+    head = ["", "", *HEADINGS, "energy, %", "passes, M", "classifier alone"]
     head += ["base model: recipe, batch, epochs", "generator: trainer, N, batch, epochs", ""]
     return notes.below(markdown(head, rows, 2))
 
