@@ -246,8 +246,8 @@ def test_several_results_of_one_cell(tree, tables):
         ("75.00", "50.00 ± 0.00", "75.00", "25.00 ± 0.00", "paper_short, 128, 12 [2]"),
     ]
     assert [(row[3], row[6], row[9], row[10]) for row in fused] == [
-        ("+41.40", "+10.00", "", "modern, 256, 12; 5, 64, 2 [1]"),
-        ("+41.40", "+20.00", "+45.00", "paper_short, 128, 12; 3, 32, 2 [2]"),
+        ("+41.40", "+10.00", "", "modern, 256, 12; eopm, 5, 64, 2 [1]"),
+        ("+41.40", "+20.00", "+45.00", "paper_short, 128, 12; eopm, 3, 32, 2 [2]"),
     ]
 
     change(short_iid, lambda r: r["configuration"]["generator"]["training"].update(schedule="linear"))
@@ -255,8 +255,8 @@ def test_several_results_of_one_cell(tree, tables):
     base, fused = in_full()
     assert len(base) == 2
     assert [(row[6], row[9], row[10]) for row in fused[1:]] == [
-        ("+20.00", "", "paper_short, 128, 12; 3, 32, 2 [2]"),
-        ("", "+45.00", "paper_short, 128, 12; 3, 32, 2 [3]"),
+        ("+20.00", "", "paper_short, 128, 12; eopm, 3, 32, 2 [2]"),
+        ("", "+45.00", "paper_short, 128, 12; eopm, 3, 32, 2 [3]"),
     ]
 
 
