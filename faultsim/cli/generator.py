@@ -294,6 +294,7 @@ def train_generator(
         "epochs": len(losses),
         "losses": vars(losses[-1]),
         "world_size": ranks.count,
+        "memory": subject.stored.share.as_dict(),
         **provenance(str(where)),
     }
     if staged is not None:
@@ -311,6 +312,7 @@ def train_generator(
         f"{generator} for {subject.name} on {data.name} {against}: "
         f"loss {losses[-1].loss:.4f} after {len(losses)} epochs, written to {out}"
     )
+    print(subject.stored.share)
 
 
 def _stages(

@@ -213,7 +213,12 @@ def evaluate(step: "Step", data_dir: Path | None, where: "torch.device") -> None
             | {"generator": origin, "unprotected": _origin(unprotected.provenance)},
         )
     seconds = round(time.monotonic() - began, 1)
-    result = replace(result, provenance=provenance(str(where)) | {"seconds": seconds} | result.provenance)
+    result = replace(
+        result,
+        provenance=provenance(str(where))
+        | {"seconds": seconds, "memory": subject.stored.share.as_dict()}
+        | result.provenance,
+    )
     write_text(step.file, replace(result, configuration=without_nan(result.configuration)).text())
     print(_outcome(result), flush=True)
 
