@@ -157,7 +157,7 @@ def train_staged(
     if classifier is None:
         network = run.classify()
     else:
-        network = classifier.value
+        network = copy.deepcopy(classifier.value).to(run.device)  # files are read to the CPU
         run.take_over("classifier", classifier, network.state_dict().values())
         run.begin_with(network)
     if patterns is None:
@@ -271,7 +271,11 @@ class _Run:
         classes = self.data.num_classes
         coarseness = generators.coarseness(self.generator)
         patterns = ClassPatterns(classes, shape, coarseness).to(self.device)
-        optimizer = torch.optim.Adam(patterns.parameters(), **on_device(options.learning_rate, self.device))
+        optimizer = torch.optim.Adam(
+            patterns.parameters(),
+            **on_device(options.learning_rate, self.device),
+            capturable=self.device.type == "cuda",
+        )
         # bounded: else a few chips on which nothing works outweigh all others
         training = replace(
             self.staged.eopm,

@@ -9,6 +9,7 @@ import torch
 from faultsim import FaultsimError, StoredWeights, embedded, evaluate, evaluation_chips, load_weights, models
 from faultsim.data import augmentation_for, batches, load
 from faultsim.faults import TRAINING
+from faultsim.graphs import Graphed
 from faultsim.loop import Pace
 from neuralfuse import generators
 from neuralfuse.classifier import Classifier
@@ -16,7 +17,7 @@ from neuralfuse.cost import Cost
 from neuralfuse.eopm import EOPM, training_chips
 from neuralfuse.objective import Objective
 from neuralfuse.patterns import ClassPatterns, load_patterns, measure_success, save_patterns
-from neuralfuse.staged import EOPM_STAGE, STAGES, Stage, Staged, train_staged
+from neuralfuse.staged import EOPM_STAGE, STAGES, Stage, Staged, judge, train_staged
 from neuralfuse.stages import reusable, save_stages
 from neuralfuse.train import Base, Training, train_generator
 
@@ -356,6 +357,91 @@ def test_stages_are_taken_over_where_they_fit(base, tmp_path):
     rate = about["training"] | {"bit_error_rate": 0.005}
     assert set(reusable(tmp_path, out, about | {"training": rate})) == {"classifier"}
     assert reusable(tmp_path, out, about | {"dataset_fingerprint": "other"}) == {}
+
+
+def on_gpu() -> Base:
+    """The bundled model there."""
+    model = models.create(embedded.MODEL)
+    load_weights(model, embedded.WEIGHTS)
+    model = model.cuda().eval()
+    return Base(model, StoredWeights.of(model))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_stage_is_replayed_as_it_is_written(precision, monkeypatch, capsys):
+    """On a GPU the steps of all four stages become CUDA graphs, and come to what they come to as written."""
+    staged = replace(SHORT, eopm=replace(SHORT.eopm, n_models=5, precision=precision))
+    data = load("digits", "train").subset(torch.arange(16 * 7 + 5))  # the last batch is smaller: as written
+    made, found = [], []
+
+    class Watched(Graphed):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    class AsWritten(Graphed):
+        def __call__(self, *inputs):
+            return self.function(*inputs)
+
+    for kind in (Watched, AsWritten):
+        monkeypatch.setattr("faultsim.loop.Graphed", kind)
+        torch.manual_seed(0)
+        found.append(train_staged(generators.UNet(4), [on_gpu()], data, staged))
+    assert [call.graph is not None for call in made] == [True] * len(STAGES)
+    assert "without a CUDA graph" not in capsys.readouterr().err
+    replayed, written = found
+    for stage in STAGES:
+        for ours, theirs in zip(replayed.curves[stage], written.curves[stage], strict=True):
+            assert ours == pytest.approx(theirs, rel=0.05, abs=0.02)
+    # Adam divides by the size of a gradient: where that is next to nothing, rounding decides which way a pixel goes
+    apart = (replayed.patterns - written.patterns).abs()
+    assert float((apart > 0.05).float().mean()) < 0.1
+
+
+@pytest.mark.cuda
+def test_no_stage_waits_for_the_gpu(monkeypatch):
+    """Steps as they are written, after the first ones, in which libraries wait."""
+    data = load("digits", "train").subset(torch.arange(16 * 6))
+
+    class Strict(Graphed):
+        def __call__(self, *inputs):
+            self.count = getattr(self, "count", 0) + 1
+            torch.cuda.set_sync_debug_mode("error" if self.count > 2 else "default")
+            try:
+                return self.function(*inputs)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr("faultsim.loop.Graphed", Strict)
+    staged = replace(SHORT, eopm=replace(SHORT.eopm, n_models=5))
+    outcome = train_staged(generators.UNet(4), [on_gpu()], data, staged)
+    assert all(outcome.curves[stage] for stage in STAGES)
+
+
+@pytest.mark.cuda
+def test_stages_of_files_are_taken_over_on_a_gpu(tmp_path):
+    """What was read to the CPU goes to the base model's device, and is judged there."""
+    data, base = load("digits", "train").subset(torch.arange(32)), on_gpu()
+    about = {
+        "generator": "UNetS",
+        "dataset_fingerprint": data.fingerprint,
+        "base": [],
+        "training": SHORT.describe(),
+    }
+    about = json.loads(json.dumps(about))
+    outcome = train_staged(generators.create("UNetS"), [base], data, SHORT)
+    test = load("digits", "test")
+    first = judge(outcome, base, test, SHORT, chips=2, images=2)
+    save_stages(tmp_path / "one.safetensors", outcome, about, first)
+    known = reusable(tmp_path, tmp_path / "two.safetensors", about)
+    assert set(known) == {"classifier", "patterns"}
+    again = judge(
+        train_staged(generators.create("UNetS"), [base], data, SHORT, **known),
+        base, test, SHORT, chips=2, images=2,
+    )  # fmt: skip
+    assert again["patterns"] == first["patterns"]
+    assert again["classifier"]["accuracy"] == pytest.approx(first["classifier"]["accuracy"], abs=0.01)
 
 
 @pytest.mark.parametrize(("one", "other"), [("ConvL", "DeConvL"), ("ConvS", "DeConvS")])
