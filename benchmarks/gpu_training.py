@@ -16,6 +16,7 @@ status: 0 unless a job failed (1) or nothing could be run (2).
 import argparse
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import re
@@ -47,6 +48,9 @@ TABLES = {0.01: "table1", 0.005: "table9"}
 # The large ones first, and never two with the same encoder one after the other: the second takes over the classifier.
 GENERATORS = ("UNetL", "ConvL", "UNetS", "DeConvL", "ConvS", "DeConvS")
 TAKES_OVER = {"DeConvL": "ConvL", "DeConvS": "ConvS"}
+STAGES = (".classifier.safetensors", ".patterns.safetensors")  # files that other generators can begin with
+# How data sets are told in --data-dir, in any of the forms that faultsim reads.
+FOLDERS = {"cifar10": "cifar-10-*", "cifar100": "cifar-100-*", "gtsrb": "[gG][tT][sS][rR][bB]*"}
 MOST = 15 << 20  # bytes of RUN/kept: weights that don't fit are left out, and named in the summary
 LINES = 20  # of the output of a job that failed
 TIME_IS_UP = "the time is up"  # how a training says that its budget is used (faultsim.loop.OutOfTime)
@@ -246,8 +250,8 @@ class Plant:
         if job.kind is Kind.RESULT:
             shutil.copy2(self.base(job), job.file(Kind.BASE, fresh))
             for path in self.kept.glob("*"):
-                stage = path.name.endswith((".classifier.safetensors", ".patterns.safetensors"))
-                if path.name.startswith(job.own()) or (stage and f"-{job.cell.dataset}-" in path.name):
+                stage = path.name.endswith(STAGES) and f"-{job.cell.dataset}-" in path.name
+                if path.name.startswith(job.own()) or stage:
                     shutil.copy2(path, fresh / path.name)
         fresh.rename(folder)
         return folder
@@ -315,12 +319,22 @@ class Plant:
             there = self.kept / path.name
             if there.exists() and there.stat().st_mtime >= path.stat().st_mtime:
                 continue
+            if path.name.endswith(STAGES) and content(path) in map(
+                content, self.kept.glob(f"*{path.suffixes[-2]}*")
+            ):
+                continue  # taken over from another job
             size = sum(each.stat().st_size for each in self.kept.glob("*") if each != there)
             if weights and size + path.stat().st_size > MOST:
                 left_out.append(path.name)
                 continue
             put(path, there)
         return left_out
+
+
+def content(path: Path) -> str:
+    """SHA-256 (hex) of the tensors of a safetensors file, whatever its metadata say."""
+    data = path.read_bytes()
+    return hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
 
 
 def put(path: Path, there: Path) -> None:
@@ -702,10 +716,13 @@ def run(options: argparse.Namespace, began: float) -> int:
     before = earlier(plant.kept / "summary.json")
     unpacking = Unpacking(plant)
     unpacking.begin(options.packs)  # while the kernels are built
-    about, plant.device = prepare(options.device or ("cpu" if small else "cuda"), not options.no_build)
     plant.data["digits"] = None
     if options.data_dir is not None:
-        plant.data |= {name: options.data_dir.resolve() for name in packed.CLASSES}
+        found = [name for name, pattern in FOLDERS.items() if any(options.data_dir.glob(pattern))]
+        plant.data |= dict.fromkeys(found, options.data_dir.resolve())
+    if not {job.cell.dataset for job in jobs} & {*plant.data, *unpacking.processes}:
+        raise gpu_check.Refused("none of the data sets is there: give --packs or --data-dir")
+    about, plant.device = prepare(options.device or ("cpu" if small else "cuda"), not options.no_build)
     records = before.get("jobs", {})
     # a base model is trained for those who need it
     open_results = [job for job in jobs if job.kind is Kind.RESULT and not plant.is_done(job)]
@@ -728,6 +745,8 @@ def run(options: argparse.Namespace, began: float) -> int:
             archive(plant.kept, options.archive)
 
     plant.kept.mkdir(parents=True, exist_ok=True)
+    for half in plant.kept.glob(".*"):  # a run that was killed in the middle of writing left it
+        half.unlink()
     save()
     perform(jobs, plant, options.lanes, summary, save, unpacking.poll)
     outcomes = [records[job.name]["outcome"] for job in jobs]

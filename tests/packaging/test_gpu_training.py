@@ -1,0 +1,237 @@
+"""Does benchmarks/gpu_training.py train and evaluate what it plans, lose little when it is killed, and go on?
+
+By real processes at small scale on a CPU: a GPU runs the same commands, on larger networks and data.
+"""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from neuralfuse.reproduce.plan import Kind
+from neuralfuse.results import obtained
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "benchmarks" / "gpu_training.py"
+spec = importlib.util.spec_from_file_location("gpu_training", SCRIPT)
+gpu_training = importlib.util.module_from_spec(spec)
+sys.modules["gpu_training"] = gpu_training
+spec.loader.exec_module(gpu_training)
+
+BASE = "base-DigitsNet-digits-modern"
+STAGED = "result-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01-staged"
+EOPM = "result-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01"
+SMALL = [
+    sys.executable, str(SCRIPT), "--scale", "small", "--budget", "1h", "--eopm-share", "0.0003", "--lanes", "1",
+]  # fmt: skip
+
+
+def started(*options: object) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*SMALL, *map(str, options)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Those whose command line names a file in a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:  # ended meanwhile
+            continue
+        if str(folder).encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
+def until(what, seconds: float = 900) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_run_that_is_killed_goes_on_to_every_result(tmp_path):
+    out, archive = tmp_path / "run", tmp_path / "kept.tar"
+    kept = out / "kept"
+    log = (
+        out
+        / "work"
+        / STAGED
+        / "generator-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01-staged.log.jsonl"
+    )
+    first = started("--out", out, "--archive", archive)
+    until(lambda: log.exists() or first.poll() is not None)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    until(lambda: not processes_in(out), 10)  # none goes on by itself
+    summary = json.loads((kept / "summary.json").read_text())
+    assert summary["jobs"][BASE]["outcome"] == "done"
+    assert summary["jobs"][STAGED]["outcome"] == "running"
+    assert not obtained(kept)
+    base = out / "bases" / f"{BASE}.safetensors"
+    trained = base.stat().st_mtime_ns
+
+    second = started("--out", out, "--archive", archive)
+    said, err = second.communicate(timeout=900)
+    assert (second.returncode, err) == (0, "")
+    assert "3 done" in said
+    assert base.stat().st_mtime_ns == trained
+    results = obtained(kept)
+    assert [result.trainer for result in results] == ["staged", "eopm"] or [r.trainer for r in results] == [
+        "eopm", "staged",
+    ]  # fmt: skip
+    for result in results:
+        assert result.images == 359
+        assert len(result.correct["perturbed_fused"]) == 10
+        assert result.base_passes > 0
+        assert result.configuration["device"] == "cpu"
+    # plain EOPM had a share of a second: the epoch that it was in is the last, and is counted
+    (plain,) = [result for result in results if result.trainer == "eopm"]
+    assert plain.base_passes == 2 * 1438 * plain.configuration["generator"]["epochs"]
+    summary = json.loads((kept / "summary.json").read_text())
+    records = {name: record["outcome"] for name, record in summary["jobs"].items()}
+    assert records == {BASE: "done", STAGED: "done", EOPM: "done"}
+    assert summary["jobs"][STAGED]["accuracy"]["P.A.+N.F."] > 0
+    assert [session["device"] for session in summary["sessions"]] == ["cpu", "cpu"]
+    # small, and without what only a training that goes on needs
+    names = sorted(path.name for path in kept.iterdir())
+    assert not [
+        name
+        for name in names
+        if ".state." in name or name.startswith((".", "base-DigitsNet-digits-modern.s"))
+    ]
+    for end in (".patterns.safetensors", ".classifier.safetensors", "-staged.log.jsonl", "-0.01.log.jsonl"):
+        assert [name for name in names if name.endswith(end)], end
+    assert len([name for name in names if name.startswith("unprotected-")]) == 1
+    assert sum(path.stat().st_size for path in kept.iterdir()) < 20 << 20
+    # the archive is the folder, and another run goes on from it: nothing is left to do
+    again = tmp_path / "again"
+    with tarfile.open(archive) as tar:
+        assert sorted(name.removeprefix("kept/") for name in tar.getnames()[1:]) == names
+        tar.extractall(again, filter="data")
+    third = started("--out", again, "--plan")
+    said, err = third.communicate(timeout=300)
+    assert (third.returncode, err) == (0, "")
+    assert said.count(": there") == 2
+
+
+def test_a_job_that_fails_is_told_and_ends_no_other(tmp_path):
+    run = started("--out", tmp_path / "run", "--recipe", "none")
+    said, _ = run.communicate(timeout=600)
+    assert run.returncode in (1, 2)
+    assert "unknown recipe 'none'" in said + _
+
+
+def test_the_most_valuable_comes_first():
+    """VGG11 by the base model that is kept, with the comparison; other base models before other errors and data."""
+    jobs = gpu_training.full_jobs("modern")
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names)
+    first = "-VGG11-cifar10-paper-neuralfuse_2022-0.01"
+    assert {name for name in names[1:7]} == {f"result-{g}{first}-staged" for g in gpu_training.GENERATORS}
+    assert names[7:9] == [f"result-UNetL{first}", f"result-ConvS{first}"]
+    order = [
+        "ResNet18-cifar10-modern-neuralfuse_2022-0.01",
+        "VGG16-cifar10",
+        "iid_flips",
+        "0.005",
+        "gtsrb",
+        "cifar100",
+    ]
+    places = [
+        next(i for i, name in enumerate(names) if name.startswith("result") and word in name)
+        for word in order
+    ]
+    assert places == sorted(places)
+    done = set()
+    for job in jobs:  # no generator before its base model
+        if job.kind is Kind.BASE:
+            done.add((job.cell.dataset, job.cell.base, job.recipe))
+        assert (job.cell.dataset, job.cell.base, job.recipe) in done
+    # of base models only the one that comes with the sources is by another recipe
+    assert {job.cell.base for job in jobs if job.recipe == "paper"} == {"VGG11"}
+
+
+def test_the_next_job_is_the_first_that_fits(tmp_path):
+    jobs = [job for job in gpu_training.full_jobs("modern") if job.kind is Kind.RESULT][:6]
+    plant = gpu_training.Plant(tmp_path, gpu_training.SCALES["full"], "cpu", 10, time.monotonic() + 100)
+    records = {
+        job.name: {"outcome": "waiting", "estimated_s": 1000 if i == 0 else 20} for i, job in enumerate(jobs)
+    }
+
+    def next_of(**more):
+        return gpu_training.choose(jobs, records, more.get("running", []), plant, more.get("correction", 1.0))
+
+    assert next_of() is None  # no data yet
+    plant.data["cifar10"] = tmp_path
+    assert next_of() is jobs[1]
+    assert next_of(correction=10) is jobs[0]  # nothing fits: the first goes on another time
+    records[jobs[1].name]["outcome"] = records[jobs[2].name]["outcome"] = "running"
+    running = [gpu_training.Running(job, tmp_path, iter(()), tmp_path, {}, 0.0) for job in jobs[1:3]]
+    assert jobs[3].cell.generator.name == "DeConvL"  # waits for ConvL, whose classifier it takes over
+    assert next_of(running=running) is jobs[4]
+
+
+def test_what_is_too_large_is_left_out_and_named(tmp_path, monkeypatch):
+    """Results and logs are kept whatever they weigh; files with the same tensors once."""
+    job = gpu_training.full_jobs("modern")[1]
+    plant = gpu_training.Plant(tmp_path, gpu_training.SCALES["full"], "cpu", 10, 0)
+    stem = job.file(Kind.GENERATOR, Path()).stem
+    folder = tmp_path / "work" / job.name
+    folder.mkdir(parents=True)
+    plant.kept.mkdir()
+
+    def weights(metadata: bytes, tensors: bytes) -> bytes:
+        return len(metadata).to_bytes(8, "little") + metadata + tensors
+
+    (plant.kept / "generator-Other.patterns.safetensors").write_bytes(weights(b"{}", b"same"))
+    (folder / f"{stem}.patterns.safetensors").write_bytes(weights(b"{1}", b"same"))
+    (folder / f"{stem}.classifier.safetensors").write_bytes(weights(b"{}", b"other"))
+    (folder / f"{stem}.safetensors").write_bytes(bytes(2000))
+    (folder / f"{stem}.state.safetensors").write_bytes(b"state")
+    (folder / f"{stem}.log.jsonl").write_bytes(bytes(3000))
+    (folder / "generator-Foreign.log.jsonl").write_bytes(b"not its own")
+    monkeypatch.setattr(gpu_training, "MOST", 1000)
+    assert plant.keep(job, folder) == [f"{stem}.safetensors"]
+    assert {path.name for path in plant.kept.iterdir()} == {
+        "generator-Other.patterns.safetensors", f"{stem}.classifier.safetensors", f"{stem}.log.jsonl",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--jobs", "ConvXL"], "--jobs 'ConvXL' finds none"),
+        (["--eopm-share", "2"], "--eopm-share must be above 0 and at most 1"),
+        (
+            ["--scale", "full", "--device", "cpu"],
+            "none of the data sets is there: give --packs or --data-dir",
+        ),
+        (["--packs", str(SCRIPT)], "gpu_training.py is no container of images"),
+        (["--packs", "nowhere.npz"], "nowhere.npz is no container of images"),
+    ],
+)
+def test_bad_input_gets_one_line(options, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["gpu_training.py", "--scale", "small", "--out", str(tmp_path / "run"), *options]
+    )
+    monkeypatch.setattr(gpu_training.gpu_check, "signal_handlers", lambda: None)
+    assert gpu_training.main() == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
