@@ -266,17 +266,10 @@ class Plant:
 
         if job.kind is Kind.BASE:
             words = (
-                "train-base",
-                "--model",
-                job.cell.base,
-                "--dataset",
-                job.cell.dataset,
-                "--recipe",
-                job.recipe,
-            )
-            yield Command(
-                (*words, *self.scale.base, "--out", str(job.target(folder)), *where, *budget(self.left()))
-            )
+                "train-base", "--model", job.cell.base, "--dataset", job.cell.dataset, "--recipe", job.recipe,
+                *self.scale.base, "--out", str(job.target(folder)), *where, *budget(self.left()),
+            )  # fmt: skip
+            yield Command(words)
             return
         cell, made = job.cell, job.file(Kind.GENERATOR, folder)
         train = (
@@ -284,17 +277,16 @@ class Plant:
             "--base", str(job.file(Kind.BASE, folder)), "--dataset", cell.dataset, "--preset", cell.faults,
             "--bit-error-rate", f"{cell.bit_error_rate:g}", *where,
         )  # fmt: skip
-        epochs: tuple[str, ...] = ()
         if job.comparison:
             if not made.exists():
                 yield Command(
                     (*train, *self.scale.eopm, *budget(min(self.share, self.left()))), may_stop=True
                 )
-            log = made.with_suffix(".log.jsonl")
-            done = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
             if not made.exists():  # the epoch that has begun is the last one
-                epochs = ("--epochs", str(done + 1))
-                yield Command((*train, *self.scale.eopm, *epochs, *budget(self.left())))
+                log = made.with_suffix(".log.jsonl")
+                done = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
+                last = ("--epochs", str(done + 1))
+                yield Command((*train, *self.scale.eopm, *last, *budget(self.left())))
         elif self.scale.staged and not made.exists():
             stages = ("--trainer", "staged", "--reuse", str(folder))
             yield Command((*train, *stages, *self.scale.staged, *budget(self.left())))
