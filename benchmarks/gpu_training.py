@@ -191,11 +191,14 @@ def estimate(job: Job, scale: Scale, share: float) -> float:
         return share + 2 * scale.start
     kinds = (Kind.BASE,) if job.kind is Kind.BASE else (Kind.GENERATOR, Kind.UNPROTECTED, Kind.RESULT)
     from faultsim.train import recipe
+    from neuralfuse.staged import EOPM_STAGE
 
     epochs = recipe(job.recipe, job.cell.dataset).epochs
     planned = steps([job.cell], job.recipe, Path(), (job.kind,))
     work = sum(
-        operations(step, base_epochs=epochs, epochs=3, n_models=5) for step in planned if step.kind in kinds
+        operations(step, base_epochs=epochs, epochs=EOPM_STAGE["max_epochs"], n_models=EOPM_STAGE["n_models"])
+        for step in planned
+        if step.kind in kinds
     )
     return work / scale.speed + scale.start
 
