@@ -143,14 +143,6 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path):
     assert said.count(": there") == 2
 
 
-def test_an_unknown_recipe_is_told_before_anything_is_done(started, tmp_path):
-    run = started("--out", tmp_path / "run", "--recipe", "none")
-    said, err = run.communicate(timeout=250)
-    assert run.returncode == 2
-    assert (said, err.count("\n")) == ("", 1)
-    assert "unknown recipe 'none'" in err
-
-
 def test_the_most_valuable_comes_first():
     """VGG11 by the base model that is kept, with the comparison; other base models before other errors and data."""
     jobs = gpu_training.full_jobs("modern")
@@ -230,6 +222,7 @@ def test_what_is_too_large_is_left_out_and_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["--recipe", "none"], "unknown recipe 'none'"),
         (["--jobs", "ConvXL"], "--jobs 'ConvXL' finds none"),
         (["--eopm-share", "2"], "--eopm-share must be above 0 and at most 1"),
         (
