@@ -140,10 +140,12 @@ def energy_optimal_voltage(
     """The voltage of a sweep that takes the least energy while its accuracy is at least `accuracy_floor`.
 
     `rows` are the summary rows of a sweep, `accuracy` and `voltage` the names of their columns; accuracy and
-    floor have one unit. Equal energies go to the higher accuracy. None when no voltage reaches the floor.
-    Raises EnergyError for a row without these columns.
+    floor have one unit, fractions as in faultsim's results, or percent. Equal energies go to the higher
+    accuracy. None when no voltage reaches the floor. Raises EnergyError for a row without these columns, and
+    for a floor of the other unit.
     """
     best: tuple[float, float, float] | None = None
+    highest = 0.0
     for row in rows:
         try:
             reached, at = float(row[accuracy]), float(row[voltage])
@@ -151,9 +153,15 @@ def energy_optimal_voltage(
             raise EnergyError(
                 f"a summary row needs numbers in {accuracy!r} and {voltage!r}; it has {dict(row)}"
             ) from None
+        highest = max(highest, reached)
         if reached < accuracy_floor:
             continue
         saved = energy_saving(base_accesses, curve, at, generator_accesses)
         if best is None or (saved, reached) > best[:2]:
             best = (saved, reached, at)
+    if 0 < accuracy_floor <= 1 < highest or 0 < highest <= 1 < accuracy_floor:
+        raise EnergyError(
+            f"an accuracy floor of {accuracy_floor:g} for accuracies up to {highest:g}: both have to be "
+            "fractions, or both percent"
+        )
     return None if best is None else best[2]

@@ -1,6 +1,7 @@
 """Pictures: bit errors and energy against voltage, failing cells of a chip. Colours are those of Okabe and Ito, which
 colour-blind people can tell apart; the same data give the same bytes."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,7 @@ from matplotlib.patches import Patch
 
 from .errors import FaultsimError
 from .files import write_atomically
+from .pictures import MOST_PANELS, check_picture
 
 if TYPE_CHECKING:
     from .faultmap import FaultMap
@@ -34,11 +36,17 @@ STYLE = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "lines.linewidth": 2.0,
+    "svg.hashsalt": "faultsim",  # otherwise every file has names of its own in it
 }
 # On top of matplotlib's own defaults, whatever the user's matplotlibrc says.
 _CONTEXT = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"} | STYLE
 DPI = 150
-MOST_PANELS = 16
+# without a date, and without the version of what wrote it
+_NOTHING_ELSE = {
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    ".svg": {"Date": None, "Creator": None},
+}
 
 
 # -- style ---------------------------------------------------------------------------------------------------
@@ -58,12 +66,16 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a PNG, atomically and without a date. FaultsimError for other endings and full disks."""
-    if Path(path).suffix.lower() != ".png":
-        raise FaultsimError(f"picture {path}: the name must end in .png")
-    with styled():
+    """Writes a PNG, PDF or SVG, as the name ends, atomically and without a date. FaultsimError for other endings and
+    full disks."""
+    check_picture(Path(path), "picture")
+    ending = Path(path).suffix.lower()
+    with styled(), warnings.catch_warnings():
+        # letters that the font lacks are drawn as boxes; a file's name may have them
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         write_atomically(
-            path, lambda temporary: figure.savefig(temporary, format="png", metadata={"Software": None})
+            path,
+            lambda temporary: figure.savefig(temporary, format=ending[1:], metadata=_NOTHING_ELSE[ending]),
         )
 
 
@@ -91,15 +103,18 @@ def curve_figure(curve: "VoltageCurve") -> Figure:
     faulty = rates > 0
     left.semilogy(voltages[faulty], rates[faulty], color=VERMILION)
     left.set(title="Bit error rate", ylabel="bit error rate (share of failing cells)")
-    right.plot(voltages, [curve.energy_per_access(v) for v in voltages], color=BLUE)
-    right.set(title="Dynamic energy of one read access", ylabel="energy per access / that at Vmin")
+    unit = curve.access_pj or 1.0
+    right.plot(voltages, [unit * curve.energy_per_access(v) for v in voltages], color=BLUE)
+    ylabel = "energy per access (pJ)" if curve.picojoules else "energy per access / that at Vmin"
+    right.set(title="Dynamic energy of one read access", ylabel=ylabel)
     right.set_ylim(bottom=0)
     points = [
         point for point in zip(curve.voltages, curve.bit_error_rates, strict=True) if low <= point[0] <= high
     ]
     dots = {"marker": "o", "linestyle": "none"}
     left.plot([v for v, rate in points if rate > 0], [r for _, r in points if r > 0], color=VERMILION, **dots)
-    right.plot([v for v, _ in points], [curve.energy_per_access(v) for v, _ in points], color=BLUE, **dots)
+    energies = [unit * curve.energy_per_access(v) for v, _ in points]
+    right.plot([v for v, _ in points], energies, color=BLUE, **dots)
     margin = 0.04 * (high - low)
     for axes, note, height in ((left, "no errors at\nand above Vmin", 0.92), (right, "Vmin", 0.04)):
         axes.set_xlim(low - margin, high + margin)

@@ -71,7 +71,10 @@ class RunDirectory:
     """A directory that holds one run, locked while in use (with a `with` statement).
 
     NAME.json        {"configuration": ..., **information}; the configuration is what must be equal to go on
-    results.csv      the rows so far; the columns of `optional` only once a row has something there that isn't 0
+    results.csv      the rows so far; the columns of `optional` only once a row has something there that isn't 0; behind
+                     them those of `constants`, whose values all rows share
+
+    A results.csv of an older version, without the constants, is continued: the next rows bring them.
 
     Raises FaultsimError when the directory cannot be written, is in use by another run, holds a run of another
     configuration, or files that are none of this program's.
@@ -84,12 +87,14 @@ class RunDirectory:
         configuration: dict,
         columns: Sequence[str],
         optional: Sequence[str] = (),
+        constants: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
         self.name = name
         # through JSON and back: what is compared later is what the file can say
         self.configuration = json.loads(json.dumps(without_nan(configuration), allow_nan=False))
         self.columns, self.optional = tuple(columns), tuple(optional)
+        self.constants = dict(constants or {})
         self.rows: list[dict[str, str]] = []
         self._own: int | None = None  # the directory, held open
         self._begun = False  # whether its configuration was written
@@ -198,16 +203,18 @@ class RunDirectory:
             raise FaultsimError(
                 f"{self.results} cannot be read ({error}): choose another directory"
             ) from None
-        more = columns[len(self.columns) :]
+        more, shared = columns[len(self.columns) :], tuple(self.constants)
         if (
             columns[: len(self.columns)] != self.columns
-            or more not in ((), self.optional)
+            or more not in ((), self.optional, shared, (*self.optional, *shared))
             or any(None in row or None in row.values() for row in rows)
+            or any(row.get(name, value) != value for row in rows for name, value in self.constants.items())
         ):
             raise FaultsimError(
                 f"{self.results} was changed by hand or another version: choose another directory"
             )
-        self.rows = [{**dict.fromkeys(self.optional, "0"), **row} for row in rows]
+        kept = (*self.columns, *self.optional)
+        self.rows = [{name: row.get(name, "0") for name in kept} for row in rows]
 
     def begin(self, information: dict) -> None:
         """Writes the configuration and whatever else is known of the run, unless it is there already."""
@@ -225,6 +232,7 @@ class RunDirectory:
         self.check()
         names = (*self.columns, *self.optional)
         added = [{name: cell(row[name]) for name in names} for row in rows]
-        every = [*self.rows, *added]
-        write_text(self.results, csv_text(used_columns(self.columns, self.optional, every), every))
+        every = [row | self.constants for row in [*self.rows, *added]]
+        columns = (*used_columns(self.columns, self.optional, every), *self.constants)
+        write_text(self.results, csv_text(columns, every))
         self.rows += added

@@ -47,6 +47,7 @@ SUMMARY = (
 )
 MEASURED = ("metric", "higher_is_better")
 """Further columns of summary.csv, where something else than accuracy was measured."""
+PICOJOULES = "energy_per_inference_pj"  #: one more, where the curve says what an access takes
 UNPROTECTED = "unprotected"
 
 _KEEP_AFTER = 1.0  # seconds between two times that rows are kept, within one operating point; but
@@ -86,6 +87,7 @@ class Result:
     energy_saving: (
         float | None
     )  #: fraction saved against the unprotected model at Vmin (the paper's equation 2)
+    picojoules: float | None = None  #: energy_per_inference, where the curve says what an access takes
 
     def summary(self) -> dict[str, object]:
         """What summary.csv says of it, under SUMMARY, MEASURED and OPTIONAL; see summary_columns."""
@@ -110,14 +112,17 @@ class Result:
             e.metric.name,
             e.metric.higher_is_better,
             e.wrong_numbers,
+            self.picojoules,
         )
-        return dict(zip((*SUMMARY, *MEASURED, *OPTIONAL), values, strict=True))
+        return dict(zip((*SUMMARY, *MEASURED, *OPTIONAL, PICOJOULES), values, strict=True))
 
 
 def summary_columns(results: Sequence[Result]) -> tuple[str, ...]:
     """Of summary.csv for these results."""
     measured = () if all(result.evaluation.metric == ACCURACY for result in results) else MEASURED
-    return used_columns((*SUMMARY, *measured), OPTIONAL, [result.summary() for result in results])
+    absolute = () if all(result.picojoules is None for result in results) else (PICOJOULES,)
+    rows = [result.summary() for result in results]
+    return (*used_columns((*SUMMARY, *measured), OPTIONAL, rows), *absolute)
 
 
 def points(
@@ -126,6 +131,8 @@ def points(
     """Operating points from the highest voltage (lowest bit error rate) to the lowest; FaultsimError off the curve."""
     if (voltages is None) == (rates is None):
         raise FaultsimError("give either voltages or bit error rates")
+    if not len(rates if voltages is None else voltages):
+        raise FaultsimError("no operating points: give at least one voltage or bit error rate")
     if voltages is not None:
         ordered = sorted(voltages, reverse=True)
         return [Point(v, curve.bit_error_rate(v), curve.energy_per_access(v)) for v in ordered]
@@ -173,6 +180,7 @@ def sweep(
     stored: StoredWeights,
     variants: Sequence[Variant] = (Variant(),),
     accesses: int | None = None,
+    access_pj: float | None = None,
     metric: AnyMetric = ACCURACY,
     directory: RunDirectory | None = None,
     report: Callable[[Result], None] = lambda result: None,
@@ -182,6 +190,7 @@ def sweep(
 
     data       batches, as for evaluate(); they must be something that can be iterated several times
     accesses   weight memory accesses of one inference of the model, for the energy; None leaves it out
+    access_pj  picojoules of one access at Vmin, where they are known (VoltageCurve.access_pj)
     metric     what is measured, as for evaluate()
     directory  open RunDirectory with the columns row_columns(metric) and OPTIONAL: chips that stand in its rows are not
                computed again, those that are computed are added to it, a group at a time
@@ -210,7 +219,7 @@ def sweep(
                     **_where(point, chips),
                 )
                 evaluation = before.joined(evaluation) if before else evaluation
-            result = _result(variant, point, evaluation, accesses)
+            result = _result(variant, point, evaluation, accesses, access_pj)
             results.append(result)
             report(result)
     return results
@@ -250,12 +259,19 @@ def _where(point: Point, chips: Sequence[Chip | MeasuredChip]) -> dict:
     return {"bit_error_rate": point.bit_error_rate}
 
 
-def _result(variant: Variant, point: Point, evaluation: Evaluation, accesses: int | None) -> Result:
-    energy = saving = None
+def _result(
+    variant: Variant,
+    point: Point,
+    evaluation: Evaluation,
+    accesses: int | None,
+    access_pj: float | None = None,
+) -> Result:
+    energy = saving = absolute = None
     if accesses is not None and point.energy_per_access is not None:
         energy = accesses * point.energy_per_access + variant.transform_accesses
         saving = 1 - energy / accesses
-    return Result(variant.name, point, evaluation, energy, saving)
+        absolute = None if access_pj is None else energy * access_pj
+    return Result(variant.name, point, evaluation, energy, saving, absolute)
 
 
 def _rows(

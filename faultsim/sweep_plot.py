@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .conditions import Conditions
 from .plots import BLUE, GREEN, GREY, VERMILION, panels, styled, voltage_label
 from .sweep import Result
-from .voltage import VoltageCurve
 
 _COLOURS = (VERMILION, BLUE, GREEN)
 
 
 @styled()
-def sweep_figure(results: Sequence[Result], title: str, curve: VoltageCurve) -> Figure:
+def sweep_figure(results: Sequence[Result], title: str, conditions: Conditions) -> Figure:
     """Left: mean accuracy, or what else was measured, with its 95 % interval (bars) and the range from the worst chip
     to the best (band), against voltage, or against the bit error rate where some point has no voltage. Right, where
     energy was counted: the same means against the weight memory energy of one inference, relative to the unprotected
-    model at Vmin."""
+    model at Vmin. Below: the conditions, whose curve the voltages belong to."""
     by_voltage = all(result.point.voltage is not None for result in results)
     by_energy = [result for result in results if result.energy_saving is not None]
     variants = list(dict.fromkeys(result.variant for result in results))
     figure, (axes,) = panels(1, 2 if by_energy else 1, 11.0 if by_energy else 8.0, 4.8)
     figure.suptitle(title, fontweight="bold")
+    figure.supxlabel(f"faults: {conditions}", fontsize=8, color=GREY)
 
     for colour, variant in zip(_COLOURS, variants, strict=False):
         mine = [result for result in results if result.variant == variant]
@@ -40,7 +41,9 @@ def sweep_figure(results: Sequence[Result], title: str, curve: VoltageCurve) -> 
         panel.set_ylabel(metric.label if metric.counts else f"{metric.label}, {metric.arrow}")
         if metric.fraction:
             panel.set_ylim(0, 103)
-    axes[0].set_xlabel(voltage_label(curve) if by_voltage else "bit error rate (share of failing cells)")
+    axes[0].set_xlabel(
+        voltage_label(conditions.curve) if by_voltage else "bit error rate (share of failing cells)"
+    )
     if by_voltage:
         _rates_on_top(axes[0], results)
     else:

@@ -19,6 +19,7 @@ from .errors import FaultsimError
 from .files import write_text
 
 COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
+COLUMNS_PJ = (*COLUMNS[:2], "energy_per_access_pj")  #: of a curve whose energies are picojoules
 _HIGHEST_RATE = 0.5  # a cell that reads at random
 _HIGHEST_VOLTAGE = 1e6  # in any unit: its square is a number, and its misprint noticed
 _LOWEST_VOLTAGE = 1e-6  # so is that of neighbours
@@ -43,6 +44,7 @@ class VoltageCurve:
     bit_error_rates: tuple[float, ...]  #: fraction of failing cells, ascending, within [0, 0.5]
     energies: tuple[float, ...]  #: energy of one read access, any unit, not ascending
     exponent: float | None = None  #: energy = V**exponent instead of interpolation (the default curve)
+    picojoules: bool = False  #: `energies` are in picojoules; otherwise only their ratios mean something
 
     def __post_init__(self) -> None:
         lengths = [len(self.voltages), len(self.bit_error_rates), len(self.energies)]
@@ -111,7 +113,8 @@ class VoltageCurve:
     @classmethod
     def from_csv(cls, path: str | Path) -> "VoltageCurve":
         """A characterisation of your own: CSV with the header voltage,bit_error_rate,energy_per_access, sorted by
-        voltage (either way). Raises FaultsimError naming the line that is wrong."""
+        voltage (either way). Energies in picojoules stand under energy_per_access_pj instead. Raises FaultsimError
+        naming the line that is wrong."""
         path = Path(path)
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
@@ -134,10 +137,10 @@ class VoltageCurve:
                 continue
             if header is None:
                 header = cells
-                if header != COLUMNS:
+                if header not in (COLUMNS, COLUMNS_PJ):
                     raise FaultsimError(
-                        f"voltage curve {path}, line {line}: the header must be {','.join(COLUMNS)}, "
-                        f"not {','.join(header)[:80]!r}"
+                        f"voltage curve {path}, line {line}: the header must be {','.join(COLUMNS)} (or "
+                        f"{COLUMNS_PJ[-1]}), not {','.join(header)[:80]!r}"
                     )
                 continue
             try:
@@ -157,12 +160,13 @@ class VoltageCurve:
         if points[0][0] < points[-1][0]:
             points.reverse()
         voltages, rates, energies = zip(*points, strict=True)
-        return cls(path.name, voltages, rates, energies)
+        return cls(path.name, voltages, rates, energies, picojoules=header == COLUMNS_PJ)
 
     def to_csv(self, path: str | Path) -> None:
         """Writes the points in the form that from_csv() reads."""
         rows = zip(self.voltages, self.bit_error_rates, self.energies, strict=True)
-        lines = [",".join(COLUMNS), *(",".join(repr(x) for x in row) for row in rows)]
+        header = COLUMNS_PJ if self.picojoules else COLUMNS
+        lines = [",".join(header), *(",".join(repr(x) for x in row) for row in rows)]
         write_text(Path(path), "\n".join(lines) + "\n")
 
     # -- questions ----------------------------------------------------------------------------------------------
@@ -248,3 +252,18 @@ class VoltageCurve:
         energies = np.array(self.energies[::-1])
         at = np.interp([v * v, self.v_min**2], squares, energies)
         return float(at[0] / at[1])
+
+    def describe(self) -> dict:
+        """Everything about it, for results: VoltageCurve(**curve.describe()) == curve."""
+        known = dict(vars(self))
+        if not self.picojoules:  # as it was when curves knew no unit: results of then go on
+            del known["picojoules"]
+        return known
+
+    @property
+    def access_pj(self) -> float | None:
+        """Picojoules of one read access at v_min; None where the curve knows energies only relative to each other."""
+        if not self.picojoules:
+            return None
+        squares = np.square(np.array(self.voltages[::-1]))
+        return float(np.interp(self.v_min**2, squares, np.array(self.energies[::-1])))

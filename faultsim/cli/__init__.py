@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -65,11 +66,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     from ..errors import FaultsimError, one_line
 
-    arguments = arguments or sys.argv[1:] or ["--help"]
+    words = sys.argv[1:] if arguments is None else arguments
     try:
+        _check_empty(words)
         with warnings.catch_warnings():
             warnings.showwarning = _one_line(warnings.showwarning)
-            status = app(arguments, prog_name="faultsim", standalone_mode=False)
+            status = app(words or ["--help"], prog_name="faultsim", standalone_mode=False)
         sys.stdout.flush()  # here an output that takes nothing more can still be told
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
@@ -79,6 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if isinstance(error, FaultsimError | EnergyError | ImportError):
             message = str(error)
+        elif _out_of_memory(error):
+            message = "there is not enough memory for this: take smaller numbers, like a smaller --batch-size"
         elif hasattr(
             error, "format_message"
         ):  # typer's own: an unknown option, a word where a number belongs
@@ -93,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
                 print("faultsim: error: " + one_line(message), file=sys.stderr, flush=True)
         sys.exit(2)
     if status == INTERRUPTED:
-        kept = any(word.partition("=")[0] == "--out" for word in arguments)
+        kept = any(word.partition("=")[0] == "--out" for word in words)
         what = "what was finished is kept in --out" if kept else "nothing is kept"
         print(f"faultsim: interrupted; {what}", file=sys.stderr)
     sys.exit(status)
@@ -116,6 +120,24 @@ def _one_line(otherwise: Callable[..., None]) -> Callable[..., None]:
             otherwise(message, category, *where)
 
     return show
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Python's own error, or one of torch, which has a class for GPUs only."""
+    told = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
+
+
+def _check_empty(words: list[str]) -> None:
+    """Raises FaultsimError for a word without letters: a shell variable that isn't set. Nothing here means the default
+    by it, and no file has that name."""
+    from ..errors import FaultsimError
+
+    for before, word in pairwise(["", *words]):
+        option, equals, value = word.partition("=") if word.startswith("--") else (before, "=", word)
+        if equals and not value.strip():
+            what = f"{option} is empty" if option.startswith("-") else "an argument is empty"
+            raise FaultsimError(f"{what}: give it a value, or leave it out")
 
 
 def _speaks() -> bool:

@@ -71,10 +71,10 @@ def _ours(result: "Result") -> dict[str, float]:
 
 
 def console() -> "Console":
-    """For text that is not markup."""
-    from rich.console import Console
+    """For text that is not markup, and tables whose digits are all there."""
+    from . import tables
 
-    return Console(highlight=False, markup=False)
+    return tables.console()
 
 
 def show(name: str, lines: "Sequence[Line]") -> None:

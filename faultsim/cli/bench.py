@@ -16,6 +16,7 @@ from .options import (
     PresetOption,
     WeightsOption,
     fault_model,
+    percent,
 )
 from .options import device as device_named
 
@@ -26,15 +27,15 @@ app = typer.Typer(help="Measure speed, as ratios within one run.")
 def kernel(
     device: DeviceOption = "auto",
     weights: Annotated[int, typer.Option(min=1, help="int8 weights in the buffer.")] = 11_170_000,
-    seconds: Annotated[float, typer.Option(help="Time for each group of measurements.")] = 1.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds for each group of measurements.")] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
     """The fault kernel beside a plain copy of the same bytes; each result is checked against the oracle first."""
-    from rich.console import Console
     from rich.table import Table
 
     from ..bench.kernel import RATES, kernel_rows, rows_as_json
     from ..provenance import provenance
+    from .tables import console
 
     where = device_named(device)
     if as_json:
@@ -42,7 +43,6 @@ def kernel(
         report = {"benchmark": "kernel", "rows": rows_as_json(rows), **provenance(str(where))}
         print(json.dumps(report, indent=2))
         return
-    console = Console()
     rows = kernel_rows(where, weights, seconds)
     for (size, path, threads), group in groupby(rows, key=lambda row: (row.weights, row.path, row.threads)):
         title = f"{size:,} int8 weights, {path}" + ("" if path == "cuda" else f", threads: {threads}")
@@ -50,13 +50,13 @@ def kernel(
         shown.add_column("operation")
         shown.add_column("beside")
         for rate in RATES:
-            shown.add_column(f"{rate:g}", justify="right", no_wrap=True)
+            shown.add_column(percent(rate), justify="right")
         for (operation, beside), three in groupby(group, key=lambda row: (row.operation, row.beside)):
             shown.add_row(operation, beside, *map(_cell, three))
-        console.print(shown)
+        console().print(shown)
     print(
-        "for each bit error rate: ratio and GB/s (and the ratio to reach); ratio: time of what stands beside over "
-        "time of the operation, measured in turn: 1 is as fast"
+        "for each bit error rate: ratio and GB/s (and the ratio to reach)\n"
+        "ratio: time of what stands beside over time of the operation, measured in turn: 1 is as fast"
     )
 
 
@@ -79,21 +79,29 @@ def sweep(
 ) -> None:
     """How much of a sweep's time the model itself runs; the rest is faultsim's."""
     from ..bench.sweep import share_of_model
+    from ..conditions import Conditions
     from ..provenance import provenance
+    from ..voltage import VoltageCurve
     from .subject import load_subject
 
     where = device_named(device)
+    faults = fault_model(preset=preset)
     subject = load_subject(model, weights, dataset, data_dir, where, images)
-    measured = share_of_model(
-        subject.model, subject.data, subject.stored, faults=fault_model(preset=preset), chips=chips
-    )
+    measured = share_of_model(subject.model, subject.data, subject.stored, faults=faults, chips=chips)
+    conditions = Conditions(faults, VoltageCurve.default())
     if as_json:
-        report = {"benchmark": "sweep", **measured, "model": subject.title, **provenance(str(where))}
+        report = {
+            "benchmark": "sweep",
+            **measured,
+            "model": subject.title,
+            **conditions.columns,
+            **provenance(str(where)),
+        }
         print(json.dumps(report, indent=2))
         return
     print(
         f"{subject.title}: {100 * measured['share']:.2f} % of {measured['seconds']:.1f} s "
-        f"in the model, {chips} chips at three voltages"
+        f"in the model, {chips} chips at three voltages ({conditions})"
     )
 
 
@@ -175,6 +183,8 @@ def evaluation(
 
     from .. import models
     from ..bench.evaluation import evaluation_times
+    from ..conditions import Conditions
+    from ..faults import FaultModel
     from ..provenance import provenance
     from ..stored import StoredWeights
 
@@ -186,12 +196,22 @@ def evaluation(
         (torch.rand(size, 3, 32, 32, device=where) * 2 - 1, torch.randint(0, 10, [size], device=where))
         for size in sizes
     ]
-    measured = evaluation_times(network, StoredWeights.of(network), data, chips=chips, rounds=rounds)
+    rate, faults = 0.01, FaultModel()
+    measured = evaluation_times(
+        network,
+        StoredWeights.of(network),
+        data,
+        chips=chips,
+        bit_error_rate=rate,
+        faults=faults,
+        rounds=rounds,
+    )
     what = {"model": model, "images": images, "batch_size": batch_size, "chips": chips, "rounds": rounds}
     if as_json:
         print(json.dumps({"benchmark": "evaluation", **what, **measured, **provenance(str(where))}, indent=2))
         return
     print(
-        f"{model}, {images:,} random images in batches of {batch_size}, {chips} chips: "
-        f"{measured['evaluation']:.2f} s,\n{measured['over_plain']:.2f} x as many passes of the plain model"
+        f"{model}, {images:,} random images in batches of {batch_size}, {chips} chips at {percent(rate)} bit errors "
+        f"({Conditions(faults)}): {measured['evaluation']:.2f} s,\n"
+        f"{measured['over_plain']:.2f} x as many passes of the plain model"
     )

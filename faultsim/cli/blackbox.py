@@ -9,7 +9,15 @@ import typer
 
 from ..errors import FaultsimError
 from .evaluate import print_accuracies
-from .options import BatchSizeOption, DataDirOption, DatasetOption, DeviceOption, ImagesOption, JsonOption
+from .options import (
+    BatchSizeOption,
+    DataDirOption,
+    DatasetOption,
+    DeviceOption,
+    ImagesOption,
+    JsonOption,
+    percent,
+)
 from .options import device as device_named
 
 if TYPE_CHECKING:
@@ -64,7 +72,7 @@ def evaluate_blackbox(
     if not (endpoint or onnx or function):
         raise FaultsimError("which black box? give --endpoint URL, --onnx FILE or --function MODULE:NAME")
     if timeout is not None and not endpoint:
-        raise FaultsimError("--timeout has no meaning without --endpoint")
+        raise FaultsimError("--timeout is the time for answers of an --endpoint: give one, or leave it out")
     where = device_named(device)
     if dataset is None and generator is not None:
         dataset = read_file(generator)[1].get("dataset")
@@ -88,6 +96,8 @@ def evaluate_blackbox(
         "images_fingerprint": test.fingerprint,
         "batch_size": batch_size,
         "device": where.type,
+        "faults": None,  # the boxes' own: nobody here knows them
+        "curve": None,
     }
     fuse = None
     if generator is not None:
@@ -100,6 +110,7 @@ def evaluate_blackbox(
         print(json.dumps(without_nan(report), indent=2, allow_nan=False))
         return
     print_accuracies(rows, f"{', '.join(configuration['boxes'])} on {len(test):,} {test.name} images")
+    print("faults: those of the black box, which tells neither fault kind, placement nor voltage")
     if len(boxes) > 1:
         print(f"±: standard deviation over {len(boxes)} black boxes")
 
@@ -122,7 +133,9 @@ def bench(
     model: Annotated[str, typer.Option(help="With random weights.")] = "VGG11",
     batch_size: Annotated[int, typer.Option(min=1, help="Random images of one request.")] = 256,
     batches: Annotated[int, typer.Option(min=1, help="Requests of one evaluation.")] = 2,
-    seconds: Annotated[float, typer.Option(help="Time for the measurements, 7 rounds at least.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Seconds for the measurements; 7 rounds at least.")
+    ] = 10.0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -133,6 +146,7 @@ def bench(
     from neuralfuse.blackbox.chip import ModelOnChip
     from neuralfuse.blackbox.wire import Description, Limits
 
+    from ..conditions import Conditions
     from ..data.dataset import SIDE
     from ..faults import Chip, FaultModel
     from ..models import resolve
@@ -142,7 +156,8 @@ def bench(
     where = device_named(device)
     torch.manual_seed(0)
     network = resolve(model).to(where)
-    box = ModelOnChip(network, StoredWeights.of(network), Chip(0), bit_error_rate=0.01, faults=FaultModel())
+    rate, faults = 0.01, FaultModel()
+    box = ModelOnChip(network, StoredWeights.of(network), Chip(0), bit_error_rate=rate, faults=faults)
     shape = (3, SIDE, SIDE)
     data = [
         (torch.rand(batch_size, *shape, device=where) * 2 - 1, torch.zeros(batch_size, dtype=torch.int64))
@@ -156,7 +171,8 @@ def bench(
         print(json.dumps(report, indent=2))
         return
     print(
-        f"{model}, {batches} batches of {batch_size} images: {measured['callable']:.3f} s in process, "
+        f"{model} at {percent(rate)} bit errors ({Conditions(faults)}), {batches} batches of {batch_size} images: "
+        f"{measured['callable']:.3f} s in process, "
         f"{measured['http']:.3f} s over HTTP\n"
         f"{measured['ratio']:.3f} x the time in process; {100 * measured['overhead']:.2f} % of the model's time are "
         "spent around it"

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import FaultsimError
-from .options import CurveOption, JsonOption, load_curve, parse_numbers
+from .options import CurveOption, JsonOption, load_curve, parse_numbers, percent
 
 
 def curve(
@@ -15,48 +14,59 @@ def curve(
     voltages: Annotated[
         str | None,
         typer.Option(
-            help="first:last:step or a list, in the curve's unit (1 is Vmin). "
+            help="A list like 0.8,0.9 or a range first:last:step, in the curve's unit (1 is Vmin). "
             "[default: 0.78:1.00:0.02, or the points of --curve]"
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Picture (.png) or the rows in the form that --curve reads (.csv).")
+        Path | None,
+        typer.Option(help="Picture (.png, .pdf or .svg), or the rows in the form that --curve reads (.csv)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bit error rate and energy per read access against supply voltage (the paper's Figure 2)."""
-    from ..voltage import COLUMNS
+    from ..files import keep_apart
+    from ..pictures import check_picture, is_picture
+    from ..voltage import COLUMNS, COLUMNS_PJ
 
-    if out is not None and out.suffix.lower() not in (".png", ".csv"):
-        raise FaultsimError(f"--out {out}: the name must end in .png or .csv")
+    if out is not None:
+        check_picture(out, "--out", ".csv")
+        keep_apart({"--out": out}, {"--curve": curve})
     electrical = load_curve(curve)
     if voltages is not None:
         points = parse_numbers(voltages)
     else:
         points = electrical.voltages if curve is not None else parse_numbers("0.78:1.00:0.02")
     rows = [(v, electrical.bit_error_rate(v), electrical.energy_per_access(v)) for v in sorted(points)]
-    if out is not None and out.suffix.lower() == ".png":
+    columns, unit = (COLUMNS_PJ, electrical.access_pj) if electrical.picojoules else (COLUMNS, 1.0)
+    written = [(v, rate, unit * energy) for v, rate, energy in rows]
+    if out is not None and is_picture(out):
         from .. import plots
 
         plots.save(plots.curve_figure(electrical), out)
     elif out is not None:
         from ..files import write_text
 
-        lines = [",".join(COLUMNS), *(",".join(map(repr, row)) for row in rows)]
+        lines = [",".join(columns), *(",".join(map(repr, row)) for row in written)]
         write_text(out, "\n".join(lines) + "\n")
     if as_json:
         named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        if electrical.picojoules:
+            named = [{**row, COLUMNS_PJ[-1]: pj} for row, (*_, pj) in zip(named, written, strict=True)]
         print(json.dumps({"curve": electrical.name, "v_min": electrical.v_min, "points": named}, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
+    from .tables import console
+
     table = Table(title=f"curve '{electrical.name}'", title_justify="left", title_style="bold")
-    for name in ("voltage", "bit error rate", "energy/access", "energy saved"):
+    absolute = ["pJ/access"] if electrical.picojoules else []
+    for name in ("voltage", "bit error rate", "energy/access", "energy saved", *absolute):
         table.add_column(name, justify="right")
-    for v, rate, energy in rows:
-        table.add_row(f"{v:.4g}", f"{rate:.3g}", f"{energy:.4f}", f"{100 * (1 - energy):.1f} %")
-    Console().print(table)
+    for (v, rate, energy), (*_, pj) in zip(rows, written, strict=True):
+        cells = (f"{v:.4g}", percent(rate), f"{energy:.4f}", f"{100 * (1 - energy):.1f} %")
+        table.add_row(*cells, *([f"{pj:.4g}"] if absolute else []))
+    console().print(table)
     print(
         f"Vmin = {electrical.v_min:g}, the lowest voltage without bit errors; voltages in the curve's unit\n"
         "bit error rate: share of failing cells; energy of one read, relative to Vmin"
@@ -88,8 +98,9 @@ def info(as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(report, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from .tables import console
 
     table = Table(show_header=False, box=None)
     for name, version in report["versions"].items():
@@ -102,4 +113,4 @@ def info(as_json: JsonOption = False) -> None:
         table.add_row(name, words)
     if not gpus:
         table.add_row("cuda", "torch finds no GPU")
-    Console().print(table)
+    console().print(table)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faultsim.cli.options import CurveOption, JsonOption, load_curve
+from faultsim.cli.options import CurveOption, JsonOption, VoltageOption, joules, load_curve, percent
 from faultsim.errors import FaultsimError
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def energy(
             help="Instead of --model: layers of a SCALE-Sim topology CSV, convolutions or matrix products (M, N, K)."
         ),
     ] = None,
-    voltage: Annotated[
-        float | None, typer.Option(help="Supply voltage of the model, in the unit of the curve (1 is Vmin).")
-    ] = None,
+    voltage: VoltageOption = None,
     curve: CurveOption = None,
     engine: Annotated[str, typer.Option(help="closed-form, scalesim or both.")] = "closed-form",
     array: Annotated[str, typer.Option(help="Rows x columns of the systolic array.")] = "32x32",
@@ -79,6 +77,7 @@ def energy(
     from energy.engines import ENGINES, count, differences
     from energy.trace import trace_layers, trace_model
     from faultsim import models
+    from faultsim.files import keep_apart
     from neuralfuse import generators
     from neuralfuse.generators import check_generator_size
 
@@ -86,6 +85,8 @@ def energy(
         raise FaultsimError("give either --model NAME or --topology FILE")
     if engine not in (*ENGINES, _BOTH):
         raise FaultsimError(f"unknown engine {engine!r}; known are {', '.join(ENGINES)} and {_BOTH}")
+    if write_topology:
+        keep_apart({"--write-topology": write_topology}, {"--topology": topology, "--curve": curve})
     rows, columns = parse_array(array)
     accelerator = Accelerator(rows, columns, dataflow)
     if data is not None and input_shape is not None:
@@ -258,12 +259,21 @@ def _savings(
     accesses = base.weight_memory_accesses
     result: dict[str, Any] = {}
     if voltage is not None:
+        result["curve"] = curve.name
         result["voltage"] = voltage
         result["bit_error_rate"] = curve.bit_error_rate(voltage)
         result["relative_energy_per_access"] = curve.energy_per_access(voltage)
         result["saving"] = energy_saving(accesses, curve, voltage)
+    if curve.access_pj is not None:
+        result["energy_per_inference_at_vmin_pj"] = curve.access_pj * accesses
+        if voltage is not None:
+            energy = curve.access_pj * curve.energy_per_access(voltage)
+            result["energy_per_access_pj"] = energy
+            result["energy_per_inference_pj"] = energy * accesses
     if before is not None:
         extra = before.weight_memory_accesses
+        if curve.access_pj is not None:
+            result["generator_energy_per_inference_pj"] = curve.access_pj * extra
         if voltage is not None:
             result["saving_with_generator"] = energy_saving(accesses, curve, voltage, extra)
         result["break_even_voltage"] = break_even_voltage(accesses, extra, curve)
@@ -271,9 +281,9 @@ def _savings(
 
 
 def _print(report: dict[str, Any], base: NetworkCounts, before: NetworkCounts | None) -> None:
-    from rich.console import Console
+    from .tables import console as made
 
-    console = Console(highlight=False, markup=False)
+    console = made()
     console.print(_table(report["model"], base))
     if before is not None:
         console.print()
@@ -341,13 +351,26 @@ def _weights(name: str, counts: NetworkCounts, accelerator: Accelerator) -> str:
     )
 
 
+def _joules(report: dict[str, Any]) -> str:
+    words = f"{joules(report['energy_per_inference_at_vmin_pj'])} at Vmin"
+    if "voltage" in report:
+        words += f", {joules(report['energy_per_inference_pj'])} at voltage {report['voltage']:g}"
+    if "generator_energy_per_inference_pj" in report:
+        words += f"; {report['generator']} takes {joules(report['generator_energy_per_inference_pj'])}"
+    return words
+
+
 def _saving_lines(report: dict[str, Any]) -> list[str]:
     lines = []
     if "voltage" in report:
         lines.append(
-            f"At voltage {report['voltage']:g}: bit error rate {report['bit_error_rate']:.3g}, "
-            f"energy per access {report['relative_energy_per_access']:.3f} of that at Vmin"
+            f"At voltage {report['voltage']:g} of curve '{report['curve']}': bit error rate "
+            f"{percent(report['bit_error_rate'])}, energy per access "
+            f"{report['relative_energy_per_access']:.3f} of that at Vmin"
         )
+    if "energy_per_inference_at_vmin_pj" in report:
+        lines.append(f"Weight-memory energy of one inference: {_joules(report)}")
+    if "voltage" in report:
         lines.append(f"Saved weight-memory energy: {100 * report['saving']:.2f} %")
     if "saving_with_generator" in report:
         lines[-1] += f", with {report['generator']} {100 * report['saving_with_generator']:.2f} %"

@@ -12,6 +12,7 @@ import typer
 
 from .options import (
     BatchSizeOption,
+    BitErrorRateOption,
     CapacityOption,
     ChipSeedOption,
     CurveOption,
@@ -33,11 +34,14 @@ from .options import (
     ReadErrorOption,
     SelectOption,
     StdOption,
+    VoltageOption,
     WeightsOption,
+    curve_of,
     fault_model,
     metric_named,
     operating_point,
     own_data,
+    percent,
 )
 from .options import device as device_named
 
@@ -61,10 +65,8 @@ def evaluate(
     mean: MeanOption = None,
     std: StdOption = None,
     metric: MetricOption = "accuracy",
-    bit_error_rate: Annotated[
-        float | None, typer.Option(help="Fraction of failing cells, like 0.01.")
-    ] = None,
-    voltage: Annotated[float | None, typer.Option(help="Instead: voltage of --curve (1 is Vmin).")] = None,
+    bit_error_rate: BitErrorRateOption = None,
+    voltage: VoltageOption = None,
     chips: Annotated[int, typer.Option(help="Simulated chips; none of them was ever trained on.")] = 10,
     fault_kind: FaultKindOption = None,
     placement: PlacementOption = None,
@@ -85,6 +87,7 @@ def evaluate(
     (N.F.)."""
     from neuralfuse.protection import protection
 
+    from ..conditions import Conditions
     from ..faults import evaluation_chips
     from ..metrics import ACCURACY
     from ..provenance import provenance
@@ -94,6 +97,7 @@ def evaluate(
     measured = metric_named(metric)
     own = own_data(data, input_size, mean, std, dataset, data_dir)
     volts, rate = operating_point(voltage, bit_error_rate, curve)
+    electrical = curve_of(voltage, curve)
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     samples = evaluation_chips(seed, chips)
     where = device_named(device)
@@ -103,6 +107,7 @@ def evaluate(
         **subject.configuration,
         "bit_error_rate": rate,
         "voltage": volts,
+        "curve": electrical and electrical.describe(),
         "faults": faults.describe(),
         "seed": seed,
         "chips": [chip.seed for chip in samples],
@@ -143,12 +148,10 @@ def evaluate(
     wrong = sum(row.get("not_finite", 0) for row in rows)
     if wrong:
         print(f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong")
-    at = f"bit error rate {rate:g}" + ("" if volts is None else f" (V = {volts:g})")
+    at = f"bit error rate {percent(rate)}" + ("" if volts is None else f" (V = {volts:g})")
     print(f"{at}, {len(samples)} chips; ±: standard deviation over chips")
-    print(
-        f"fault kind {faults.kind} (wrong bits per failing cell: {faults.visible_rate:g}), "
-        f"placement {faults.memory.placement}"
-    )
+    print(f"faults: {Conditions(faults, electrical)}")
+    print(f"wrong bits per failing cell: {faults.visible_rate:g}")
     print(subject.stored.share)
 
 
@@ -198,8 +201,9 @@ def print_accuracies(rows: list[dict], title: str) -> None:
 
 def print_values(rows: list[dict], title: str, metric: "Metric") -> None:
     """A table of rows that have a name and a mean, some of them std and interval."""
-    from rich.console import Console
     from rich.table import Table
+
+    from .tables import console
 
     shown = Table(title=title, title_justify="left", title_style="bold")
     for header in ("", "%" if metric.counts else metric.label, "95 % CI"):
@@ -215,4 +219,4 @@ def print_values(rows: list[dict], title: str, metric: "Metric") -> None:
             )
             interval = "-" if math.isnan(low) else f"{metric.text(low)} to {metric.text(high)}"
         shown.add_row(row["name"], value, interval)
-    Console().print(shown)
+    console().print(shown)

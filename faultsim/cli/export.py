@@ -7,6 +7,7 @@ import typer
 
 from ..errors import FaultsimError
 from .options import (
+    BitErrorRateOption,
     CapacityOption,
     CurveOption,
     DataDirOption,
@@ -21,10 +22,13 @@ from .options import (
     PresetOption,
     ReadErrorOption,
     StdOption,
+    VoltageOption,
     WeightsOption,
+    curve_of,
     fault_model,
     operating_point,
     own_data,
+    percent,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 def export(
     onnx: Annotated[Path, typer.Option(help="The file to write (.onnx).")],
     generator: Annotated[
-        Path | None, typer.Option(help="Weight file of a NeuralFuse generator; exports F(x), see below.")
+        Path | None, typer.Option(help="Weight file of a NeuralFuse generator; exports F(x), as said above.")
     ] = None,
     model: ModelOption = None,
     weights: WeightsOption = None,
@@ -52,14 +56,14 @@ def export(
         ),
     ] = "float32",
     chip: Annotated[
-        int | None, typer.Option(help="Export a base model's weights as this chip reads them.")
+        int | None,
+        typer.Option(
+            help="Seed of a simulated chip: export a base model's weights as it reads them at --voltage, or at "
+            "--bit-error-rate."
+        ),
     ] = None,
-    voltage: Annotated[
-        float | None, typer.Option(help="With --chip: voltage of --curve (1 is Vmin).")
-    ] = None,
-    bit_error_rate: Annotated[
-        float | None, typer.Option(help="With --chip, instead: fraction of failing cells, like 0.01.")
-    ] = None,
+    voltage: VoltageOption = None,
+    bit_error_rate: BitErrorRateOption = None,
     fault_kind: FaultKindOption = None,
     placement: PlacementOption = None,
     preset: PresetOption = None,
@@ -92,22 +96,25 @@ def export(
     does within 1e-4 (of the largest output, where that is above 1). Configuration and commit are in metadata_props.
     """
 
+    from ..conditions import Conditions
     from ..export import export_onnx
+    from ..files import keep_apart
     from ..provenance import installed, provenance
 
     if onnx.suffix != ".onnx":
         raise FaultsimError(f"--onnx {onnx}: the name of an ONNX file must end in .onnx")
+    keep_apart({"--onnx": onnx}, {"--generator": generator, "--weights": weights, "--curve": curve})
     own = own_data(data, input_size, mean, std, dataset, data_dir)
     if own is None and images is None:
         images = 64
     faulty = (voltage, bit_error_rate, fault_kind, placement, preset, polarity, read_error, capacity, curve)
     if chip is None and any(option is not None for option in faulty):
-        raise FaultsimError("bit errors need a chip: add --chip, or leave voltage, rate and faults away")
+        raise FaultsimError("bit errors need a chip: add --chip, or leave out the options of bit errors")
     if generator is not None:
         if model is not None or weights is not None or per_channel:
             raise FaultsimError("give either --generator, or --model and --weights of a base model")
         if chip is not None:
-            raise FaultsimError("--chip has no meaning for a generator, which runs without bit errors")
+            raise FaultsimError("--chip cannot be combined with --generator, which runs without bit errors")
         network, stored, checked, configuration = _generator(generator, dataset, data_dir, images, own)
     else:
         network, stored, checked, configuration = _base(
@@ -119,12 +126,14 @@ def export(
         from ..inject import corrupt_stored
 
         volts, rate = operating_point(voltage, bit_error_rate, curve)
+        electrical = curve_of(voltage, curve)
         faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
         stored = corrupt_stored(stored, Chip(chip), bit_error_rate=rate, faults=faults)
         configuration["read_by"] = {
             "chip": chip,
             "voltage": volts,
             "bit_error_rate": rate,
+            "curve": electrical and electrical.describe(),
             "faults": faults.describe(),
             "memory": stored.share.as_dict(),
         }
@@ -142,7 +151,10 @@ def export(
         metadata={**configuration, "input": inputs, "output": output, **origin},
     )
     name = configuration.get("generator") or configuration["model"]
-    at = "" if chip is None else f" as chip {chip} reads it at bit error rate {rate:g}"
+    at = " without bit errors"
+    if chip is not None:
+        conditions = Conditions(faults, electrical)
+        at = f" as chip {chip} reads it at bit error rate {percent(rate)} ({conditions})"
     print(
         f"{name}{at}: {onnx.stat().st_size:,} bytes, {stored.bytes:,} int8 weights; onnxruntime and torch differ by "
         f"{difference:.1g} at most on {len(pixels)} {configuration['checked_with']['dataset']} images; "

@@ -21,8 +21,11 @@ from .options import (
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    curve_of,
     fault_model,
+    fraction,
     operating_point,
+    percent,
 )
 from .options import device as device_named
 from .run_options import TrainingBudgetOption, pace
@@ -50,14 +53,14 @@ def train_generator(
     start: Annotated[
         Path | None,
         typer.Option(
-            help="Weight file of a generator to begin with, trained for another voltage, say; random weights without."
+            help="Weight file of a generator to begin with, for instance of another voltage. [default: random weights]"
         ),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Of your own base model: package.module:function.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb; the base model's without.")
+        str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb. [default: the base model's]")
     ] = None,
     data_dir: DataDirOption = None,
     trainer: Annotated[
@@ -68,9 +71,14 @@ def train_generator(
         ),
     ] = "eopm",
     bit_error_rate: Annotated[
-        float | None, typer.Option(help="Fraction of failing cells to train for, like 0.01.")
+        float | None,
+        typer.Option(
+            parser=fraction, metavar="FRACTION", help="Share of failing cells to train for, like 0.01 or 1%."
+        ),
     ] = None,
-    voltage: Annotated[float | None, typer.Option(help="Instead: voltage to train for, of --curve.")] = None,
+    voltage: Annotated[
+        float | None, typer.Option(help="Instead of --bit-error-rate: voltage to train for, of --curve.")
+    ] = None,
     fault_kind: FaultKindOption = None,
     placement: PlacementOption = None,
     preset: PresetOption = None,
@@ -101,7 +109,8 @@ def train_generator(
         ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Of Adam. [default: 0.001]", show_default=False)
+        float | None,
+        typer.Option(help="Learning rate of Adam. [default: 0.001]", show_default=False),
     ] = None,
     schedule: Annotated[
         str | None,
@@ -158,7 +167,7 @@ def train_generator(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of initial weights, order, augmentation and chips.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of initial weights, order, augmentation and chips.")] = 0,
     budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -197,12 +206,16 @@ def train_generator(
     from neuralfuse.train import train_generator as train
 
     from ..checkpoint import save_weights
+    from ..conditions import Conditions
     from ..data import augmentation_for, load
+    from ..files import keep_apart
     from ..provenance import provenance
     from .subject import load_subject
 
     if out.suffix != ".safetensors":
         raise FaultsimError(f"--out {out}: the name of a weight file must end in .safetensors")
+    written = {"--out": out, "the state of --out": out.with_suffix(".state.safetensors")}
+    keep_apart(written, {"--base": base, "--start": start, "--curve": curve})
     random = {
         "bit_error_rate": bit_error_rate,
         "voltage": voltage,
@@ -305,9 +318,10 @@ def train_generator(
             found,
         )
     save_weights(out, network, metadata)
-    against = (
-        f"at bit error rate {training.bit_error_rate:g}" if flips is None else f"against {flips:,} bit flips"
-    )
+    against = "" if flips is None else f"against {flips:,} bit flips"
+    if flips is None:
+        conditions = Conditions(training.faults, curve_of(voltage, curve))
+        against = f"at bit error rate {percent(training.bit_error_rate)} ({conditions})"
     print(
         f"{generator} for {subject.name} on {data.name} {against}: "
         f"loss {losses[-1].loss:.4f} after {len(losses)} epochs, written to {out}"
@@ -370,13 +384,13 @@ def _errors(trainer: str, flips: int | None, random: dict[str, Any]) -> dict[str
             if value is not None:
                 option = "--" + name.replace("_", "-")
                 raise FaultsimError(
-                    f"{option} has no meaning for trainer adversarial, which takes the worst bits: leave it away"
+                    f"{option} cannot be combined with trainer adversarial, which takes the worst bits: leave it out"
                 )
         if flips is None:
             raise FaultsimError("how many bits are inverted? add --flips, for instance 1000")
         return {"flips": flips}
     if flips is not None:
-        raise FaultsimError("--flips has no meaning for trainer eopm: add --trainer adversarial")
+        raise FaultsimError("--flips cannot be combined with trainer eopm: add --trainer adversarial")
     volts, rate = operating_point(random["voltage"], random["bit_error_rate"], random["curve"])
     words = ("fault_kind", "placement", "preset", "polarity", "read_error", "capacity")
     found = {

@@ -8,6 +8,7 @@ import typer
 
 from ..errors import FaultsimError
 from .options import (
+    BitErrorRateOption,
     CapacityOption,
     CurveOption,
     FaultKindOption,
@@ -16,9 +17,12 @@ from .options import (
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    VoltageOption,
+    curve_of,
     fault_model,
     load_curve,
     parse_numbers,
+    percent,
 )
 
 if TYPE_CHECKING:
@@ -26,9 +30,6 @@ if TYPE_CHECKING:
 
     from ..faultmap import FaultMap
 
-BitErrorRateOption = Annotated[
-    float | None, typer.Option(help="Instead of a voltage: fraction of failing cells (1 % is 0.01).")
-]
 FaultMapOption = Annotated[
     Path | None, typer.Option(help="A measured chip (.npz or .csv) instead of a simulated one.")
 ]
@@ -41,9 +42,7 @@ def inject(
     ],
     chip: Annotated[int | None, typer.Option(help="Seed of the simulated chip.")] = None,
     fault_map: FaultMapOption = None,
-    voltage: Annotated[
-        float | None, typer.Option(help="Supply voltage, in the unit of the curve (1 is Vmin).")
-    ] = None,
+    voltage: VoltageOption = None,
     bit_error_rate: BitErrorRateOption = None,
     fault_kind: FaultKindOption = None,
     placement: PlacementOption = None,
@@ -53,7 +52,9 @@ def inject(
     capacity: CapacityOption = None,
     curve: CurveOption = None,
     base: Annotated[int, typer.Option(help="Address of the first weight in the memory, in bytes.")] = 0,
-    access: Annotated[int, typer.Option(help="Which read it is; transient faults differ between reads.")] = 0,
+    access: Annotated[
+        int, typer.Option(help="Number of the read: transient faults differ between reads.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Write int8 weights as they are read from a faulty memory."""
@@ -61,6 +62,9 @@ def inject(
         raise FaultsimError(f"{target}: the output's name must end in .npy")
     if (chip is None) == (fault_map is None):
         raise FaultsimError("which chip? give either --chip SEED or --fault-map FILE")
+    from ..files import keep_apart
+
+    keep_apart({"OUT.npy": target}, {"IN.npy": source, "--fault-map": fault_map, "--curve": curve})
     for name, value, most in (("--base", base, 2**43), ("--access", access, 2**32 - 1)):
         if not 0 <= value <= most:
             raise FaultsimError(f"{name} {value}: it must be 0 to {most}")
@@ -69,6 +73,7 @@ def inject(
     import torch
 
     from .. import ops
+    from ..conditions import Conditions
     from ..faultmap import MeasuredChip
     from ..faults import Chip
     from ..inject import operating_point
@@ -80,17 +85,14 @@ def inject(
             raise FaultsimError("a fault map says which cells fail, and how: give it a --voltage only")
         measured = MeasuredChip.load(fault_map)
         read = measured.read(stored, voltage, faults, base)
-        name, rate, kind = (
-            f"measured chip {measured.label}",
-            measured.fault_map.at(voltage).bit_error_rate,
-            "as measured",
-        )
+        name, rate = f"measured chip {measured.label}", measured.fault_map.at(voltage).bit_error_rate
+        conditions = Conditions.of(faults, [measured])
     else:
         _, rate = operating_point([Chip(chip)], voltage, bit_error_rate, load_curve(curve))
         seeds, table, which = ops.seeds([Chip(chip)]), ops.table(rate), torch.tensor([access])
         place = ops.place(faults, base)
         read = torch.ops.faultsim.corrupt(stored, seeds, table, ops.rule(faults), place, None, which)[0]
-        name, kind = f"chip {chip}", faults.kind.value
+        name, conditions = f"chip {chip}", Conditions(faults, curve_of(voltage, curve))
     read = read.numpy()
     wrong, changed = _differences(weights, read)
     _write_npy(target, read)
@@ -100,8 +102,7 @@ def inject(
         "chip": chip if chip is not None else str(fault_map),
         "voltage": voltage,
         "bit_error_rate": rate,
-        "fault_kind": kind,
-        "placement": faults.memory.placement.value,
+        **conditions.columns,
         "weights": weights.size,
         "weights_changed": changed,
         "bits_wrong": wrong,
@@ -111,22 +112,23 @@ def inject(
         print(json.dumps(report, indent=2))
         return
     at = "" if voltage is None else f" at {voltage:g}"
-    print(f"{name}{at}: {rate:.3g} of its cells fail")
-    print(f"faults: {kind}, {faults.memory.placement} placement")
+    print(f"{name}{at}: {percent(rate)} of its cells fail")
+    print(f"faults: {conditions}")
     print(
-        f"{wrong:,} of {bits:,} bits wrong ({report['bits_wrong_rate']:.3g}), {changed:,} of {weights.size:,} weights"
+        f"{wrong:,} of {bits:,} bits wrong ({percent(report['bits_wrong_rate'])}), "
+        f"{changed:,} of {weights.size:,} weights"
     )
     print(f"written to {target}")
 
 
 def chip(
-    seed: Annotated[int | None, typer.Argument(metavar="SEED", help="Of the simulated chip.")] = None,
+    seed: Annotated[int | None, typer.Argument(metavar="SEED", help="Seed of the simulated chip.")] = None,
     fault_map: FaultMapOption = None,
     voltage: Annotated[
         str | None,
         typer.Option(
-            help="Supply voltage, in the curve's unit (1 is Vmin). Of several (a list, or first:last:step) "
-            "each cell is listed with the highest at which it fails."
+            help="Supply voltage, in the curve's unit (1 is Vmin). With several (a list, or first:last:step) the map "
+            "says for each cell the highest at which it fails."
         ),
     ] = None,
     bit_error_rate: BitErrorRateOption = None,
@@ -138,7 +140,7 @@ def chip(
     curve: CurveOption = None,
     out: Annotated[
         list[Path] | None,
-        typer.Option(help="Fault map (.npz, .csv) or picture (.png); may be repeated."),
+        typer.Option(help="Fault map (.npz, .csv) or picture (.png, .pdf, .svg); may be repeated."),
     ] = None,
     array: Annotated[
         list[int] | None, typer.Option(help="Array in the picture; may be repeated. [default: 0]")
@@ -146,11 +148,14 @@ def chip(
     as_json: JsonOption = False,
 ) -> None:
     """List, draw, export and convert the failing cells of a chip."""
-    from ..plots import MOST_PANELS
+    from ..files import keep_apart
+    from ..pictures import MOST_PANELS, check_picture, is_picture
 
-    for path in out or []:
-        if path.suffix.lower() not in (".npz", ".csv", ".png"):
-            raise FaultsimError(f"--out {path}: the name must end in .npz, .csv or .png")
+    for number, path in enumerate(out or []):
+        check_picture(path, "--out", ".npz", ".csv")
+        keep_apart(
+            {"--out": path}, {"--fault-map": fault_map, "--curve": curve, "--out": (out or [])[:number]}
+        )
     if (seed is None) == (fault_map is None):
         raise FaultsimError("which chip? give either a SEED or --fault-map FILE")
     volts = None if voltage is None else sorted(parse_numbers(voltage, "--voltage"))
@@ -162,9 +167,9 @@ def chip(
         cells = _simulated(seed, volts, bit_error_rate, arrays, fault_model(fault_kind, None, preset), curve)
     drawn = array or [0]
     if any(not 0 <= index < cells.arrays for index in drawn) or len(drawn) > MOST_PANELS:
-        raise FaultsimError(f"--array: up to {MOST_PANELS} of 0 to {cells.arrays - 1} can be drawn")
+        raise FaultsimError(f"--array: give at most {MOST_PANELS} numbers from 0 to {cells.arrays - 1}")
     for path in out or []:
-        if path.suffix.lower() == ".png":
+        if is_picture(path):
             from .. import plots
 
             plots.save(plots.chip_figure(cells, drawn, _title(cells, volts)), path)
@@ -224,8 +229,9 @@ def _report(cells: "FaultMap", volts: list[float] | None, written: list[str], as
         }
         print(json.dumps(report, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from .tables import console
 
     table = Table(
         title=f"failing cells of arrays 0 to {cells.arrays - 1} ({cells.geometry.rows}x{cells.geometry.columns})",
@@ -237,18 +243,18 @@ def _report(cells: "FaultMap", volts: list[float] | None, written: list[str], as
         table.add_column(f"+{i}", justify="right")
     for start in range(0, cells.arrays, 8):
         table.add_row(str(start), *map(str, by_array[start : start + 8]))
-    Console().print(table)
-    print(cells.source)
+    console().print(table)
+    print(f"faults: {cells.source or 'as measured'}")
     total = 8 * cells.bytes
     print(
-        f"{len(cells):,} of {total:,} cells fail, {cells.bit_error_rate:.3g}; in an array "
+        f"{len(cells):,} of {total:,} cells fail, {percent(cells.bit_error_rate)}; in an array "
         f"{by_array.min()} to {by_array.max()}, {by_array.mean():.1f} on average"
     )
     print(
         ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in kinds.items() if count) or "none"
     )
     for v, count in by_voltage.items():
-        print(f"at {v:g}: {count:,} cells, {count / total:.3g}")
+        print(f"at {v:g}: {count:,} cells, {percent(count / total)}")
     for path in written:
         print(f"written to {path}")
 

@@ -20,12 +20,56 @@ if TYPE_CHECKING:
 
 MOST_NUMBERS = 10_000
 
+
+def fraction(text: str) -> float:
+    """A rate or a probability as it is typed: a fraction like 0.01, or percent with the sign like 1%."""
+    try:
+        return float(_decimal(text))
+    except InvalidOperation:
+        raise typer.BadParameter(
+            f"{text!r} is no number: write a fraction like 0.01, or percent like 1%"
+        ) from None
+
+
+def accuracy(text: str) -> float:
+    """The same for an accuracy, above 0 and at most 1; a number above 1 without the sign is percent, too."""
+    value = fraction(text)
+    value = value / 100 if value > 1 and not text.strip().endswith("%") else value
+    if not 0 < value <= 1:  # NaN included
+        raise typer.BadParameter(
+            f"{text!r} is no accuracy that a model can reach: write a fraction like 0.97, or percent like 97%"
+        )
+    return value
+
+
+def percent(rate: float) -> str:
+    """A rate as people read it: 0.000225 is "0.0225 %"."""
+    return f"{100 * rate:.3g} %"
+
+
+def joules(picojoules: float) -> str:
+    """An energy in the unit that suits it, with four digits."""
+    for unit in ("pJ", "nJ", "µJ"):
+        if picojoules < 1000:
+            return f"{picojoules:.4g} {unit}"
+        picojoules /= 1000
+    return f"{picojoules:.4g} mJ"
+
+
+def _decimal(text: str) -> Decimal:
+    """A number, or percent of one; InvalidOperation for anything else."""
+    word = text.strip()
+    if word.endswith("%"):
+        return Decimal(word[:-1].rstrip()).scaleb(-2)
+    return Decimal(word)
+
+
 ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, or your own package.module:function. "
-        "[default: that of --weights; the shipped model without either]",
+        "[default: the model that --weights names; without --weights the bundled one]",
         show_default=False,
     ),
 ]
@@ -36,13 +80,19 @@ WeightsOption = Annotated[
     ),
 ]
 DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="digits, cifar10, cifar100 or gtsrb (their test images).")
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Test images: digits, cifar10, cifar100 or gtsrb. [default: those that the weight file names]",
+        show_default=False,
+    ),
 ]
 DataDirOption = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Where the data set lies, as its official archive or folder; fetched without.",
+        help="Where the data set lies, as its official archive or folder. [default: it is downloaded]",
+        show_default=False,
     ),
 ]
 DataOption = Annotated[
@@ -84,12 +134,16 @@ MetricOption = Annotated[
         "package.module:name, a class with update(answers, targets) and compute() as torchmetrics has them.",
     ),
 ]
-ImagesOption = Annotated[int | None, typer.Option("--images", help="Use the first N test images only.")]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Images of one pass through the model.")]
-PerChannelOption = Annotated[
-    bool, typer.Option("--per-channel", help="One int8 scale for each output channel (float weights).")
+ImagesOption = Annotated[
+    int | None, typer.Option("--images", help="Use only the first N test images. [default: all]")
 ]
-ChipSeedOption = Annotated[int, typer.Option("--seed", help="Which chips: different seeds share none.")]
+BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Images in one pass through the model.")]
+PerChannelOption = Annotated[
+    bool, typer.Option("--per-channel", help="One int8 scale for each output channel; for float weights.")
+]
+ChipSeedOption = Annotated[
+    int, typer.Option("--seed", help="Which simulated chips: two seeds have none in common.")
+]
 FaultKindOption = Annotated[
     str | None,
     typer.Option(
@@ -103,7 +157,7 @@ PlacementOption = Annotated[
     str | None,
     typer.Option(
         "--placement",
-        help="Where weights lie in the memory: unlimited, tiled, tiled_per_layer or neuralfuse_2022. "
+        help="How weights lie in the memory: unlimited, tiled, tiled_per_layer or neuralfuse_2022. "
         "[default: unlimited]",
         show_default=False,
     ),
@@ -121,6 +175,8 @@ PolarityOption = Annotated[
     float | None,
     typer.Option(
         "--polarity",
+        parser=fraction,
+        metavar="FRACTION",
         help="stuck_at_random: probability that a failing cell is stuck at 1. [default: 0.5]",
         show_default=False,
     ),
@@ -129,6 +185,8 @@ ReadErrorOption = Annotated[
     float | None,
     typer.Option(
         "--read-error",
+        parser=fraction,
+        metavar="FRACTION",
         help="transient: probability that one read of a failing cell is wrong. [default: 0.5]",
         show_default=False,
     ),
@@ -146,8 +204,8 @@ CurveOption = Annotated[
     typer.Option(
         "--curve",
         metavar="CSV",
-        help="Your own characterisation: voltage,bit_error_rate,energy_per_access. "
-        "[default: the paper's 14 nm SRAM]",
+        help="Your own measured curve, with the columns voltage, bit_error_rate and energy_per_access (or "
+        "energy_per_access_pj, in picojoules). [default: the paper's 14 nm SRAM]",
         show_default=False,
     ),
 ]
@@ -161,12 +219,28 @@ SelectOption = Annotated[
         show_default=False,
     ),
 ]
+BitErrorRateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--bit-error-rate",
+        parser=fraction,
+        metavar="FRACTION",
+        help="Share of failing cells: a fraction like 0.01, or percent like 1%. Instead of --voltage.",
+    ),
+]
+VoltageOption = Annotated[
+    float | None,
+    typer.Option(
+        "--voltage", help="Supply voltage, in the unit of the curve (the default curve's: 1 is Vmin)."
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def parse_numbers(text: str, option: str = "--voltages") -> list[float]:
-    """Numbers of a list "0.8,0.9" or of an inclusive range "first:last:step", in the order given.
+def parse_numbers(text: str, option: str = "--voltages", rates: bool = False) -> list[float]:
+    """Numbers of a list "0.8,0.9" or of an inclusive range "first:last:step", in the order given. Each of `rates` is a
+    fraction, or percent with the sign.
 
     Ranges are counted in decimals: 0.78:1.00:0.01 holds the float 0.83 itself. Raises FaultsimError, naming
     `option`, for what is no finite number, for repeats, a step that isn't above 0, bounds out of order and
@@ -175,13 +249,14 @@ def parse_numbers(text: str, option: str = "--voltages") -> list[float]:
 
     def number(word: str) -> Decimal:
         try:
-            value = Decimal(word.strip())
+            value = _decimal(word) if rates else Decimal(word.strip())
         except InvalidOperation:
             value = None
         if value is None or not value.is_finite() or abs(value.adjusted()) > 300:
+            example = "0.001,0.01 or 0.1%,1%" if rates else "0.8,0.9"
             raise FaultsimError(
-                f"{option} {text!r}: {word.strip()!r} is no finite number; write a list like 0.8,0.9 "
-                "or a range like 0.78:1.00:0.02"
+                f"{option} {text!r}: {word.strip()!r} is no finite number; write a list like {example}, "
+                f"or a range like {'0:0.02:0.005' if rates else '0.78:1.00:0.02'}"
             )
         return value
 
@@ -239,7 +314,7 @@ def fault_model(
     if capacity is not None:
         if not model.memory.placement.startswith("tiled"):
             raise FaultsimError(
-                f"--capacity has no meaning for placement {model.memory.placement}: add --placement tiled"
+                f"--capacity cannot be combined with placement {model.memory.placement}: add --placement tiled"
             )
         model = replace(model, memory=replace(model.memory, capacity_bytes=1024 * capacity))
     for option, value, needed in (
@@ -251,7 +326,7 @@ def fault_model(
         if model.kind != needed:
             name = option.replace("_", "-")
             raise FaultsimError(
-                f"--{name} has no meaning for fault kind {model.kind}: add --fault-kind {needed}"
+                f"--{name} cannot be combined with fault kind {model.kind}: add --fault-kind {needed}"
             )
         model = replace(model, **{option: value})
     return model
@@ -348,8 +423,13 @@ def operating_point(
     if voltage is not None:
         return voltage, load_curve(curve).bit_error_rate(voltage)
     if curve is not None:
-        raise FaultsimError("--curve has no meaning for a bit error rate: give --voltage instead")
+        raise FaultsimError("--curve cannot be combined with --bit-error-rate: give --voltage instead")
     return None, checked_rate(bit_error_rate)
+
+
+def curve_of(voltage: float | None, curve: str | None) -> "VoltageCurve | None":
+    """The curve behind an operating point: None for a bit error rate, which needs none."""
+    return None if voltage is None else load_curve(curve)
 
 
 def device(name: str = "auto") -> "torch.device":

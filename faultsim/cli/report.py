@@ -22,8 +22,8 @@ def report(
     It shows what was run, accuracy and energy against voltage with confidence intervals, the paper's tables beside
     ours, and training curves; values are under every point. A directory may hold several runs, two folders deep.
     """
-    from ..files import write_text
-    from ..report.collect import OWN, collect
+    from ..files import keep_apart, write_text
+    from ..report.collect import OWN, collect, files_in
     from ..report.page import page
     from .report_accuracy import READER
 
@@ -33,6 +33,7 @@ def report(
     if out.suffix.lower() not in (".html", ".htm"):
         raise FaultsimError(f"--out {out}: the name of a page must end in .html")
     sections = collect(directories, (READER, *OWN))
+    keep_apart({"--out": out}, {"the run's": [path for top in directories for path in files_in(top)]})
     text = page(sections)
     write_text(out, text)
     print(

@@ -45,13 +45,14 @@ FaultsOption = Annotated[
     typer.Option(help="Only this fault model: neuralfuse_2022 or iid_flips. [default: both]"),
 ]
 OutOption = Annotated[
-    Path | None, typer.Option(help="Run directory: holds everything, and can be continued.")
+    Path | None,
+    typer.Option(help="Run directory: holds everything that was computed; the next call goes on with it."),
 ]
 DataFolderOption = Annotated[
-    Path | None, typer.Option(help="Folder that holds the data sets; fetched without.")
+    Path | None, typer.Option(help="Folder that holds the data sets. [default: they are downloaded]")
 ]
 RecipeOption = Annotated[
-    str | None, typer.Option(help="Of the base models: paper, paper_short or modern. [default: paper]")
+    str | None, typer.Option(help="Recipe of the base models: paper, paper_short or modern. [default: paper]")
 ]
 TrainerOption = Annotated[
     str | None,
@@ -62,19 +63,26 @@ TrainerOption = Annotated[
         show_default=False,
     ),
 ]
-BaseEpochsOption = Annotated[int | None, typer.Option(help="Of the base models. [default: the recipe's]")]
-EpochsOption = Annotated[int | None, typer.Option(help="Of generators, at most. [default: 100]")]
+BaseEpochsOption = Annotated[
+    int | None, typer.Option(help="Epochs of the base models. [default: the recipe's]")
+]
+EpochsOption = Annotated[int | None, typer.Option(help="Epochs of generators, at most. [default: 100]")]
 NModelsOption = Annotated[int | None, typer.Option(help="N: perturbed models a step. [default: 10]")]
 BatchOption = Annotated[
     int | None, typer.Option(help="Images of one step of generators' training. [default: 256]")
 ]
 PrecisionOption = Annotated[
-    str | None, typer.Option(help="Of generators' training: float32 or bfloat16. [default: float32]")
+    str | None,
+    typer.Option(help="Precision of generators' training: float32 or bfloat16. [default: float32]"),
 ]
-LearningRateOption = Annotated[float | None, typer.Option(help="Of generators' training. [default: 0.001]")]
+LearningRateOption = Annotated[
+    float | None, typer.Option(help="Learning rate of generators' training. [default: 0.001]")
+]
 ScheduleOption = Annotated[
     str | None,
-    typer.Option(help="Of that: constant, or linear, to 0 in the last of --epochs. [default: constant]"),
+    typer.Option(
+        help="Schedule of the learning rate: constant, or linear (to 0 in the last of --epochs). [default: constant]"
+    ),
 ]
 AverageOption = Annotated[
     float | None,
@@ -83,18 +91,18 @@ AverageOption = Annotated[
         "[default: 0]"
     ),
 ]
-SeedOption = Annotated[int | None, typer.Option(help="Of all training. [default: 0]")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of all training. [default: 0]")]
 RunDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")]
 BudgetOption = Annotated[
     str | None,
     typer.Option(
-        help="Time there is, like 90s, 30m or 2h: does the most valuable missing steps first, and keeps the state of a "
-        "training that doesn't end in it."
+        help="Stop after this time, like 90s, 30m or 2h: the most valuable missing steps come first, and the state of "
+        "an unfinished training is kept."
     ),
 ]
 TrainingBudgetOption = Annotated[
     str | None,
-    typer.Option(help="Time there is, like 90s, 30m or 2h: training stops then, with its state kept."),
+    typer.Option(help="Stop after this time, like 90s, 30m or 2h; the state of the training is kept."),
 ]
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Say which steps are missing and what they cost, and do none.")

@@ -6,6 +6,7 @@ import typer
 
 from ..errors import FaultsimError
 from .options import (
+    BitErrorRateOption,
     CapacityOption,
     CurveOption,
     DeviceOption,
@@ -16,9 +17,12 @@ from .options import (
     PolarityOption,
     PresetOption,
     ReadErrorOption,
+    VoltageOption,
     WeightsOption,
+    curve_of,
     fault_model,
     operating_point,
+    percent,
 )
 from .options import device as device_named
 
@@ -34,10 +38,8 @@ def serve_model(
         ),
     ] = None,
     chip: Annotated[int, typer.Option(help="Seed of the simulated chip.")] = 0,
-    bit_error_rate: Annotated[
-        float | None, typer.Option(help="Fraction of failing cells, like 0.01; 0 for none.")
-    ] = None,
-    voltage: Annotated[float | None, typer.Option(help="Instead: voltage of --curve (1 is Vmin).")] = None,
+    bit_error_rate: BitErrorRateOption = None,
+    voltage: VoltageOption = None,
     fault_kind: FaultKindOption = None,
     placement: PlacementOption = None,
     preset: PresetOption = None,
@@ -50,16 +52,17 @@ def serve_model(
     host: Annotated[
         str, typer.Option(help="Address to listen on. Whoever reaches it may ask: there is no password.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
-    max_batch: Annotated[int, typer.Option(help="Images of one request.")] = 1024,
-    max_body: Annotated[int, typer.Option(help="MiB of one request.")] = 16,
-    max_seconds: Annotated[float, typer.Option(help="Time for a request's body to arrive.")] = 30.0,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
+    max_batch: Annotated[int, typer.Option(help="Most images in one request.")] = 1024,
+    max_body: Annotated[int, typer.Option(help="Largest request, in MiB.")] = 16,
+    max_seconds: Annotated[float, typer.Option(help="Seconds in which a request's body must arrive.")] = 30.0,
 ) -> None:
     """Serve predictions of a model on a simulated chip, and nothing else, over HTTP.
 
     GET / describes the input and the limits; POST /predict takes images, float32 [B, 3, 32, 32] in [-1, 1], as the
     bytes of a .npy file (application/x-npy) or as {"images": [...]} (application/json), and answers their class numbers
-    in the same format. Once it listens, it prints one line that ends in its address. Ctrl-C or SIGTERM ends it.
+    in the same format. Once it listens, it prints one line that ends in its address. Ctrl-C or SIGTERM ends it. Give
+    --bit-error-rate 0 for a chip without failing cells.
     """
     import torch
 
@@ -67,6 +70,7 @@ def serve_model(
     from neuralfuse.blackbox.server import address, listen, serve
     from neuralfuse.blackbox.wire import Description, Limits
 
+    from ..conditions import Conditions
     from ..data.dataset import SIDE
     from ..faults import Chip
     from .subject import count_classes, load_model, which_model
@@ -77,12 +81,12 @@ def serve_model(
     limits = Limits(max_batch, max_body << 20, max_seconds)
     where = device_named(device)
     name, file, trained = which_model(model, weights)
-    told = trained.get("num_classes")
-    if classes is not None and (told is not None or ":" in name):
+    known = trained.get("num_classes")
+    if classes is not None and (known is not None or ":" in name):
         raise FaultsimError(
-            "--classes has no meaning here: the weights, or your own model, say how many there are"
+            "--classes cannot be combined with these weights, or a model of your own, which say how many there are"
         )
-    count = told if told is not None else 10 if classes is None else classes
+    count = known if known is not None else 10 if classes is None else classes
     network, stored, _ = load_model(name, file, count, where, per_channel)
     shape = (3, SIDE, SIDE)
     found = count_classes(name, network, torch.zeros(2, *shape, device=where))
@@ -94,4 +98,7 @@ def serve_model(
     )
     with listen(host, port) as listener:
         url = address(listener)
-        serve(box, description, listener, lambda: print(f"serving {description.name} at {url}", flush=True))
+        # for whoever runs the server: what it answers over HTTP doesn't tell
+        conditions = Conditions(faults, curve_of(voltage, curve))
+        told = f"{description.name} on chip {chip} (bit error rate {percent(rate)}; {conditions})"
+        serve(box, description, listener, lambda: print(f"serving {told} at {url}", flush=True))

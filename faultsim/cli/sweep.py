@@ -32,6 +32,7 @@ from .options import (
     SelectOption,
     StdOption,
     WeightsOption,
+    accuracy,
     fault_model,
     load_curve,
     metric_named,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ..faultmap import MeasuredChip
     from ..faults import Chip
 
+FILES = ("results.csv", "summary.csv", "sweep.json", "sweep.png")
 VOLTAGES = "0.78,0.79,0.80,0.81,0.82,0.83,0.84,0.86,0.90,0.95,1.00"
 
 
@@ -63,24 +65,28 @@ def sweep_voltage(
         Path | None,
         typer.Option(
             help="A NeuralFuse generator's weight file: measured with it in front, and without. "
-            "[default: none; the shipped one for the shipped model]",
+            "[default: none; for the bundled model the bundled generator]",
             show_default=False,
         ),
     ] = None,
     voltages: Annotated[
         str | None,
         typer.Option(
-            help="first:last:step or a list, in the curve's unit (1 is Vmin). [default: the points of --curve; without "
+            help="A list like 0.8,0.9 or a range first:last:step, in the curve's unit (1 is Vmin). "
+            "[default: the points of --curve; without "
             f"it {VOLTAGES}; of a fault map, as far down as it was measured]"
         ),
     ] = None,
     bit_error_rates: Annotated[
-        str | None, typer.Option(help="Instead of voltages: fractions of failing cells, like 0.001,0.01.")
+        str | None,
+        typer.Option(
+            help="Instead of voltages: shares of failing cells, as fractions like 0.001,0.01 or percent like 0.1%,1%."
+        ),
     ] = None,
     chips: Annotated[int, typer.Option(help="Simulated chips for each voltage.")] = 10,
     fault_map: Annotated[
         list[Path] | None,
-        typer.Option(help="A measured chip (.npz or .csv) instead of simulated ones; may be repeated."),
+        typer.Option(help="Measured chip (.npz or .csv), instead of simulated ones; may be repeated."),
     ] = None,
     fault_kind: FaultKindOption = None,
     placement: PlacementOption = None,
@@ -96,52 +102,58 @@ def sweep_voltage(
     batch_size: BatchSizeOption = 256,
     accuracy_floor: Annotated[
         float | None,
-        typer.Option(help="Also say which voltage takes the least energy at this accuracy, in %."),
+        typer.Option(
+            parser=accuracy,
+            metavar="FRACTION",
+            help="Also say which voltage takes the least energy at this accuracy: a fraction like 0.97, or percent "
+            "like 97%. A number above 1 is percent, too.",
+        ),
     ] = None,
     seed: ChipSeedOption = 0,
     out: Annotated[
         Path | None, typer.Option(help="Directory for results.csv, summary.csv, sweep.json and sweep.png.")
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw the sweep into this file: .png, .pdf or .svg.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure accuracy and energy against supply voltage.
 
-    Without options: a small convolutional network on handwritten digits, as it is and behind a NeuralFuse generator,
-    all shipped with faultsim. A sweep that was killed goes on where it stopped when it is started again with the same
-    --out.
+    Without options: a small convolutional network on handwritten digits, as it is and behind a NeuralFuse generator;
+    both are bundled with faultsim. A sweep that was killed goes on where it stopped when it is started again with the
+    same --out.
     """
     from neuralfuse import embedded
 
-    from .. import plots
+    from ..conditions import Conditions
     from ..faultmap import MeasuredChip
     from ..faults import evaluation_chips
-    from ..files import write_text
+    from ..files import check_writable, keep_apart, write_text
     from ..metrics import ACCURACY
+    from ..pictures import check_picture
     from ..provenance import provenance
     from ..results import RunDirectory, csv_text
-    from ..sweep import (
-        OPTIONAL,
-        Variant,
-        as_far_as_measured,
-        as_measured,
-        points,
-        row_columns,
-        summary_columns,
-        sweep,
-    )
-    from ..sweep_plot import sweep_figure
+    from ..sweep import OPTIONAL, Variant, as_far_as_measured, as_measured, points, row_columns, sweep
     from .subject import load_generator, load_subject
-    from .sweep_report import cheapest, progress, report_json, table
+    from .sweep_report import cheapest, progress, report_json, summary_rows, table
 
     if voltages is not None and bit_error_rates is not None:
         raise FaultsimError("give either --voltages or --bit-error-rates")
     measured = metric_named(metric)
     own = own_data(data, input_size, mean, std, dataset, data_dir)
     if accuracy_floor is not None and not measured.counts:
-        raise FaultsimError(f"--accuracy-floor has no meaning for the metric {measured.name}")
+        raise FaultsimError(f"--accuracy-floor cannot be combined with the metric {measured.name}")
+    read = {"--weights": weights, "--generator": generator, "--curve": curve, "--fault-map": fault_map}
+    if picture is not None:
+        check_picture(picture, "--picture")
+        keep_apart({"--picture": picture}, read)
+        check_writable(picture)
+    if out is not None:
+        keep_apart({f"--out {out}: its {name}": out / name for name in FILES}, read)
     electrical = load_curve(curve)
     if bit_error_rates is not None:
-        plan = points(electrical, None, parse_numbers(bit_error_rates, "--bit-error-rates"))
+        plan = points(electrical, None, parse_numbers(bit_error_rates, "--bit-error-rates", rates=True))
     elif voltages is not None:
         plan = points(electrical, parse_numbers(voltages, "--voltages"), None)
     else:
@@ -161,7 +173,7 @@ def sweep_voltage(
 
     configuration = {
         **subject.configuration,
-        "curve": vars(electrical),
+        "curve": electrical.describe(),
         "points": [vars(point) for point in plan],
         "faults": faults.describe(),
         "seed": seed,
@@ -175,12 +187,14 @@ def sweep_voltage(
         fused, fingerprint = load_generator(generator, where, subject.dataset.input_shape)
         variants.append(fused)
         configuration["generator"] = {"name": fused.name, "weights": fingerprint}
+    conditions = Conditions.of(faults, samples, electrical)
     run = dict(
         faults=faults,
         stored=subject.stored,
         variants=variants,
         accesses=subject.accesses,
         metric=measured,
+        access_pj=electrical.access_pj,
     )
     steps = len(plan) * len(variants)
     if out is None:
@@ -188,23 +202,34 @@ def sweep_voltage(
             results = sweep(subject.model, subject.data, samples, plan, **run, **told)
     else:
         columns = row_columns(measured)
-        with RunDirectory(out, "sweep", configuration, columns, optional=OPTIONAL) as directory:
+        with RunDirectory(
+            out, "sweep", configuration, columns, optional=OPTIONAL, constants=conditions.columns
+        ) as directory:
             directory.begin(information)
             with progress(steps, len(samples)) as told:
                 results = sweep(
                     subject.model, subject.data, samples, plan, **run, directory=directory, **told
                 )
-            rows = (result.summary() for result in results)
-            write_text(out / "summary.csv", csv_text(summary_columns(results), rows))
-            plots.save(sweep_figure(results, subject.title, electrical), out / "sweep.png")
+            rows = summary_rows(results, conditions)
+            write_text(out / "summary.csv", csv_text(list(rows[0]), rows))
+    drawn = [path for path in (picture, None if out is None else out / "sweep.png") if path is not None]
+    if drawn:
+        from .. import plots
+        from ..sweep_plot import sweep_figure
+
+        figure = sweep_figure(results, subject.title, conditions)
+        for path in drawn:
+            plots.save(figure, path)
     if as_json:
-        print(report_json(results, configuration, information))
+        print(report_json(results, conditions, configuration, information))
         return
-    table(results, subject, faults, samples, electrical)
+    table(results, subject, conditions, len(samples))
     if accuracy_floor is not None:
         print("\n".join(cheapest(results, variants, subject, electrical, accuracy_floor)))
+    if picture is not None:
+        print(f"written to {picture}")
     if out is not None:
-        print(f"written to {out}: results.csv, summary.csv, sweep.json, sweep.png")
+        print(f"written to {out}: {', '.join(FILES)}")
     elif sys.stdout.isatty():
         print("add --out DIR to keep the results and a picture")
 

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..faultmap import MeasuredChip
 from ..results import without_nan
 from ..sweep import summary_columns
+from .options import joules, percent
+from .tables import console
 
 if TYPE_CHECKING:
+    from ..conditions import Conditions
     from ..evaluation import Evaluation
-    from ..faults import Chip, FaultModel
     from ..metrics import Metric
     from ..sweep import Result, Variant
     from ..voltage import VoltageCurve
@@ -84,17 +85,24 @@ def value_text(evaluation: "Evaluation") -> str:
 
 def _where(result: "Result") -> str:
     point = result.point
-    place = f"BER {point.bit_error_rate:.3g}" if point.voltage is None else f"V = {point.voltage:.4g}"
+    place = f"BER {percent(point.bit_error_rate)}" if point.voltage is None else f"V = {point.voltage:.4g}"
     return f"{place}, {result.variant}"
 
 
-def report_json(results: Sequence["Result"], configuration: dict, information: dict) -> str:
-    """One JSON object: the summary rows, the configuration, where it was computed."""
+def summary_rows(results: Sequence["Result"], conditions: "Conditions") -> list[dict[str, object]]:
+    """The rows of summary.csv: the results, with the conditions, which are alike in all."""
     columns = summary_columns(results)
-    rows = [
+    rows = (
         {name: value for name, value in result.summary().items() if name in columns} for result in results
-    ]
-    report = {"summary": rows, "configuration": configuration, **information}
+    )
+    return [row | conditions.columns for row in rows]
+
+
+def report_json(
+    results: Sequence["Result"], conditions: "Conditions", configuration: dict, information: dict
+) -> str:
+    """One JSON object: the rows of summary.csv, the configuration, where it was computed."""
+    report = {"summary": summary_rows(results, conditions), "configuration": configuration, **information}
     return json.dumps(without_nan(report), indent=2, allow_nan=False)
 
 
@@ -111,6 +119,8 @@ def _table(title: str, results: Sequence["Result"], beside: Sequence["Result"] |
         e, point = result.evaluation, result.point
         low, high = e.interval
         energy = "-" if point.energy_per_access is None else f"{point.energy_per_access:.3f}"
+        if result.picojoules is not None:
+            energy = joules(result.picojoules)
         interval = "-" if math.isnan(low) else f"{metric.text(low, 1)}-{metric.text(high, 1)}"
         if not metric.fraction and not math.isnan(low):
             interval = f"{metric.text(low, 0)} to {metric.text(high, 0)}"
@@ -119,7 +129,7 @@ def _table(title: str, results: Sequence["Result"], beside: Sequence["Result"] |
             f"{100 * point.bit_error_rate:.2g} %",
             "-" if result.energy_saving is None else f"{100 * result.energy_saving:.1f} %",
             metric.text(e.mean)
-            + (f" ± {metric.text(e.std, 2 if metric.fraction else 0)}" if math.isfinite(e.std) else ""),
+            + (f" ±{metric.text(e.std, 2 if metric.fraction else 0)}" if math.isfinite(e.std) else ""),
             metric.text(e.worst, 1),
             *((_gain(other, result),) if beside else (energy, interval)[-len(own) :]),
         )
@@ -143,9 +153,7 @@ def _gain(before: "Result", after: "Result") -> str:
     half = gain.interval[1] - gain.mean
     scale = 100 if before.evaluation.metric.fraction else 1
     number, spread = ("{:+.1f}", "{:.1f}") if scale == 100 else ("{:+.3g}", "{:.2g}")
-    return number.format(scale * gain.mean) + (
-        "" if math.isnan(half) else f" ± {spread.format(scale * half)}"
-    )
+    return number.format(scale * gain.mean) + ("" if math.isnan(half) else f" ±{spread.format(scale * half)}")
 
 
 def cheapest(
@@ -155,8 +163,8 @@ def cheapest(
     curve: "VoltageCurve",
     floor: float,
 ) -> list[str]:
-    """For each variant, the voltage of least energy among those whose mean accuracy is at least `floor` percent; then
-    which of the variants takes the least."""
+    """For each variant, the voltage of least energy among those whose mean accuracy is at least `floor`, a fraction;
+    then which of the variants takes the least."""
     from energy.saving import energy_optimal_voltage
 
     if subject.accesses is None:
@@ -167,34 +175,19 @@ def cheapest(
             r.point.voltage: r for r in results if r.variant == variant.name and r.point.voltage is not None
         }
         rows = [result.summary() for result in mine.values()]
-        best = energy_optimal_voltage(rows, floor / 100, subject.accesses, curve, variant.transform_accesses)
+        best = energy_optimal_voltage(rows, floor, subject.accesses, curve, variant.transform_accesses)
         if best is None:
-            lines.append(f"{variant.name}: no voltage of this sweep keeps {floor:g} % accuracy")
+            lines.append(f"{variant.name}: no voltage of this sweep keeps {percent(floor)} accuracy")
             continue
         accuracy, saving = mine[best].evaluation.mean, mine[best].energy_saving
         lines.append(
-            f"{variant.name}: least energy at {floor:g} % accuracy at voltage {best:.4g} "
+            f"{variant.name}: least energy at {percent(floor)} accuracy at voltage {best:.4g} "
             f"({100 * accuracy:.2f} %, saving {100 * saving:.1f} %)"
         )
         reached.append((saving, accuracy, f"{variant.name} at voltage {best:.4g}"))
     if len(variants) > 1 and reached:
         lines.append(f"least energy of all: {max(reached)[-1]}")
     return lines
-
-
-def _faults(model: "FaultModel", chips: "Sequence[Chip | MeasuredChip]") -> str:
-    memory = model.memory
-    if isinstance(chips[0], MeasuredChip):
-        words = [f"as measured ({', '.join(chip.label for chip in chips)}), {memory.placement} placement"]
-    else:
-        words = [f"{model.kind}, {memory.placement} placement"]
-    if memory.placement.startswith("tiled"):
-        words.append(f"{memory.capacity_bytes // 1024} KiB of weight memory")
-    if model.kind == "stuck_at_random" and model.polarity != 0.5:
-        words.append(f"stuck at 1 with probability {model.polarity:g}")
-    if model.kind == "transient":
-        words.append(f"each read wrong with probability {model.read_error:g}")
-    return ", ".join(words)
 
 
 def _measured(metric: "Metric") -> str:
@@ -212,26 +205,28 @@ def _points(metric: "Metric") -> str:
 def table(
     results: Sequence["Result"],
     subject: "Subject",
-    faults: "FaultModel",
-    chips: "Sequence[Chip | MeasuredChip]",
-    curve: "VoltageCurve",
+    conditions: "Conditions",
+    chips: int,
 ) -> None:
     """A table for each variant on the terminal; each fits 80 columns."""
-    console = Console()
+    curve = conditions.curve
     by_variant: dict[str, list[Result]] = {}
     for result in results:
         by_variant.setdefault(result.variant, []).append(result)
     first, *others = by_variant
-    console.print(_table(f"{subject.title}, {first}" if others else subject.title, by_variant[first]))
+    console().print(_table(f"{subject.title}, {first}" if others else subject.title, by_variant[first]))
     for variant in others:
-        console.print(_table(f"{subject.title}, {variant}", by_variant[variant], by_variant[first]))
+        console().print(_table(f"{subject.title}, {variant}", by_variant[variant], by_variant[first]))
     metric = results[0].evaluation.metric
+    energy = "energy: of one read access, relative to Vmin"
+    if curve.access_pj is not None and subject.accesses is not None:
+        energy = "energy: of the weight memory in one inference"
     lines = [
-        f"{_measured(metric)}: mean ± population std over {len(chips)} chip{'s' if len(chips) > 1 else ''}",
-        f"faults: {_faults(faults, chips)}",
-        f"curve '{curve.name}', voltages in its unit (Vmin = {curve.v_min:g}); bit errors: failing cells",
+        f"{_measured(metric)}: mean ± population std over {chips} chip{'s' if chips > 1 else ''}",
+        f"faults: {conditions}",
+        f"voltages: in the curve's unit (Vmin = {curve.v_min:g}); bit errors: failing cells",
         str(subject.stored.share),
-        *(["energy: of one read access, relative to Vmin"] if metric.fraction else []),
+        *([energy] if metric.fraction else []),
         *([f"gain: {_points(metric)}, on the same chips, ± half of its 95 % interval"] if others else []),
     ]
     wrong = sum(result.evaluation.wrong_numbers for result in results)
@@ -240,8 +235,9 @@ def table(
     if subject.accesses is None:
         lines.append("saving: not counted, the energy model doesn't know a layer of this model")
     else:
+        at = "" if curve.access_pj is None else f" of {joules(curve.access_pj)}"
         lines.append(
-            f"saving: weight memory energy of one inference ({subject.accesses:,} accesses) against Vmin"
+            f"saving: weight memory energy of one inference ({subject.accesses:,} accesses{at}) against Vmin"
         )
         if subject.uncounted:
             lines.append(f"saving doesn't count: {', '.join(subject.uncounted)}")

@@ -43,8 +43,8 @@ def train_base(
             "12 epochs: for CPUs) or modern (one-cycle, weight decay, 20 epochs)."
         ),
     ] = "modern",
-    epochs: Annotated[int | None, typer.Option(help="Another number of epochs than the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Of initial weights, order and augmentation.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs. [default: the recipe's]")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
     budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -67,6 +67,8 @@ def train_base(
 
     if out.suffix != ".safetensors":
         raise FaultsimError(f"--out {out}: the name of a weight file must end in .safetensors")
+    if seed >= 2**63:
+        raise FaultsimError(f"--seed {seed}: it must be from 0 to 2**63 - 1")
     words = (input_size, mean, std, dataset, data_dir)
     own, own_test = own_data(data, *words), own_data(test_data, *words if test_data else ())
     if (own is None) != (own_test is None):

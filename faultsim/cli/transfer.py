@@ -47,10 +47,10 @@ def transfer(
     ] = None,
     dataset: Annotated[str, typer.Option(help="cifar10, cifar100, gtsrb or digits.")] = "cifar10",
     train_bit_error_rate: Annotated[
-        str, typer.Option(help="Fraction of failing cells in training; several with commas.")
+        str, typer.Option(help="Share of failing cells in training, like 0.015 or 1.5%; several with commas.")
     ] = "0.015",
     test_bit_error_rate: Annotated[
-        str, typer.Option(help="Fraction of failing cells in evaluation; several with commas.")
+        str, typer.Option(help="Share of failing cells in evaluation, like 0.01 or 1%; several with commas.")
     ] = "0.01,0.005",
     faults: FaultsOption = None,
     out: OutOption = None,
@@ -98,14 +98,14 @@ def transfer(
         names(source, "--source"),
         names(target, "--target"),
         names(generator, "--generator") or ["ConvL", "UNetL"],
-        parse_numbers(train_bit_error_rate, "--train-bit-error-rate"),
-        parse_numbers(test_bit_error_rate, "--test-bit-error-rate"),
+        parse_numbers(train_bit_error_rate, "--train-bit-error-rate", rates=True),
+        parse_numbers(test_bit_error_rate, "--test-bit-error-rate", rates=True),
         names(faults, "--faults") or FAULTS,
     )
     if show:
         for option, value in options.items():
             if option != "out" and value not in (None, False):
-                raise FaultsimError(f"--{option} has no meaning for --show, which computes nothing")
+                raise FaultsimError(f"--{option} cannot be combined with --show, which computes nothing")
         existing(out)
     elif out is None:
         raise FaultsimError(

@@ -85,6 +85,11 @@ def _folders(top: Path, depth: int = DEPTH) -> Iterator[Path]:
             yield from _folders(folder, depth - 1)
 
 
+def files_in(top: Path) -> list[Path]:
+    """The data files that a report on this directory can be made of."""
+    return [path for folder in _folders(top) for path in sorted(folder.iterdir()) if path.suffix in _DATA]
+
+
 def _read(directory: Path, readers: Sequence[Reader]) -> list[Section]:
     sections = []
     for reader in readers:

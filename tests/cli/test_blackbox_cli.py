@@ -44,7 +44,8 @@ def serve(*arguments: object) -> Iterator[tuple[subprocess.Popen, str]]:
     )
     try:
         line = process.stdout.readline()
-        found = re.fullmatch(r"serving digits classifier at (http://127\.0\.0\.1:\d+)\n", line)
+        chip = r"on chip \d+ \(bit error rate \S+ %; [a-z_]+, [a-z_0-9]+ placement, no voltage curve\)"
+        found = re.fullmatch(rf"serving digits classifier {chip} at (http://127\.0\.0\.1:\d+)\n", line)
         assert found, line + process.stderr.read()
         yield process, found[1]
     finally:
@@ -158,7 +159,7 @@ def test_it_stops_when_it_is_told(number, capsys):
         (("--voltage", 0.83, "--max-batch", 0), "limits of 0 images"),
         (("--voltage", 0.83, "--max-body", -1), "both must be from 1 to"),
         (("--voltage", 0.83, "--max-seconds", 0), "time limit of 0.0 s"),
-        (("--voltage", 0.83, "--classes", 3), "--classes has no meaning here"),
+        (("--voltage", 0.83, "--classes", 3), "--classes cannot be combined with these weights"),
         (("--voltage", 0.83, "--model", "VGG11"), "an untrained VGG11 tells nothing"),
         (("--voltage", 0.83, "--weights", "none.safetensors"), "does not exist"),
     ],
@@ -182,7 +183,10 @@ def test_wrong_words_to_the_server_get_one_line(arguments, words, capsys):
         (("--onnx", embedded.WEIGHTS, *IMAGES), "is no ONNX model"),
         (("--endpoint", "localhost", *IMAGES), "write one like http://"),
         (("--endpoint", "http://127.0.0.1:9", "--timeout", 0, *IMAGES), "a timeout of 0.0 s"),
-        (("--onnx", "none.onnx", "--timeout", 3, *IMAGES), "--timeout has no meaning"),
+        (
+            ("--onnx", "none.onnx", "--timeout", 3, *IMAGES),
+            "--timeout is the time for answers of an --endpoint",
+        ),
         (
             ("--function", "seven_for_test:seven", "--generator", embedded.WEIGHTS, *IMAGES),
             "holds no generator",

@@ -74,9 +74,9 @@ def test_curve_prints_a_table_that_fits_and_draws(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["0.83", "0.01", "0.6940", "30.6 %"],
-        ["0.9", "0.000225", "0.8134", "18.7 %"],
-        ["1", "0", "1.0000", "0.0 %"],
+        ["0.83", "1 %", "0.6940", "30.6 %"],
+        ["0.9", "0.0225 %", "0.8134", "18.7 %"],
+        ["1", "0 %", "1.0000", "0.0 %"],
     ]
     assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
     assert imread(tmp_path / "curve.png").ndim == 3
@@ -88,7 +88,7 @@ def test_inject_writes_what_the_chip_reads(tmp_path, weights):
     before, after = np.load(weights), np.load(tmp_path / "out.npy")
     assert np.array_equal(after, as_read(before, 7, 0.83, FaultModel()))
     wrong = int(np.unpackbits((before ^ after).view(np.uint8)).sum())
-    assert f"{wrong} of 40,000 bits wrong ({wrong / 40000:.3g})" in done.stdout
+    assert f"{wrong} of 40,000 bits wrong ({wrong / 400:.3g} %)" in done.stdout
     assert f"{np.count_nonzero(before != after)} of 5,000 weights" in done.stdout
 
 
@@ -221,7 +221,7 @@ WRONG = {
     "curve --voltages nan": "no finite number",
     "curve --curve none.csv": "none.csv: cannot be read: No such file or directory",
     "curve --curve unsorted.csv": "voltages must fall",
-    "curve --out curve.pdf": "must end in .png or .csv",
+    "curve --out curve.gif": "must end in .png, .pdf, .svg or .csv",
     "curve --out in.npy/curve.png": "cannot write in.npy/curve.png",
     "inject in.npy out.npy --voltage 0.83": "either --chip SEED or --fault-map FILE",
     "inject in.npy out.npy --chip 7": "either a voltage or a bit error rate",
@@ -253,8 +253,8 @@ WRONG = {
     "chip 7": "either --voltage or --bit-error-rate",
     "chip 7 --voltage 0.2 --out a.csv": "outside the curve",
     "chip 7 --voltage 0.83 --arrays 0 --out a.csv": "at least one array",
-    "chip 7 --voltage 0.83 --array 64 --out a.csv --out a.png": "up to 16 of 0 to 63",
-    "chip 7 --voltage 0.83 --out a.csv --out a.gif": "must end in .npz, .csv or .png",
+    "chip 7 --voltage 0.83 --array 64 --out a.csv --out a.png": "at most 16 numbers from 0 to 63",
+    "chip 7 --voltage 0.83 --out a.csv --out a.gif": "must end in .png, .pdf, .svg, .npz or .csv",
     "chip 7 --voltage 0.83 --fault-kind transient --out a.csv": "differ from read to read",
     "chip 7 --fault-map map.csv": "either a SEED or --fault-map FILE",
     "chip --fault-map map.csv --arrays 2": "give it a --voltage only",

@@ -14,6 +14,7 @@ from PIL import Image
 
 from faultsim import Chip, perturb
 from faultsim.cli import main
+from faultsim.conditions import COLUMNS
 from faultsim.data import load
 
 MODULE = '''
@@ -249,7 +250,7 @@ def test_tokens_by_name_and_their_perplexity(here, run):
     with open("run/results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert float(rows[0]["perplexity"]) == pytest.approx(loss.exp().item())
-    assert list(rows[0]) == ["variant", "voltage", "bit_error_rate", "chip", "images", "perplexity"]
+    assert list(rows[0]) == ["variant", "voltage", "bit_error_rate", "chip", "images", "perplexity", *COLUMNS]
     with open("run/summary.csv", newline="") as file:
         summary = list(csv.DictReader(file))
     assert {(row["metric"], row["higher_is_better"]) for row in summary} == {("perplexity", "False")}
@@ -329,10 +330,10 @@ def test_answers_that_are_no_numbers_are_reported_everywhere(here, run):
     assert code == 0
     assert "120 answers were not finite" in out
     assert Path("run/results.csv").read_text().splitlines()[:2] == [
-        "variant,voltage,bit_error_rate,chip,correct,images,accuracy,not_finite",
-        "unprotected,1.0,0.0,0,0,40,0.0,40",
+        "variant,voltage,bit_error_rate,chip,correct,images,accuracy,not_finite,fault_kind,placement,curve",
+        "unprotected,1.0,0.0,0,0,40,0.0,40,flip,unlimited,14nm",
     ]
-    assert Path("run/summary.csv").read_text().splitlines()[1].endswith(",120")
+    assert Path("run/summary.csv").read_text().splitlines()[1].endswith(",120,flip,unlimited,14nm")
     code, out, _ = run("sweep-voltage", *words, "--voltages", 1, "--out", "run")
     assert "120 answers were not finite" in out, "a sweep that is taken up again knows it, too"
     code, _, err = run("report", "run", "--out", "page.html")
@@ -494,7 +495,7 @@ def test_one_line_and_status_2(here, run, command, words, complaint):
         (["energy", "--model", "@ten", "--data", "@rows"], "can't be traced: it fails on one input of shape (8, 8)"),
         (["export", "--model", "@Tokens", "--data", "@tokens", "--onnx", "x.onnx"], "a model with one input"),
         (["sweep-voltage", "--metric", "mse", "--accuracy-floor", "0.9"],
-         "no meaning for the metric mean squared error"),
+         "cannot be combined with the metric mean squared error"),
     ],
 )  # fmt: skip
 def test_other_commands_refuse_in_one_line(here, run, words, complaint):

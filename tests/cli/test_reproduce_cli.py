@@ -223,7 +223,7 @@ def test_the_curve_is_figure_2(run: Callable, tmp_path: Path):
         ("--source VGG11 --target VGG11", "add --out RUN_DIR, or --show"),
         (
             "--source VGG11 --target VGG11 --generator ConvL --show --epochs 3",
-            "--epochs has no meaning for --show",
+            "--epochs cannot be combined with --show",
         ),
         (
             "--source VGG11 --target VGG11 --generator ConvL --show --out nowhere",

@@ -25,6 +25,7 @@ IMAGES = 40
 OPTIONS = f"--voltages 0.79:0.97:0.02 --images {IMAGES} --chips 8 --seed 5 --device cpu".split()
 FILES = ("results.csv", "summary.csv", "sweep.png")
 SMALL = ["--images", "40", "--chips", "3", "--device", "cpu"]
+WORDS = ("variant", "fault_kind", "placement", "curve")  # the columns without numbers
 VARIANTS = ("unprotected", "with ConvXS")
 ACCESSES, GENERATOR_ACCESSES = 15_872, 216  # by hand in test_sweep_energy.py and test_shipped_generator.py
 LIMIT = 7_000  # bytes: more than sweep.json has, less than results.csv
@@ -91,7 +92,8 @@ def test_summary_follows_from_the_results(finished):
     for row in summary:
         accuracies, voltage = groups[row["variant"], row["voltage"]], float(row["voltage"])
         assert (row["chips"], row["images"]) == ("8", str(IMAGES))
-        found = {name: float(value) for name, value in row.items() if name != "variant"}
+        found = {name: float(value) for name, value in row.items() if name not in WORDS}
+        assert [row[name] for name in WORDS[1:]] == ["flip", "unlimited", "14nm"]
         assert found["bit_error_rate"] == curve.bit_error_rate(voltage)
         assert found["energy_per_access"] == pytest.approx(voltage ** (math.log(0.694) / math.log(0.83)))
         generator = 0 if row["variant"] == "unprotected" else GENERATOR_ACCESSES / ACCESSES

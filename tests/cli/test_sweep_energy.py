@@ -66,9 +66,12 @@ def test_cheapest_voltage(capsys):
     assert "unprotected: least energy at 90 % accuracy at voltage 0.9 " in out
     assert "with ConvXS: least energy at 90 % accuracy at voltage 0.9 " in out
     assert "least energy of all: unprotected at voltage 0.9\n" in out
-    sweep("--accuracy-floor", "100.5")
+    for words in ("0.9", "90%", " 90 % "):
+        sweep("--accuracy-floor", words)
+        assert capsys.readouterr().out == out, words
+    sweep("--accuracy-floor", "1", "--voltages", "0.8")
     out = capsys.readouterr().out
-    assert "no voltage of this sweep keeps 100.5 % accuracy" in out
+    assert "no voltage of this sweep keeps 100 % accuracy" in out
     assert "of all" not in out
 
 
@@ -90,9 +93,9 @@ def test_fault_options_reach_the_model():
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("flip", None, None, 0.2, None, None), "--polarity has no meaning for fault kind flip"),
-        (("flip", None, None, None, 0.2, None), "--read-error has no meaning for fault kind flip"),
-        ((None, None, None, None, None, 64), "--capacity has no meaning for placement unlimited"),
+        (("flip", None, None, 0.2, None, None), "--polarity cannot be combined with fault kind flip"),
+        (("flip", None, None, None, 0.2, None), "--read-error cannot be combined with fault kind flip"),
+        ((None, None, None, None, None, 64), "--capacity cannot be combined with placement unlimited"),
         ((None, "tiled", None, None, None, 3), "multiple of 4096"),
         (("stuck_at_random", None, None, 1.5, None, None), "no probability"),
         (("transient", None, None, None, float("nan"), None), "no probability"),

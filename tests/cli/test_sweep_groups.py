@@ -12,6 +12,7 @@ from torch import nn
 from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim import evaluation as evaluation_module
 from faultsim import sweep as sweep_module
+from faultsim.conditions import COLUMNS
 from faultsim.metrics import METRICS
 from faultsim.results import RunDirectory
 from faultsim.sweep import OPTIONAL, ROW, Variant, points, row_columns, sweep
@@ -142,7 +143,7 @@ def test_very_many_chips_are_told_kept_and_interrupted(tmp_path, start, finish):
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 10
-    assert tuple(rows[0]) == ROW
+    assert tuple(rows[0]) == (*ROW, *COLUMNS)
     assert [row["chip"] for row in rows] == [str(chip) for chip in range(len(rows))]
 
 

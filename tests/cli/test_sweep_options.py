@@ -71,6 +71,7 @@ def test_measured_chips(sweep, refused, tmp_path):
     simulated = sweep("--voltages", "0.83", "--images", 40, "--chips", 2)
     cells = sum(len(failing_cells(chip, 16, 0.01)) for chip in chips)
     for found, drawn in zip(report["summary"], simulated["summary"], strict=True):
+        assert (found.pop("fault_kind"), drawn.pop("fault_kind")) == ("as measured", "flip")
         counted = found.pop("bit_error_rate")  # not from a curve
         assert counted == pytest.approx(cells / (2 * 16 * 32_768))
         assert drawn.pop("bit_error_rate") == 0.01
@@ -99,11 +100,12 @@ def test_hand_computed_sweep(own, start, finish):
     labels = load("digits", "test").labels
     sevens, threes = (int((labels == digit).sum()) for digit in (7, 3))
     assert sevens != threes
+    words = "stuck_at_1,unlimited,14nm"
     lines = (own / "out" / "results.csv").read_text().splitlines()
     assert lines == [
-        "variant,voltage,bit_error_rate,chip,correct,images,accuracy",
-        *(f"unprotected,1.0,0.0,{chip},{sevens},359,{sevens / 359!r}" for chip in (0, 1)),
-        *(f"unprotected,,1.0,{chip},{threes},359,{threes / 359!r}" for chip in (0, 1)),
+        "variant,voltage,bit_error_rate,chip,correct,images,accuracy,fault_kind,placement,curve",
+        *(f"unprotected,1.0,0.0,{chip},{sevens},359,{sevens / 359!r},{words}" for chip in (0, 1)),
+        *(f"unprotected,,1.0,{chip},{threes},359,{threes / 359!r},{words}" for chip in (0, 1)),
     ]
     clean, stuck = json.loads(out)["summary"]
     assert (clean["mean"], clean["std"], clean["worst"], clean["best"]) == (

@@ -115,3 +115,11 @@ def test_weight_memory_of_a_model() -> None:
     assert weight_memory(model, (4, 8, 8)) == 2 * 64 // 8
     assert weight_memory(model, (4, 8, 8), Accelerator(64, 64)) == 64 // 8
     assert weight_memory(model, (4, 8, 8), Accelerator(word_bits=128)) == 2 * 64 // 16
+
+
+def test_a_floor_of_another_unit_is_refused() -> None:
+    fractions = [{"voltage": row["voltage"], "mean": float(row["mean"]) / 100} for row in SWEEP]
+    assert energy_optimal_voltage(fractions, 0.9, 1000, square) == 0.90
+    for rows, floor in ((SWEEP, 0.9), (fractions, 90)):
+        with pytest.raises(EnergyError, match="both have to be fractions, or both percent"):
+            energy_optimal_voltage(rows, floor, 1000, square)

@@ -57,6 +57,50 @@ def test_the_command_line_loads_what_is_heavy_when_a_command_runs():
     assert not heavy & loaded("import faultsim.cli")
 
 
+def ran(*words: str) -> set[str]:
+    """Packages that a command has loaded when it ends."""
+    code = f"from faultsim.cli import main\ntry: main({list(words)!r})\nexcept SystemExit as end: assert not end.code"
+    with_output = "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()):\n"
+    return loaded(with_output + "".join(f"    {line}\n" for line in code.splitlines()))
+
+
+NOT_FOR_ALL = {
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "pandas",
+    "onnx",
+    "onnxruntime",
+    "scalesim",
+    "starlette",
+    "jinja2",
+}
+
+
+def test_help_loads_nothing_that_computes():
+    for words in (["--help"], ["sweep-voltage", "--help"], ["bench", "--help"]):
+        assert not {"torch", "numpy", "rich", "faultsim._native", *NOT_FOR_ALL} & ran(*words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "info",
+        "energy --model ResNet18",
+        "chip 7 --voltage 0.9",
+        "curve",
+        "reproduce --status",
+    ],
+)
+def test_commands_load_what_they_need(words):
+    assert not NOT_FOR_ALL & ran(*words.split())
+
+
+def test_commands_without_models_load_no_torch():
+    for words in ("curve", "reproduce --status"):
+        assert "torch" not in ran(*words.split())
+
+
 def test_every_public_name_resolves_and_is_described():
     for name in faultsim.__all__:
         value = getattr(faultsim, name)

@@ -21,6 +21,7 @@ from neuralfuse.reproduce.rows import published_row
 from neuralfuse.results import Cell, Generator, read
 
 READERS = (READER, *OWN)
+WORDS = ("variant", "fault_kind", "placement", "curve")  # columns of summary.csv without numbers
 
 
 def summary(folder: Path) -> list[dict[str, str]]:
@@ -47,7 +48,7 @@ def test_a_sweep_is_told_with_its_numbers(sweep):
         mine = [row for row in rows if row["variant"] == variant]
         assert len(mine) == len(table.rows) == 4
         for row, shown in zip(mine, table.rows, strict=True):
-            percent = {name: 100 * float(row[name]) for name in row if name not in ("variant",)}
+            percent = {name: 100 * float(row[name]) for name in row if name not in WORDS}
             assert float(shown.cells[0]) == pytest.approx(float(row["voltage"]))
             assert shown.cells[3] == f"{percent['energy_saving']:.1f} %".replace("-", "\N{MINUS SIGN}")
             assert shown.cells[4] == f"{percent['mean']:.2f} ± {percent['std']:.2f}"
@@ -69,7 +70,7 @@ def test_charts_hold_every_point_with_its_interval(sweep):
     for index, series in enumerate(voltage.series):
         mine = [row for row in summary(sweep) if row["variant"] == series.name]
         for place, (row, point) in enumerate(zip(mine, series.points, strict=True)):
-            value = {name: float(text) for name, text in row.items() if name != "variant"}
+            value = {name: float(text) for name, text in row.items() if name not in WORDS}
             assert (point.x, point.y) == pytest.approx((value["voltage"], 100 * value["mean"]))
             assert point.interval == pytest.approx((100 * value["ci95_low"], 100 * value["ci95_high"]))
             assert point.spread == pytest.approx((100 * value["worst"], 100 * value["best"]))

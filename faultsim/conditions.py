@@ -1,0 +1,55 @@
+"""What "1 % bit errors" means in a result: fault kind, placement and voltage curve. Every output says it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .faultmap import MeasuredChip
+from .faults import Chip, FaultKind, FaultModel
+from .voltage import VoltageCurve
+
+COLUMNS = ("fault_kind", "placement", "curve")
+_MOST_LABELS = 5
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The faults of a result and the curve that its voltages belong to; with `measured`, the labels of the chips, the
+    fault kind is what each cell of these maps says."""
+
+    faults: FaultModel
+    curve: VoltageCurve | None = None  #: None: the bit error rate was given, and no voltage
+    measured: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, faults: FaultModel, chips: Sequence[Chip | MeasuredChip], curve: VoltageCurve | None = None
+    ) -> "Conditions":
+        """Those of an evaluation on these chips."""
+        labels = tuple(chip.label for chip in chips if isinstance(chip, MeasuredChip))
+        return cls(faults, curve, labels)
+
+    @property
+    def kind(self) -> str:
+        return "as measured" if self.measured else str(self.faults.kind)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The cells of COLUMNS, the same in every row of a table of results."""
+        curve = "" if self.curve is None else self.curve.name
+        return dict(zip(COLUMNS, (self.kind, str(self.faults.memory.placement), curve), strict=True))
+
+    def __str__(self) -> str:
+        """One line of words, like "flip, unlimited placement, curve '14nm'"."""
+        faults, memory = self.faults, self.faults.memory
+        words = [self.kind, f"{memory.placement} placement"]
+        if self.measured:
+            count = len(self.measured)
+            words[0] += f" ({', '.join(self.measured) if count <= _MOST_LABELS else f'{count} chips'})"
+        elif faults.kind is FaultKind.STUCK_AT_RANDOM and faults.polarity != 0.5:
+            words[0] += f" (stuck at 1 with probability {faults.polarity:g})"
+        elif faults.kind is FaultKind.TRANSIENT:
+            words[0] += f" (each read wrong with probability {faults.read_error:g})"
+        if memory.placement.startswith("tiled"):
+            words[1] += f" in {memory.capacity_bytes // 1024} KiB"
+        words.append("no voltage curve" if self.curve is None else f"curve '{self.curve.name}'")
+        return ", ".join(words)
