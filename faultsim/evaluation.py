@@ -3,6 +3,7 @@
 import math
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -224,8 +225,11 @@ class _Group:
         self.weights: list[list[Tensor]] = []  # of each chip, one tensor a layer
         self.used = False
         self.spec: TreeSpec | None = None  # the form of the batches that are replayed
-        # on a GPU all chips' passes are launched at once
-        self.call = Graphed(self._judge_leaves, stored.layers[0].values.device) if metric.capturable else None
+        # on a GPU all chips' passes are launched at once; a weak reference, so that the weights go with the group
+        mine, device = weakref.proxy(self), stored.layers[0].values.device
+        self.call = (
+            Graphed(lambda *leaves: mine._judge_leaves(*leaves), device) if metric.capturable else None
+        )
 
     def evaluate(
         self,

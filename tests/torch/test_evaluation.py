@@ -1,7 +1,9 @@
 """Accuracy over chips: hand counts, statistics, one pass over the data."""
 
+import gc
 import math
 import statistics
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -282,3 +284,23 @@ def test_on_a_gpu_all_chips_are_replayed_at_once(model, data, monkeypatch, kind)
     monkeypatch.setattr(module, "Graphed", lambda function, device: function)
     assert evaluate(model, batches, CHIPS, **where) == replayed
     assert replayed.images == 6 * 40 + 13
+
+
+def test_nothing_of_an_evaluation_is_kept(monkeypatch):
+    """The weights of many chips take gigabytes: they go when it ends, not when Python next looks for cycles."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5))
+    stored = StoredWeights.of(model)
+    kept = weakref.ref(stored)
+    gc.disable()
+    try:
+        evaluate(
+            model,
+            [(torch.zeros(2, 12), torch.zeros(2, dtype=torch.int64))],
+            [Chip(1)],
+            bit_error_rate=0.01,
+            stored=stored,
+        )
+        del stored
+        assert kept() is None
+    finally:
+        gc.enable()
