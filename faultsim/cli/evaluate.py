@@ -40,10 +40,10 @@ from .options import (
     fault_model,
     metric_named,
     operating_point,
-    own_data,
     percent,
 )
 from .options import device as device_named
+from .own_data import own_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable

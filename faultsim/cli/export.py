@@ -27,16 +27,16 @@ from .options import (
     curve_of,
     fault_model,
     operating_point,
-    own_data,
     percent,
 )
+from .own_data import own_data
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..data import Dataset, Normalisation, OwnBatches
     from ..stored import StoredWeights
-    from .options import OwnData
+    from .own_data import OwnData
 
 
 def export(

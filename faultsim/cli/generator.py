@@ -1,9 +1,6 @@
 """`faultsim train-generator`: a NeuralFuse generator for a base model."""
 
 import json
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from neuralfuse.staged import Staged
-    from neuralfuse.train import Epoch, Training
+    from neuralfuse.train import Training
 
 
 def train_generator(
@@ -211,6 +208,7 @@ def train_generator(
     from ..files import keep_apart
     from ..provenance import provenance
     from .subject import load_subject
+    from .training_log import report_epochs, report_stages
 
     if out.suffix != ".safetensors":
         raise FaultsimError(f"--out {out}: the name of a weight file must end in .safetensors")
@@ -272,7 +270,7 @@ def train_generator(
         bases = [Base(other.model, other.stored) for other in subjects]
         log = out.with_suffix(".log.jsonl")
         if staged is None:
-            report = _reporter(log, training.max_epochs, ranks.count)
+            report = report_epochs(log, training.max_epochs, ranks.count)
             losses, cost = train(network, bases, data, training, report=report, ranks=ranks, **common)
             found = {"cost": cost.describe()}
         else:
@@ -288,7 +286,7 @@ def train_generator(
                 bases,
                 data,
                 staged,
-                report=_stage_reporter(log, staged, len(data)),
+                report=report_stages(log, staged, len(data)),
                 **({} if reuse is None else reusable(reuse, out, about)),
                 **common,
             )
@@ -399,62 +397,3 @@ def _errors(trainer: str, flips: int | None, random: dict[str, Any]) -> dict[str
         "faults": fault_model(*(random[word] for word in words)),
     }
     return found | {name: random[name] for name in ("n_models", "divided") if random[name] is not None}
-
-
-def _reporter(log: Path, epochs: int, world_size: int) -> Callable[["Epoch"], None]:
-    """Writes each epoch to the log, and a line about it to stderr."""
-    from ..files import write_text
-
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    started, first = time.monotonic(), None
-
-    def report(epoch: "Epoch") -> None:
-        nonlocal first, lines
-        first = first or epoch.epoch
-        seconds = time.monotonic() - started
-        left = seconds / (epoch.epoch - first + 1) * (epochs - epoch.epoch)
-        entry = {**vars(epoch), "seconds": round(seconds, 1), "world_size": world_size}
-        lines = [*lines[: epoch.epoch - 1], json.dumps(entry)]
-        write_text(log, "\n".join(lines) + "\n")
-        print(
-            f"epoch {epoch.epoch}/{epochs}: loss {epoch.loss:.4f}, clean {epoch.clean:.4f}, "
-            f"perturbed {epoch.perturbed:.4f}, at most {left / 60:.0f} min left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    return report
-
-
-def _stage_reporter(log: Path, staged: "Staged", images: int) -> Callable[[str, dict[str, Any]], None]:
-    """Writes each epoch of each stage to the log, and a line about it to stderr."""
-    from neuralfuse.staged import STAGES
-
-    from ..files import write_text
-
-    kept = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    entries = {(entry["stage"], entry["epoch"]): entry for entry in map(_logged, kept) if entry is not None}
-    lengths = {stage: getattr(staged, stage).epochs_of(images) for stage in STAGES[:-1]}
-    lengths["eopm"] = staged.eopm.max_epochs
-    started = time.monotonic()
-
-    def report(stage: str, entry: dict[str, Any]) -> None:
-        seconds = round(time.monotonic() - started, 1)
-        entries[stage, entry["epoch"]] = {"stage": stage, **entry, "seconds": seconds}
-        write_text(log, "".join(json.dumps(kept) + "\n" for kept in entries.values()))
-        values = ", ".join(f"{name} {value:.4f}" for name, value in entry.items() if name != "epoch")
-        place = (
-            f"stage {STAGES.index(stage) + 1}/{len(STAGES)}, {stage}, epoch {entry['epoch']}/{lengths[stage]}"
-        )
-        print(f"{place}: {values}", file=sys.stderr, flush=True)
-
-    return report
-
-
-def _logged(line: str) -> dict[str, Any] | None:
-    """An entry of a log of stages; None for what is none, as a log may be anything."""
-    try:
-        entry = json.loads(line)
-        return entry if {"stage", "epoch"} <= entry.keys() else None
-    except (ValueError, AttributeError, RecursionError):
-        return None

@@ -27,7 +27,7 @@ from ..inventory import Select
 from ..metrics import ACCURACY, Metric
 from ..stored import StoredWeights
 from ..sweep import Variant
-from .options import OwnData
+from .own_data import OwnData
 
 
 @dataclass(frozen=True, eq=False)

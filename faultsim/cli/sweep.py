@@ -36,12 +36,12 @@ from .options import (
     fault_model,
     load_curve,
     metric_named,
-    own_data,
     parse_numbers,
 )
 from .options import (
     device as device_named,
 )
+from .own_data import own_data
 
 if TYPE_CHECKING:
     from ..faultmap import MeasuredChip

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
-from .options import DataDirOption, DataOption, DeviceOption, InputSizeOption, MeanOption, StdOption, own_data
+from .options import DataDirOption, DataOption, DeviceOption, InputSizeOption, MeanOption, StdOption
 from .options import device as device_named
+from .own_data import own_data
 from .run_options import TrainingBudgetOption, pace
 
 if TYPE_CHECKING:

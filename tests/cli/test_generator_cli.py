@@ -100,7 +100,7 @@ def test_staged_training(tmp_path, capsys):
         "drawing",
         "eopm",
     ]
-    assert "ConvS for DigitsNet on digits at bit error rate 0.02: loss" in out
+    assert "ConvS for DigitsNet on digits at bit error rate 2 %" in out
     metadata = read_file(file)[1]
     training = metadata["training"]
     assert (training["trainer"], training["loss"], training["divided"]) == (
