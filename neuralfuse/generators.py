@@ -1,8 +1,8 @@
-"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D); and one of our own.
+"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D); and two of our own.
 
 A generator G maps an image [batch, 3, H, W] in [-1, 1] to a perturbation of the same shape; the base model
 then sees F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible by 8, because every generator
-halves them three times. The parameter counts are those of the paper's Table 8. ConvXS is not in the paper.
+halves them three times. The parameter counts are those of the paper's Table 8. ConvXS and ConvQ are not in the paper.
 
 Where Tables 3 and 4 leave a question, the counts of Table 8 (and the shapes) answer it:
 - ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalisation; the
@@ -113,7 +113,7 @@ def conv_extra_small() -> nn.Sequential:
 
 
 def conv_quarter() -> nn.Sequential:
-    """ConvQ, which is not in the paper: 11,823 parameters. It works at a quarter of height and width and at an eighth,
+    """ConvQ, which is not in the paper: 11,865 parameters. It works at a quarter of height and width and at an eighth,
     and sees the whole of a 32x32 image at each place, so that it can know a class and draw its pattern.
     """
     draw = nn.ConvTranspose2d(24, 3, 6, stride=2, padding=2)

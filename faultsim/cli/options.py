@@ -24,8 +24,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, or your own package.module:function. "
-        "[default: that of --weights; the shipped model without either]",
+        help="ResNet18, ResNet50, VGG11, VGG16, VGG19, your own package.module:function, or DigitsNet or DigitsVGG, "
+        "which ship with their weights. [default: that of --weights; DigitsNet without either]",
         show_default=False,
     ),
 ]

@@ -63,7 +63,7 @@ def sweep_voltage(
         Path | None,
         typer.Option(
             help="A NeuralFuse generator's weight file: measured with it in front, and without. "
-            "[default: none; the shipped one for the shipped model]",
+            "[default: none; for a shipped model the shipped one]",
             show_default=False,
         ),
     ] = None,
@@ -107,11 +107,12 @@ def sweep_voltage(
     """Measure accuracy and energy against supply voltage.
 
     Without options: a small convolutional network on handwritten digits, as it is and behind a NeuralFuse generator,
-    all shipped with faultsim. A sweep that was killed goes on where it stopped when it is started again with the same
-    --out.
+    all shipped with faultsim; --model DigitsVGG is the same for a larger network, beside which its generator costs
+    little. A sweep that was killed goes on where it stopped when it is started again with the same --out.
     """
     from neuralfuse import embedded
 
+    from .. import embedded as models
     from .. import plots
     from ..faultmap import MeasuredChip
     from ..faults import evaluation_chips
@@ -154,8 +155,8 @@ def sweep_voltage(
         if voltages is None and bit_error_rates is None:
             plan = as_far_as_measured(plan, samples)
         plan = as_measured(plan, samples)
-    if model is None and weights is None and generator is None:
-        generator = embedded.WEIGHTS
+    if weights is None and generator is None:
+        generator = embedded.GENERATORS.get(model or models.MODEL)
     rest = dataset, data_dir, where, images, batch_size, per_channel
     subject = load_subject(model, weights, *rest, select=select, own=own, metric=measured)
 

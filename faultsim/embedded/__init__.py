@@ -1,5 +1,5 @@
-"""Models that ship with faultsim, for scikit-learn's handwritten digits, trained by train.py beside this file: with them
-every command runs at once, without a download."""
+"""Models that ship with faultsim, for scikit-learn's handwritten digits, trained by train.py beside this file. With
+them every command runs at once, without a download."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Trains the shipped generator anew: `python -m neuralfuse.embedded.train [FILE]`. Takes some minutes on a CPU.
+"""Trains the default model's generator anew: `python -m neuralfuse.embedded.train [FILE]`. Takes minutes on a CPU.
 
 The bit error rate is that of a voltage where the shipped model has begun to fail. Steps differ far more by their chips
 than by their images, so a step has many chips and few images.
