@@ -17,8 +17,9 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import fill
 
-from energy.saving import energy_saving
+from energy.saving import energy_saving, weight_memory
 from faultsim import models
+from faultsim.checkpoint import read_file
 from faultsim.cli.accuracy_table import HEADINGS, our_cells, published_cells, spread
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation
@@ -26,7 +27,7 @@ from faultsim.files import write_text
 from faultsim.sweep import evaluation_in
 from faultsim.train import RECIPES, Recipe
 from faultsim.voltage import VoltageCurve
-from neuralfuse import generators
+from neuralfuse import embedded, generators
 from neuralfuse.protection import improvement
 from neuralfuse.reproduce.cells import FAULTS, cells
 from neuralfuse.reproduce.costs import VOLTAGE, accesses
@@ -378,7 +379,19 @@ def equal_energy() -> str:
         for which in ("alone", name)
         for what in ("voltage", "energy, %", "accuracy, % (95 % interval)")
     ]
-    return remarked(markdown(head, rows, 0), [remark])
+    return remarked(markdown(head, rows, 0), [remark, classifier_alone()])
+
+
+def classifier_alone() -> str:
+    """The baseline of the shipped generator: its encoder with a linear head, at Vmin, from the generator's metadata."""
+    base, made = "DigitsVGG", embedded.GENERATORS["DigitsVGG"]
+    with reading(made.weights):
+        known = read_file(made.weights)[1]["classifier"]
+        part = known["accesses"] / weight_memory(models.create(base), (3, 32, 32))
+        return (
+            f"{made.name}'s encoder with a linear head, at Vmin by itself: {100 * known['accuracy']:.1f} % right, for "
+            f"{100 * part:.1f} % of the energy"
+        )
 
 
 # Recipes, energy

@@ -155,8 +155,9 @@ def sweep_voltage(
         if voltages is None and bit_error_rates is None:
             plan = as_far_as_measured(plan, samples)
         plan = as_measured(plan, samples)
-    if weights is None and generator is None:
-        generator = embedded.GENERATORS.get(model or models.MODEL)
+    shipped = embedded.GENERATORS.get(model or models.MODEL)
+    if weights is None and generator is None and shipped is not None:
+        generator = shipped.weights
     rest = dataset, data_dir, where, images, batch_size, per_channel
     subject = load_subject(model, weights, *rest, select=select, own=own, metric=measured)
 

@@ -18,8 +18,6 @@ from faultsim.data import batches, load
 from neuralfuse import embedded, generators
 from neuralfuse.embedded import train
 from neuralfuse.protection import improvement, protection
-from neuralfuse.staged import EOPM_STAGE, Staged
-from neuralfuse.train import Training
 
 RATE = 0.03
 
@@ -50,7 +48,7 @@ def test_it_wins_accuracy_back_on_the_same_chips(generator):
 def test_it_says_how_it_was_trained_and_for_which_model():
     _, metadata = read_file(embedded.WEIGHTS)
     assert metadata["generator"] == embedded.GENERATOR == "ConvXS"
-    recorded, today = metadata["training"], json.loads(json.dumps(train.TRAINING.describe()))
+    recorded, today = metadata["training"], json.loads(json.dumps(train.TRAININGS["DigitsNet"].describe()))
     assert {name: today[name] for name in recorded} == recorded
     assert metadata["base"] == {"model": base.MODEL, "trained": read_file(base.WEIGHTS)[1]}
     assert metadata["dataset_fingerprint"] == load(base.DATASET, "train").fingerprint
@@ -70,10 +68,11 @@ def test_the_two_save_energy_together(generator):
 
 
 def test_training_makes_such_a_file(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "TRAINING", replace(train.TRAINING, n_models=1, max_epochs=1, batch_size=512))
+    short = replace(train.TRAININGS["DigitsNet"], n_models=1, max_epochs=1, batch_size=512)
+    monkeypatch.setitem(train.TRAININGS, "DigitsNet", short)
     made = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
     for path in made:
-        train.main(path)
+        train.main("DigitsNet", path)
     first, second = (read_file(path) for path in made)
     assert first[0].keys() == read_file(embedded.WEIGHTS)[0].keys()
     assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
@@ -93,25 +92,17 @@ def pair():
     model = models.create(PAIR)
     stored, _ = load_weights(model, base.MODELS[PAIR])
     network = generators.create("ConvQ")
-    load_weights(network, embedded.GENERATORS[PAIR])
+    load_weights(network, embedded.GENERATORS[PAIR].weights)
     return model, stored, network
 
 
 def test_the_pair_says_how_it_was_trained():
-    _, metadata = read_file(embedded.GENERATORS[PAIR])
-    command = embedded.__doc__.split("faultsim train-generator")[1].replace("\\\n", " ").split()
-    given = dict(zip(command[::2], command[1::2], strict=True))
-    assert (given["--model"], given["--generator"], given["--trainer"]) == (PAIR, "ConvQ", "staged")
-    staged = Staged(
-        Training(
-            **EOPM_STAGE
-            | {"bit_error_rate": float(given["--bit-error-rate"]), "max_epochs": int(given["--epochs"])}
-        )
-    )
-    assert metadata["training"] == json.loads(json.dumps(staged.describe()))
+    _, metadata = read_file(embedded.GENERATORS[PAIR].weights)
+    assert metadata["generator"] == embedded.GENERATORS[PAIR].name == "ConvQ"
+    assert metadata["training"] == json.loads(json.dumps(train.TRAININGS[PAIR].describe()))
     assert metadata["base"]["trained"] == read_file(base.MODELS[PAIR])[1]
     assert metadata["dataset_fingerprint"] == load("digits", "train").fingerprint
-    files = [*base.MODELS.values(), *embedded.GENERATORS.values()]
+    files = [*base.MODELS.values(), *(made.weights for made in embedded.GENERATORS.values())]
     assert sum(path.stat().st_size for path in files) < 1_000_000
 
 
