@@ -1,4 +1,4 @@
-# make demo      from nothing to the first result: installs into .venv, sweeps a shipped model, says where to look
+# make demo      from nothing to the first result: installs into .venv, sweeps the shipped model, says where to look
 # make test      lint and all tests
 # make test-portable   the suite of torch with the vector paths of old processors: shows what differs between machines
 # make test-sanitize   the C++ core under the address and undefined-behaviour sanitizers
@@ -34,7 +34,7 @@ $(VENV)/.installed-dev: $(VENV)/.torch $(NATIVE)
 	touch $@ $(VENV)/.installed
 
 demo: install
-	$(VENV)/bin/faultsim sweep-voltage --model DigitsVGG --out demo
+	$(VENV)/bin/faultsim sweep-voltage --out demo
 	@echo "The picture is demo/sweep.png, the numbers are demo/summary.csv and demo/results.csv."
 	@echo "Next: $(VENV)/bin/faultsim sweep-voltage --help"
 

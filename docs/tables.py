@@ -7,28 +7,23 @@ leaves every document as it was.
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from itertools import groupby
 from pathlib import Path
 from textwrap import fill
 
-from energy.saving import energy_saving, weight_memory
+from energy.saving import energy_saving
 from faultsim import models
-from faultsim.checkpoint import read_file
 from faultsim.cli.accuracy_table import HEADINGS, our_cells, published_cells, spread
 from faultsim.errors import FaultsimError
-from faultsim.evaluation import Evaluation
 from faultsim.files import write_text
-from faultsim.sweep import evaluation_in
 from faultsim.train import RECIPES, Recipe
 from faultsim.voltage import VoltageCurve
-from neuralfuse import embedded, generators
-from neuralfuse.protection import improvement
+from neuralfuse import generators
 from neuralfuse.reproduce.cells import FAULTS, cells
 from neuralfuse.reproduce.costs import VOLTAGE, accesses
 from neuralfuse.reproduce.rows import Line, lines
@@ -301,97 +296,25 @@ def side_by_side(
     ]
 
 
-@dataclass(frozen=True)
-class Swept:
-    """A variant at one voltage of the sweep of the shipped pair."""
-
-    variant: str
-    voltage: float
-    rate: float
-    energy: float  #: of one inference, relative to the model alone at Vmin
-    accuracy: Evaluation
-
-    def cells(self) -> list[str]:
-        low, high = self.accuracy.interval
-        mean = f"{100 * self.accuracy.mean:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-        return [f"{self.voltage:g}", f"{100 * self.energy:.1f}", mean]
-
-
-def swept() -> tuple[dict[float, Swept], dict[float, Swept], str]:
-    """The shipped pair by `faultsim sweep-voltage --out`: by voltage, the highest first, without and with the
-    generator; and what the numbers rest on."""
-    folder = results() / "shipped"
-    variants: dict[str, dict[float, Swept]] = {}
-    with reading(folder):
-        about = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-        lines = list(csv.DictReader((folder / "results.csv").read_text(encoding="utf-8").splitlines()))
-        summary = csv.DictReader((folder / "summary.csv").read_text(encoding="utf-8").splitlines())
-        energies = {
-            (row["variant"], float(row["voltage"])): 1 - float(row["energy_saving"]) for row in summary
-        }
-        for (variant, voltage, rate), group in groupby(
-            lines, key=lambda row: (row["variant"], float(row["voltage"]), float(row["bit_error_rate"]))
-        ):
-            found = Swept(variant, voltage, rate, energies[variant, voltage], evaluation_in(list(group)))
-            variants.setdefault(variant, {})[voltage] = found
-        alone, behind = variants.values()
-        how = about["configuration"]
-        remark = (
-            f"{len(how['chips'])} chips, {how['images']} images of {how['dataset']}, {how['faults']['kind']}; "
-            f"{about['device']}; {commit_and_date(about)}"
-        )
-        improvement(
-            alone[max(alone)].accuracy, behind[max(alone)].accuracy
-        )  # a row that is missing is found here
-    return alone, behind, remark
-
-
 def shipped() -> str:
-    """What the generator wins for the shipped pair at each voltage."""
-    alone, behind, remark = swept()
-    rows = []
-    for voltage, one in alone.items():
-        with reading(f"the shipped pair at voltage {voltage:g}"):
-            two = behind[voltage]
-            won = improvement(one.accuracy, two.accuracy)
-        means = [f"{100 * found.accuracy.mean:.1f}" for found in (one, two)]
-        low, high = (f"{100 * end:.1f}" for end in won.interval)
-        rows.append(
-            [f"{voltage:g}", f"{100 * one.rate:.1f} %", *means, f"{100 * won.mean:+.1f} ({low} to {high})"]
-        )
-    name = next(iter(behind.values())).variant.removeprefix("with ")
-    head = ["voltage", "bit errors", "alone, %", f"behind {name}, %", "won, points (95 % interval)"]
-    return remarked(markdown(head, rows, 2), [remark])
-
-
-def equal_energy() -> str:
-    """The shipped model alone, beside itself with the generator at the highest voltage of the sweep that takes no more
-    energy, that of the generator included."""
-    alone, behind, remark = swept()
-    rows = []
-    for one in alone.values():
-        affordable = [two for two in behind.values() if two.energy <= one.energy]
-        if affordable:
-            rows.append([*one.cells(), *max(affordable, key=lambda two: two.energy).cells()])
-    name = next(iter(behind.values())).variant
-    head = [
-        f"{which}: {what}"
-        for which in ("alone", name)
-        for what in ("voltage", "energy, %", "accuracy, % (95 % interval)")
-    ]
-    return remarked(markdown(head, rows, 0), [remark, classifier_alone()])
-
-
-def classifier_alone() -> str:
-    """The baseline of the shipped generator: its encoder with a linear head, at Vmin, from the generator's metadata."""
-    base, made = "DigitsVGG", embedded.GENERATORS["DigitsVGG"]
-    with reading(made.weights):
-        known = read_file(made.weights)[1]["classifier"]
-        part = known["accesses"] / weight_memory(models.create(base), (3, 32, 32))
-        return (
-            f"{made.name}'s encoder with a linear head, at Vmin by itself: {100 * known['accuracy']:.1f} % right, for "
-            f"{100 * part:.1f} % of the energy"
-        )
+    """What the shipped generator wins with the shipped model, as `faultsim evaluate --json` said it."""
+    rows, remarks = [], []
+    for path in sorted((results() / "shipped").glob("evaluate-*.json")):
+        with reading(path):
+            report = json.loads(path.read_text(encoding="utf-8"))
+            found = {row["name"]: row for row in report["accuracy"]}
+            values = [f"{100 * found[name]['mean']:.1f}" for name in ("P.A.", "P.A.+N.F.")]
+            low, high = found["IP"]["interval"]
+            won = f"{100 * found['IP']['mean']:+.1f} ({100 * low:.1f} to {100 * high:.1f})"
+            how = report["configuration"]
+            rows.append([f"{100 * how['bit_error_rate']:g} %", *values, won])
+            remarks.append(
+                f"{len(how['chips'])} chips, {how['images']} images of {how['dataset']}, {how['faults']['kind']}; "
+                f"without errors {100 * found['C.A.']['mean']:.1f} and {100 * found['C.A.+N.F.']['mean']:.1f}; "
+                f"{report['device']}; {commit_and_date(report)}"
+            )
+    head = ["bit errors", "alone, %", "behind ConvXS, %", "won, points (95 % interval)"]
+    return remarked(markdown(head, rows, 1), dict.fromkeys(remarks))
 
 
 # Recipes, energy
@@ -540,13 +463,7 @@ def by_device(benchmark: str, shown: dict[str, str], about: Callable[[dict], str
 
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
-        "shipped": shipped,
-        "equal_energy": equal_energy,
-        "accuracies": accuracies,
-        "saving": saving,
-        "kernel": kernel,
-    },
+    "README.md": {"shipped": shipped, "accuracies": accuracies, "saving": saving, "kernel": kernel},
     "neuralfuse/results/README.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
     "benchmarks/README.md": {"kernel": kernel_in_full, "eopm": eopm, "evaluation": evaluation},
 }
