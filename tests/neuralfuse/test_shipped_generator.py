@@ -77,7 +77,7 @@ def test_training_makes_such_a_file(tmp_path, monkeypatch, capsys):
     assert "written to" in capsys.readouterr().out
 
 
-# -- DigitsVGG, beside which its generator costs little ---------------------------------------------------------------------
+# -- DigitsVGG, beside which its generator costs little --
 
 
 PAIR = "DigitsVGG"
