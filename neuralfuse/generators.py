@@ -1,8 +1,8 @@
-"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D); and one of our own.
+"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D); and two of our own.
 
 A generator G maps an image [batch, 3, H, W] in [-1, 1] to a perturbation of the same shape; the base model
 then sees F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible by 8, because every generator
-halves them three times. The parameter counts are those of the paper's Table 8. ConvXS is not in the paper.
+halves them three times. The parameter counts are those of the paper's Table 8. ConvXS and ConvQ are not in the paper.
 
 Where Tables 3 and 4 leave a question, the counts of Table 8 (and the shapes) answer it:
 - ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalisation; the
@@ -112,6 +112,17 @@ def conv_extra_small() -> nn.Sequential:
     return small.append(nn.Upsample(scale_factor=4, mode="bilinear"))
 
 
+def conv_quarter() -> nn.Sequential:
+    """ConvQ, which is not in the paper: 11,865 parameters. It works at a quarter of height and width and at an eighth,
+    and sees the whole of a 32x32 image at each place, so that it can know a class and draw its pattern.
+    """
+    draw = nn.ConvTranspose2d(24, 3, 6, stride=2, padding=2)
+    return nn.Sequential(
+        *(nn.AvgPool2d(4), *_block(3, 16), nn.MaxPool2d(2), *_block(16, 24), *_block(24, 24)),
+        *(draw, nn.BatchNorm2d(3), nn.Tanh(), nn.Upsample(scale_factor=4, mode="bilinear")),
+    )
+
+
 class UNet(nn.Module):
     """UNetL (`width` 16) and UNetS (`width` 8): four scales, joined by concatenation (the paper, Table 4)."""
 
@@ -157,7 +168,7 @@ _PAPER: dict[str, Callable[[], nn.Module]] = {
     "UNetL": partial(UNet, 16),
     "UNetS": partial(UNet, 8),
 }
-_REGISTRY = {**_PAPER, "ConvXS": conv_extra_small}
+_REGISTRY = {**_PAPER, "ConvXS": conv_extra_small, "ConvQ": conv_quarter}
 
 NAMES = tuple(_PAPER)
 """The paper's six."""
@@ -208,9 +219,9 @@ class Encoder(nn.Module):
             self.down, self.pool = generator.down, generator.pool
         elif isinstance(generator, nn.Sequential):
             kinds = [type(layer) for layer in generator]
-            # up to the last pooling; ConvXS pools first, and then has one block before the map is drawn
-            pools = [index for index, kind in enumerate(kinds) if kind is nn.MaxPool2d]
-            end = pools[-1] if pools else kinds.index(nn.ReLU)
+            # up to the last pooling; those that begin with the mean of 4x4 pixels draw the map with one layer
+            last = nn.ReLU if kinds[0] is nn.AvgPool2d else nn.MaxPool2d
+            end = max(index for index, kind in enumerate(kinds) if kind is last)
             self.layers = generator[: end + 1]
         else:
             raise FaultsimError(f"a {type(generator).__name__} has no encoder that is known here")

@@ -36,14 +36,17 @@ if TYPE_CHECKING:
 
 def train_generator(
     generator: Annotated[
-        str, typer.Option(help="ConvL, ConvS, DeConvL, DeConvS, UNetL, UNetS, or ConvXS (not in the paper).")
+        str,
+        typer.Option(
+            help="ConvL, ConvS, DeConvL, DeConvS, UNetL, UNetS, or ConvXS or ConvQ (not in the paper)."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
     base: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Weight file of the base model. [default: the bundled model] Repeat it to train with several, as "
-            "surrogates of a model that cannot be reached: their losses are averaged.",
+            help="Weight file of the base model. [default: that of --model; DigitsNet without] Repeat it to train "
+            "with several, as surrogates of a model that cannot be reached: their losses are averaged.",
             show_default=False,
         ),
     ] = None,
@@ -54,7 +57,8 @@ def train_generator(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Of your own base model: package.module:function.")
+        str | None,
+        typer.Option(help="The base model: DigitsNet or DigitsVGG, which ship, or package.module:function."),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="digits, cifar10, cifar100 or gtsrb. [default: the base model's]")

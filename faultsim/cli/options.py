@@ -65,8 +65,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, or your own package.module:function. "
-        "[default: the model that --weights names; without --weights the bundled one]",
+        help="ResNet18, ResNet50, VGG11, VGG16, VGG19, your own package.module:function, or DigitsNet or DigitsVGG, "
+        "which are bundled with their weights. [default: the model that --weights names, else DigitsNet]",
         show_default=False,
     ),
 ]

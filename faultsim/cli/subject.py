@@ -197,9 +197,10 @@ def load_images(dataset: object, data_dir: Path | None, images: int | None) -> D
 
 def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | None, dict[str, Any]]:
     """The model's name, its weight file and the file's metadata, from the words of the command line: without words the
-    embedded ones."""
-    if model is None and weights is None:
-        model, weights = embedded.MODEL, embedded.WEIGHTS
+    shipped default, and with a shipped model's name its weights."""
+    if weights is None:
+        model = model or embedded.MODEL
+        weights = embedded.MODELS.get(model)
     tensors, trained = read_file(weights) if weights is not None else ({}, {})
     model = model or _registered(trained.get("model"))
     if model is None:

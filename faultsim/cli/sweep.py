@@ -65,7 +65,7 @@ def sweep_voltage(
         Path | None,
         typer.Option(
             help="A NeuralFuse generator's weight file: measured with it in front, and without. "
-            "[default: none; for the bundled model the bundled generator]",
+            "[default: none; for a bundled model its bundled generator]",
             show_default=False,
         ),
     ] = None,
@@ -120,12 +120,13 @@ def sweep_voltage(
 ) -> None:
     """Measure accuracy and energy against supply voltage.
 
-    Without options: a small convolutional network on handwritten digits, as it is and behind a NeuralFuse generator;
-    both are bundled with faultsim. A sweep that was killed goes on where it stopped when it is started again with the
-    same --out.
+    Without options: a small convolutional network on handwritten digits, as it is and behind a NeuralFuse generator,
+    all bundled with faultsim; --model DigitsVGG is the same for a larger network, beside which its generator costs
+    little. A sweep that was killed goes on where it stopped when it is started again with the same --out.
     """
     from neuralfuse import embedded
 
+    from .. import embedded as models
     from ..conditions import Conditions
     from ..faultmap import MeasuredChip
     from ..faults import evaluation_chips
@@ -166,8 +167,9 @@ def sweep_voltage(
         if voltages is None and bit_error_rates is None:
             plan = as_far_as_measured(plan, samples)
         plan = as_measured(plan, samples)
-    if model is None and weights is None and generator is None:
-        generator = embedded.WEIGHTS
+    shipped = embedded.GENERATORS.get(model or models.MODEL)
+    if weights is None and generator is None and shipped is not None:
+        generator = shipped.weights
     rest = dataset, data_dir, where, images, batch_size, per_channel
     subject = load_subject(model, weights, *rest, select=select, own=own, metric=measured)
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def train_base(
     model: Annotated[
         str,
-        typer.Option(help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, or package.module:function."),
+        typer.Option(
+            help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, DigitsVGG, or package.module:function."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
     dataset: Annotated[

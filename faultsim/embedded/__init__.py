@@ -1,8 +1,12 @@
-"""The model that ships with faultsim: DigitsNet on scikit-learn's handwritten digits, trained by train.py beside this
-file. It lets every command run at once, without a download."""
+"""Models that ship with faultsim, for scikit-learn's handwritten digits, trained by train.py beside this file. With
+them every command runs at once, without a download."""
 
 from pathlib import Path
 
-MODEL = "DigitsNet"
 DATASET = "digits"
-WEIGHTS = Path(__file__).parent / "digitsnet.safetensors"
+MODELS = {name: Path(__file__).parent / f"{name.lower()}.safetensors" for name in ("DigitsNet", "DigitsVGG")}
+"""Weight files."""
+
+MODEL = "DigitsNet"
+"""The default of every command."""
+WEIGHTS = MODELS[MODEL]

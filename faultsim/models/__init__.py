@@ -25,6 +25,7 @@ _REGISTRY = {
     "VGG16": ("vgg", "vgg16"),
     "VGG19": ("vgg", "vgg19"),
     "DigitsNet": ("digitsnet", "DigitsNet"),
+    "DigitsVGG": ("digitsvgg", "DigitsVGG"),
 }
 
 NAMES = tuple(_REGISTRY)

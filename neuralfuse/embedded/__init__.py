@@ -1,7 +1,22 @@
-"""The generator that ships with faultsim, for its shipped model (faultsim.embedded), trained by train.py beside this
-file."""
+"""Generators that ship with faultsim, one for each of its shipped models (faultsim.embedded), trained by train.py
+beside this file."""
 
 from pathlib import Path
+from typing import NamedTuple
 
-GENERATOR = "ConvXS"
-WEIGHTS = Path(__file__).parent / "convxs.safetensors"
+
+class Embedded(NamedTuple):
+    """A generator that ships."""
+
+    name: str  #: one of neuralfuse.generators.KNOWN
+    weights: Path
+
+
+GENERATORS = {
+    model: Embedded(name, Path(__file__).parent / f"{name.lower()}.safetensors")
+    for model, name in {"DigitsNet": "ConvXS", "DigitsVGG": "ConvQ"}.items()
+}
+"""By the model that they protect."""
+
+GENERATOR, WEIGHTS = GENERATORS["DigitsNet"]
+"""Of the default model."""

@@ -75,6 +75,17 @@ def test_cheapest_voltage(capsys):
     assert "of all" not in out
 
 
+def test_a_shipped_model_comes_with_weights_and_generator(capsys):
+    sweep("--json", "--model", "DigitsVGG")
+    report = json.loads(capsys.readouterr().out)
+    assert {row["variant"] for row in report["summary"]} == {"unprotected", "with ConvQ"}
+    assert report["configuration"]["trained"]["recipe"]["name"] == "digits"
+    sweep("--json", "--model", "DigitsNet")
+    named = json.loads(capsys.readouterr().out)
+    sweep("--json")
+    assert named["summary"] == json.loads(capsys.readouterr().out)["summary"]
+
+
 def test_weight_file_of_a_model_is_no_generator(capsys):
     from faultsim import embedded
 

@@ -45,7 +45,7 @@ def test_it_wins_accuracy_back_on_the_same_chips(generator):
 def test_it_says_how_it_was_trained_and_for_which_model():
     _, metadata = read_file(embedded.WEIGHTS)
     assert metadata["generator"] == embedded.GENERATOR == "ConvXS"
-    recorded, today = metadata["training"], json.loads(json.dumps(train.TRAINING.describe()))
+    recorded, today = metadata["training"], json.loads(json.dumps(train.TRAININGS["DigitsNet"].describe()))
     assert {name: today[name] for name in recorded} == recorded
     assert metadata["base"] == {"model": base.MODEL, "trained": read_file(base.WEIGHTS)[1]}
     assert metadata["dataset_fingerprint"] == load(base.DATASET, "train").fingerprint
@@ -65,12 +65,57 @@ def test_the_two_save_energy_together(generator):
 
 
 def test_training_makes_such_a_file(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "TRAINING", replace(train.TRAINING, n_models=1, max_epochs=1, batch_size=512))
+    short = replace(train.TRAININGS["DigitsNet"], n_models=1, max_epochs=1, batch_size=512)
+    monkeypatch.setitem(train.TRAININGS, "DigitsNet", short)
     made = [tmp_path / name for name in ("one.safetensors", "two.safetensors")]
     for path in made:
-        train.main(path)
+        train.main("DigitsNet", path)
     first, second = (read_file(path) for path in made)
     assert first[0].keys() == read_file(embedded.WEIGHTS)[0].keys()
     assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
     assert first[1]["epochs"] == 1
     assert "written to" in capsys.readouterr().out
+
+
+# -- DigitsVGG, beside which its generator costs little --
+
+
+PAIR = "DigitsVGG"
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """(base model, its weights as stored, generator)."""
+    model = models.create(PAIR)
+    stored, _ = load_weights(model, base.MODELS[PAIR])
+    network = generators.create("ConvQ")
+    load_weights(network, embedded.GENERATORS[PAIR].weights)
+    return model, stored, network
+
+
+def test_the_pair_says_how_it_was_trained():
+    _, metadata = read_file(embedded.GENERATORS[PAIR].weights)
+    assert metadata["generator"] == embedded.GENERATORS[PAIR].name == "ConvQ"
+    assert metadata["training"] == json.loads(json.dumps(train.TRAININGS[PAIR].describe()))
+    assert metadata["base"]["trained"] == read_file(base.MODELS[PAIR])[1]
+    assert metadata["dataset_fingerprint"] == load("digits", "train").fingerprint
+    files = [*base.MODELS.values(), *(made.weights for made in embedded.GENERATORS.values())]
+    assert sum(path.stat().st_size for path in files) < 1_000_000
+
+
+def test_the_pair_wins_accuracy_back_and_keeps_the_clean_one(pair):
+    model, stored, network = pair
+    cost = weight_memory(network, (3, 32, 32), policy=POLICIES["paper-generator"])
+    assert cost < 0.03 * weight_memory(model, (3, 32, 32))
+    found = protection(
+        model,
+        list(batches(load(base.DATASET, "test").subset(torch.arange(120)), 120)),
+        evaluation_chips(seed=12, count=8),
+        bit_error_rate=RATE,
+        faults=FaultModel(),
+        stored=stored,
+        fuse=generators.NeuralFuse(network),
+    )
+    assert found.clean_fused.mean > found.clean.mean - 0.01
+    assert found.improvement.interval[0] > 0
+    assert found.perturbed_fused.mean > 0.9

@@ -291,7 +291,8 @@ def test_a_classifier_is_the_generators_encoder_with_a_head(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "pixels"), [("ConvL", 1), ("ConvS", 2), ("DeConvS", 1), ("UNetS", 1), ("ConvXS", 4)]
+    ("name", "pixels"),
+    [("ConvL", 1), ("ConvS", 2), ("DeConvS", 1), ("UNetS", 1), ("ConvXS", 4), ("ConvQ", 4)],
 )
 def test_patterns_are_no_finer_than_a_generator_draws(name, pixels):
     """The last map before an image's three channels decides: ConvS enlarges a map of three channels twofold."""

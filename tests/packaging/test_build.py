@@ -71,8 +71,10 @@ def test_data_files_are_installed(installed):
         ours = [p for p in (ROOT / package).rglob("*") if p.suffix in suffixes]
         for path in ours:
             assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
-    assert (installed / "faultsim" / "embedded" / "digitsnet.safetensors").is_file()
-    assert (installed / "neuralfuse" / "embedded" / "convxs.safetensors").is_file()
+    for name in ("faultsim/embedded/digitsnet", "faultsim/embedded/digitsvgg"):
+        assert (installed / f"{name}.safetensors").is_file()
+    for name in ("neuralfuse/embedded/convxs", "neuralfuse/embedded/convq"):
+        assert (installed / f"{name}.safetensors").is_file()
     assert list((installed / "neuralfuse" / "published").glob("*.csv"))
 
 

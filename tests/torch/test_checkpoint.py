@@ -311,13 +311,17 @@ def test_weight_norm_is_written_as_the_weight_it_gives(path):
     assert unchanged(model, before)
 
 
-def test_the_shipped_model():
-    model = models.create(embedded.MODEL)
-    stored, metadata = load_weights(model, embedded.WEIGHTS)
-    assert stored.bytes == 62_896
-    assert (metadata["model"], metadata["dataset"], metadata["num_classes"]) == ("DigitsNet", "digits", 10)
+@pytest.mark.parametrize(("name", "size"), [("DigitsNet", 62_896), ("DigitsVGG", 539_608)])
+def test_the_shipped_models(name, size):
+    from faultsim.embedded import train
+
+    model = models.create(name)
+    stored, metadata = load_weights(model, embedded.MODELS[name])
+    assert stored.bytes == size
+    assert (metadata["model"], metadata["dataset"], metadata["num_classes"]) == (name, "digits", 10)
+    assert metadata["recipe"] == vars(train.RECIPES[name])
     assert metadata["test_accuracy"] > 0.98
-    assert embedded.WEIGHTS.stat().st_size < 1_000_000
+    assert embedded.MODELS[name].stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize("place", Placement)
