@@ -34,7 +34,7 @@ $(VENV)/.installed-dev: $(VENV)/.torch $(NATIVE)
 	touch $@ $(VENV)/.installed
 
 demo: install
-	$(VENV)/bin/faultsim sweep-voltage --out demo
+	$(VENV)/bin/faultsim sweep-voltage --model DigitsVGG --out demo
 	@echo "The picture is demo/sweep.png, the numbers are demo/summary.csv and demo/results.csv."
 	@echo "Next: $(VENV)/bin/faultsim sweep-voltage --help"
 

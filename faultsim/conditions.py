@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from .faultmap import MeasuredChip
 from .faults import Chip, FaultKind, FaultModel
+from .memory import Share
 from .voltage import VoltageCurve
 
-COLUMNS = ("fault_kind", "placement", "curve")
+COLUMNS = ("fault_kind", "placement", "curve", "stored_weights", "weights")
+"""The last two where it is known how many of a model's weights lie in the faulty memory."""
 _MOST_LABELS = 5
 
 
@@ -19,14 +21,19 @@ class Conditions:
     faults: FaultModel
     curve: VoltageCurve | None = None  #: None: the bit error rate was given, and no voltage
     measured: tuple[str, ...] = ()
+    share: Share | None = None  #: of a model's weights that can fail
 
     @classmethod
     def of(
-        cls, faults: FaultModel, chips: Sequence[Chip | MeasuredChip], curve: VoltageCurve | None = None
+        cls,
+        faults: FaultModel,
+        chips: Sequence[Chip | MeasuredChip],
+        curve: VoltageCurve | None = None,
+        share: Share | None = None,
     ) -> "Conditions":
         """Those of an evaluation on these chips."""
         labels = tuple(chip.label for chip in chips if isinstance(chip, MeasuredChip))
-        return cls(faults, curve, labels)
+        return cls(faults, curve, labels, share)
 
     @property
     def kind(self) -> str:
@@ -36,7 +43,10 @@ class Conditions:
     def columns(self) -> dict[str, str]:
         """The cells of COLUMNS, the same in every row of a table of results."""
         curve = "" if self.curve is None else self.curve.name
-        return dict(zip(COLUMNS, (self.kind, str(self.faults.memory.placement), curve), strict=True))
+        cells = [self.kind, str(self.faults.memory.placement), curve]
+        if self.share is not None:
+            cells += [str(self.share.stored), str(self.share.weights)]
+        return dict(zip(COLUMNS, cells, strict=False))
 
     def __str__(self) -> str:
         """One line of words, like "flip, unlimited placement, curve '14nm'"."""
@@ -52,4 +62,6 @@ class Conditions:
         if memory.placement.startswith("tiled"):
             words[1] += f" in {memory.capacity_bytes // 1024} KiB"
         words.append("no voltage curve" if self.curve is None else f"curve '{self.curve.name}'")
+        if self.share is not None and self.share.stored < self.share.weights:
+            words.append(str(self.share))
         return ", ".join(words)

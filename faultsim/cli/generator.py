@@ -322,7 +322,7 @@ def train_generator(
     save_weights(out, network, metadata)
     against = "" if flips is None else f"against {flips:,} bit flips"
     if flips is None:
-        conditions = Conditions(training.faults, curve_of(voltage, curve))
+        conditions = Conditions(training.faults, curve_of(voltage, curve), share=subject.stored.share)
         against = f"at bit error rate {percent(training.bit_error_rate)} ({conditions})"
     print(
         f"{generator} for {subject.name} on {data.name} {against}: "

@@ -99,6 +99,6 @@ def serve_model(
     with listen(host, port) as listener:
         url = address(listener)
         # for whoever runs the server: what it answers over HTTP doesn't tell
-        conditions = Conditions(faults, curve_of(voltage, curve))
+        conditions = Conditions(faults, curve_of(voltage, curve), share=stored.share)
         told = f"{description.name} on chip {chip} (bit error rate {percent(rate)}; {conditions})"
         serve(box, description, listener, lambda: print(f"serving {told} at {url}", flush=True))

@@ -189,7 +189,7 @@ def sweep_voltage(
         fused, fingerprint = load_generator(generator, where, subject.dataset.input_shape)
         variants.append(fused)
         configuration["generator"] = {"name": fused.name, "weights": fingerprint}
-    conditions = Conditions.of(faults, samples, electrical)
+    conditions = Conditions.of(faults, samples, electrical, subject.stored.share)
     run = dict(
         faults=faults,
         stored=subject.stored,
