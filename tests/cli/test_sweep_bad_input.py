@@ -14,7 +14,7 @@ from faultsim import embedded
         ("Fails", "fails on images [2, 3, 32, 32]: "),
         ("Wide", "answers [2, 10, 32, 32] to 2 images; logits [2, 10] are needed for digits"),
         ("few", "answers [2, 4] to 2 images; logits [2, 10] are needed for digits"),
-        ("no_weights", "no convolution, linear or embedding layer"),
+        ("no_weights", "no parameter of two or more dimensions"),
         ("raises", "calling raises() failed (RuntimeError: first line second line)"),
         ("text", "returned a str, not a torch.nn.Module"),
         ("number", "is of type int; give a function"),
