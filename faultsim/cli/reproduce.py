@@ -137,7 +137,7 @@ def _number(name: str) -> tuple[bool, int]:
 def _only(given: list[str], allowed: tuple[str, ...], what: str) -> None:
     for option in given:
         if option not in allowed:
-            raise FaultsimError(f"--{option} has no meaning for {what}")
+            raise FaultsimError(f"--{option} cannot be combined with {what}")
 
 
 def _trained(targets: list[str], options: dict[str, Any], given: list[str], as_json: bool) -> None:
@@ -147,7 +147,7 @@ def _trained(targets: list[str], options: dict[str, Any], given: list[str], as_j
     for option in ("dataset", "base"):
         if smoke and options[option]:
             raise FaultsimError(
-                f"--{option} has no meaning with --smoke, which takes the digits and tiny networks"
+                f"--{option} cannot be combined with --smoke, which takes the digits and tiny networks"
             )
     recipe, chosen_settings = settings(options, smoke)
     chosen = [names(options[option], f"--{option}") for option in ("dataset", "base", "generator")]
@@ -205,7 +205,7 @@ def run(
     device = options["device"] or "auto"
     if options["plan"]:
         if budget is not None:
-            raise FaultsimError("--budget has no meaning with --plan, which does nothing")
+            raise FaultsimError("--budget cannot be combined with --plan, which does nothing")
         say(planned, missing(planned), Clock.of(chosen, device_named(device)))
         return False
     carry_out(planned, out, chosen, options["data-dir"], device, wanted=counts, budget=budget)

@@ -397,13 +397,13 @@ def test_a_directory_of_other_settings_or_in_use_is_refused(run: Callable, whole
     [
         ("table1", "add --out RUN_DIR, or --show"),
         ("", "which table or figure?"),
-        ("all --dataset cifar10 --out run", "--dataset has no meaning for all"),
+        ("all --dataset cifar10 --out run", "--dataset cannot be combined with all"),
         ("table1 --out run --faults mine", "unknown fault model 'mine'"),
         ("table1 --out run --budget soon", "--budget 'soon': write a time like 90s, 30m or 2h"),
         ("table1 --out run --budget 0m", "--budget '0m': write a time"),
-        ("table1 --out run --plan --budget 1m", "--budget has no meaning with --plan"),
+        ("table1 --out run --plan --budget 1m", "--budget cannot be combined with --plan"),
         ("--status table1", "--status is about all tables"),
-        ("--status --epochs 3", "--epochs has no meaning for --status"),
+        ("--status --epochs 3", "--epochs cannot be combined with --status"),
         ("--status --out nowhere", "nowhere is no run directory"),
         ("table1 --smoke --out run --batch-size 0", "--batch-size 0: at least 1 is needed"),
         (
@@ -415,8 +415,8 @@ def test_a_directory_of_other_settings_or_in_use_is_refused(run: Callable, whole
         ("table10 --out run --dataset cifar10", "table10 has no dataset 'cifar10'; it has cifar100"),
         ("table1 --show --base VGG11,", "--base: an empty name"),
         ("table1 --show --dataset digits", "table1 has no dataset 'digits'"),
-        ("table1 --smoke --out run --base VGG11", "--base has no meaning with --smoke"),
-        ("table1 --smoke --show --epochs 3", "--epochs has no meaning for --show"),
+        ("table1 --smoke --out run --base VGG11", "--base cannot be combined with --smoke"),
+        ("table1 --smoke --show --epochs 3", "--epochs cannot be combined with --show"),
         ("table1 --show --out nowhere", "nowhere is no run directory"),
         (
             "table1 --smoke --out run --recipe best",
@@ -429,8 +429,8 @@ def test_a_directory_of_other_settings_or_in_use_is_refused(run: Callable, whole
         ("table1 --smoke --out run --seed -1", "--seed -1 must be from 0"),
         ("table1 --smoke --out run --device tpu", "--device 'tpu': it can be"),
         ("table1 --smoke --out run --data-dir here", "the digits come with scikit-learn"),
-        ("table6 --out run", "--out has no meaning for table6"),
-        ("table8 --smoke", "--smoke has no meaning for table8"),
+        ("table6 --out run", "--out cannot be combined with table6"),
+        ("table8 --smoke", "--smoke cannot be combined with table8"),
         ("table99", "known are table1, table2, table5"),
     ],
 )
