@@ -2,23 +2,26 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from faultsim.plots import panels, styled
+from faultsim.plots import GREY, panels, styled
 
 from .patterns import LIMIT
 
 
 @styled()
-def pattern_figure(patterns: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Each pattern, float32 [classes, 3, H, W], as it looks on a grey image, below its class's name."""
+def pattern_figure(patterns: Tensor, class_names: Sequence[str], told: str) -> Figure:
+    """Each pattern, float32 [classes, 3, H, W], as it looks on a grey image, below its class's name; at the bottom what
+    is `told` of them."""
     count = len(patterns)
     columns = min(count, 5 if count <= 10 else 10)
     rows = math.ceil(count / columns)
     figure, grid = panels(rows, columns, 1.3 * columns + 0.2, 1.5 * rows + 0.5)
-    figure.suptitle(title, fontweight="bold")
+    figure.suptitle("Class patterns", fontweight="bold")
+    figure.supxlabel(fill(told, 100), fontsize=8, color=GREY)
     for axes in grid.flat:
         axes.axis("off")
     seen = (patterns.clamp(-LIMIT, LIMIT) / LIMIT + 1) / 2

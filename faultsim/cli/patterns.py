@@ -29,7 +29,7 @@ def patterns(
         f"{100 * about['mean']:.1f} % of the answers on {about['chips']} unseen chips are the pattern's class "
         f"(worst chip {100 * about['worst_chip']:.1f} %), at a bit error rate of {rate:g}"
         if {"mean", "chips", "worst_chip"} <= about.keys() and rate is not None
-        else "class patterns"
+        else "how often they work was not measured"
     )
     save(pattern_figure(found, names, told), out)
     print(f"{len(found)} patterns: {told}")
