@@ -259,7 +259,7 @@ def _generator(
         if ours != theirs:
             raise FaultsimError(f"{file} was trained with another {what}: move it away")
     told = ["training", "epochs", "dataset_fingerprint"]
-    told += [key for key in ("start", "surrogates", "patterns", "classifier", "cost") if key in trained]
+    told += [key for key in ("start", "surrogates", "patterns", "classifier") if key in trained]
     return variant.transform, *_known(trained, told, weights)
 
 
@@ -268,7 +268,8 @@ def _known(trained: dict, keys: tuple[str, ...], weights: str) -> tuple[dict, di
     missing = [key for key in (*keys, "date", "device") if key not in trained]
     if missing:
         raise FaultsimError(f"a weight file doesn't say its {missing[0]}: was it trained with faultsim?")
-    return {key: trained[key] for key in keys} | {"weights": weights}, _origin(trained)
+    origin = _origin(trained) | ({"cost": trained["cost"]} if "cost" in trained else {})
+    return {key: trained[key] for key in keys} | {"weights": weights}, origin
 
 
 def _origin(information: dict) -> dict:

@@ -59,7 +59,7 @@ def test_everything_on_a_few_digits(run: Callable, few_digits: None, tmp_path: P
     assert end.status == 0, end.err
     for name in NAMES:
         (row,) = [line.split() for line in end.out.splitlines() if line.split()[:2] == [name, "iid_flips"]]
-        there, of = row[2].split("/")
+        there, of = row[3].split("/")
         assert there == of, f"{name}: {row}"
     for name, values in (("figure2", 3), ("table6", 22), ("table7", 60), ("table8", 22)):
         assert f"{name}: {values} of {values} values agree" in end.out

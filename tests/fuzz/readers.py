@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import csv
 import hashlib
 import importlib.util
 import io
@@ -22,6 +23,7 @@ from faultsim.bounds import parse_json
 from faultsim.cli import main
 from faultsim.cli.report_accuracy import READER
 from faultsim.cli.subject import count_classes, load_model, read_generator, which_model
+from faultsim.conditions import COLUMNS
 from faultsim.data import Dataset
 from faultsim.data.cifar import load_cifar
 from faultsim.data.folder import load_folder
@@ -360,8 +362,12 @@ def _runs(folder: Path) -> list[Reader]:
     plan = points(VoltageCurve.default(), [0.8, 0.83, 0.9], None)
     labels = [str(chip.seed) for chip in evaluation_chips(0, 3)]
 
+    first = next(csv.DictReader((source / "results.csv").read_text().splitlines()))
+    shared = {name: first[name] for name in COLUMNS}
+
     def read(path: Path, work: Path) -> object:
-        with results.RunDirectory(_copied(source, work, path), "sweep", configuration, ROW, OPTIONAL) as run:
+        folder = _copied(source, work, path)
+        with results.RunDirectory(folder, "sweep", configuration, ROW, OPTIONAL, shared) as run:
             _known(run, plan, (Variant(), Variant("with ConvXS")), labels, ACCURACY)
             return list(run.rows)
 

@@ -187,7 +187,7 @@ def test_the_description_holds_everything():
     """That has a meaning for the trainer: the other one's options are left out."""
     described, worst, everything = SMALL.describe(), WORST.describe(), {"trainer", *asdict(SMALL)}
     assert set(described) == everything - {"flips"}
-    assert set(worst) == everything - {"bit_error_rate", "voltage", "faults", "n_models"}
+    assert set(worst) == everything - {"bit_error_rate", "voltage", "faults", "n_models", "divided"}
     assert described["faults"]["visible_flips_per_failing_cell"] == 1.0
     assert (described["trainer"], worst["trainer"], worst["flips"]) == ("eopm", "adversarial", 100)
 
