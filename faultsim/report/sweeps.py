@@ -258,6 +258,8 @@ def _table(variant: str, rows: Sequence[dict], several: bool, metric: Metric) ->
 def _facts(configuration: dict, information: dict, metric: Metric) -> tuple[tuple[str, str], ...]:
     chips = configuration.get("chips")
     placement = words(at(configuration, "faults.memory.placement"))
+    stored, weights = (at(information, f"memory.{name}") for name in ("stored", "weights"))
+    known = all(isinstance(count, int) for count in (stored, weights))  # not in runs of older versions
     facts = (
         ("Model", words(at(configuration, "model"))),
         ("Training recipe", words(at(configuration, "trained.recipe.name"))),
@@ -267,6 +269,7 @@ def _facts(configuration: dict, information: dict, metric: Metric) -> tuple[tupl
         ("Generator", words(at(configuration, "generator.name"))),
         ("Faults", words(at(configuration, "faults.kind"))),
         ("Placement", placement),
+        ("Faulty memory", f"{stored:,} of {weights:,} weights" if known else ""),
         ("Voltage curve", words(at(configuration, "curve.name"))),
         ("Chips", str(len(chips)) if isinstance(chips, list) else ""),
         ("Seed", words(at(configuration, "seed"))),

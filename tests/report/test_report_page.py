@@ -57,6 +57,7 @@ def test_a_sweep_is_told_with_its_numbers(sweep):
     facts = dict(section.facts)
     information = json.loads((sweep / "sweep.json").read_text())
     assert (facts["Seed"], facts["Chips"], facts["Images"], facts["Faults"]) == ("5", "3", "25", "flip")
+    assert facts["Faulty memory"] == "62,896 of 62,896 weights"
     assert (facts["Device"], facts["torch"]) == (information["device"], information["versions"]["torch"])
     assert facts["Date"] == information["date"].replace("T", " ").replace("+00:00", " UTC")
     assert json.loads(section.configuration) == information["configuration"]
