@@ -330,10 +330,12 @@ def test_answers_that_are_no_numbers_are_reported_everywhere(here, run):
     assert code == 0
     assert "120 answers were not finite" in out
     assert Path("run/results.csv").read_text().splitlines()[:2] == [
-        "variant,voltage,bit_error_rate,chip,correct,images,accuracy,not_finite,fault_kind,placement,curve",
-        "unprotected,1.0,0.0,0,0,40,0.0,40,flip,unlimited,14nm",
+        "variant,voltage,bit_error_rate,chip,correct,images,accuracy,not_finite,fault_kind,placement,curve,stored_weights,weights",
+        "unprotected,1.0,0.0,0,0,40,0.0,40,flip,unlimited,14nm,30720,30720",
     ]
-    assert Path("run/summary.csv").read_text().splitlines()[1].endswith(",120,flip,unlimited,14nm")
+    assert (
+        Path("run/summary.csv").read_text().splitlines()[1].endswith(",120,flip,unlimited,14nm,30720,30720")
+    )
     code, out, _ = run("sweep-voltage", *words, "--voltages", 1, "--out", "run")
     assert "120 answers were not finite" in out, "a sweep that is taken up again knows it, too"
     code, _, err = run("report", "run", "--out", "page.html")

@@ -100,10 +100,10 @@ def test_hand_computed_sweep(own, start, finish):
     labels = load("digits", "test").labels
     sevens, threes = (int((labels == digit).sum()) for digit in (7, 3))
     assert sevens != threes
-    words = "stuck_at_1,unlimited,14nm"
+    words = "stuck_at_1,unlimited,14nm,30720,30720"
     lines = (own / "out" / "results.csv").read_text().splitlines()
     assert lines == [
-        "variant,voltage,bit_error_rate,chip,correct,images,accuracy,fault_kind,placement,curve",
+        "variant,voltage,bit_error_rate,chip,correct,images,accuracy,fault_kind,placement,curve,stored_weights,weights",
         *(f"unprotected,1.0,0.0,{chip},{sevens},359,{sevens / 359!r},{words}" for chip in (0, 1)),
         *(f"unprotected,,1.0,{chip},{threes},359,{threes / 359!r},{words}" for chip in (0, 1)),
     ]
