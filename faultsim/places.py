@@ -7,6 +7,7 @@ torch's weight norm, spectral norm or pruning); an int8 weight of torch.ao's qua
 import contextlib
 import re
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -46,7 +47,7 @@ class _Replace(nn.Module):
         return self.weight if self.own is None else _Pass.apply(self.own(), self.weight)
 
 
-class Held:
+class Held(ABC):
     """A tensor of a module: `attribute` is its name there."""
 
     is_int8 = False  #: whether it is int8 already: `int8` says what, and there are no gradients
@@ -56,25 +57,25 @@ class Held:
         self.module, self.attribute = module, attribute
 
     @property
+    @abstractmethod
     def sources(self) -> tuple[Tensor, ...]:
         """The parameters that hold it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def value(self) -> Tensor:
         """What the module computes with in evaluation mode; nothing of the module changes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def swap(self, weight: Tensor, undo: Undo, straight_through: bool) -> None:
         """The module computes with `weight` until `undo` is closed."""
-        raise NotImplementedError
 
     def in_copies(self, weight: nn.Parameter) -> dict[int, object]:
         """What copy.deepcopy() has to know to put `weight` in its place (or not to fail on it): its memo."""
         return {}
 
+    @abstractmethod
     def settle(self, weight: nn.Parameter) -> None:
         """Makes it an ordinary parameter for good; one that was int8 stays int8."""
-        raise NotImplementedError
 
 
 class Parameter(Held):

@@ -60,6 +60,7 @@ def how(result: "Result") -> dict[str, object]:
         "trained_on": result.provenance["generator"]["device"],
         "commit": result.provenance["commit"],
         "date": result.provenance["date"],
+        "memory": result.provenance.get("memory"),  # results of older versions don't say it
     }
 
 
@@ -224,9 +225,11 @@ def note(conditions: dict[str, object]) -> str:
     )
     commit = c["commit"] or "an installed copy"
     begun = f" after {c['begun_after']} of another training" if c["begun_after"] else ""
+    memory = c["memory"]
+    share = f"; {memory['stored']:,} of {memory['weights']:,} weights in the faulty memory" if memory else ""
     return (
         f"base recipe {c['recipe']}, {c['base_epochs']} epochs; {c['trainer']}, {c['epochs']} epochs{begun}, "
-        f"{c['precision']}, {c['base_passes'] / 1e6:.2f} M passes; {devices}; {commit}; {str(c['date'])[:10]}"
+        f"{c['precision']}, {c['base_passes'] / 1e6:.2f} M passes; {devices}; {commit}; {str(c['date'])[:10]}{share}"
     )
 
 

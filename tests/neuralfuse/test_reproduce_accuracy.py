@@ -75,6 +75,7 @@ def result(generator: str | None = "ConvS", **changed: object) -> Result:
             "commit": "0123456789ab",
             "device": "a machine",
             "date": "2026-01-02T03:04:05+00:00",
+            "memory": {"stored": 1000, "weights": 2000, "share": 0.5},
             "generator": {"device": "another machine"},
         },
     }
@@ -210,7 +211,7 @@ def test_shown_beside_the_published_row(run: Callable, tmp_path: Path):
     assert "iid_flips 90.00 50.00 ±10.00 88.00 72.50 ± 2.50 +22.50" in text
     assert (
         "base recipe modern, 5 epochs; N = 3, 7 epochs, float32, 1.40 M passes; "
-        "a machine (trained on another machine); 0123456789ab; 2026-01-02"
+        "a machine (trained on another machine); 0123456789ab; 2026-01-02; 1,000 of 2,000 weights in the faulty memory"
     ) in text
 
     rows = json.loads(run(*chosen, "--out", tmp_path, "--json").out)["rows"]
