@@ -5,7 +5,7 @@
 # make fuzz      damaged and hostile files for every reader, 10,000 of them (FUZZ="--seconds 600 --seed 1": as long as
 #                one wants); the kills of tests/fuzz/kills.py are a command of their own
 # make bench     the kernel's speed on this machine, kept under benchmarks/results
-# make tables    writes what lies in neuralfuse/results and benchmarks/results into the tables of the documents
+# make tables    writes what lies in results and benchmarks/results into the tables of the documents
 # make gpu-check on a machine with an NVIDIA GPU, nvcc and torch: builds in place, offline; GPU tests, sanitizers and
 #                benchmarks, kept under benchmarks/results (GPU_CHECK="--parts kernel": one part again)
 PYTHON ?= python3

@@ -16,7 +16,7 @@ import torch
 
 from energy import POLICIES, Layer, closed_form, differences, scalesim, trace_layers
 from faultsim import models
-from faultsim.provenance import provenance
+from faultsim.io.provenance import provenance
 from neuralfuse import generators
 
 RUNS = 20

@@ -31,8 +31,8 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from faultsim.errors import FaultsimError  # noqa: E402
-from faultsim.files import write_text  # noqa: E402
-from faultsim.provenance import archived  # noqa: E402
+from faultsim.io.files import write_text  # noqa: E402
+from faultsim.io.provenance import archived  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/gpu-check.json"
 NAMES = ("build", "tests", "memcheck", "racecheck", "kernel", "eopm", "evaluation")  # of all parts, in order
@@ -44,7 +44,7 @@ LINES = 40  # of the output of a part that failed
 
 FACTS = """
 import json, torch
-from faultsim.provenance import versions
+from faultsim.io.provenance import versions
 there = torch.cuda.is_available()
 print(json.dumps({
     "device": torch.cuda.get_device_name() if there else None,

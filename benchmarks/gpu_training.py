@@ -36,14 +36,14 @@ import gpu_check  # noqa: E402
 import packed  # noqa: E402
 
 from faultsim.errors import FaultsimError  # noqa: E402
-from faultsim.files import write_atomically, write_text  # noqa: E402
+from faultsim.io.files import write_atomically, write_text  # noqa: E402
+from neuralfuse.reproduce.budget import duration, operations  # noqa: E402
 from neuralfuse.reproduce.cells import cells, trained_by  # noqa: E402
-from neuralfuse.reproduce.cost import duration, operations  # noqa: E402
 from neuralfuse.reproduce.plan import Kind, file_of, steps  # noqa: E402
-from neuralfuse.results import Cell, read  # noqa: E402
+from neuralfuse.reproduce.result import Cell, read  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "neuralfuse/results/models"  # base models that come with the sources
+MODELS = ROOT / "results/models"  # base models that come with the sources
 TABLES = {0.01: "table1", 0.005: "table9"}
 # The large ones first, and never two with the same encoder one after the other: the second takes over the classifier.
 GENERATORS = ("UNetL", "ConvL", "UNetS", "DeConvL", "ConvS", "DeConvS")
@@ -53,7 +53,9 @@ STAGES = (".classifier.safetensors", ".patterns.safetensors")  # files that othe
 FOLDERS = {"cifar10": "cifar-10-*", "cifar100": "cifar-100-*", "gtsrb": "[gG][tT][sS][rR][bB]*"}
 MOST = 15 << 20  # bytes of RUN/kept: weights that don't fit are left out, and named in the summary
 LINES = 20  # of the output of a job that failed
-TIME_IS_UP = "the time is up"  # how a training says that its budget is used (faultsim.loop.OutOfTime)
+TIME_IS_UP = (
+    "the time is up"  # how a training says that its budget is used (faultsim.training.loop.OutOfTime)
+)
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,7 @@ def estimate(job: Job, scale: Scale, share: float) -> float:
     if job.comparison:
         return share + 2 * scale.start
     kinds = (Kind.BASE,) if job.kind is Kind.BASE else (Kind.GENERATOR, Kind.UNPROTECTED, Kind.RESULT)
-    from faultsim.train import recipe
+    from faultsim.training.classifier import recipe
     from neuralfuse.staged import EOPM_STAGE
 
     epochs = recipe(job.recipe, job.cell.dataset).epochs

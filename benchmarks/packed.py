@@ -30,7 +30,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from faultsim.errors import FaultsimError
-from faultsim.files import write_bytes
+from faultsim.io.files import write_bytes
 
 SIDE = 32
 CLASSES = {"cifar10": 10, "cifar100": 100, "gtsrb": 43}

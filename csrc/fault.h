@@ -31,7 +31,7 @@ constexpr uint32_t kStreamHits = 0;
 constexpr uint32_t kStreamStates = 1;
 constexpr uint32_t kStreamReads = 2;
 
-// The quantile table of K, built exactly by the host (faultsim/draw.py) and passed to every device as one
+// The quantile table of K, built exactly by the host (faultsim/hit_table.py) and passed to every device as one
 // run of 64-bit integers: {smallest K, 1 if every cell fails, thresholds...}, thresholds ascending.
 struct DrawTable {
   const uint64_t* entries;

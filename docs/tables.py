@@ -1,6 +1,6 @@
 """`make tables`: writes the tables that are made from data into the Markdown files, each between its markers.
 
-The data are neuralfuse/results/ and benchmarks/results/ beside this folder; published values, energies and recipes come
+The data are results/ and benchmarks/results/ beside this folder; published values, energies and recipes come
 from the packages. All tables are made before the first file is written: whatever is wrong with data or a document
 leaves every document as it was.
 """
@@ -18,17 +18,17 @@ from textwrap import fill
 
 from energy.saving import energy_saving, weight_memory
 from faultsim import models
-from faultsim.checkpoint import read_file
 from faultsim.cli.accuracy_table import HEADINGS, our_cells, published_cells, spread
 from faultsim.errors import FaultsimError
-from faultsim.files import write_text
-from faultsim.train import RECIPES, Recipe
+from faultsim.io.checkpoint import read_file
+from faultsim.io.files import write_text
+from faultsim.training.classifier import RECIPES, Recipe
 from faultsim.voltage import VoltageCurve
-from neuralfuse import embedded, generators
+from neuralfuse import bundled, generators
 from neuralfuse.reproduce.cells import FAULTS, cells
-from neuralfuse.reproduce.costs import VOLTAGE, accesses
+from neuralfuse.reproduce.computed import VOLTAGE, accesses
+from neuralfuse.reproduce.result import TRAINING_IMAGES, Result, obtained
 from neuralfuse.reproduce.rows import Line, lines
-from neuralfuse.results import TRAINING_IMAGES, Result, obtained
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -320,7 +320,7 @@ def shipped() -> str:
 
 def shipped_classifier() -> str:
     """What the generator's encoder knows by itself, as its training measured it."""
-    path = embedded.GENERATORS["DigitsVGG"].weights
+    path = bundled.GENERATORS["DigitsVGG"].weights
     with reading(path):
         found = read_file(path)[1]["classifier"]
         share = found["accesses"] / weight_memory(models.create("DigitsVGG"), (3, 32, 32))
@@ -477,7 +477,7 @@ def by_device(benchmark: str, shown: dict[str, str], about: Callable[[dict], str
 
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"shipped": shipped, "accuracies": accuracies, "saving": saving, "kernel": kernel},
-    "neuralfuse/results/README.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
+    "results/README.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
     "benchmarks/README.md": {"kernel": kernel_in_full, "eopm": eopm, "evaluation": evaluation},
 }
 

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-from energy.errors import EnergyError
-from energy.integers import positive
+from .errors import EnergyError
+from .integers import positive
 
 
 class Dataflow(StrEnum):

@@ -29,9 +29,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from energy.accelerator import PAPER, Accelerator, Dataflow
-from energy.counts import LayerCounts, NetworkCounts
-from energy.layers import Layer
+from .accelerator import PAPER, Accelerator, Dataflow
+from .counts import LayerCounts, NetworkCounts
+from .layers import Layer
 
 
 def count_layer(layer: Layer, accelerator: Accelerator = PAPER) -> LayerCounts:

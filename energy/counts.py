@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from energy.accelerator import Accelerator
-from energy.layers import Layer
+from .accelerator import Accelerator
+from .layers import Layer
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from energy.errors import EnergyError
-from energy.integers import positive
+from .errors import EnergyError
+from .integers import positive
 
 W = TypeVar("W", bound=contextlib.AbstractContextManager)
 

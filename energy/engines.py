@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 
-from energy import closed_form
-from energy.accelerator import PAPER, Accelerator
-from energy.counts import LayerCounts, NetworkCounts
-from energy.errors import EnergyError
-from energy.layers import Layer
+from . import closed_form
+from .accelerator import PAPER, Accelerator
+from .counts import LayerCounts, NetworkCounts
+from .errors import EnergyError
+from .layers import Layer
 
 
 def _scalesim(layers: Iterable[Layer], accelerator: Accelerator) -> NetworkCounts:
-    from energy import scalesim  # NumPy and SCALE-Sim only where they are asked for
+    from . import scalesim
 
     return scalesim.count(layers, accelerator)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 
-from energy.errors import EnergyError
+from .errors import EnergyError
 
 
 def positive(value: object, name: str) -> int:

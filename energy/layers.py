@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from energy.errors import EnergyError
-from energy.integers import positive
+from .errors import EnergyError
+from .integers import positive
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from energy.accelerator import PAPER, Accelerator
-from energy.closed_form import count
-from energy.errors import EnergyError
+from .accelerator import PAPER, Accelerator
+from .closed_form import count
+from .errors import EnergyError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from energy.trace import CountingPolicy
+    from .trace import CountingPolicy
 
 
 class Curve(Protocol):
@@ -50,7 +50,7 @@ def weight_memory(
     `energy.trace_model` says which weights the counted ones read.
     Raises EnergyError for a model of which no layer can be counted.
     """
-    from energy.trace import POLICIES, trace_model
+    from .trace import POLICIES, trace_model
 
     layers = trace_model(model, input_shape, policy or POLICIES["paper"]).layers
     if not layers:

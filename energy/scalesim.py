@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from energy import closed_form
-from energy.accelerator import PAPER, Accelerator, Dataflow
-from energy.counts import LayerCounts, NetworkCounts
-from energy.errors import EnergyError
-from energy.layers import Layer
+from . import closed_form
+from .accelerator import PAPER, Accelerator, Dataflow
+from .counts import LayerCounts, NetworkCounts
+from .errors import EnergyError
+from .layers import Layer
 
 MEMORY_LIMIT = 1 << 30
 """Bytes that all simulations together may take, by default."""

@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from energy.errors import EnergyError
-from energy.layers import Layer
+from .errors import EnergyError
+from .layers import Layer
 
 HEADER = (
     "Layer name",

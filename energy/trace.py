@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from energy.dry_run import dry_run
-from energy.errors import EnergyError
-from energy.layers import Layer
+from .dry_run import dry_run
+from .errors import EnergyError
+from .layers import Layer
 
 
 @dataclass(frozen=True)

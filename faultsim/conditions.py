@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .faultmap import MeasuredChip
+from .fault_map import MeasuredChip
 from .faults import Chip, FaultKind, FaultModel
 from .memory import Share
 from .voltage import VoltageCurve

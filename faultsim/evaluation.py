@@ -15,13 +15,13 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs, split_batch
 from .collectors import TopK
 from .errors import FaultsimError, FaultsimWarning, reason
-from .faultmap import MeasuredChip
+from .fault_map import MeasuredChip
 from .faults import Chip, FaultKind, FaultModel, as_chip
-from .graphs import Graphed
-from .inject import operating_point, stored_weights
 from .inventory import Select
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
+from .perturb import operating_point, stored_weights
 from .stored import StoredWeights
+from .training.graphs import Graphed
 from .voltage import VoltageCurve
 
 _WEIGHTS_AT_ONCE = (

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .batch import answer_of
 from .data.dataset import Normalisation, normalised
 from .errors import FaultsimError
-from .files import write_bytes
+from .io.files import write_bytes
 from .quantization import dequantize
 from .stored import StoredLayer, StoredWeights
 

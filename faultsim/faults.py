@@ -9,7 +9,7 @@ from .integers import checked_integer
 from .sram import SRAM, Placement
 
 if TYPE_CHECKING:
-    from .faultmap import MeasuredChip
+    from .fault_map import MeasuredChip
 
 
 class FaultKind(StrEnum):

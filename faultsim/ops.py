@@ -21,8 +21,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .draw import checked_rate, draw_table
 from .faults import FaultKind, FaultModel, as_chip
+from .hit_table import checked_rate, draw_table
 from .native import native
 from .sram import BLOCK_BYTES
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .draw import CELLS, draw_table
+from .hit_table import CELLS, draw_table
 
 ARRAY_BYTES = CELLS // 8
 STREAM_HITS, STREAM_STATES, STREAM_READS = 0, 1, 2

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from . import memory, ops
-from .draw import checked_rate
 from .errors import FaultsimError
-from .faultmap import MeasuredChip
+from .fault_map import MeasuredChip
 from .faults import Chip, FaultModel
+from .hit_table import checked_rate
 from .inventory import LeftOut, Select, Weight, take_inventory, tensor_names
 from .places import Held, at_copy, flat_in_copies, held, settle_flat, swap_copy
 from .quantization import dequantize, quantize

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from .bounds import parse_integer
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
-from .faultmap import MeasuredChip
+from .fault_map import MeasuredChip
 from .faults import Chip, FaultModel
+from .io.bounds import parse_integer
+from .io.run_directory import RunDirectory, cell, used_columns
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
-from .results import RunDirectory, cell, used_columns
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 

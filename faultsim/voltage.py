@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .bounds import parse_number
-from .draw import checked_rate
 from .errors import FaultsimError
-from .files import write_text
+from .hit_table import checked_rate
+from .io.bounds import parse_number
+from .io.files import write_text
 
 COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
 COLUMNS_PJ = (*COLUMNS[:2], "energy_per_access_pj")  #: of a curve whose energies are picojoules

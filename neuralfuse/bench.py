@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 from faultsim.bench.timing import rivals
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
-from faultsim.graphs import AS_WRITTEN, Graphed
-from faultsim.loop import layout, on_device
 from faultsim.quantization import dequantize, prepare_qat
 from faultsim.stored import StoredWeights
+from faultsim.training.graphs import AS_WRITTEN, Graphed
+from faultsim.training.loop import layout, on_device
 
 from . import generators
 from .eopm import EOPM

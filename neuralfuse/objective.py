@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from faultsim.errors import FaultsimError
 from faultsim.fold import folded
-from faultsim.loop import layout
 from faultsim.stored import StoredWeights
+from faultsim.training.loop import layout
 
 from .distributed import ALONE, Ranks
 

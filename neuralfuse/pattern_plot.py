@@ -7,7 +7,7 @@ from textwrap import fill
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from faultsim.plots import GREY, panels, styled
+from faultsim.show.plots import GREY, panels, styled
 
 from .patterns import LIMIT
 

@@ -24,8 +24,8 @@ from energy.saving import weight_memory
 from faultsim.data import Augmentation, Dataset, batches
 from faultsim.errors import FaultsimError
 from faultsim.faults import evaluation_chips
-from faultsim.loop import Loop, Pace, layout, on_device, schedule
 from faultsim.quantization import finish_qat, prepare_qat
+from faultsim.training.loop import Loop, Pace, layout, on_device, schedule
 
 from . import generators
 from .classifier import Classifier
@@ -61,7 +61,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Staged:
-    """How a generator is trained in stages. The defaults were chosen by experiment (docs of neuralfuse/results)."""
+    """How a generator is trained in stages. The defaults were chosen by experiment (docs of results)."""
 
     eopm: Training  #: the last stage; its bit errors, seed and precision are those of all stages
     classifier: Stage = Stage(20, 128, 0.01, 400)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from faultsim.checkpoint import load_weights, read_file, save_weights
+from faultsim.io.checkpoint import load_weights, read_file, save_weights
 
 from . import generators
 from .classifier import Classifier

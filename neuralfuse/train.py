@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from faultsim.data import Augmentation, Dataset
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultModel
-from faultsim.loop import Loop, Pace, layout, on_device, schedule
 from faultsim.quantization import prepare_qat
 from faultsim.stored import StoredWeights
+from faultsim.training.loop import Loop, Pace, layout, on_device, schedule
 
 from .adversarial import Adversarial
 from .cost import Cost

@@ -6,14 +6,14 @@ from dataclasses import asdict, astuple
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ..results import without_nan
+from ..io.run_directory import without_nan
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from neuralfuse.reproduce.efficiency import Efficiency
+    from neuralfuse.reproduce.result import Cell, Result
     from neuralfuse.reproduce.rows import Line, Published
-    from neuralfuse.results import Cell, Result
 
 HEADINGS = ("C.A.", "P.A.", "C.A.+N.F.", "P.A.+N.F.", "IP")
 

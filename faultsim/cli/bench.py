@@ -34,7 +34,7 @@ def kernel(
     from rich.table import Table
 
     from ..bench.kernel import RATES, kernel_rows, rows_as_json
-    from ..provenance import provenance
+    from ..io.provenance import provenance
     from .tables import console
 
     where = device_named(device)
@@ -80,7 +80,7 @@ def sweep(
     """How much of a sweep's time the model itself runs; the rest is faultsim's."""
     from ..bench.sweep import share_of_model
     from ..conditions import Conditions
-    from ..provenance import provenance
+    from ..io.provenance import provenance
     from ..voltage import VoltageCurve
     from .subject import load_subject
 
@@ -127,7 +127,7 @@ def eopm(
     from neuralfuse.bench import eopm_times
 
     from .. import models
-    from ..provenance import provenance
+    from ..io.provenance import provenance
     from ..stored import StoredWeights
 
     where = device_named(device)
@@ -185,7 +185,7 @@ def evaluation(
     from ..bench.evaluation import evaluation_times
     from ..conditions import Conditions
     from ..faults import FaultModel
-    from ..provenance import provenance
+    from ..io.provenance import provenance
     from ..stored import StoredWeights
 
     where = device_named(device)

@@ -62,11 +62,11 @@ def evaluate_blackbox(
     from neuralfuse.blackbox.evaluation import evaluate_restricted
     from neuralfuse.blackbox.onnxfile import OnnxFile
 
-    from ..checkpoint import read_file
     from ..data import batches
+    from ..io.checkpoint import read_file
+    from ..io.provenance import provenance
+    from ..io.run_directory import without_nan
     from ..models import imported
-    from ..provenance import provenance
-    from ..results import without_nan
     from .subject import load_generator, load_images
 
     if not (endpoint or onnx or function):
@@ -149,8 +149,8 @@ def bench(
     from ..conditions import Conditions
     from ..data.dataset import SIDE
     from ..faults import Chip, FaultModel
+    from ..io.provenance import provenance
     from ..models import resolve
-    from ..provenance import provenance
     from ..stored import StoredWeights
 
     where = device_named(device)

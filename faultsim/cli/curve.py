@@ -25,8 +25,8 @@ def curve(
     as_json: JsonOption = False,
 ) -> None:
     """Bit error rate and energy per read access against supply voltage (the paper's Figure 2)."""
-    from ..files import keep_apart
-    from ..pictures import check_picture, is_picture
+    from ..io.files import keep_apart
+    from ..show.pictures import check_picture, is_picture
     from ..voltage import COLUMNS, COLUMNS_PJ
 
     if out is not None:
@@ -41,11 +41,11 @@ def curve(
     columns, unit = (COLUMNS_PJ, electrical.access_pj) if electrical.picojoules else (COLUMNS, 1.0)
     written = [(v, rate, unit * energy) for v, rate, energy in rows]
     if out is not None and is_picture(out):
-        from .. import plots
+        from ..show import plots
 
         plots.save(plots.curve_figure(electrical), out)
     elif out is not None:
-        from ..files import write_text
+        from ..io.files import write_text
 
         lines = [",".join(columns), *(",".join(map(repr, row)) for row in written)]
         write_text(out, "\n".join(lines) + "\n")
@@ -79,8 +79,8 @@ def info(as_json: JsonOption = False) -> None:
     """Versions, how the kernel was built, and what it can run on."""
     import torch
 
+    from ..io.provenance import commit, device_name, installed, versions
     from ..native import native
-    from ..provenance import commit, device_name, installed, versions
 
     extension = native()
     paths = extension.cpu_paths()

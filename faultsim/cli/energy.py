@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from faultsim.cli.options import CurveOption, JsonOption, VoltageOption, joules, load_curve, percent
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
+from .options import CurveOption, JsonOption, VoltageOption, joules, load_curve, percent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from energy.counts import LayerCounts, NetworkCounts
     from energy.dry_run import Example
     from energy.trace import CountingPolicy, Trace
-    from faultsim.voltage import VoltageCurve
+
+    from ..voltage import VoltageCurve
 
 _BOTH = "both"
 
@@ -76,10 +77,11 @@ def energy(
     from energy.costs import model_costs
     from energy.engines import ENGINES, count, differences
     from energy.trace import trace_layers, trace_model
-    from faultsim import models
-    from faultsim.files import keep_apart
     from neuralfuse import generators
     from neuralfuse.generators import check_generator_size
+
+    from .. import models
+    from ..io.files import keep_apart
 
     if (model is None) == (topology is None):
         raise FaultsimError("give either --model NAME or --topology FILE")
@@ -156,7 +158,7 @@ def _parse_shape(text: str) -> tuple[int, ...]:
 def _example(data: str) -> Example:
     """The shape of the first sample of the user's data, or its inputs, where a model takes something else than one
     tensor of floats."""
-    from faultsim.data import OwnBatches
+    from ..data import OwnBatches
 
     batches = OwnBatches.load(data, 1)
     return batches.input_shape or batches.example
@@ -166,8 +168,9 @@ def _network(option: str, spec: str, names: tuple[str, ...]) -> nn.Module:
     """The network that `spec` names: one of `names`, without values, or the user's own."""
     import torch
 
-    from faultsim import models
     from neuralfuse import generators
+
+    from .. import models
 
     if ":" in spec:
         return models.resolve(spec)
@@ -182,8 +185,8 @@ def _network(option: str, spec: str, names: tuple[str, ...]) -> nn.Module:
 
 def _memory(network: nn.Module, traced: Trace) -> dict[str, Any]:
     """What of the weights that lie in the faulty memory is counted, for the report; FaultsimError where nothing is."""
-    from faultsim.inventory import take_inventory
-    from faultsim.memory import share
+    from ..inventory import take_inventory
+    from ..memory import share
 
     found = take_inventory(network)
     sizes = {weight.tensors[0]: weight.count for weight in found.weights}
@@ -207,7 +210,7 @@ def _memory_lines(report: dict[str, Any]) -> list[str]:
     """How many weights lie in the faulty memory, and how many of them the counts leave out."""
     if "memory" not in report:
         return []
-    from faultsim.memory import Share
+    from ..memory import Share
 
     known, left = Share(report["memory"]["stored"], report["memory"]["weights"]), report["uncounted"]
     if not left["tensors"]:

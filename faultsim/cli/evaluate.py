@@ -89,9 +89,9 @@ def evaluate(
 
     from ..conditions import Conditions
     from ..faults import evaluation_chips
+    from ..io.provenance import provenance
+    from ..io.run_directory import without_nan
     from ..metrics import ACCURACY
-    from ..provenance import provenance
-    from ..results import without_nan
     from .subject import load_generator, load_subject
 
     measured = metric_named(metric)

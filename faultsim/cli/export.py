@@ -98,8 +98,8 @@ def export(
 
     from ..conditions import Conditions
     from ..export import export_onnx
-    from ..files import keep_apart
-    from ..provenance import installed, provenance
+    from ..io.files import keep_apart
+    from ..io.provenance import installed, provenance
 
     if onnx.suffix != ".onnx":
         raise FaultsimError(f"--onnx {onnx}: the name of an ONNX file must end in .onnx")
@@ -123,7 +123,7 @@ def export(
     pixels, normalisation = _inputs(checked)
     if chip is not None:
         from ..faults import Chip
-        from ..inject import corrupt_stored
+        from ..perturb import corrupt_stored
 
         volts, rate = operating_point(voltage, bit_error_rate, curve)
         electrical = curve_of(voltage, curve)

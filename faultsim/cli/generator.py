@@ -206,11 +206,11 @@ def train_generator(
     from neuralfuse.train import Base, Epoch, Training
     from neuralfuse.train import train_generator as train
 
-    from ..checkpoint import save_weights
     from ..conditions import Conditions
     from ..data import augmentation_for, load
-    from ..files import keep_apart
-    from ..provenance import provenance
+    from ..io.checkpoint import save_weights
+    from ..io.files import keep_apart
+    from ..io.provenance import provenance
     from .subject import load_subject
     from .training_log import report_epochs, report_stages
 

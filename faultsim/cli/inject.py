@@ -28,7 +28,7 @@ from .options import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..faultmap import FaultMap
+    from ..fault_map import FaultMap
 
 FaultMapOption = Annotated[
     Path | None, typer.Option(help="A measured chip (.npz or .csv) instead of a simulated one.")
@@ -62,7 +62,7 @@ def inject(
         raise FaultsimError(f"{target}: the output's name must end in .npy")
     if (chip is None) == (fault_map is None):
         raise FaultsimError("which chip? give either --chip SEED or --fault-map FILE")
-    from ..files import keep_apart
+    from ..io.files import keep_apart
 
     keep_apart({"OUT.npy": target}, {"IN.npy": source, "--fault-map": fault_map, "--curve": curve})
     for name, value, most in (("--base", base, 2**43), ("--access", access, 2**32 - 1)):
@@ -74,9 +74,9 @@ def inject(
 
     from .. import ops
     from ..conditions import Conditions
-    from ..faultmap import MeasuredChip
+    from ..fault_map import MeasuredChip
     from ..faults import Chip
-    from ..inject import operating_point
+    from ..perturb import operating_point
 
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     stored = torch.from_numpy(weights)
@@ -148,8 +148,8 @@ def chip(
     as_json: JsonOption = False,
 ) -> None:
     """List, draw, export and convert the failing cells of a chip."""
-    from ..files import keep_apart
-    from ..pictures import MOST_PANELS, check_picture, is_picture
+    from ..io.files import keep_apart
+    from ..show.pictures import MOST_PANELS, check_picture, is_picture
 
     for number, path in enumerate(out or []):
         check_picture(path, "--out", ".npz", ".csv")
@@ -170,7 +170,7 @@ def chip(
         raise FaultsimError(f"--array: give at most {MOST_PANELS} numbers from 0 to {cells.arrays - 1}")
     for path in out or []:
         if is_picture(path):
-            from .. import plots
+            from ..show import plots
 
             plots.save(plots.chip_figure(cells, drawn, _title(cells, volts)), path)
         else:
@@ -179,7 +179,7 @@ def chip(
 
 
 def _simulated(seed, volts, rate, arrays, faults, curve) -> "FaultMap":
-    from ..faultmap import chip_map, failing_cells
+    from ..fault_map import chip_map, failing_cells
     from ..faults import Chip
 
     if (volts is None) == (rate is None):
@@ -190,7 +190,7 @@ def _simulated(seed, volts, rate, arrays, faults, curve) -> "FaultMap":
 
 
 def _measured(path: Path, volts: list[float] | None) -> "FaultMap":
-    from ..faultmap import FaultMap
+    from ..fault_map import FaultMap
 
     cells = FaultMap.load(path)
     if volts is not None and len(volts) > 1:
@@ -287,7 +287,7 @@ def _read_int8(path: Path) -> "np.ndarray":
 def _write_npy(path: Path, weights: "np.ndarray") -> None:
     import numpy as np
 
-    from ..files import write_atomically
+    from ..io.files import write_atomically
 
     write_atomically(path, lambda temporary: np.save(temporary, weights, allow_pickle=False))
 

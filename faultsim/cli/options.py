@@ -348,7 +348,7 @@ def operating_point(
     voltage: float | None, bit_error_rate: float | None, curve: str | None
 ) -> tuple[float | None, float]:
     """(voltage or None, bit error rate) from whichever of the two is given; FaultsimError unless it is just one."""
-    from ..draw import checked_rate
+    from ..hit_table import checked_rate
 
     if (voltage is None) == (bit_error_rate is None):
         raise FaultsimError("give either --voltage or --bit-error-rate")

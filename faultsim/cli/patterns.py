@@ -18,7 +18,7 @@ def patterns(
     from neuralfuse.pattern_plot import pattern_figure
     from neuralfuse.patterns import load_patterns
 
-    from ..plots import save
+    from ..show.plots import save
 
     found, about = load_patterns(file)
     names = about.get("class_names") or [str(index) for index in range(len(found))]

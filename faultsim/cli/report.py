@@ -22,9 +22,9 @@ def report(
     It shows what was run, accuracy and energy against voltage with confidence intervals, the paper's tables beside
     ours, and training curves; values are under every point. A directory may hold several runs, two folders deep.
     """
-    from ..files import keep_apart, write_text
-    from ..report.collect import OWN, collect, files_in
-    from ..report.page import page
+    from ..io.files import keep_apart, write_text
+    from ..show.report.collect import OWN, collect, files_in
+    from ..show.report.page import page
     from .report_accuracy import READER
 
     if out is None and len(directories) > 1:

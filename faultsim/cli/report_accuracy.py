@@ -10,16 +10,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..bounds import parse_json, read_bytes, read_text
 from ..errors import FaultsimError
-from ..report.collect import Reader
-from ..report.document import MINUS, Chart, Point, Row, Section, Series, Table, Tile, at, origin, words
-from ..report.sweep_files import MOST_CSV
-from ..results import MOST_JSON
+from ..io.bounds import parse_json, read_bytes, read_text
+from ..io.run_directory import MOST_JSON
+from ..show.report.collect import Reader
+from ..show.report.document import MINUS, Chart, Point, Row, Section, Series, Table, Tile, at, origin, words
+from ..show.report.sweep_files import MOST_CSV
 from . import accuracy_table
 
 if TYPE_CHECKING:
-    from neuralfuse.results import Cell, Result
+    from neuralfuse.reproduce.result import Cell, Result
 
 INFORMATION = "reproduce.json"
 PRESETS = {
@@ -86,7 +86,7 @@ READER = Reader(
 
 def _results(directory: Path) -> tuple[list[Result], list[str]]:
     """Those that can be read, and what is wrong with the others."""
-    from neuralfuse.results import read
+    from neuralfuse.reproduce.result import read
 
     found, notes = [], []
     for path in sorted(directory.glob("result-*.json")):

@@ -37,7 +37,7 @@ from .run_options import (
 )
 
 if TYPE_CHECKING:
-    from neuralfuse.results import Cell
+    from neuralfuse.reproduce.result import Cell
 
     from .reproduce_steps import Settings
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from neuralfuse.reproduce.plan import Step
-    from neuralfuse.results import Result
+    from neuralfuse.reproduce.result import Result
 
     from .reproduce_steps import Settings
     from .subject import Subject
@@ -89,7 +89,7 @@ def _source(step: "Step", data_dir: Path | None, where: "torch.device") -> "Subj
 
 def _base(step: "Step", data_dir: Path | None, where: "torch.device") -> "Subject":
     """The base model of a step, which may have been trained elsewhere and put there."""
-    from ..checkpoint import read_file
+    from ..io.checkpoint import read_file
     from .subject import load_subject
 
     file = _base_file(step)
@@ -115,8 +115,8 @@ def keep_outputs(step: "Step", data_dir: Path | None, where: "torch.device") -> 
     from neuralfuse.reproduce.figures import OUTPUT_IMAGES, OUTPUTS
 
     from ..faults import FaultModel, evaluation_chips
-    from ..files import write_atomically
-    from ..inject import perturbed
+    from ..io.files import write_atomically
+    from ..perturb import perturbed
 
     subject = _base(step, data_dir, where)
     fuse = _generator(step, subject, data_dir, where)[0]
@@ -148,13 +148,13 @@ def evaluate(step: "Step", data_dir: Path | None, where: "torch.device") -> None
     """Measures the base model, alone (an unprotected step) or behind its generator, and writes the step's file."""
     from neuralfuse.reproduce.cells import CHIPS
     from neuralfuse.reproduce.plan import Kind
-    from neuralfuse.results import ALONE, FUSED, Result, read
+    from neuralfuse.reproduce.result import ALONE, FUSED, Result, read
 
     from ..evaluation import evaluate
     from ..faults import FaultModel, evaluation_chips
-    from ..files import write_text
-    from ..provenance import provenance
-    from ..results import without_nan
+    from ..io.files import write_text
+    from ..io.provenance import provenance
+    from ..io.run_directory import without_nan
 
     began = time.monotonic()
     faults, chips = FaultModel.preset(step.cell.faults), evaluation_chips(0, CHIPS)
@@ -230,8 +230,8 @@ def _generator(
     else."""
     from neuralfuse.reproduce.plan import Kind
 
-    from ..checkpoint import read_file
     from ..faults import FaultModel
+    from ..io.checkpoint import read_file
     from .subject import load_generator
 
     file = step.sibling(Kind.GENERATOR)

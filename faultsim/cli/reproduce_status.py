@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..results import csv_text
+from ..io.run_directory import csv_text
 from .accuracy_table import console
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def write_curve(directory: Path) -> list[Path]:
     """Figure 2: picture and rows."""
     import numpy as np
 
-    from .. import plots
-    from ..files import write_text
+    from ..io.files import write_text
+    from ..show import plots
     from ..voltage import COLUMNS, VoltageCurve
 
     curve = VoltageCurve.default()
@@ -110,8 +110,8 @@ def write_figure(name: str, lines: "Sequence[Line]", recipe: str, directory: Pat
     """Figures 3 to 6 of a run directory, as far as there is something to draw: pictures and the rows behind them."""
     from neuralfuse.reproduce import figures
 
-    from .. import plots
-    from ..files import write_text
+    from ..io.files import write_text
+    from ..show import plots
 
     if name == "figure3":
         return _write_tsne(lines, recipe, directory)
@@ -128,8 +128,8 @@ def _write_tsne(lines: "Sequence[Line]", recipe: str, directory: Path) -> list[P
     from neuralfuse.reproduce import figures
     from neuralfuse.reproduce.plan import Kind, file_of
 
-    from .. import plots
-    from ..files import write_text
+    from ..io.files import write_text
+    from ..show import plots
 
     written = []
     for faults in dict.fromkeys(line.cell.faults for line in lines):

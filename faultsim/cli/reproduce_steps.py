@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from neuralfuse.reproduce.plan import Step
-    from neuralfuse.results import Cell
+    from neuralfuse.reproduce.result import Cell
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Settings:
         from neuralfuse.objective import PRECISIONS
         from neuralfuse.train import Training
 
-        from ..train import recipe as recipe_named
+        from ..training.classifier import recipe as recipe_named
 
         recipe_named(recipe, "cifar10", self.base_epochs)
         if self.trainer not in ("eopm", "staged"):
@@ -77,16 +77,16 @@ class Clock:
 
     @classmethod
     def of(cls, settings: Settings, where: "torch.device") -> "Clock":
-        from neuralfuse.reproduce.cost import operations_per_second
+        from neuralfuse.reproduce.budget import operations_per_second
 
         return cls(settings, operations_per_second(where, settings.precision))
 
     def seconds(self, step: "Step") -> float:
         """Of what is left of a step; of training, at most."""
-        from neuralfuse.reproduce.cost import operations
+        from neuralfuse.reproduce.budget import operations
         from neuralfuse.reproduce.plan import Kind
 
-        from ..train import recipe
+        from ..training.classifier import recipe
 
         base_epochs = recipe(step.recipe, step.cell.dataset, self.settings.base_epochs).epochs
         work = operations(
@@ -109,7 +109,7 @@ class Clock:
 
 def say(planned: "Sequence[Step]", todo: "Sequence[Step]", clock: Clock | None = None) -> None:
     """What is there and what is missing, on stderr; with a clock, how long it will take."""
-    from neuralfuse.reproduce.cost import duration
+    from neuralfuse.reproduce.budget import duration
 
     done = sum(step.file.exists() for step in planned)
     seconds = [clock.seconds(step) for step in todo] if clock else []
@@ -139,9 +139,9 @@ def carry_out(
     """
     from neuralfuse.reproduce.plan import Kind, missing
 
-    from ..loop import OutOfTime
-    from ..provenance import provenance
-    from ..results import RunDirectory
+    from ..io.provenance import provenance
+    from ..io.run_directory import RunDirectory
+    from ..training.loop import OutOfTime
     from . import reproduce_actions
     from .options import device as device_named
 
@@ -191,7 +191,7 @@ def _affordable(
 ) -> "list[Step]":
     """The steps that the rest of a budget goes to next: to the most valuable result that fits; where none does, the
     next training on the way to the most valuable one, which goes on another time. Says why when there are none."""
-    from neuralfuse.reproduce.cost import duration, most_valuable
+    from neuralfuse.reproduce.budget import duration, most_valuable
     from neuralfuse.reproduce.plan import Kind, missing
 
     found = most_valuable(planned, wanted, clock.seconds, left)

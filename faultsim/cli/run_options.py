@@ -12,7 +12,7 @@ import typer
 from ..errors import FaultsimError
 
 if TYPE_CHECKING:
-    from ..loop import Pace
+    from ..training.loop import Pace
     from .reproduce_steps import Settings
 
 PAPER = {
@@ -141,7 +141,7 @@ def seconds(budget: str | None) -> float | None:
 
 def pace(budget: str | None) -> Pace:
     """When a training that begins now keeps its state, and stops."""
-    from ..loop import Pace
+    from ..training.loop import Pace
 
     left = seconds(budget)
     return Pace() if left is None else Pace(deadline=time.monotonic() + left)

@@ -15,15 +15,15 @@ from energy.saving import weight_memory
 from energy.trace import POLICIES, trace_model
 from neuralfuse import generators
 
+from .. import bundled, models
 from .. import data as data_sets
-from .. import embedded, models
 from ..batch import answer_of, first_answer
-from ..bounds import integers
-from ..checkpoint import load_weights, read_file
 from ..data import Dataset, Normalisation, OwnBatches, batches, load, load_folder
 from ..data.dataset import SIDE
 from ..errors import FaultsimError
 from ..inventory import Select
+from ..io.bounds import integers
+from ..io.checkpoint import load_weights, read_file
 from ..metrics import ACCURACY, Metric
 from ..stored import StoredWeights
 from ..sweep import Variant
@@ -199,8 +199,8 @@ def which_model(model: str | None, weights: Path | None) -> tuple[str, Path | No
     """The model's name, its weight file and the file's metadata, from the words of the command line: without words the
     shipped default, and with a shipped model's name its weights."""
     if weights is None:
-        model = model or embedded.MODEL
-        weights = embedded.MODELS.get(model)
+        model = model or bundled.MODEL
+        weights = bundled.MODELS.get(model)
     tensors, trained = read_file(weights) if weights is not None else ({}, {})
     model = model or _registered(trained.get("model"))
     if model is None:

@@ -38,13 +38,11 @@ from .options import (
     metric_named,
     parse_numbers,
 )
-from .options import (
-    device as device_named,
-)
+from .options import device as device_named
 from .own_data import own_data
 
 if TYPE_CHECKING:
-    from ..faultmap import MeasuredChip
+    from ..fault_map import MeasuredChip
     from ..faults import Chip
 
 FILES = ("results.csv", "summary.csv", "sweep.json", "sweep.png")
@@ -124,17 +122,17 @@ def sweep_voltage(
     all bundled with faultsim; --model DigitsVGG is the same for a larger network, beside which its generator costs
     little. A sweep that was killed goes on where it stopped when it is started again with the same --out.
     """
-    from neuralfuse import embedded
+    from neuralfuse import bundled
 
-    from .. import embedded as models
+    from .. import bundled as models
     from ..conditions import Conditions
-    from ..faultmap import MeasuredChip
+    from ..fault_map import MeasuredChip
     from ..faults import evaluation_chips
-    from ..files import check_writable, keep_apart, write_text
+    from ..io.files import check_writable, keep_apart, write_text
+    from ..io.provenance import provenance
+    from ..io.run_directory import RunDirectory, csv_text
     from ..metrics import ACCURACY
-    from ..pictures import check_picture
-    from ..provenance import provenance
-    from ..results import RunDirectory, csv_text
+    from ..show.pictures import check_picture
     from ..sweep import OPTIONAL, Variant, as_far_as_measured, as_measured, points, row_columns, sweep
     from .subject import load_generator, load_subject
     from .sweep_report import cheapest, progress, report_json, summary_rows, table
@@ -167,7 +165,7 @@ def sweep_voltage(
         if voltages is None and bit_error_rates is None:
             plan = as_far_as_measured(plan, samples)
         plan = as_measured(plan, samples)
-    shipped = embedded.GENERATORS.get(model or models.MODEL)
+    shipped = bundled.GENERATORS.get(model or models.MODEL)
     if weights is None and generator is None and shipped is not None:
         generator = shipped.weights
     rest = dataset, data_dir, where, images, batch_size, per_channel
@@ -216,8 +214,8 @@ def sweep_voltage(
             write_text(out / "summary.csv", csv_text(list(rows[0]), rows))
     drawn = [path for path in (picture, None if out is None else out / "sweep.png") if path is not None]
     if drawn:
-        from .. import plots
-        from ..sweep_plot import sweep_figure
+        from ..show import plots
+        from ..show.sweep_plot import sweep_figure
 
         figure = sweep_figure(results, subject.title, conditions)
         for path in drawn:
@@ -238,7 +236,7 @@ def sweep_voltage(
 
 def _described(chip: "Chip | MeasuredChip") -> int | dict[str, str]:
     """A chip in the configuration: everything that its faults follow from."""
-    from ..faultmap import TYPES, MeasuredChip
+    from ..fault_map import TYPES, MeasuredChip
 
     if not isinstance(chip, MeasuredChip):
         return chip.seed

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..results import without_nan
+from ..io.run_directory import without_nan
 from ..sweep import summary_columns
 from .options import joules, percent
 from .tables import console

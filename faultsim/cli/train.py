@@ -61,12 +61,12 @@ def train_base(
     import torch
 
     from .. import models
-    from ..checkpoint import save_weights
     from ..data import Augmentation, OwnBatches, augmentation_for, batches, load
-    from ..files import write_text
-    from ..provenance import provenance
-    from ..train import Epoch, train_classifier
-    from ..train import recipe as recipe_named
+    from ..io.checkpoint import save_weights
+    from ..io.files import write_text
+    from ..io.provenance import provenance
+    from ..training.classifier import Epoch, train_classifier
+    from ..training.classifier import recipe as recipe_named
 
     if out.suffix != ".safetensors":
         raise FaultsimError(f"--out {out}: the name of a weight file must end in .safetensors")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def report_epochs(log: Path, epochs: int, world_size: int) -> Callable[["Epoch"], None]:
     """Writes each epoch to the log, and a line about it to stderr."""
-    from ..files import write_text
+    from ..io.files import write_text
 
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     started, first = time.monotonic(), None
@@ -41,7 +41,7 @@ def report_stages(log: Path, staged: "Staged", images: int) -> Callable[[str, di
     """Writes each epoch of each stage to the log, and a line about it to stderr."""
     from neuralfuse.staged import STAGES
 
-    from ..files import write_text
+    from ..io.files import write_text
 
     kept = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     entries = {(entry["stage"], entry["epoch"]): entry for entry in map(_logged, kept) if entry is not None}

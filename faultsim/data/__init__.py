@@ -13,7 +13,7 @@ Importing this package imports neither torch nor NumPy; everything else is loade
 from importlib import import_module
 from os import PathLike
 
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
 
 NAMES = ("digits", "cifar10", "cifar100", "gtsrb")
 SPLITS = ("train", "test")

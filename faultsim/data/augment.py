@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
 
 
 @dataclass(frozen=True)

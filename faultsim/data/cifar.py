@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from faultsim.data.dataset import SIDE, Dataset
-from faultsim.data.fetch import CIFAR10, CIFAR100, fetch
-from faultsim.data.files import not_found, read_folder, read_tar
-from faultsim.data.unpickle import unpickle
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
+from .dataset import SIDE, Dataset
+from .fetch import CIFAR10, CIFAR100, fetch
+from .files import not_found, read_folder, read_tar
+from .unpickle import unpickle
 
 PIXELS = 3 * SIDE * SIDE  # bytes of an image: the red plane, then green, then blue
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
 
 SIDE = 32
 

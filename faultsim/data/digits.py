@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from faultsim.data.dataset import Dataset
-from faultsim.data.splits import stratified_mask
+from .dataset import Dataset
+from .splits import stratified_mask
 
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
 
 
 @dataclass(frozen=True)

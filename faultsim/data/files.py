@@ -7,8 +7,8 @@ import zipfile
 from collections.abc import Collection
 from pathlib import Path
 
-from faultsim.bounds import read_bytes
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
+from ..io.bounds import read_bytes
 
 # The largest official file is CIFAR-100's pickled training batch, 155 MB.
 LARGEST_FILE = 256 << 20

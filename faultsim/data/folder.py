@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from faultsim.data.dataset import SIDE, Dataset, Normalisation
-from faultsim.errors import FaultsimError, reason
+from ..errors import FaultsimError, reason
+from .dataset import SIDE, Dataset, Normalisation
 
 FORMATS = {
     ".png": "PNG",

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from faultsim.data.dataset import SIDE, Dataset
-from faultsim.data.fetch import GTSRB_TEST, GTSRB_TEST_LABELS, GTSRB_TRAIN, fetch
-from faultsim.data.files import FolderTree, ZipTree, not_found, read_file
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
+from .dataset import SIDE, Dataset
+from .fetch import GTSRB_TEST, GTSRB_TEST_LABELS, GTSRB_TRAIN, fetch
+from .files import FolderTree, ZipTree, not_found, read_file
 
 CLASS_NAMES = (
     "speed limit 20", "speed limit 30", "speed limit 50", "speed limit 60", "speed limit 70",

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from faultsim.data.augment import Augmentation
-from faultsim.data.dataset import Dataset, normalised
-from faultsim.data.splits import seeded
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
+from .augment import Augmentation
+from .dataset import Dataset, normalised
+from .splits import seeded
 
 _ORDER, _AUGMENT = 0, 1  # independent random streams of one (seed, epoch)
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from faultsim.batch import Inputs, count_samples, describe, split_batch
-from faultsim.data.dataset import Dataset
-from faultsim.errors import FaultsimError, reason
-from faultsim.models import imported
+from ..batch import Inputs, count_samples, describe, split_batch
+from ..errors import FaultsimError, reason
+from ..models import imported
+from .dataset import Dataset
 
 
 @dataclass(frozen=True, eq=False)

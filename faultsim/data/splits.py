@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from faultsim.data.dataset import Dataset
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
+from .dataset import Dataset
 
 
 def seeded(*parts: int) -> np.random.RandomState:

@@ -12,8 +12,8 @@ import pickletools
 
 import numpy as np
 
-from faultsim.bounds import integers
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
+from ..io.bounds import integers
 
 _PLAIN = {
     "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from faultsim.errors import FaultsimError
+from ..errors import FaultsimError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -3,8 +3,8 @@
 import numpy as np
 import urllib3
 
-from faultsim.bounds import parse_json
 from faultsim.errors import FaultsimError
+from faultsim.io.bounds import parse_json
 
 from . import wire
 from .box import checked_classes, checked_images

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from faultsim.bounds import parse_json, read_npy_header
 from faultsim.errors import FaultsimError
+from faultsim.io.bounds import parse_json, read_npy_header
 
 NPY, JSON = "application/x-npy", "application/json"
 

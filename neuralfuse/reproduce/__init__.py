@@ -1,8 +1,8 @@
 """The paper's tables and figures, computed again and laid beside the published values.
 
-What needs no trained model is computed on the spot, by a function that returns a `Reproduction` (here and in costs.py).
-What does is made of cells (cells.py), which a plan turns into steps (plan.py) at a cost (cost.py); results are laid
-beside the published rows (rows.py), drawn (figures.py) and counted (status.py).
+What needs no trained model is computed on the spot, by a function that returns a `Reproduction` (here and in
+computed.py). What does is made of cells (cells.py), which a plan turns into steps (plan.py) within a budget
+(budget.py); results are laid beside the published rows (rows.py), drawn (figures.py) and counted (status.py).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from faultsim.errors import FaultsimError
 
 # name -> (module of this package, function in it)
 _TABLES = {
-    "figure2": ("costs", "figure2"),
-    "table6": ("costs", "table6"),
-    "table7": ("costs", "table7"),
-    "table8": ("costs", "table8"),
+    "figure2": ("computed", "figure2"),
+    "table6": ("computed", "table6"),
+    "table7": ("computed", "table7"),
+    "table8": ("computed", "table8"),
 }
 
 NAMES = tuple(_TABLES)

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from faultsim import models
 from faultsim.errors import FaultsimError
-from neuralfuse import published
-from neuralfuse.results import Cell, Generator
+
+from .. import published
+from .result import Cell, Generator
 
 FAULTS = ("neuralfuse_2022", "iid_flips")
 """Each cell is computed under both: as the paper's released code has it, and with honest independent flips."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuralfuse import published
-from neuralfuse.results import Result
-
+from .. import published
+from .result import Result
 from .rows import Line
 
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from energy.saving import energy_saving
 from faultsim.errors import FaultsimError
-from faultsim.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, panels, styled
+from faultsim.show.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, panels, styled
 from faultsim.voltage import VoltageCurve
 
-from .costs import VOLTAGE, accesses, parameters
+from .computed import VOLTAGE, accesses, parameters
 from .rows import Line
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _saving(line: Line) -> float:
 
 
 def _relative_macs(line: Line) -> float:
-    from .cost import macs
+    from .budget import macs
 
     return macs(line.cell.generator.name) / macs(line.cell.base)
 

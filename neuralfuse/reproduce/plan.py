@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from neuralfuse.results import Cell, Generator
+from .result import Cell, Generator
 
 
 class Kind(StrEnum):

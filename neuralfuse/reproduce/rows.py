@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from neuralfuse import published
-from neuralfuse.results import Cell, Result, obtained
+from .. import published
+from .result import Cell, Result, obtained
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from faultsim import embedded, save_weights
+from faultsim import bundled, save_weights
 from faultsim.cli import main
 from neuralfuse import generators
 
@@ -69,7 +69,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory) -> Iterator[str]:
     """Chip 1, from a weight file that is gone when the server runs."""
-    weights = shutil.copy(embedded.WEIGHTS, tmp_path_factory.mktemp("gone") / "w.safetensors")
+    weights = shutil.copy(bundled.WEIGHTS, tmp_path_factory.mktemp("gone") / "w.safetensors")
     with serve("--weights", weights, "--chip", 1, *POINT) as (_, address):
         os.unlink(weights)
         yield address
@@ -180,7 +180,7 @@ def test_wrong_words_to_the_server_get_one_line(arguments, words, capsys):
         (("--function", "seven_for_test:six", *IMAGES), "has no 'six'"),
         (("--function", "seven", *IMAGES), "package.module:function"),
         (("--onnx", "none.onnx", *IMAGES), "none.onnx does not exist"),
-        (("--onnx", embedded.WEIGHTS, *IMAGES), "is no ONNX model"),
+        (("--onnx", bundled.WEIGHTS, *IMAGES), "is no ONNX model"),
         (("--endpoint", "localhost", *IMAGES), "write one like http://"),
         (("--endpoint", "http://127.0.0.1:9", "--timeout", 0, *IMAGES), "a timeout of 0.0 s"),
         (
@@ -188,7 +188,7 @@ def test_wrong_words_to_the_server_get_one_line(arguments, words, capsys):
             "--timeout is the time for answers of an --endpoint",
         ),
         (
-            ("--function", "seven_for_test:seven", "--generator", embedded.WEIGHTS, *IMAGES),
+            ("--function", "seven_for_test:seven", "--generator", bundled.WEIGHTS, *IMAGES),
             "holds no generator",
         ),
         (("--function", "seven_for_test:seven", *IMAGES, "--batch-size", 0), "batch size must be at least 1"),

@@ -16,7 +16,7 @@ from matplotlib.image import imread
 import faultsim
 from faultsim import ops
 from faultsim.cli import main
-from faultsim.faultmap import FaultMap, chip_map, failing_cells
+from faultsim.fault_map import FaultMap, chip_map, failing_cells
 from faultsim.faults import Chip, FaultModel
 from faultsim.voltage import VoltageCurve
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-import neuralfuse.embedded
-from faultsim import Chip, FaultModel, embedded, load_weights, models, perturbed
+import neuralfuse.bundled
+from faultsim import Chip, FaultModel, bundled, load_weights, models, perturbed
 from faultsim.cli import main
 from faultsim.data import load
 from faultsim.data.dataset import normalised
@@ -16,7 +16,7 @@ from neuralfuse import generators
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-GENERATOR = neuralfuse.embedded.WEIGHTS
+GENERATOR = neuralfuse.bundled.WEIGHTS
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
@@ -44,7 +44,7 @@ def test_a_generator(tmp_path, capsys):
     assert (code, err) == (0, "")
     assert f"written to {path}" in out
     assert "64 digits images" in out
-    network = generators.create(neuralfuse.embedded.GENERATOR)
+    network = generators.create(neuralfuse.bundled.GENERATOR)
     _, trained = load_weights(network, GENERATOR)
     pixels = load("digits", "test").images[100:110]
     with torch.no_grad():
@@ -52,7 +52,7 @@ def test_a_generator(tmp_path, capsys):
     found = answer(path, pixels.permute(0, 2, 3, 1).contiguous().numpy())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     said = facts(path)
-    assert said["generator"] == neuralfuse.embedded.GENERATOR
+    assert said["generator"] == neuralfuse.bundled.GENERATOR
     assert said["trained"] == trained
     assert (said["input"], said["output"]) == ("uint8-nhwc", "transformed")
     assert said["checked_with"]["images"] == 64
@@ -64,13 +64,13 @@ def test_a_base_model_and_one_that_a_chip_reads(tmp_path, capsys):
     """Without words the shipped model; with --chip the int8 values are what `inject` of that chip would give."""
     clean, faulty = tmp_path / "clean.onnx", tmp_path / "faulty.onnx"
     assert run(capsys, "--onnx", clean)[0] == 0
-    options = ("--weights", embedded.WEIGHTS, "--chip", 7, "--voltage", 0.83, "--preset", "neuralfuse_2022")
+    options = ("--weights", bundled.WEIGHTS, "--chip", 7, "--voltage", 0.83, "--preset", "neuralfuse_2022")
     code, out, _ = run(capsys, "--onnx", faulty, *options)
     assert code == 0
     where = "stuck_at_random, neuralfuse_2022 placement, curve '14nm'"
     assert f"as chip 7 reads it at bit error rate 1 % ({where})" in out
-    model = models.create(embedded.MODEL)
-    stored, _ = load_weights(model, embedded.WEIGHTS)
+    model = models.create(bundled.MODEL)
+    stored, _ = load_weights(model, bundled.WEIGHTS)
     model.eval()
     images = normalised(load("digits", "test").images[:20])
     chip = {"bit_error_rate": 0.01, "faults": FaultModel.preset("neuralfuse_2022"), "stored": stored}
@@ -91,12 +91,12 @@ def test_a_base_model_and_one_that_a_chip_reads(tmp_path, capsys):
     [
         (("--onnx", "g.pb"), "must end in .onnx"),
         (("--onnx", "m.onnx", "--input", "jpeg"), "unknown input format 'jpeg': it can be float32"),
-        (("--onnx", "m.onnx", "--generator", GENERATOR, "--weights", embedded.WEIGHTS), "give either"),
+        (("--onnx", "m.onnx", "--generator", GENERATOR, "--weights", bundled.WEIGHTS), "give either"),
         (
             ("--onnx", "m.onnx", "--generator", GENERATOR, "--chip", 7),
             "--chip cannot be combined with --generator",
         ),
-        (("--onnx", "m.onnx", "--generator", embedded.WEIGHTS), "holds no generator"),
+        (("--onnx", "m.onnx", "--generator", bundled.WEIGHTS), "holds no generator"),
         (("--onnx", "m.onnx", "--generator", "none.safetensors"), "does not exist"),
         (("--onnx", "m.onnx", "--voltage", 0.83), "add --chip"),
         (("--onnx", "m.onnx", "--preset", "iid_flips"), "add --chip"),

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from faultsim import Chip, FaultModel, embedded, evaluate, evaluation_chips, load_weights, models
-from faultsim.checkpoint import read_file
+from faultsim import Chip, FaultModel, bundled, evaluate, evaluation_chips, load_weights, models
 from faultsim.cli import main
 from faultsim.data import batches, load
+from faultsim.io.checkpoint import read_file
 from neuralfuse import generators
 from neuralfuse.protection import Statistics
 
@@ -156,7 +156,7 @@ def test_bad_stages_are_refused(arguments, words, tmp_path, monkeypatch, capsys)
 def test_surrogates(tmp_path, capsys):
     """--base twice: the mean of both losses, twice the passes; the metadata names both."""
     file = tmp_path / "g.safetensors"
-    bases = ("--base", embedded.WEIGHTS, "--base", embedded.WEIGHTS)
+    bases = ("--base", bundled.WEIGHTS, "--base", bundled.WEIGHTS)
     code, _, _ = run(capsys, *TRAIN, *bases, "--epochs", 1, "--out", file)
     assert code == 0
     metadata = read_file(file)[1]
@@ -257,7 +257,7 @@ def test_a_run_begins_with_the_same_architecture_only(folder, tmp_path, capsys):
     assert (code, err.count("\n")) == (2, 1)
     assert "holds UNetS: begin with a ConvS, or train --generator UNetS" in err
     code, _, err = run(
-        capsys, "train-generator", "--generator", "UNetS", "--start", embedded.WEIGHTS, *options
+        capsys, "train-generator", "--generator", "UNetS", "--start", bundled.WEIGHTS, *options
     )
     assert (code, err.count("\n")) == (2, 1)
     assert "holds no generator" in err
@@ -275,8 +275,8 @@ def test_evaluate_agrees_with_the_library(folder, capsys):
     assert report["configuration"]["bit_error_rate"] == 0.01
     assert report["configuration"]["generator"]["name"] == "with UNetS"
 
-    model = models.create(embedded.MODEL)
-    stored, _ = load_weights(model, embedded.WEIGHTS)
+    model = models.create(bundled.MODEL)
+    stored, _ = load_weights(model, bundled.WEIGHTS)
     network = generators.create("UNetS")
     load_weights(network, file)
     fuse = generators.NeuralFuse(network)
@@ -382,7 +382,7 @@ def test_other_options_do_not_go_on(folder, tmp_path, capsys):
     ("arguments", "words"),
     [
         ((), "give either --voltage or --bit-error-rate"),
-        (("--bit-error-rate", 0.01, "--generator", embedded.WEIGHTS), "holds no generator"),
+        (("--bit-error-rate", 0.01, "--generator", bundled.WEIGHTS), "holds no generator"),
         (("--bit-error-rate", 0.01, "--generator", "none.safetensors"), "does not exist"),
         (("--bit-error-rate", 0.01, "--chips", 0), "at least 1"),
         (("--bit-error-rate", "nan"), "outside [0, 1]"),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from faultsim import embedded
+from faultsim import bundled
 from faultsim.cli import main
 
 OWN = """
@@ -60,7 +60,7 @@ def test_the_shipped_model(run):
     assert "features.4.weight   32x16x3x3   4,608  0-1         432" in lines
     assert lines[-1] == "62,896 of 62,896 weights lie in the faulty memory; placement unlimited"
     assert "8 tensors" in done.out
-    report = json.loads(run("memory", "--weights", embedded.WEIGHTS, "--placement", "tiled", "--json").out)
+    report = json.loads(run("memory", "--weights", bundled.WEIGHTS, "--placement", "tiled", "--json").out)
     assert report["share"] == {"stored": 62_896, "weights": 62_896, "share": 1.0}
     assert [entry["address"] for entry in report["stored"]] == [0, 432, 5040, 23472, 60336]
     assert report["placement"] == "tiled"

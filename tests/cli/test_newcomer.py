@@ -19,7 +19,7 @@ from faultsim import VoltageCurve
 from faultsim.cli import main
 from faultsim.cli.options import accuracy, fraction, joules, parse_numbers, percent
 from faultsim.errors import FaultsimError
-from faultsim.files import keep_apart
+from faultsim.io.files import keep_apart
 
 CURVE = "voltage,bit_error_rate,energy_per_access\n1.0,0,1\n0.9,0.001,0.8\n0.8,0.05,0.6\n"
 PICOJOULES = "voltage,bit_error_rate,energy_per_access_pj\n1.1,0,3\n1.0,0,2.5\n0.9,0.001,2\n0.8,0.05,1.5\n"

@@ -465,14 +465,14 @@ SWEEP, RATE = ["sweep-voltage", "--voltages", "1"], ["--bit-error-rate", "0.01"]
 )  # fmt: skip
 @pytest.mark.parametrize("command", [SWEEP, ["evaluate", *RATE]], ids=["sweep", "evaluate"])
 def test_one_line_and_status_2(here, run, command, words, complaint):
-    from neuralfuse import embedded
+    from neuralfuse import bundled
 
     pictures(here / "good", {name: [np.zeros((8, 8, 3), np.uint8)] for name in "ab"})
     pictures(here / "damaged", {"a": [np.zeros((8, 8, 3), np.uint8)]})
     (here / "damaged" / "a" / "000.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (here / "empty").mkdir()
     (here / "bare" / "a").mkdir(parents=True)
-    words = [str(embedded.WEIGHTS) if word == "GENERATOR" else word for word in words]
+    words = [str(bundled.WEIGHTS) if word == "GENERATOR" else word for word in words]
     code, out, err = run(*command, *words, "--device", "cpu", "--chips", "2")
     assert code == 2, (out, err)
     line = [text for text in err.splitlines() if "warning" not in text]

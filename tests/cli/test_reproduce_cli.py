@@ -12,15 +12,15 @@ import torch
 
 import faultsim.cli.generator
 import faultsim.cli.train
-import neuralfuse.reproduce.cost
+import neuralfuse.reproduce.budget
 from faultsim.cli import main
 from faultsim.data import digits
 from faultsim.evaluation import evaluate
 from faultsim.faults import FaultModel, evaluation_chips
-from faultsim.loop import Pace
+from faultsim.training.loop import Pace
 from neuralfuse.reproduce import figures
 from neuralfuse.reproduce.cells import NAMES
-from neuralfuse.results import obtained, read
+from neuralfuse.reproduce.result import obtained, read
 
 TINY = ["--smoke", "--device", "cpu", "--base-epochs", "2", "--epochs", "1", "--n-models", "1"]
 

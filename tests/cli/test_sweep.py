@@ -189,7 +189,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
-from faultsim.results import RunDirectory
+from faultsim.io.run_directory import RunDirectory
 from faultsim.sweep import ROW, points, sweep
 
 torch.set_num_threads(1)

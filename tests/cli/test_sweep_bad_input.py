@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from faultsim import embedded
+from faultsim import bundled
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_bad_input_is_one_clear_line(tmp_path, monkeypatch, refused, options, co
     monkeypatch.chdir(tmp_path)
     Path("rising.csv").write_text("voltage,bit_error_rate,energy_per_access\n0.5,0,1\n1.0,0.1,2\n")
     Path("model.pt").write_bytes(b"\x80\x02.")
-    words = [str(embedded.WEIGHTS) if word == "WEIGHTS" else word for word in options.split()]
+    words = [str(bundled.WEIGHTS) if word == "WEIGHTS" else word for word in options.split()]
     assert complaint in refused(*words, "--out", "out")
     assert not Path("out").exists()
 
@@ -90,9 +90,9 @@ def test_no_gpu(refused):
 def test_weight_files_do_not_choose_which_code_runs(tmp_path, refused):
     from safetensors.torch import save_file
 
-    from faultsim.checkpoint import read_file
+    from faultsim.io.checkpoint import read_file
 
-    tensors, metadata = read_file(embedded.WEIGHTS)
+    tensors, metadata = read_file(bundled.WEIGHTS)
     path = tmp_path / "foreign.safetensors"
     for change, complaint in (
         ({"model": "os:getcwd"}, "doesn't say of which model it is"),

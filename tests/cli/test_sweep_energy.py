@@ -52,9 +52,9 @@ def test_energy_columns_by_hand(tmp_path, generator, capsys):
 
 
 def test_json_has_the_energy(capsys):
-    from faultsim import embedded
+    from faultsim import bundled
 
-    sweep("--json", "--weights", embedded.WEIGHTS)  # so asked for, it comes without its generator
+    sweep("--json", "--weights", bundled.WEIGHTS)  # so asked for, it comes without its generator
     summary = json.loads(capsys.readouterr().out)["summary"]
     assert {row["variant"] for row in summary} == {"unprotected"}
     assert [row["energy_saving"] for row in summary] == sorted(row["energy_saving"] for row in summary)
@@ -87,10 +87,10 @@ def test_a_shipped_model_comes_with_weights_and_generator(capsys):
 
 
 def test_weight_file_of_a_model_is_no_generator(capsys):
-    from faultsim import embedded
+    from faultsim import bundled
 
     with pytest.raises(SystemExit) as stop:
-        main(["sweep-voltage", *SMALL, "--generator", str(embedded.WEIGHTS)])
+        main(["sweep-voltage", *SMALL, "--generator", str(bundled.WEIGHTS)])
     assert stop.value.code == 2
     assert "holds no generator" in capsys.readouterr().err
 

@@ -13,8 +13,8 @@ from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim import evaluation as evaluation_module
 from faultsim import sweep as sweep_module
 from faultsim.conditions import COLUMNS
+from faultsim.io.run_directory import RunDirectory
 from faultsim.metrics import METRICS
-from faultsim.results import RunDirectory
 from faultsim.sweep import OPTIONAL, ROW, Variant, points, row_columns, sweep
 
 RATES = [0, 0.05]

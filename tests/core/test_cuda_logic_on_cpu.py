@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from faultsim import reference
-from faultsim.draw import draw_table
+from faultsim.hit_table import draw_table
 
 ROOT = Path(__file__).parents[2]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda_on_cpu'}"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from faultsim import ops, reference
 from faultsim.errors import FaultsimError
-from faultsim.faultmap import FaultMap, MeasuredChip, chip_map, failing_cells
+from faultsim.fault_map import FaultMap, MeasuredChip, chip_map, failing_cells
 from faultsim.faults import Chip, FaultModel
 from faultsim.sram import SRAM, ArrayGeometry
 from faultsim.voltage import VoltageCurve

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faultsim.errors import FaultsimError
-from faultsim.files import write_atomically, write_bytes, write_text
+from faultsim.io.files import write_atomically, write_bytes, write_text
 
 
 def test_new_and_replaced_content(tmp_path):
@@ -29,7 +29,7 @@ def test_others_may_read_it_as_the_umask_says(tmp_path):
         [
             sys.executable,
             "-c",
-            f"import os; os.umask(0o027)\nfrom faultsim.files import write_text\nwrite_text({str(path)!r}, 'x')",
+            f"import os; os.umask(0o027)\nfrom faultsim.io.files import write_text\nwrite_text({str(path)!r}, 'x')",
         ],
         check=True,
     )
@@ -54,7 +54,7 @@ def test_a_killed_writer_leaves_the_old_content(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     script = (
-        "import os, signal\nfrom faultsim.files import write_atomically\n"
+        "import os, signal\nfrom faultsim.io.files import write_atomically\n"
         "def write(temporary):\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from faultsim import plots
 from faultsim.errors import FaultsimError
-from faultsim.faultmap import failing_cells
+from faultsim.fault_map import failing_cells
 from faultsim.faults import Chip, FaultModel
+from faultsim.show import plots
 from faultsim.sram import ArrayGeometry
 from faultsim.voltage import VoltageCurve
 

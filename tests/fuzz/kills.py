@@ -50,7 +50,7 @@ def command(words: list[str]) -> None:
 
     from faultsim.cli import main
     from faultsim.data import digits
-    from faultsim.loop import Pace
+    from faultsim.training.loop import Pace
 
     all_digits = digits.load_digits
     digits.load_digits = lambda split: all_digits(split).subset(torch.arange(40))
@@ -155,7 +155,7 @@ def timeless(value: object) -> object:
 def content(path: Path) -> object:
     """What a file says, to be compared."""
     if path.suffix == ".safetensors":
-        from faultsim.checkpoint import read_file
+        from faultsim.io.checkpoint import read_file
 
         tensors, metadata = read_file(path)
         return {name: (str(t.dtype), t.tolist()) for name, t in tensors.items()}, timeless(metadata)

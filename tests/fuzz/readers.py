@@ -19,8 +19,7 @@ import torch
 from torch import nn
 
 from energy import count, read_topology
-from faultsim import embedded, evaluation_chips, results
-from faultsim.bounds import parse_json
+from faultsim import bundled, evaluation_chips
 from faultsim.cli import main
 from faultsim.cli.report_accuracy import READER
 from faultsim.cli.subject import count_classes, load_model, read_generator, which_model
@@ -31,19 +30,21 @@ from faultsim.data.folder import load_folder
 from faultsim.data.gtsrb import load_gtsrb
 from faultsim.data.unpickle import unpickle
 from faultsim.errors import FaultsimError
-from faultsim.faultmap import FaultMap, chip_map
+from faultsim.fault_map import FaultMap, chip_map
 from faultsim.faults import Chip
-from faultsim.loop import Loop
+from faultsim.io import run_directory
+from faultsim.io.bounds import parse_json
 from faultsim.metrics import ACCURACY
-from faultsim.report.collect import OWN, collect
-from faultsim.report.page import page
+from faultsim.show.report.collect import OWN, collect
+from faultsim.show.report.page import page
 from faultsim.sweep import OPTIONAL, ROW, Variant, _known, points
+from faultsim.training.loop import Loop
 from faultsim.voltage import VoltageCurve
-from neuralfuse import embedded as shipped
-from neuralfuse import results as obtained
+from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import application
 from neuralfuse.blackbox.box import PythonCallable
+from neuralfuse.reproduce import result as obtained
 
 from . import mutations
 
@@ -267,7 +268,7 @@ def _weights(folder: Path) -> list[Reader]:
 
     inside = (mutations.inside_safetensors,)
     return [
-        Reader("weights", {"w.safetensors": embedded.WEIGHTS.read_bytes()}, read, inside=inside * 3),
+        Reader("weights", {"w.safetensors": bundled.WEIGHTS.read_bytes()}, read, inside=inside * 3),
         Reader("generator", {"g.safetensors": shipped.WEIGHTS.read_bytes()}, generator, inside=inside * 3),
     ]
 
@@ -368,7 +369,7 @@ def _runs(folder: Path) -> list[Reader]:
 
     def read(path: Path, work: Path) -> object:
         folder = _copied(source, work, path)
-        with results.RunDirectory(folder, "sweep", configuration, ROW, OPTIONAL, shared) as run:
+        with run_directory.RunDirectory(folder, "sweep", configuration, ROW, OPTIONAL, shared) as run:
             _known(run, plan, (Variant(), Variant("with ConvXS")), labels, ACCURACY)
             return list(run.rows)
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from energy import EnergyError
-from faultsim.bounds import parse_integer, parse_json, parse_number, read_bytes, read_npy_header, read_text
 from faultsim.errors import FaultsimError, one_line
+from faultsim.io.bounds import parse_integer, parse_json, parse_number, read_bytes, read_npy_header, read_text
 
 values = st.recursive(
     st.none()

@@ -21,20 +21,20 @@ from torch import nn
 
 from energy import EnergyError, read_topology
 from energy.accelerator import parse_array
-from faultsim import embedded, load_weights, models
-from faultsim.checkpoint import read_file
+from faultsim import bundled, load_weights, models
 from faultsim.cli import main
 from faultsim.data.cifar import load_cifar
 from faultsim.data.unpickle import unpickle
 from faultsim.errors import FaultsimError
-from faultsim.faultmap import FaultMap, failing_cells
+from faultsim.fault_map import FaultMap, failing_cells
 from faultsim.faults import Chip
-from faultsim.results import RunDirectory
-from faultsim.trainstate import load_state, save_state
+from faultsim.io.checkpoint import read_file
+from faultsim.io.run_directory import RunDirectory
+from faultsim.training.state import load_state, save_state
 from faultsim.voltage import VoltageCurve
-from neuralfuse import embedded as shipped
-from neuralfuse import results
+from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
+from neuralfuse.reproduce import result
 
 
 def refused(read: Callable[[], object], complaint: str, error: type[Exception] = FaultsimError) -> None:
@@ -200,7 +200,7 @@ def with_metadata(path: Path, source: Path, metadata: str | dict) -> Path:
     "metadata", ["[" * 100_000, '{"a": 1e999}', '{"a": ' + "9" * 5000 + "}", '{"format": NaN}']
 )
 def test_metadata_of_weights(tmp_path, metadata):
-    path = with_metadata(tmp_path / "a.safetensors", embedded.WEIGHTS, metadata)
+    path = with_metadata(tmp_path / "a.safetensors", bundled.WEIGHTS, metadata)
     refused(
         lambda: read_file(path),
         f"weight file {path} was written by another version of faultsim or is damaged",
@@ -209,7 +209,7 @@ def test_metadata_of_weights(tmp_path, metadata):
 
 @pytest.mark.parametrize("classes", [True, 10**12, 0, -1, 10.0, "ten", [], 11])
 def test_numbers_of_classes(tmp_path, capfd, classes):
-    path = with_metadata(tmp_path / "a.safetensors", embedded.WEIGHTS, {"num_classes": classes})
+    path = with_metadata(tmp_path / "a.safetensors", bundled.WEIGHTS, {"num_classes": classes})
     line = faultsim(capfd, "sweep-voltage", "--weights", path, "--out", tmp_path / "out")
     assert f"says that it has {classes!r} classes: it holds no weights for so many" in line
     assert not (tmp_path / "out").exists()
@@ -226,7 +226,7 @@ def test_names_of_generators(tmp_path, capfd, name):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e38])
 @pytest.mark.parametrize("kind", ["bias", "weight.scale", "running_mean", "running_var"])
 def test_numbers_that_are_none_in_weights(tmp_path, kind, value):
-    tensors = load_file(embedded.WEIGHTS)
+    tensors = load_file(bundled.WEIGHTS)
     name = next(name for name in tensors if name.endswith(kind))
     tensors[name].view(-1)[0] = value
     path = tmp_path / "a.safetensors"
@@ -239,7 +239,7 @@ def test_numbers_that_are_none_in_weights(tmp_path, kind, value):
 
 def test_negative_variances_and_scales(tmp_path):
     for kind in ("running_var", "weight.scale"):
-        tensors = load_file(embedded.WEIGHTS)
+        tensors = load_file(bundled.WEIGHTS)
         name = next(name for name in tensors if name.endswith(kind))
         tensors[name].view(-1)[0] = -0.5
         save_file(tensors, tmp_path / "a.safetensors")
@@ -342,7 +342,7 @@ def test_reports(tmp_path, capfd, swept, name, old, new, complaint):
 
 def test_results_and_logs(tmp_path):
     (tmp_path / "result-a.json").write_text("[" * 100_000)
-    refused(lambda: results.read(tmp_path / "result-a.json"), "is no result that faultsim wrote")
+    refused(lambda: result.read(tmp_path / "result-a.json"), "is no result that faultsim wrote")
 
 
 @pytest.mark.parametrize("lost", ["directory", "sweep.json", "replaced"])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from faultsim import FaultsimError, StoredWeights, embedded, load_weights, models
+from faultsim import FaultsimError, StoredWeights, bundled, load_weights, models
 from faultsim.data import load
 from faultsim.data.dataset import normalised
 from faultsim.quantization import dequantize
@@ -109,8 +109,8 @@ def test_there_are_only_so_many_bits(flips):
 @pytest.fixture
 def base() -> tuple[nn.Module, StoredWeights]:
     """The shipped model and its stored weights."""
-    model = models.create(embedded.MODEL)
-    stored, _ = load_weights(model, embedded.WEIGHTS)
+    model = models.create(bundled.MODEL)
+    stored, _ = load_weights(model, bundled.WEIGHTS)
     return model, stored
 
 

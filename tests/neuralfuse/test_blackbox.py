@@ -14,7 +14,7 @@ from faultsim import (
     FaultModel,
     FaultsimError,
     StoredWeights,
-    embedded,
+    bundled,
     evaluate,
     evaluation_chips,
     load_weights,
@@ -42,7 +42,7 @@ def some_data(count: int = 7) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def network() -> torch.nn.Module:
     """Trained, so that different images get different answers."""
     made = models.create("DigitsNet")
-    load_weights(made, embedded.WEIGHTS)
+    load_weights(made, bundled.WEIGHTS)
     return made.eval()
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 import urllib3
 
-from faultsim import Chip, FaultModel, FaultsimError, embedded, load_weights, models
+from faultsim import Chip, FaultModel, FaultsimError, bundled, load_weights, models
 from faultsim.data import load, normalised
 from neuralfuse import generators
 from neuralfuse.blackbox import app, server, wire
@@ -42,7 +42,7 @@ def digits(count: int, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module")
 def box() -> ModelOnChip:
     network = models.create("DigitsNet")
-    stored, _ = load_weights(network, embedded.WEIGHTS)
+    stored, _ = load_weights(network, bundled.WEIGHTS)
     return ModelOnChip(network, stored, Chip(5), bit_error_rate=0.02, faults=FaultModel())
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from faultsim import models
-from faultsim.checkpoint import load_weights, read_file
 from faultsim.cli.subject import fingerprint, load_generator
-from neuralfuse.results import obtained
+from faultsim.io.checkpoint import load_weights, read_file
+from neuralfuse.reproduce.result import obtained
 
-KEPT = sorted((Path(__file__).parents[2] / "neuralfuse/results/models").glob("*.safetensors"))
+KEPT = sorted((Path(__file__).parents[2] / "results/models").glob("*.safetensors"))
 RESULTS = obtained()
 
 

@@ -12,19 +12,19 @@ import pytest
 import torch
 from filelock import FileLock
 
-import faultsim.checkpoint
 import faultsim.evaluation
-import faultsim.loop
-import faultsim.train
+import faultsim.io.checkpoint
+import faultsim.training.classifier
+import faultsim.training.loop
 import neuralfuse.train
-from faultsim import FaultsimError, embedded
+from faultsim import FaultsimError, bundled
 from faultsim.cli import main
 from faultsim.data import digits
-from neuralfuse import published, results
+from neuralfuse import published
 from neuralfuse.reproduce.cells import FAULTS, NAMES, cells, relaxed
 from neuralfuse.reproduce.plan import Kind, file_of, missing, steps
+from neuralfuse.reproduce.result import ALONE, Cell, Generator, Result, obtained, read
 from neuralfuse.reproduce.rows import published_row
-from neuralfuse.results import Cell, Generator, Result, obtained, read
 
 RELAXED = ("table1", "table9", "table10")
 
@@ -66,7 +66,7 @@ def result(generator: str | None = "ConvS", **changed: object) -> Result:
             "cifar10", "VGG11", generator and Generator(generator, "VGG11", 0.01), "iid_flips", 0.01
         ),
         "images": 100,
-        "correct": correct if generator else {part: correct[part] for part in results.ALONE},
+        "correct": correct if generator else {part: correct[part] for part in ALONE},
         "configuration": {
             "base": {"recipe": {"name": "modern, 5 epochs", "epochs": 5}},
             "generator": {"training": {"n_models": 3, "precision": "float32"}, "epochs": 7},
@@ -276,11 +276,11 @@ def test_a_killed_run_goes_on_to_the_same_results(
 
         monkeypatch.setattr(module, name, dying)
 
-    dies(faultsim.loop, "save_state", 2)  # the base model's second epoch
+    dies(faultsim.training.loop, "save_state", 2)  # the base model's second epoch
     dies(
-        faultsim.loop, "save_state", 5
+        faultsim.training.loop, "save_state", 5
     )  # and, after a third call for it, the second one of the first generator
-    dies(faultsim.checkpoint, "save_weights", 3)  # the second generator is trained, but not written
+    dies(faultsim.io.checkpoint, "save_weights", 3)  # the second generator is trained, but not written
     dies(faultsim.evaluation, "evaluate", 4)  # between clean and perturbed, behind the first generator
     directory = tmp_path / "killed"
     statuses = [run(*TINY, "--out", directory).status for _ in range(5)]
@@ -321,7 +321,7 @@ def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch:
         pytest.fail("this was done already")
 
     for module, name in (
-        (faultsim.train, "train_classifier"),
+        (faultsim.training.classifier, "train_classifier"),
         (neuralfuse.train, "train_generator"),
         (faultsim.evaluation, "evaluate"),
     ):
@@ -336,7 +336,7 @@ def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch:
     lost = whole / "result-ConvS-DigitsNet-digits-modern-iid_flips-0.01.json"
     counts = read(lost).correct
     lost.unlink()
-    monkeypatch.setattr(faultsim.train, "train_classifier", never)
+    monkeypatch.setattr(faultsim.training.classifier, "train_classifier", never)
     monkeypatch.setattr(neuralfuse.train, "train_generator", never)
     shrink(monkeypatch)
     assert "1 are missing" in run(*TINY, "--out", whole).err
@@ -381,7 +381,7 @@ def test_models_that_do_not_belong_together_are_refused(run: Callable, whole: Pa
     assert (end.status, end.out) == (2, "")
     assert "was trained with another fault model: move it away" in end.err
     second.write_bytes(right)
-    base.write_bytes(embedded.WEIGHTS.read_bytes())
+    base.write_bytes(bundled.WEIGHTS.read_bytes())
     assert "recipe digits, where DigitsNet on digits, recipe modern" in run(*TINY, "--out", whole).err
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from faultsim.errors import FaultsimError
 from neuralfuse import published, reproduce
-from neuralfuse.reproduce import costs
+from neuralfuse.reproduce import computed
 
 
 def test_table_6_from_both_engines() -> None:
@@ -36,7 +36,7 @@ def test_macs_agree_to_the_printed_digit_but_for_resnet18() -> None:
     def printed(macs: float) -> str:
         return f"{macs / 1e9:.2f}G" if macs >= 1e9 else f"{macs / 1e6:.2f}M"
 
-    rows = [row for row in costs.table8().rows if row.quantity == "MACs"]
+    rows = [row for row in computed.table8().rows if row.quantity == "MACs"]
     assert [row.subject for row in rows if printed(row.ours) != printed(row.published)] == ["ResNet18"]
 
 

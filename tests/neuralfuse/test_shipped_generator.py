@@ -9,11 +9,11 @@ import torch
 from energy.saving import energy_saving, weight_memory
 from energy.trace import POLICIES
 from faultsim import FaultModel, VoltageCurve, evaluation_chips, load_weights, models
-from faultsim import embedded as base
-from faultsim.checkpoint import read_file
+from faultsim import bundled as base
 from faultsim.data import batches, load
-from neuralfuse import embedded, generators
-from neuralfuse.embedded import train
+from faultsim.io.checkpoint import read_file
+from neuralfuse import bundled, generators
+from neuralfuse.bundled import train
 from neuralfuse.protection import protection
 
 RATE = 0.03
@@ -21,8 +21,8 @@ RATE = 0.03
 
 @pytest.fixture(scope="module")
 def generator() -> torch.nn.Module:
-    network = generators.create(embedded.GENERATOR)
-    load_weights(network, embedded.WEIGHTS)
+    network = generators.create(bundled.GENERATOR)
+    load_weights(network, bundled.WEIGHTS)
     return network
 
 
@@ -43,14 +43,14 @@ def test_it_wins_accuracy_back_on_the_same_chips(generator):
 
 
 def test_it_says_how_it_was_trained_and_for_which_model():
-    _, metadata = read_file(embedded.WEIGHTS)
-    assert metadata["generator"] == embedded.GENERATOR == "ConvXS"
+    _, metadata = read_file(bundled.WEIGHTS)
+    assert metadata["generator"] == bundled.GENERATOR == "ConvXS"
     recorded, today = metadata["training"], json.loads(json.dumps(train.TRAININGS["DigitsNet"].describe()))
     assert {name: today[name] for name in recorded} == recorded
     assert metadata["base"] == {"model": base.MODEL, "trained": read_file(base.WEIGHTS)[1]}
     assert metadata["dataset_fingerprint"] == load(base.DATASET, "train").fingerprint
     assert {"commit", "device", "date", "versions"} <= metadata.keys()
-    assert embedded.WEIGHTS.stat().st_size + base.WEIGHTS.stat().st_size < 1_000_000
+    assert bundled.WEIGHTS.stat().st_size + base.WEIGHTS.stat().st_size < 1_000_000
 
 
 def test_the_two_save_energy_together(generator):
@@ -71,7 +71,7 @@ def test_training_makes_such_a_file(tmp_path, monkeypatch, capsys):
     for path in made:
         train.main("DigitsNet", path)
     first, second = (read_file(path) for path in made)
-    assert first[0].keys() == read_file(embedded.WEIGHTS)[0].keys()
+    assert first[0].keys() == read_file(bundled.WEIGHTS)[0].keys()
     assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
     assert first[1]["epochs"] == 1
     assert "written to" in capsys.readouterr().out
@@ -89,17 +89,17 @@ def pair():
     model = models.create(PAIR)
     stored, _ = load_weights(model, base.MODELS[PAIR])
     network = generators.create("ConvQ")
-    load_weights(network, embedded.GENERATORS[PAIR].weights)
+    load_weights(network, bundled.GENERATORS[PAIR].weights)
     return model, stored, network
 
 
 def test_the_pair_says_how_it_was_trained():
-    _, metadata = read_file(embedded.GENERATORS[PAIR].weights)
-    assert metadata["generator"] == embedded.GENERATORS[PAIR].name == "ConvQ"
+    _, metadata = read_file(bundled.GENERATORS[PAIR].weights)
+    assert metadata["generator"] == bundled.GENERATORS[PAIR].name == "ConvQ"
     assert metadata["training"] == json.loads(json.dumps(train.TRAININGS[PAIR].describe()))
     assert metadata["base"]["trained"] == read_file(base.MODELS[PAIR])[1]
     assert metadata["dataset_fingerprint"] == load("digits", "train").fingerprint
-    files = [*base.MODELS.values(), *(made.weights for made in embedded.GENERATORS.values())]
+    files = [*base.MODELS.values(), *(made.weights for made in bundled.GENERATORS.values())]
     assert sum(path.stat().st_size for path in files) < 1_000_000
 
 

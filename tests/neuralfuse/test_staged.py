@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from faultsim import FaultsimError, StoredWeights, embedded, evaluate, evaluation_chips, load_weights, models
+from faultsim import FaultsimError, StoredWeights, bundled, evaluate, evaluation_chips, load_weights, models
 from faultsim.data import augmentation_for, batches, load
 from faultsim.faults import TRAINING
-from faultsim.graphs import Graphed
-from faultsim.loop import Pace
+from faultsim.training.graphs import Graphed
+from faultsim.training.loop import Pace
 from neuralfuse import generators
 from neuralfuse.classifier import Classifier
 from neuralfuse.cost import Cost
@@ -40,8 +40,8 @@ def training_digits():
 @pytest.fixture(scope="module")
 def base() -> Base:
     """The bundled model and its stored weights."""
-    model = models.create(embedded.MODEL)
-    stored, _ = load_weights(model, embedded.WEIGHTS)
+    model = models.create(bundled.MODEL)
+    stored, _ = load_weights(model, bundled.WEIGHTS)
     return Base(model.eval(), stored)
 
 
@@ -225,8 +225,8 @@ def test_the_passes_are_those_that_were_made(surrogates, base, monkeypatch):
 
     bases = []
     for _ in range(surrogates):
-        model = models.create(embedded.MODEL)
-        stored, _ = load_weights(model, embedded.WEIGHTS)
+        model = models.create(bundled.MODEL)
+        stored, _ = load_weights(model, bundled.WEIGHTS)
         bases.append(Base(model, stored))
         model.register_forward_hook(counting("base"))
     generator = generators.UNet(2)
@@ -265,7 +265,7 @@ def test_the_bounded_loss_is_the_probability_of_a_wrong_answer(base):
 
 
 def test_an_ensemble_is_the_mean_of_its_members(base):
-    other = models.create(embedded.MODEL, 10)
+    other = models.create(bundled.MODEL, 10)
     images, labels = next(batches(load("digits", "test"), 8))
     bases = [base, Base(other.eval(), StoredWeights.of(other))]
     training = Training(bit_error_rate=0.01, n_models=2)
@@ -309,7 +309,7 @@ def test_patterns_keep_in_a_file(tmp_path):
     assert torch.equal(found, patterns)
     assert metadata == {"mean": 0.5}
     with pytest.raises(FaultsimError, match="holds no class patterns"):
-        load_patterns(embedded.WEIGHTS)
+        load_patterns(bundled.WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -362,8 +362,8 @@ def test_stages_are_taken_over_where_they_fit(base, tmp_path):
 
 def on_gpu() -> Base:
     """The bundled model there."""
-    model = models.create(embedded.MODEL)
-    load_weights(model, embedded.WEIGHTS)
+    model = models.create(bundled.MODEL)
+    load_weights(model, bundled.WEIGHTS)
     model = model.cuda().eval()
     return Base(model, StoredWeights.of(model))
 
@@ -386,7 +386,7 @@ def test_every_stage_is_replayed_as_it_is_written(precision, monkeypatch, capsys
             return self.function(*inputs)
 
     for kind in (Watched, AsWritten):
-        monkeypatch.setattr("faultsim.loop.Graphed", kind)
+        monkeypatch.setattr("faultsim.training.loop.Graphed", kind)
         torch.manual_seed(0)
         found.append(train_staged(generators.UNet(4), [on_gpu()], data, staged))
     assert [call.graph is not None for call in made] == [True] * len(STAGES)
@@ -414,7 +414,7 @@ def test_no_stage_waits_for_the_gpu(monkeypatch):
             finally:
                 torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr("faultsim.loop.Graphed", Strict)
+    monkeypatch.setattr("faultsim.training.loop.Graphed", Strict)
     staged = replace(SHORT, eopm=replace(SHORT.eopm, n_models=5))
     outcome = train_staged(generators.UNet(4), [on_gpu()], data, staged)
     assert all(outcome.curves[stage] for stage in STAGES)

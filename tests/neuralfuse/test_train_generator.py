@@ -6,15 +6,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from faultsim import (
-    FaultModel,
-    FaultsimError,
-    StoredWeights,
-    embedded,
-    evaluation_chips,
-    load_weights,
-    models,
-)
+from faultsim import FaultModel, FaultsimError, StoredWeights, bundled, evaluation_chips, load_weights, models
 from faultsim.data import augmentation_for, batches, load
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
@@ -29,8 +21,8 @@ FALLING = replace(SMALL, schedule="linear", average=0.9)
 @pytest.fixture
 def base():
     """The shipped model and its stored weights."""
-    model = models.create(embedded.MODEL)
-    stored, _ = load_weights(model, embedded.WEIGHTS)
+    model = models.create(bundled.MODEL)
+    stored, _ = load_weights(model, bundled.WEIGHTS)
     return model, stored
 
 
@@ -233,7 +225,7 @@ def test_training_on_a_gpu_is_replayed_to_the_same_result(base, monkeypatch, pre
     stored = StoredWeights.of(model)
     training = replace(SMALL, max_epochs=4, average=0.9, schedule="linear", precision=precision)
     _, replayed = run((model, stored), training)
-    monkeypatch.setattr("faultsim.loop.Graphed", lambda function, device: function)
+    monkeypatch.setattr("faultsim.training.loop.Graphed", lambda function, device: function)
     _, written = run((model, stored), training)
     for ours, theirs in zip(replayed, written, strict=True):
         assert asdict(ours) == pytest.approx(asdict(theirs), rel=0.05)

@@ -71,9 +71,9 @@ def test_data_files_are_installed(installed):
         ours = [p for p in (ROOT / package).rglob("*") if p.suffix in suffixes]
         for path in ours:
             assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
-    for name in ("faultsim/embedded/digitsnet", "faultsim/embedded/digitsvgg"):
+    for name in ("faultsim/bundled/digitsnet", "faultsim/bundled/digitsvgg"):
         assert (installed / f"{name}.safetensors").is_file()
-    for name in ("neuralfuse/embedded/convxs", "neuralfuse/embedded/convq"):
+    for name in ("neuralfuse/bundled/convxs", "neuralfuse/bundled/convq"):
         assert (installed / f"{name}.safetensors").is_file()
     assert list((installed / "neuralfuse" / "published").glob("*.csv"))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from neuralfuse.reproduce.plan import Kind
-from neuralfuse.results import obtained
+from neuralfuse.reproduce.result import obtained
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_training.py"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = (".gitattributes", ".git_archival.txt", "faultsim/__init__.py", "faultsim/provenance.py")
+FILES = (".gitattributes", ".git_archival.txt", "faultsim/__init__.py", "faultsim/io/provenance.py")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def git(path, *words):
 
 
 def said(path):
-    code = "from faultsim.provenance import commit; print(commit())"
+    code = "from faultsim.io.provenance import commit; print(commit())"
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(path.parent)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=path, env=environment, capture_output=True, text=True, check=True
@@ -43,7 +43,7 @@ def said(path):
 def test_a_checkout_names_its_commit_and_whether_it_was_changed(checkout):
     known = git(checkout, "rev-parse", "--short=12", "HEAD")
     assert said(checkout) == known
-    with (checkout / "faultsim/provenance.py").open("a") as file:
+    with (checkout / "faultsim/io/provenance.py").open("a") as file:
         file.write("# changed\n")
     assert said(checkout) == f"{known}-dirty"
 

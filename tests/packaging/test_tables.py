@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
-SUMMARY, ALL_CELLS, SPEED = "README.md", "neuralfuse/results/README.md", "benchmarks/README.md"
+SUMMARY, ALL_CELLS, SPEED = "README.md", "results/README.md", "benchmarks/README.md"
 DOCUMENTS = (SUMMARY, ALL_CELLS, SPEED)
-RESULT = "neuralfuse/results/result-UNetL-VGG11-cifar10-modern-neuralfuse_2022-0.01.json"
-SHIPPED = "neuralfuse/results/shipped/evaluate-0.03.json"
+RESULT = "results/result-UNetL-VGG11-cifar10-modern-neuralfuse_2022-0.01.json"
+SHIPPED = "results/shipped/evaluate-0.03.json"
 ENERGY = "83.0"  # 100 - 17.05: the saving of VGG11 with UNetL at 1 % in the paper's Table 7
 KERNEL = "benchmarks/results/kernel-cpu.json"
 
@@ -36,7 +36,7 @@ def tables():
 @pytest.fixture
 def tree(tmp_path, monkeypatch, tables):
     """A copy of the documents and their data; `tables` works on it."""
-    for folder in ("neuralfuse/results", "benchmarks/results", "docs"):
+    for folder in ("results", "benchmarks/results", "docs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.py[co]"))
     for name in DOCUMENTS:
         shutil.copy(ROOT / name, tmp_path / name)
@@ -123,10 +123,10 @@ def test_another_size_has_a_row_of_its_own(tree, tables):
 
 def test_base_models_alone(tree, tables):
     """A base model that was measured without a generator has a row, and one that was measured with some has one too."""
-    for path in (tree / "neuralfuse/results").glob("*.json"):
+    for path in (tree / "results").glob("*.json"):
         if path != tree / RESULT:
             path.unlink()
-    alone = tree / "neuralfuse/results/unprotected-VGG16-cifar10-paper-iid_flips-0.01.json"
+    alone = tree / "results/unprotected-VGG16-cifar10-paper-iid_flips-0.01.json"
     shutil.copy(tree / RESULT, alone)
 
     def edit(result):
@@ -157,7 +157,7 @@ def test_a_generator_that_began_with_another_says_so(tree, tables):
 
 def test_several_results_of_one_cell(tree, tables):
     """Two recipes of the base model, and one of them under both fault models: each row says which it is."""
-    for path in (tree / "neuralfuse/results").glob("result-*.json"):
+    for path in (tree / "results").glob("result-*.json"):
         if path != tree / RESULT:
             path.unlink()
     name = str(tree / RESULT).replace("modern", "paper_short")
@@ -263,7 +263,7 @@ def test_several_results_of_one_cell(tree, tables):
 def test_every_cell_has_a_row_and_is_empty_without_a_result(tree, tables):
     from neuralfuse import published
 
-    for path in (tree / "neuralfuse/results").glob("result-*.json"):
+    for path in (tree / "results").glob("result-*.json"):
         path.unlink()
     assert tables.main() == 0
     changed = texts(tree)

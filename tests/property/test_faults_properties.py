@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.stats import poisson
 
 from faultsim import ops, reference
-from faultsim.draw import CELLS, HITS_AT_ONE, draw_table
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
+from faultsim.hit_table import CELLS, HITS_AT_ONE, draw_table
 from faultsim.sram import SRAM, Placement
 from faultsim.voltage import VoltageCurve
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from faultsim.cli.report_accuracy import READER
 from faultsim.errors import FaultsimError
-from faultsim.report.charts import drawings
-from faultsim.report.collect import OWN, collect
-from faultsim.report.document import Chart, Point, Section, Series, Table
-from faultsim.report.page import page
+from faultsim.show.report.charts import drawings
+from faultsim.show.report.collect import OWN, collect
+from faultsim.show.report.document import Chart, Point, Section, Series, Table
+from faultsim.show.report.page import page
+from neuralfuse.reproduce.result import Cell, Generator, read
 from neuralfuse.reproduce.rows import published_row
-from neuralfuse.results import Cell, Generator, read
 
 READERS = (READER, *OWN)
 WORDS = ("variant", "fault_kind", "placement", "curve")  # columns of summary.csv without numbers

@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from faultsim import reference
-from faultsim.draw import draw_table
+from faultsim.hit_table import draw_table
 
 KINDS = {
     "flip": (0, 0.5, 0),

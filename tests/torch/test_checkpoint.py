@@ -20,14 +20,14 @@ from faultsim import (
     FaultsimError,
     Placement,
     StoredWeights,
-    embedded,
+    bundled,
     load_weights,
     models,
     prepare_qat,
     reference,
     save_weights,
 )
-from faultsim.checkpoint import read_file
+from faultsim.io.checkpoint import read_file
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -313,10 +313,10 @@ def test_weight_norm_is_written_as_the_weight_it_gives(path):
 
 @pytest.mark.parametrize(("name", "size"), [("DigitsNet", 62_896), ("DigitsVGG", 539_608)])
 def test_the_shipped_models(name, size):
-    from faultsim.embedded import train
+    from faultsim.bundled import train
 
     model = models.create(name)
-    stored, metadata = load_weights(model, embedded.MODELS[name])
+    stored, metadata = load_weights(model, bundled.MODELS[name])
     assert stored.bytes == size
     assert (metadata["model"], metadata["dataset"], metadata["num_classes"]) == (name, "digits", 10)
     recipe = metadata["recipe"]
@@ -327,14 +327,14 @@ def test_the_shipped_models(name, size):
         del recipe["one_cycle"]
     assert recipe == vars(train.RECIPES[name])
     assert metadata["test_accuracy"] > 0.98
-    assert embedded.MODELS[name].stat().st_size < 1_000_000
+    assert bundled.MODELS[name].stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize("place", Placement)
 @pytest.mark.parametrize("kind", FaultKind)
 def test_chips_read_the_shipped_model_alike_on_each_device(device, kind, place):
     """All layers at their addresses, against the oracle: hence CPU and GPU give the same faults."""
-    stored, _ = load_weights(models.create(embedded.MODEL).to(device), embedded.WEIGHTS)
+    stored, _ = load_weights(models.create(bundled.MODEL).to(device), bundled.WEIGHTS)
     faults = FaultModel(kind, SRAM(place, 8 * 4096), read_error=0.3)
     word, ones = {
         FaultKind.FLIP: ("flip", 0.5),

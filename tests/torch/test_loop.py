@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from faultsim import FaultsimError
 from faultsim.data import Augmentation, Dataset
-from faultsim.graphs import Graphed
-from faultsim.loop import SCHEDULES, Loop, OutOfTime, Pace, schedule
-from faultsim.train import RECIPES, recipe
+from faultsim.training.classifier import RECIPES, recipe
+from faultsim.training.graphs import Graphed
+from faultsim.training.loop import SCHEDULES, Loop, OutOfTime, Pace, schedule
 
 EPOCHS, BATCH = 3, 8
 
@@ -93,7 +93,7 @@ def test_the_state_is_kept_within_an_epoch(tmp_path, monkeypatch):
 
     made = loop(tmp_path / "state.safetensors", Pace(seconds=60.0), on_step=passes)
     monkeypatch.setattr(
-        "faultsim.loop.save_state",
+        "faultsim.training.loop.save_state",
         lambda path, modules, optimizer, facts: kept.append((len(facts["curve"]), facts["done"])),
     )
     run(made, epochs=2)

@@ -14,7 +14,7 @@ from faultsim import FaultsimError, StoredWeights, prepare_qat, quantize
 from faultsim.data import Dataset
 from faultsim.inventory import channel_axis
 from faultsim.quantization import dequantize, finish_qat
-from faultsim.train import Recipe, train_classifier
+from faultsim.training.classifier import Recipe, train_classifier
 
 LAYERS = {
     "Conv1d": (lambda: nn.Conv1d(4, 6, 3), 0, 6),

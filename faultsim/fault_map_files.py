@@ -1,0 +1,245 @@
+"""The two file formats of fault maps, both without pickle.
+
+`.npz` holds five arrays of one length, array, row, column (integers), stuck_at (-1, 0, 1) and voltage (float64, NaN
+allowed), and `meta`, a JSON string with format ("faultsim fault map"), version (1), arrays, rows, columns, source, and
+perhaps lowest_voltage.
+`.csv` is for people who measured a chip:
+
+    # arrays=64 rows=512 columns=64
+    # source: lab 3, wafer 12
+    # lowest_voltage=0.8
+    voltage,array,row,column,stuck_at
+    0.83,0,17,5,1
+    ,2,511,63,
+
+An empty stuck_at means that the bit reads inverted, an empty voltage that the cell fails at every voltage. Without
+the first comment the arrays have 512x64 cells, and the highest array that is mentioned is the last one. The lowest
+voltage that was measured needs to be said only where no cell failed there that hadn't before.
+"""
+
+import json
+import math
+import re
+import zipfile
+from array import array as numbers
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+
+from .errors import FaultsimError
+from .fault_map import MOST_CELLS, TYPES, FaultMap, check_extent, first_wrong
+from .io.bounds import integers, parse_integer, parse_json, parse_number, read_npy_header
+from .io.files import write_atomically
+from .sram import ArrayGeometry
+
+FORMAT, VERSION = "faultsim fault map", 1
+COLUMNS = ("voltage", "array", "row", "column", "stuck_at")
+MOST_FILE_BYTES = 1 << 31
+MOST_LINE = 1 << 16  # characters
+_MOST_META = 1 << 20  # bytes
+_HEADER = ",".join(COLUMNS)
+_EXTENT = re.compile(r"(arrays|rows|columns)=([0-9]{1,9})")
+_LOWEST = re.compile(r"lowest_voltage=(\S+)")
+
+
+def _format_of(path: Path) -> str:
+    if path.suffix.lower() not in (".npz", ".csv"):
+        raise FaultsimError(f"fault map {path}: the name must end in .npz or .csv")
+    return path.suffix.lower()
+
+
+def save(fault_map: FaultMap, path: Path) -> None:
+    """Writes a map in the format that the name's ending says."""
+    write = _write_npz if _format_of(path) == ".npz" else _write_csv
+    write_atomically(path, lambda temporary: write(fault_map, temporary))
+
+
+def load(path: Path) -> FaultMap:
+    """Reads a map in the format that the name's ending says."""
+    read = _read_npz if _format_of(path) == ".npz" else _read_csv
+    try:
+        if not path.is_file():
+            raise FaultsimError(f"fault map {path}: there is no such file")
+        if path.stat().st_size > MOST_FILE_BYTES:
+            raise FaultsimError(f"fault map {path}: larger than {MOST_FILE_BYTES >> 30} GiB")
+        return read(path)
+    except OSError as error:
+        raise FaultsimError(f"fault map {path}: cannot be read: {error.strerror or error}") from None
+
+
+# -- npz -----------------------------------------------------------------------------------------------------
+
+
+def _write_npz(fault_map: FaultMap, path: Path) -> None:
+    lowest = _stated(fault_map)
+    meta = {
+        "format": FORMAT,
+        "version": VERSION,
+        "arrays": fault_map.arrays,
+        "rows": fault_map.geometry.rows,
+        "columns": fault_map.geometry.columns,
+        "source": fault_map.source,
+        **({} if lowest is None else {"lowest_voltage": lowest}),
+    }
+    cells = {name: getattr(fault_map, name) for name in TYPES}
+    np.savez_compressed(path, meta=np.array(json.dumps(meta)), **cells)
+
+
+def _read_npz(path: Path) -> FaultMap:
+    def refuse(cause: str) -> NoReturn:
+        raise FaultsimError(f"fault map {path}: {cause}")
+
+    foreign = "this is no fault map of faultsim, or a damaged one"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            expected = {*TYPES, "meta"}
+            # LZMA may take gigabytes for a small entry; NumPy doesn't write it
+            plain = all(
+                e.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for e in entries.values()
+            )
+            if entries.keys() != expected or len(archive.infolist()) != len(expected) or not plain:
+                refuse(foreign)
+            meta = parse_json(str(_entry(archive, entries["meta"])[()]))
+            if meta["format"] != FORMAT:
+                refuse(foreign)
+            if meta["version"] != VERSION:
+                refuse(f"format version {meta['version']!r}, this faultsim reads version {VERSION}")
+            sizes = [meta[name] for name in ("arrays", "rows", "columns")]
+            if not integers(sizes, 1, 2**31 - 1) or not isinstance(meta["source"], str):
+                refuse(foreign)
+            arrays, geometry = sizes[0], ArrayGeometry(*sizes[1:])
+            check_extent(arrays, geometry)
+            # looked at before anything is unpacked: a small archive can hold terabytes
+            if any(entries[name].file_size > MOST_CELLS * 8 + 4096 for name in TYPES):
+                refuse(f"more than {MOST_CELLS:,} cells")
+            cells = {name: _entry(archive, entries[name]) for name in TYPES}
+        return FaultMap(
+            **cells,
+            arrays=arrays,
+            geometry=geometry,
+            source=meta["source"],
+            lowest_voltage=meta.get("lowest_voltage"),
+        )
+    except OSError:
+        raise
+    except FaultsimError as error:
+        raise error if str(path) in str(error) else FaultsimError(f"fault map {path}: {error}") from None
+    except Exception:  # zipfile and zlib may fail in many ways on foreign bytes
+        refuse(foreign)
+
+
+def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """An array of numbers, or of one text; ValueError for anything else."""
+    with archive.open(entry) as file:
+        kind, shape, _ = read_npy_header(file)
+        if not re.fullmatch(r"[<>|][iuf][1248]" if shape else r"<U[0-9]{1,6}", kind):
+            raise ValueError("neither numbers nor a text")
+        dtype = np.dtype(kind)
+        size = dtype.itemsize * math.prod(shape)
+        if size > (entry.file_size if shape else _MOST_META):
+            raise ValueError("more than there is")
+        data = file.read(size + 1)  # zipfile checks its sum when it comes to the end
+    if len(data) != size:
+        raise ValueError("another size than it says")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _stated(fault_map: FaultMap) -> float | None:
+    """The lowest voltage, where it doesn't follow from the cells."""
+    lowest = fault_map.lowest_voltage
+    return None if lowest is None or (fault_map.voltage == lowest).any() else lowest
+
+
+# -- csv -----------------------------------------------------------------------------------------------------
+
+
+def _write_csv(fault_map: FaultMap, path: Path) -> None:
+    geometry = fault_map.geometry
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(f"# arrays={fault_map.arrays} rows={geometry.rows} columns={geometry.columns}\n")
+        file.write(f"# source: {fault_map.source}\n")
+        if (lowest := _stated(fault_map)) is not None:
+            file.write(f"# lowest_voltage={lowest!r}\n")
+        file.write(f"{_HEADER}\n")
+        for start in range(0, len(fault_map), 65536):  # Python numbers take five times the room
+            cells = (getattr(fault_map, name)[start : start + 65536].tolist() for name in COLUMNS)
+            for v, array, row, column, state in zip(*cells, strict=True):
+                volts, stuck = "" if math.isnan(v) else repr(v), "" if state < 0 else state
+                file.write(f"{volts},{array},{row},{column},{stuck}\n")
+
+
+def _read_csv(path: Path) -> FaultMap:
+    cells = {name: numbers("d" if name == "voltage" else "q") for name in COLUMNS}
+    lines, extent, lowest, header = numbers("q"), {}, None, False
+    source = " ".join(path.name.encode(errors="replace").decode().split())
+
+    def wrong(line: int, complaint: str) -> FaultsimError:
+        return FaultsimError(f"fault map {path}, line {line}: {complaint}")
+
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for line, text in enumerate(iter(lambda: file.readline(MOST_LINE), ""), 1):
+                if len(text) == MOST_LINE:
+                    raise wrong(line, f"more than {MOST_LINE:,} characters")
+                text = text.strip()
+                if text.startswith("#"):
+                    words = text[1:].split()
+                    if words and all(map(_EXTENT.fullmatch, words)):
+                        extent |= {name: int(value) for name, value in map(lambda w: w.split("="), words)}
+                    elif found := _LOWEST.fullmatch(" ".join(words)):
+                        try:
+                            lowest = parse_number(found[1])
+                        except ValueError as error:
+                            raise wrong(line, f"lowest_voltage: {error}") from None
+                    elif words and words[0] == "source:":
+                        source = " ".join(words[1:])
+                elif text and not header:
+                    header = True
+                    if [word.strip() for word in text.split(",")] != list(COLUMNS):
+                        raise wrong(line, f"the header must be {_HEADER}, not {text[:80]!r}")
+                elif text:
+                    if len(lines) == MOST_CELLS:
+                        raise wrong(line, f"more than {MOST_CELLS:,} cells")
+                    try:
+                        for name, value in zip(COLUMNS, _cell(text), strict=True):
+                            cells[name].append(value)
+                    except ValueError:
+                        raise wrong(
+                            line,
+                            f"{_HEADER} expected (voltage, stuck_at: number or empty), not {text[:80]!r}",
+                        ) from None
+                    lines.append(line)
+    except UnicodeDecodeError:
+        raise FaultsimError(f"fault map {path}: this is no text file") from None
+    if not header:
+        raise FaultsimError(f"fault map {path}: there is no header {_HEADER}")
+    if not lines and "arrays" not in extent:
+        raise FaultsimError(
+            f"fault map {path}: no cells, and no '# arrays=N' to say how many arrays were measured"
+        )
+    cells = {name: np.frombuffer(values, values.typecode) for name, values in cells.items()}
+    arrays = extent.pop("arrays", None)
+    if arrays is None:
+        arrays = max(int(cells["array"].max()), 0) + 1
+    try:
+        geometry = ArrayGeometry(**extent)
+        check_extent(arrays, geometry)
+    except FaultsimError as error:
+        raise FaultsimError(f"fault map {path}: {error}") from None
+    if found := first_wrong(cells, arrays, geometry):
+        index, complaint = found
+        raise wrong(lines[index], complaint)
+    try:
+        return FaultMap(**cells, arrays=arrays, geometry=geometry, source=source, lowest_voltage=lowest)
+    except FaultsimError as error:
+        raise FaultsimError(f"fault map {path}: {error}") from None
+
+
+def _cell(text: str) -> tuple[float, int, int, int, int]:
+    """One line's numbers; ValueError where they aren't."""
+    voltage, *place, state = (word.strip() for word in text.split(","))
+    array, row, column = map(parse_integer, place)
+    volts = parse_number(voltage) if voltage else math.nan
+    return volts, array, row, column, parse_integer(state) if state else -1

@@ -1,0 +1,93 @@
+"""Where a result comes from: versions, commit, machine, date."""
+
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from .. import __version__
+
+
+def versions() -> dict[str, str]:
+    """Of faultsim and of what decides the numbers."""
+    import numpy
+    import torch
+
+    return {
+        "faultsim": __version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str | None:
+    """Commit of the checkout that this code runs from, "-dirty" where it was changed, or of the one that `git archive`
+    made this copy from; None for an installed copy."""
+    return _of_checkout() or archived()
+
+
+def archived() -> str | None:
+    """What `git archive` wrote into .git_archival.txt, by .gitattributes: the commit of the copy it made."""
+    note = Path(__file__).resolve().parents[2] / ".git_archival.txt"
+    try:
+        found = re.fullmatch(r"node: ([0-9a-f]{12})[0-9a-f]{28}\n", note.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return found and found[1]
+
+
+def _of_checkout() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", Path(__file__).name],
+            capture_output=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() if tracked.returncode == 0 else None
+
+
+def device_name(device: str = "cpu") -> str:
+    """What a result was computed on, in words."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        model = next(
+            line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def provenance(device: str = "cpu") -> dict:
+    """Versions, commit, device and date (UTC) of this run."""
+    return {
+        "versions": versions(),
+        "commit": commit(),
+        "device": device_name(device),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def installed(package: str) -> str | None:
+    """Version of an installed distribution, None where it is missing."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

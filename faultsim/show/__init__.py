@@ -1,0 +1,1 @@
+"""What people look at: plots, and reports as one HTML page."""

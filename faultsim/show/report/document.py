@@ -1,0 +1,140 @@
+"""What a page says, in plain values. Everything is text that may have come from a foreign file: page.py escapes it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+LARGEST = 1e30  #: numbers beyond it, and what is no number, are no measured values
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured value of a chart."""
+
+    x: float
+    y: float
+    values: tuple[str, ...]  #: lines of text that are shown under the pointer; the first is the heading
+    interval: tuple[float, float] | None = None  #: of confidence, around y
+    spread: tuple[float, float] | None = None  #: worst and best, around y
+    bars: tuple[float, float] | None = None  #: along x, around it
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one colour, joined by a line in their order unless `joined` is false."""
+
+    name: str
+    points: tuple[Point, ...]
+    dashed: bool = False
+    joined: bool = True
+    hollow: bool = False  #: markers without filling, for values that aren't ours
+    colour: int | None = None  #: index of its colour; None: its place in the chart
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture. `title` says what it shows, for those who see it and those who don't."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    x_log: bool = False  #: logarithmic, down to 0
+    y_range: tuple[float | None, float | None] = (None, None)
+    top: tuple[tuple[float, str], ...] = ()  #: a second scale along the top: positions and their labels
+    top_label: str = ""
+    categories: tuple[str, ...] = ()  #: names of y = 0, 1, ... from top to bottom, instead of numbers
+    size: str = "wide"  #: or "half", or "small": the place it takes on a large screen
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table. `kind` is "" or "group" (one cell, heads the rows that follow) or "published"."""
+
+    cells: tuple[str, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first column names the rows; the others hold numbers unless they are named in `words`."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  #: columns that are read from the left
+    folded: bool = False  #: shown when asked for: what a chart shows already
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure worth a large letter."""
+
+    value: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One run, or one part of it."""
+
+    title: str
+    kind: str  #: "Voltage sweep", ...
+    path: str  #: as it was asked for
+    tiles: tuple[Tile, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    charts: tuple[Chart, ...] = ()
+    explanation: str = ""  #: of what the charts have in common
+    pictures: tuple[tuple[str, bytes], ...] = ()  #: (what it shows, PNG)
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()  #: what the reader must know, such as a file that is damaged
+    configuration: str = field(default="", repr=False)  #: all of it, as JSON
+
+
+# -- words ---------------------------------------------------------------------------------------------------
+
+
+DASH = "–"  # noqa: RUF001 typography: what isn't known
+MINUS = "−"  # noqa: RUF001 as wide as a plus
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """A fraction in percent; a dash for what isn't known."""
+    return DASH if fraction is None else f"{100 * fraction:.{digits}f} %".replace("-", MINUS)
+
+
+def rate(fraction: float) -> str:
+    """A bit error rate in percent with two digits that count."""
+    return "0" if fraction == 0 else f"{100 * fraction:.2g} %"
+
+
+def at(value: object, path: str) -> object:
+    """What lies at a path such as "a.b.c" in nested JSON objects; None where there is nothing."""
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def words(value: object) -> str:
+    """A JSON value as a reader wants it; empty for nothing."""
+    if value is None or isinstance(value, dict | list):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:g}"
+    return str(value)
+
+
+def origin(information: object) -> tuple[tuple[str, str], ...]:
+    """Facts on where a result comes from, of what faultsim.io.provenance wrote down."""
+    date = words(at(information, "date"))
+    facts = (
+        ("Device", words(at(information, "device"))),
+        ("Date", date.replace("T", " ").replace("+00:00", " UTC")),
+        ("Commit", words(at(information, "commit"))),
+        ("faultsim", words(at(information, "versions.faultsim"))),
+        ("torch", words(at(information, "versions.torch"))),
+    )
+    return tuple((name, text) for name, text in facts if text)

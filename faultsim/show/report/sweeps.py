@@ -1,0 +1,277 @@
+"""The directory of `faultsim sweep-voltage` as a section."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ...metrics import ACCURACY, Metric
+from ...voltage import VoltageCurve
+from ..plots import voltage_label
+from .document import (
+    DASH,
+    MINUS,
+    Chart,
+    Point,
+    Row,
+    Section,
+    Series,
+    Table,
+    Tile,
+    at,
+    origin,
+    percent,
+    rate,
+    words,
+)
+from .sweep_files import information_in, metric_in, rows_in
+
+KEPT = 0.01  #: accuracy that may be lost where the section says how low the voltage can be
+_EXPLANATION = (
+    "Line: mean over chips. Bars: 95 % confidence interval of the mean (Student's t). Band: from the worst chip to the "
+    "best."
+)
+
+
+def section(directory: Path, shown: str) -> Section:
+    """What a sweep's directory says, finished or not. Raises FaultsimError when its files are damaged.
+
+    shown  the name of the directory for the reader
+    """
+    information = information_in(directory)
+    configuration = information["configuration"]
+    metric = metric_in(configuration)
+    rows, notes = rows_in(directory, configuration)
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    of = {variant: [row for row in rows if row["variant"] == variant] for variant in variants}
+    by_voltage = all(row["voltage"] is not None for row in rows)
+    scale = _scale(configuration)
+    charts: list[Chart] = []
+    if rows:
+        charts.append(_accuracy(of, by_voltage, scale, metric))
+        if all(row["energy_saving"] is not None for row in rows):
+            charts.append(_accuracy_energy(of, metric))
+            if by_voltage:
+                charts.append(_energy(of, scale, metric))
+        elif rows[0]["energy_saving"] is not None:
+            notes.append("some bit error rates have no voltage on the curve, so no energy is known for them")
+        else:
+            notes.append("energy is not shown: it was not counted, or the sweep is not finished")
+    model, dataset = words(at(configuration, "model")), words(at(configuration, "dataset"))
+    return Section(
+        title=" on ".join(filter(None, (model, dataset))) or "unnamed model",
+        kind="Voltage sweep",
+        path=shown,
+        tiles=tuple(tile for variant in variants for tile in _tiles(of[variant], len(variants) > 1, metric)),
+        facts=_facts(configuration, information, metric),
+        charts=tuple(charts),
+        explanation=_EXPLANATION if charts else "",
+        tables=tuple(_table(variant, of[variant], len(variants) > 1, metric) for variant in variants),
+        notes=tuple(notes),
+        configuration=json.dumps(configuration, indent=2, ensure_ascii=False),
+    )
+
+
+def _energy_used(row: dict) -> float:
+    """Weight memory energy of one inference in percent of the unprotected model's at Vmin."""
+    return 100 * (1 - row["energy_saving"])
+
+
+def _voltages(rows: Sequence[dict]) -> Callable[[dict], str]:
+    """Writes voltages with as many digits as the finest of them needs, so that they stand below each other."""
+    known = [f"{row['voltage']:.4g}" for row in rows if row["voltage"] is not None]
+    digits = max((len(text.partition(".")[2]) for text in known if "e" not in text), default=0)
+    return lambda row: DASH if row["voltage"] is None else f"{row['voltage']:.{digits}f}"
+
+
+def _text(metric: Metric, value: float | None, unit: bool = True) -> str:
+    """A value of the metric for a reader; a dash for what isn't known, or infinite."""
+    if metric.fraction and unit:
+        return percent(value)
+    return DASH if value is None else metric.text(value).replace("-", MINUS)
+
+
+def _shown(metric: Metric, value: float | None) -> float | None:
+    """On an axis: fractions in percent."""
+    return 100 * value if metric.fraction and value is not None else value
+
+
+def _hover(row: dict, several: bool, metric: Metric) -> tuple[str, ...]:
+    low, high = row["ci95_low"], row["ci95_high"]
+    place = "no voltage" if row["voltage"] is None else f"voltage {row['voltage']:.4g}"
+    lines = [
+        f"{row['variant']}, {place}" if several else place,
+        f"bit error rate: {rate(row['bit_error_rate'])}",
+        f"{metric.name}: {_text(metric, row['mean'], False)} ± {_text(metric, row['std'])}",
+    ]
+    if low is not None and high is not None:
+        lines.append(f"95 % interval: {_text(metric, low, False)} to {_text(metric, high)}")
+    lines.append(f"worst to best chip: {_text(metric, row['worst'], False)} to {_text(metric, row['best'])}")
+    if row["energy_per_access"] is not None:
+        lines.append(f"energy per access: {row['energy_per_access']:.3f} of Vmin's")
+    if row["energy_saving"] is not None:
+        lines.append(f"energy saving: {percent(row['energy_saving'], 1)}")
+    return tuple(lines)
+
+
+def _series(of: dict[str, list[dict]], x, y, metric: Metric, *, uncertain: bool) -> tuple[Series, ...]:
+    found = []
+    for variant, rows in of.items():
+        points = []
+        for row in rows:
+            interval, spread = (
+                tuple(sorted(_shown(metric, row[end]) for end in ends))
+                if None not in map(row.get, ends)
+                else None
+                for ends in (("ci95_low", "ci95_high"), ("worst", "best"))
+            )
+            more = {"interval": interval, "spread": spread} if uncertain else {}
+            if y(row) is not None:  # what is infinite has no place on an axis
+                points.append(Point(x(row), y(row), _hover(row, len(of) > 1, metric), **more))
+        found.append(Series(variant, tuple(points)))
+    return tuple(found)
+
+
+def _scale(configuration: dict) -> str:
+    """Of a voltage axis."""
+    try:
+        return voltage_label(VoltageCurve(**configuration["curve"]))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return "supply voltage"
+
+
+def _accuracy(of: dict[str, list[dict]], by_voltage: bool, scale: str, metric: Metric) -> Chart:
+    first = next(iter(of.values()))
+    top: tuple[tuple[float, str], ...] = ()
+    if by_voltage:
+        known = sorted({row["voltage"]: row["bit_error_rate"] for row in first}.items())
+        apart = (known[-1][0] - known[0][0]) / 7
+        for voltage, errors in known:
+            if not top or voltage - top[-1][0] >= apart:
+                top += ((voltage, rate(errors)),)
+    return Chart(
+        title=f"{_capital(metric)} against {'supply voltage' if by_voltage else 'bit error rate'}",
+        x_label=scale if by_voltage else "bit error rate (share of failing cells)",
+        y_label=_axis(metric),
+        series=_series(
+            of,
+            lambda row: row["voltage"] if by_voltage else row["bit_error_rate"],
+            lambda row: _shown(metric, row["mean"]),
+            metric,
+            uncertain=True,
+        ),
+        x_log=not by_voltage,
+        y_range=_range(metric),
+        top=top,
+        top_label="bit error rate" if top else "",
+    )
+
+
+def _capital(metric: Metric) -> str:
+    return metric.name[:1].upper() + metric.name[1:]
+
+
+def _axis(metric: Metric) -> str:
+    return metric.label if metric.counts else f"{metric.label}, {metric.arrow}"
+
+
+def _range(metric: Metric) -> tuple[float | None, float | None]:
+    return (0, 103) if metric.fraction else (None, None)
+
+
+def _accuracy_energy(of: dict[str, list[dict]], metric: Metric) -> Chart:
+    return Chart(
+        title=f"{_capital(metric)} against energy",
+        x_label="weight memory energy (% of unprotected at Vmin)",
+        y_label=_axis(metric),
+        series=_series(of, _energy_used, lambda row: _shown(metric, row["mean"]), metric, uncertain=True),
+        y_range=_range(metric),
+        size="half",
+    )
+
+
+def _energy(of: dict[str, list[dict]], scale: str, metric: Metric) -> Chart:
+    return Chart(
+        title="Energy against supply voltage",
+        x_label=scale,
+        y_label="weight memory energy (%)",
+        series=_series(of, lambda row: row["voltage"], _energy_used, metric, uncertain=False),
+        y_range=(0, None),
+        size="half",
+    )
+
+
+def _tiles(rows: Sequence[dict], several: bool, metric: Metric) -> list[Tile]:
+    """What was measured without (or with the fewest) errors, and the least energy at nearly that accuracy."""
+    name = f"{rows[0]['variant']}: " if several else ""
+    first = min(rows, key=lambda row: row["bit_error_rate"])
+    tiles = [
+        Tile(
+            _text(metric, first["mean"]),
+            f"{name}{metric.name} at a bit error rate of {rate(first['bit_error_rate'])}",
+        )
+    ]
+    if not metric.counts:  # how much of another metric may be lost is the reader's to say
+        return tiles
+    good = [row for row in rows if row["mean"] >= first["mean"] - KEPT and row["energy_saving"] is not None]
+    if good:
+        best = max(good, key=lambda row: row["energy_saving"])
+        saving = best["energy_saving"]
+        value = percent(saving, 1) if saving >= 0 else f"+{percent(-saving, 1)}"
+        what = "energy saved" if saving >= 0 else "energy, against unprotected at Vmin,"
+        tiles.append(
+            Tile(value, f"{name}{what} at voltage {best['voltage']:.4g}, at most 1 point of accuracy lost")
+        )
+    return tiles
+
+
+def _table(variant: str, rows: Sequence[dict], several: bool, metric: Metric) -> Table:
+    shown = []
+    voltage = _voltages(rows)
+    for row in rows:
+        low, high, access = row["ci95_low"], row["ci95_high"], row["energy_per_access"]
+        cells = (
+            voltage(row),
+            rate(row["bit_error_rate"]),
+            DASH if access is None else f"{access:.3f}",
+            percent(row["energy_saving"], 1),
+            f"{_text(metric, row['mean'], False)} ± {_text(metric, row['std'], False)}",
+            DASH if None in (low, high) else f"{_text(metric, low, False)} to {_text(metric, high, False)}",
+            _text(metric, row["worst"], False),
+            _text(metric, row["best"], False),
+        )
+        shown.append(Row(cells))
+    columns = ("voltage", "bit errors", "energy per access", "energy saving", metric.label, "95 % interval")
+    chips, images = rows[0]["chips"], rows[0]["images"]
+    return Table(
+        f"All points{', ' + variant if several else ''}",
+        (*columns, "worst chip", "best chip"),
+        tuple(shown),
+        notes=(
+            f"{_capital(metric)}{'' if metric.counts else f' ({metric.arrow})'}: mean ± population standard deviation "
+            f"over {chips} chip{'s' if chips != 1 else ''}, {images:,} images each. Bit errors: share of failing "
+            "cells. Energy per access: relative to Vmin. Saving: weight memory energy of one inference, against the "
+            "unprotected model at Vmin.",
+        ),
+    )
+
+
+def _facts(configuration: dict, information: dict, metric: Metric) -> tuple[tuple[str, str], ...]:
+    chips = configuration.get("chips")
+    placement = words(at(configuration, "faults.memory.placement"))
+    stored, weights = (at(information, f"memory.{name}") for name in ("stored", "weights"))
+    known = all(isinstance(count, int) for count in (stored, weights))  # not in runs of older versions
+    facts = (
+        ("Model", words(at(configuration, "model"))),
+        ("Training recipe", words(at(configuration, "trained.recipe.name"))),
+        ("Data set", words(at(configuration, "dataset"))),
+        ("Images", words(at(configuration, "images"))),
+        ("Metric", "" if metric == ACCURACY else f"{metric.name}, {metric.arrow}"),
+        ("Generator", words(at(configuration, "generator.name"))),
+        ("Faults", words(at(configuration, "faults.kind"))),
+        ("Placement", placement),
+        ("Faulty memory", f"{stored:,} of {weights:,} weights" if known else ""),
+        ("Voltage curve", words(at(configuration, "curve.name"))),
+        ("Chips", str(len(chips)) if isinstance(chips, list) else ""),
+        ("Seed", words(at(configuration, "seed"))),
+    )
+    return tuple((name, text) for name, text in facts if text) + origin(information)

@@ -1,0 +1,92 @@
+"""The picture of a sweep: accuracy against supply voltage, and against the energy that it takes."""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..conditions import Conditions
+from ..sweep import Result
+from .plots import BLUE, GREEN, GREY, VERMILION, panels, styled, voltage_label
+
+_COLOURS = (VERMILION, BLUE, GREEN)
+
+
+@styled()
+def sweep_figure(results: Sequence[Result], title: str, conditions: Conditions) -> Figure:
+    """Left: mean accuracy, or what else was measured, with its 95 % interval (bars) and the range from the worst chip
+    to the best (band), against voltage, or against the bit error rate where some point has no voltage. Right, where
+    energy was counted: the same means against the weight memory energy of one inference, relative to the unprotected
+    model at Vmin. Below: the conditions, whose curve the voltages belong to."""
+    by_voltage = all(result.point.voltage is not None for result in results)
+    by_energy = [result for result in results if result.energy_saving is not None]
+    variants = list(dict.fromkeys(result.variant for result in results))
+    figure, (axes,) = panels(1, 2 if by_energy else 1, 11.0 if by_energy else 8.0, 4.8)
+    figure.suptitle(title, fontweight="bold")
+    figure.supxlabel(f"faults: {conditions}", fontsize=8, color=GREY)
+
+    for colour, variant in zip(_COLOURS, variants, strict=False):
+        mine = [result for result in results if result.variant == variant]
+        x = [r.point.voltage if by_voltage else r.point.bit_error_rate for r in mine]
+        worst, best = ([_shown(r, getattr(r.evaluation, end)) for r in mine] for end in ("worst", "best"))
+        axes[0].fill_between(x, worst, best, color=colour, alpha=0.15, linewidth=0)
+        _means(axes[0], x, mine, colour, variant)
+        counted = [result for result in by_energy if result.variant == variant]
+        if counted:
+            _means(axes[1], [100 * (1 - r.energy_saving) for r in counted], counted, colour, variant)
+
+    metric = results[0].evaluation.metric
+    for panel in axes:
+        panel.set_ylabel(metric.label if metric.counts else f"{metric.label}, {metric.arrow}")
+        if metric.fraction:
+            panel.set_ylim(0, 103)
+    axes[0].set_xlabel(
+        voltage_label(conditions.curve) if by_voltage else "bit error rate (share of failing cells)"
+    )
+    if by_voltage:
+        _rates_on_top(axes[0], results)
+    else:
+        least = min(result.point.bit_error_rate or 1 for result in results)
+        axes[0].set_xscale("symlog", linthresh=max(1e-7, least))
+    if by_energy:
+        axes[1].set_xlabel("weight memory energy of one inference (% of unprotected at Vmin)")
+    axes[0].legend(
+        loc="lower right" if by_voltage else "lower left", title="mean, 95 % interval, range of chips"
+    )
+    return figure
+
+
+def _means(axes: Axes, x: Sequence[float], results: Sequence[Result], colour: str, label: str) -> None:
+    """Mean accuracies, joined, with their intervals where there is more than one chip."""
+    mean = [_shown(result, result.evaluation.mean) for result in results]
+    axes.plot(x, mean, "o-", color=colour, markersize=4, label=label)
+    if results[0].evaluation.chips > 1:
+        low, high = zip(*(result.evaluation.interval for result in results), strict=True)
+        below = [m - _shown(r, a) for r, m, a in zip(results, mean, low, strict=True)]
+        above = [_shown(r, a) - m for r, m, a in zip(results, mean, high, strict=True)]
+        axes.errorbar(x, mean, [below, above], color=colour, fmt="none", capsize=2.5, linewidth=1)
+
+
+def _shown(result: Result, value: float) -> float:
+    """Fractions in percent; what is infinite has no place on an axis."""
+    return (100 if result.evaluation.metric.fraction else 1) * value if math.isfinite(value) else math.nan
+
+
+def _rates_on_top(axes: Axes, results: Sequence[Result]) -> None:
+    """The bit error rates of some of the voltages, along the top."""
+    shown = {result.point.voltage: result.point.bit_error_rate for result in results}
+    lowest, highest = min(shown), max(shown)
+    apart = (highest - lowest) / 9  # closer labels would touch
+    ticks: list[float] = []
+    for voltage in sorted(shown):
+        if not ticks or voltage - ticks[-1] >= apart:
+            ticks.append(voltage)
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(ticks, [_percent(shown[voltage]) for voltage in ticks], fontsize=8, color=GREY)
+    top.set_xlabel("bit error rate", fontsize=8, color=GREY)
+    top.spines["top"].set_visible(True)
+
+
+def _percent(rate: float) -> str:
+    return "0" if rate == 0 else f"{100 * rate:.2g} %"
