@@ -37,10 +37,10 @@ import packed  # noqa: E402
 
 from faultsim.errors import FaultsimError  # noqa: E402
 from faultsim.io.files import write_atomically, write_text  # noqa: E402
-from neuralfuse.reproduce.budget import duration, operations  # noqa: E402
-from neuralfuse.reproduce.cells import cells, trained_by  # noqa: E402
-from neuralfuse.reproduce.plan import Kind, file_of, steps  # noqa: E402
-from neuralfuse.reproduce.result import Cell, read  # noqa: E402
+from neuralfuse.paper.budget import duration, operations  # noqa: E402
+from neuralfuse.paper.cells import cells, trained_by  # noqa: E402
+from neuralfuse.paper.plan import Kind, file_of, steps  # noqa: E402
+from neuralfuse.paper.result import Cell, read  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "results/models"  # base models that come with the sources

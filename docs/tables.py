@@ -25,10 +25,10 @@ from faultsim.io.files import write_text
 from faultsim.training.classifier import RECIPES, Recipe
 from faultsim.voltage import VoltageCurve
 from neuralfuse import bundled, generators
-from neuralfuse.reproduce.cells import FAULTS, cells
-from neuralfuse.reproduce.computed import VOLTAGE, accesses
-from neuralfuse.reproduce.result import TRAINING_IMAGES, Result, obtained
-from neuralfuse.reproduce.rows import Line, lines
+from neuralfuse.paper.cells import FAULTS, cells
+from neuralfuse.paper.computed import VOLTAGE, accesses
+from neuralfuse.paper.result import TRAINING_IMAGES, Result, obtained
+from neuralfuse.paper.rows import Line, lines
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -19,7 +19,7 @@ from .fault_map import MeasuredChip
 from .faults import Chip, FaultKind, FaultModel, as_chip
 from .inventory import Select
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
-from .perturb import operating_point, stored_weights
+from .perturbation import operating_point, stored_weights
 from .stored import StoredWeights
 from .training.graphs import Graphed
 from .voltage import VoltageCurve

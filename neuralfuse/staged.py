@@ -31,7 +31,7 @@ from . import generators
 from .classifier import Classifier
 from .cost import Cost
 from .patterns import ClassPatterns, fingerprint, measure_success
-from .train import Base, Training, train_generator
+from .training import Base, Training, train_generator
 
 STAGES = ("classifier", "patterns", "drawing", "eopm")
 _PATTERN_CHIPS = 1 << 30  # added to the seed: no chip of the patterns comes again in the last stage

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..faults import FaultModel, evaluation_chips
 from ..stored import StoredWeights
-from ..sweep import points, sweep
 from ..voltage import VoltageCurve
+from ..voltage_sweep import points, sweep
 
 
 def share_of_model(

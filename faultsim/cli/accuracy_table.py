@@ -11,9 +11,9 @@ from ..io.run_directory import without_nan
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from neuralfuse.reproduce.efficiency import Efficiency
-    from neuralfuse.reproduce.result import Cell, Result
-    from neuralfuse.reproduce.rows import Line, Published
+    from neuralfuse.paper.efficiency import Efficiency
+    from neuralfuse.paper.result import Cell, Result
+    from neuralfuse.paper.rows import Line, Published
 
 HEADINGS = ("C.A.", "P.A.", "C.A.+N.F.", "P.A.+N.F.", "IP")
 
@@ -80,7 +80,7 @@ def console() -> "Console":
 
 def show(name: str, lines: "Sequence[Line]") -> None:
     """A table, or the cells behind a figure, on stdout, within 80 columns."""
-    from neuralfuse.reproduce.cells import TITLES
+    from neuralfuse.paper.cells import TITLES
 
     word = "Table" if name.startswith("table") else "Figure"
     print(f"{word} {name.removeprefix(word.lower())}: {TITLES[name]}; in percent")
@@ -158,7 +158,7 @@ def _show_efficiency(lines: "Sequence[Line]", notes: list[str]) -> None:
     from rich import box
     from rich.table import Table
 
-    from neuralfuse.reproduce.efficiency import efficiency, published_efficiency
+    from neuralfuse.paper.efficiency import efficiency, published_efficiency
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1))
     table.add_column("")

@@ -123,7 +123,7 @@ def export(
     pixels, normalisation = _inputs(checked)
     if chip is not None:
         from ..faults import Chip
-        from ..perturb import corrupt_stored
+        from ..perturbation import corrupt_stored
 
         volts, rate = operating_point(voltage, bit_error_rate, curve)
         electrical = curve_of(voltage, curve)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from neuralfuse.staged import Staged
-    from neuralfuse.train import Training
+    from neuralfuse.training import Training
 
 
 def train_generator(
@@ -203,8 +203,8 @@ def train_generator(
     from neuralfuse import distributed
     from neuralfuse.staged import EOPM_STAGE, judge, train_staged
     from neuralfuse.stages import reusable, save_stages
-    from neuralfuse.train import Base, Epoch, Training
-    from neuralfuse.train import train_generator as train
+    from neuralfuse.training import Base, Epoch, Training
+    from neuralfuse.training import train_generator as train
 
     from ..conditions import Conditions
     from ..data import augmentation_for, load
@@ -376,7 +376,7 @@ def _begin(name: str, start: Path | None) -> "tuple[nn.Module, dict[str, Any]]":
 def _errors(trainer: str, flips: int | None, random: dict[str, Any]) -> dict[str, Any]:
     """The part of Training that says which bit errors there are, from --flips and the options of random ones;
     FaultsimError for those of the other trainer."""
-    from neuralfuse.train import TRAINERS
+    from neuralfuse.training import TRAINERS
 
     if trainer not in TRAINERS:
         *first, last = TRAINERS

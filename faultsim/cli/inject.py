@@ -76,7 +76,7 @@ def inject(
     from ..conditions import Conditions
     from ..fault_map import MeasuredChip
     from ..faults import Chip
-    from ..perturb import operating_point
+    from ..perturbation import operating_point
 
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     stored = torch.from_numpy(weights)

@@ -19,7 +19,7 @@ from ..show.report.sweep_files import MOST_CSV
 from . import accuracy_table
 
 if TYPE_CHECKING:
-    from neuralfuse.reproduce.result import Cell, Result
+    from neuralfuse.paper.result import Cell, Result
 
 INFORMATION = "reproduce.json"
 PRESETS = {
@@ -86,7 +86,7 @@ READER = Reader(
 
 def _results(directory: Path) -> tuple[list[Result], list[str]]:
     """Those that can be read, and what is wrong with the others."""
-    from neuralfuse.reproduce.result import read
+    from neuralfuse.paper.result import read
 
     found, notes = [], []
     for path in sorted(directory.glob("result-*.json")):
@@ -145,7 +145,7 @@ def _figures(directory: Path, notes: list[str]) -> tuple[list[tuple[str, bytes]]
 
 
 def _caption(stem: str) -> str:
-    from neuralfuse.reproduce.cells import TITLES
+    from neuralfuse.paper.cells import TITLES
 
     name, _, of = stem.partition("-")
     title = TITLES.get(name)
@@ -189,7 +189,7 @@ def _by_label(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
 
 
 def _table(title: str, results: Sequence[Result]) -> Table:
-    from neuralfuse.reproduce.rows import published_row
+    from neuralfuse.paper.rows import published_row
 
     rows: list[Row] = []
     notes: list[str] = []
@@ -222,7 +222,7 @@ def _charts(title: str, results: Sequence[Result]) -> list[Chart]:
 
 
 def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
-    from neuralfuse.reproduce.rows import published_row
+    from neuralfuse.paper.rows import published_row
 
     series = []
     rows = _by_label(results)
@@ -257,7 +257,7 @@ def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
 
 
 def _tiles(results: Sequence[Result]) -> tuple[Tile, ...]:
-    from neuralfuse.reproduce.rows import published_row
+    from neuralfuse.paper.rows import published_row
 
     if not results:
         return ()

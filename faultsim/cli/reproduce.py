@@ -37,7 +37,7 @@ from .run_options import (
 )
 
 if TYPE_CHECKING:
-    from neuralfuse.reproduce.result import Cell
+    from neuralfuse.paper.result import Cell
 
     from .reproduce_steps import Settings
 
@@ -93,8 +93,8 @@ def reproduce(
     pictures with the rows behind them. Exit status 0 says that it ran, not that the values agree. --dataset, --base
     and --generator choose rows; each takes a list with commas and may be repeated.
     """
-    from neuralfuse.reproduce import NAMES as COMPUTED
-    from neuralfuse.reproduce.cells import NAMES as TRAINED
+    from neuralfuse.paper import NAMES as COMPUTED
+    from neuralfuse.paper.cells import NAMES as TRAINED
 
     options = {
         "dataset": dataset, "base": base, "generator": generator, "faults": faults, "out": out,
@@ -106,7 +106,7 @@ def reproduce(
     }  # fmt: skip
     given = [option for option, value in options.items() if value is not None and value is not False]
     if status:
-        from neuralfuse.reproduce.status import everything
+        from neuralfuse.paper.status import everything
 
         from . import reproduce_status
 
@@ -141,7 +141,7 @@ def _only(given: list[str], allowed: tuple[str, ...], what: str) -> None:
 
 
 def _trained(targets: list[str], options: dict[str, Any], given: list[str], as_json: bool) -> None:
-    from neuralfuse.reproduce.cells import FAULTS, cells
+    from neuralfuse.paper.cells import FAULTS, cells
 
     smoke, out, show = options["smoke"], options["out"], options["show"]
     for option in ("dataset", "base"):
@@ -190,8 +190,8 @@ def run(
     wanted: Mapping[str, Sequence[Cell]], recipe: str, chosen: Settings, options: Mapping[str, Any]
 ) -> bool:
     """Does what is missing of tables, by their names; False when only the plan was asked for."""
-    from neuralfuse.reproduce.cells import NEED_OUTPUTS, trained_by, union
-    from neuralfuse.reproduce.plan import Kind, missing, steps
+    from neuralfuse.paper.cells import NEED_OUTPUTS, trained_by, union
+    from neuralfuse.paper.plan import Kind, missing, steps
 
     from .options import device as device_named
     from .reproduce_steps import Clock, carry_out, say
@@ -214,8 +214,8 @@ def run(
 
 def _tell(wanted: dict, recipe: str, out: Path | None, *, shown: bool, as_json: bool) -> None:
     """What there is of the tables; figures into the run directory."""
-    from neuralfuse.reproduce.cells import FIGURES
-    from neuralfuse.reproduce.rows import lines
+    from neuralfuse.paper.cells import FIGURES
+    from neuralfuse.paper.rows import lines
 
     from . import accuracy_table, reproduce_status
 
@@ -238,8 +238,8 @@ def _tell(wanted: dict, recipe: str, out: Path | None, *, shown: bool, as_json: 
 
 def _compute_all(out: Path | None) -> None:
     """Those that need no trained model: a line each. Exit status 1 when a value doesn't agree."""
-    from neuralfuse.reproduce import NAMES as COMPUTED
-    from neuralfuse.reproduce import reproduce as compute
+    from neuralfuse.paper import NAMES as COMPUTED
+    from neuralfuse.paper import reproduce as compute
 
     from . import reproduce_status
 
@@ -254,7 +254,7 @@ def _compute_all(out: Path | None) -> None:
 
 
 def _computed(name: str, out: Path | None, as_json: bool) -> None:
-    from neuralfuse.reproduce import reproduce as compute
+    from neuralfuse.paper import reproduce as compute
 
     from . import reproduce_status
 

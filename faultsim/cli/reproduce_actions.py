@@ -10,8 +10,8 @@ from ..errors import FaultsimError
 if TYPE_CHECKING:
     import torch
 
-    from neuralfuse.reproduce.plan import Step
-    from neuralfuse.reproduce.result import Result
+    from neuralfuse.paper.plan import Step
+    from neuralfuse.paper.result import Result
 
     from .reproduce_steps import Settings
     from .subject import Subject
@@ -77,7 +77,7 @@ def train_generator(
 
 
 def _base_file(step: "Step") -> Path:
-    from neuralfuse.reproduce.plan import Kind
+    from neuralfuse.paper.plan import Kind
 
     return step.sibling(Kind.BASE)
 
@@ -108,15 +108,15 @@ def _base(step: "Step", data_dir: Path | None, where: "torch.device") -> "Subjec
 
 def keep_outputs(step: "Step", data_dir: Path | None, where: "torch.device") -> None:
     """Writes the last layer's outputs for the first test images, on the first chip; see
-    neuralfuse.reproduce.figures."""
+    neuralfuse.paper.figures."""
     import numpy as np
     import torch
 
-    from neuralfuse.reproduce.figures import OUTPUT_IMAGES, OUTPUTS
+    from neuralfuse.paper.figures import OUTPUT_IMAGES, OUTPUTS
 
     from ..faults import FaultModel, evaluation_chips
     from ..io.files import write_atomically
-    from ..perturb import perturbed
+    from ..perturbation import perturbed
 
     subject = _base(step, data_dir, where)
     fuse = _generator(step, subject, data_dir, where)[0]
@@ -146,9 +146,9 @@ def keep_outputs(step: "Step", data_dir: Path | None, where: "torch.device") -> 
 
 def evaluate(step: "Step", data_dir: Path | None, where: "torch.device") -> None:
     """Measures the base model, alone (an unprotected step) or behind its generator, and writes the step's file."""
-    from neuralfuse.reproduce.cells import CHIPS
-    from neuralfuse.reproduce.plan import Kind
-    from neuralfuse.reproduce.result import ALONE, FUSED, Result, read
+    from neuralfuse.paper.cells import CHIPS
+    from neuralfuse.paper.plan import Kind
+    from neuralfuse.paper.result import ALONE, FUSED, Result, read
 
     from ..evaluation import evaluate
     from ..faults import FaultModel, evaluation_chips
@@ -228,7 +228,7 @@ def _generator(
 ) -> "tuple[torch.nn.Module, dict, dict]":
     """(F, configuration, provenance) of the generator of a step; FaultsimError for one that was trained for something
     else."""
-    from neuralfuse.reproduce.plan import Kind
+    from neuralfuse.paper.plan import Kind
 
     from ..faults import FaultModel
     from ..io.checkpoint import read_file

@@ -11,8 +11,8 @@ from ..io.run_directory import csv_text
 from .accuracy_table import console
 
 if TYPE_CHECKING:
-    from neuralfuse.reproduce import Reproduction
-    from neuralfuse.reproduce.rows import Line
+    from neuralfuse.paper import Reproduction
+    from neuralfuse.paper.rows import Line
 
 
 def status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
@@ -20,7 +20,7 @@ def status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
     from rich import box
     from rich.table import Table
 
-    from neuralfuse.reproduce.status import status as counted
+    from neuralfuse.paper.status import status as counted
 
     rows = counted(found)
     if as_json:
@@ -108,7 +108,7 @@ def write_curve(directory: Path) -> list[Path]:
 
 def write_figure(name: str, lines: "Sequence[Line]", recipe: str, directory: Path) -> list[Path]:
     """Figures 3 to 6 of a run directory, as far as there is something to draw: pictures and the rows behind them."""
-    from neuralfuse.reproduce import figures
+    from neuralfuse.paper import figures
 
     from ..io.files import write_text
     from ..show import plots
@@ -125,8 +125,8 @@ def write_figure(name: str, lines: "Sequence[Line]", recipe: str, directory: Pat
 
 
 def _write_tsne(lines: "Sequence[Line]", recipe: str, directory: Path) -> list[Path]:
-    from neuralfuse.reproduce import figures
-    from neuralfuse.reproduce.plan import Kind, file_of
+    from neuralfuse.paper import figures
+    from neuralfuse.paper.plan import Kind, file_of
 
     from ..io.files import write_text
     from ..show import plots

@@ -14,8 +14,8 @@ from ..errors import FaultsimError
 if TYPE_CHECKING:
     import torch
 
-    from neuralfuse.reproduce.plan import Step
-    from neuralfuse.reproduce.result import Cell
+    from neuralfuse.paper.plan import Step
+    from neuralfuse.paper.result import Cell
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
     def check(self, recipe: str) -> None:
         """Raises FaultsimError now for what training would refuse hours later."""
         from neuralfuse.objective import PRECISIONS
-        from neuralfuse.train import Training
+        from neuralfuse.training import Training
 
         from ..training.classifier import recipe as recipe_named
 
@@ -77,14 +77,14 @@ class Clock:
 
     @classmethod
     def of(cls, settings: Settings, where: "torch.device") -> "Clock":
-        from neuralfuse.reproduce.budget import operations_per_second
+        from neuralfuse.paper.budget import operations_per_second
 
         return cls(settings, operations_per_second(where, settings.precision))
 
     def seconds(self, step: "Step") -> float:
         """Of what is left of a step; of training, at most."""
-        from neuralfuse.reproduce.budget import operations
-        from neuralfuse.reproduce.plan import Kind
+        from neuralfuse.paper.budget import operations
+        from neuralfuse.paper.plan import Kind
 
         from ..training.classifier import recipe
 
@@ -109,7 +109,7 @@ class Clock:
 
 def say(planned: "Sequence[Step]", todo: "Sequence[Step]", clock: Clock | None = None) -> None:
     """What is there and what is missing, on stderr; with a clock, how long it will take."""
-    from neuralfuse.reproduce.budget import duration
+    from neuralfuse.paper.budget import duration
 
     done = sum(step.file.exists() for step in planned)
     seconds = [clock.seconds(step) for step in todo] if clock else []
@@ -137,7 +137,7 @@ def carry_out(
     Progress goes to stderr. Raises FaultsimError when the directory is in use, or holds a run with other settings or
     files that don't belong together.
     """
-    from neuralfuse.reproduce.plan import Kind, missing
+    from neuralfuse.paper.plan import Kind, missing
 
     from ..io.provenance import provenance
     from ..io.run_directory import RunDirectory
@@ -191,8 +191,8 @@ def _affordable(
 ) -> "list[Step]":
     """The steps that the rest of a budget goes to next: to the most valuable result that fits; where none does, the
     next training on the way to the most valuable one, which goes on another time. Says why when there are none."""
-    from neuralfuse.reproduce.budget import duration, most_valuable
-    from neuralfuse.reproduce.plan import Kind, missing
+    from neuralfuse.paper.budget import duration, most_valuable
+    from neuralfuse.paper.plan import Kind, missing
 
     found = most_valuable(planned, wanted, clock.seconds, left)
     if found or not missing(planned):

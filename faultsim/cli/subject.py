@@ -26,7 +26,7 @@ from ..io.bounds import integers
 from ..io.checkpoint import load_weights, read_file
 from ..metrics import ACCURACY, Metric
 from ..stored import StoredWeights
-from ..sweep import Variant
+from ..voltage_sweep import Variant
 from .own_data import OwnData
 
 

@@ -133,7 +133,7 @@ def sweep_voltage(
     from ..io.run_directory import RunDirectory, csv_text
     from ..metrics import ACCURACY
     from ..show.pictures import check_picture
-    from ..sweep import OPTIONAL, Variant, as_far_as_measured, as_measured, points, row_columns, sweep
+    from ..voltage_sweep import OPTIONAL, Variant, as_far_as_measured, as_measured, points, row_columns, sweep
     from .subject import load_generator, load_subject
     from .sweep_report import cheapest, progress, report_json, summary_rows, table
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ..io.run_directory import without_nan
-from ..sweep import summary_columns
+from ..voltage_sweep import summary_columns
 from .options import joules, percent
 from .tables import console
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..conditions import Conditions
     from ..evaluation import Evaluation
     from ..metrics import Metric
-    from ..sweep import Result, Variant
     from ..voltage import VoltageCurve
+    from ..voltage_sweep import Result, Variant
     from .subject import Subject
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuralfuse.staged import Staged
-    from neuralfuse.train import Epoch
+    from neuralfuse.training import Epoch
 
 
 def report_epochs(log: Path, epochs: int, world_size: int) -> Callable[["Epoch"], None]:

@@ -79,8 +79,8 @@ def transfer(
     to 15 have their published values beside them. --source, --target and --generator take lists with commas and may be
     repeated. For a model behind an HTTP server or in an ONNX file see `faultsim evaluate-blackbox`.
     """
-    from neuralfuse.reproduce.cells import FAULTS, transferred
-    from neuralfuse.reproduce.rows import lines
+    from neuralfuse.paper.cells import FAULTS, transferred
+    from neuralfuse.paper.rows import lines
 
     from . import accuracy_table
     from .reproduce import existing, run

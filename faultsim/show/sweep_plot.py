@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..conditions import Conditions
-from ..sweep import Result
+from ..voltage_sweep import Result
 from .plots import BLUE, GREEN, GREY, VERMILION, panels, styled, voltage_label
 
 _COLOURS = (VERMILION, BLUE, GREEN)

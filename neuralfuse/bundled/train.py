@@ -18,7 +18,7 @@ from faultsim.io.provenance import provenance
 
 from .. import generators
 from ..staged import Stage, Staged, judge, train_staged
-from ..train import Base, Training, train_generator
+from ..training import Base, Training, train_generator
 from . import GENERATORS
 
 TRAININGS: dict[str, Training | Staged] = {

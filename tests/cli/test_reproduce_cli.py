@@ -12,15 +12,15 @@ import torch
 
 import faultsim.cli.generator
 import faultsim.cli.train
-import neuralfuse.reproduce.budget
+import neuralfuse.paper.budget
 from faultsim.cli import main
 from faultsim.data import digits
 from faultsim.evaluation import evaluate
 from faultsim.faults import FaultModel, evaluation_chips
 from faultsim.training.loop import Pace
-from neuralfuse.reproduce import figures
-from neuralfuse.reproduce.cells import NAMES
-from neuralfuse.reproduce.result import obtained, read
+from neuralfuse.paper import figures
+from neuralfuse.paper.cells import NAMES
+from neuralfuse.paper.result import obtained, read
 
 TINY = ["--smoke", "--device", "cpu", "--base-epochs", "2", "--epochs", "1", "--n-models", "1"]
 
@@ -188,7 +188,7 @@ def test_budgets_add_up(run: Callable, few_digits: None, tmp_path: Path, monkeyp
     assert run("reproduce", *options, "--out", tmp_path / "whole").status == 0
     said = []
     with monkeypatch.context() as slow:
-        slow.setattr(neuralfuse.reproduce.cost, "operations_per_second", lambda *_: 1.0)
+        slow.setattr(neuralfuse.paper.budget, "operations_per_second", lambda *_: 1.0)
         for command in (faultsim.cli.train, faultsim.cli.generator):
             slow.setattr(command, "pace", lambda budget: Pace(deadline=0.0))
         for _ in range(20):

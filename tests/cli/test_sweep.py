@@ -190,7 +190,7 @@ import torch
 from torch import nn
 from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim.io.run_directory import RunDirectory
-from faultsim.sweep import ROW, points, sweep
+from faultsim.voltage_sweep import ROW, points, sweep
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -11,11 +11,11 @@ from torch import nn
 
 from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim import evaluation as evaluation_module
-from faultsim import sweep as sweep_module
+from faultsim import voltage_sweep as sweep_module
 from faultsim.conditions import COLUMNS
 from faultsim.io.run_directory import RunDirectory
 from faultsim.metrics import METRICS
-from faultsim.sweep import OPTIONAL, ROW, Variant, points, row_columns, sweep
+from faultsim.voltage_sweep import OPTIONAL, ROW, Variant, points, row_columns, sweep
 
 RATES = [0, 0.05]
 

@@ -196,8 +196,8 @@ def disturb(
 def import_all() -> None:
     """What the commands import when they run."""
 
-    import neuralfuse.reproduce.rows
-    import neuralfuse.train  # noqa: F401
+    import neuralfuse.paper.rows
+    import neuralfuse.training  # noqa: F401
 
 
 def main() -> None:

@@ -37,14 +37,14 @@ from faultsim.io.bounds import parse_json
 from faultsim.metrics import ACCURACY
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.page import page
-from faultsim.sweep import OPTIONAL, ROW, Variant, _known, points
 from faultsim.training.loop import Loop
 from faultsim.voltage import VoltageCurve
+from faultsim.voltage_sweep import OPTIONAL, ROW, Variant, _known, points
 from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import application
 from neuralfuse.blackbox.box import PythonCallable
-from neuralfuse.reproduce import result as obtained
+from neuralfuse.paper import result as obtained
 
 from . import mutations
 

@@ -34,7 +34,7 @@ from faultsim.training.state import load_state, save_state
 from faultsim.voltage import VoltageCurve
 from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
-from neuralfuse.reproduce import result
+from neuralfuse.paper import result
 
 
 def refused(read: Callable[[], object], complaint: str, error: type[Exception] = FaultsimError) -> None:
@@ -372,15 +372,15 @@ def test_a_run_that_loses_its_directory_ends_with_an_error(tmp_path, lost):
 
 
 def test_a_sweep_whose_description_is_deleted(tmp_path, monkeypatch, capfd):
-    import faultsim.sweep
+    import faultsim.voltage_sweep
 
-    out, evaluate = tmp_path / "out", faultsim.sweep.evaluate
+    out, evaluate = tmp_path / "out", faultsim.voltage_sweep.evaluate
 
     def losing(*arguments, **options):
         (out / "sweep.json").unlink(missing_ok=True)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(faultsim.sweep, "evaluate", losing)
+    monkeypatch.setattr(faultsim.voltage_sweep, "evaluate", losing)
     with pytest.raises(SystemExit) as ended:
         main(["sweep-voltage", "--images", "5", "--chips", "2", "--voltages", "0.8,0.9", "--out", str(out)])
     err = capfd.readouterr().err

@@ -8,7 +8,7 @@ import torch
 from faultsim import models
 from faultsim.cli.subject import fingerprint, load_generator
 from faultsim.io.checkpoint import load_weights, read_file
-from neuralfuse.reproduce.result import obtained
+from neuralfuse.paper.result import obtained
 
 KEPT = sorted((Path(__file__).parents[2] / "results/models").glob("*.safetensors"))
 RESULTS = obtained()

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from faultsim import FaultsimError, models
 from neuralfuse import generators, published
-from neuralfuse.reproduce.budget import duration, macs, most_valuable, operations
-from neuralfuse.reproduce.cells import FAULTS, N_STUDIED, NAMES, cells, relaxed, transferred, union
-from neuralfuse.reproduce.efficiency import efficiency, published_efficiency
-from neuralfuse.reproduce.plan import Kind, Step, chain, ends, file_of, missing, steps
-from neuralfuse.reproduce.result import Cell, Generator, Result
-from neuralfuse.reproduce.rows import Line, published_row
-from neuralfuse.reproduce.status import status
+from neuralfuse.paper.budget import duration, macs, most_valuable, operations
+from neuralfuse.paper.cells import FAULTS, N_STUDIED, NAMES, cells, relaxed, transferred, union
+from neuralfuse.paper.efficiency import efficiency, published_efficiency
+from neuralfuse.paper.plan import Kind, Step, chain, ends, file_of, missing, steps
+from neuralfuse.paper.result import Cell, Generator, Result
+from neuralfuse.paper.rows import Line, published_row
+from neuralfuse.paper.status import status
 
 TRANSFER = ("table2", "table11", "table12", "table13", "table14", "table15")
 

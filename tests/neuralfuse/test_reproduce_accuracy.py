@@ -16,15 +16,15 @@ import faultsim.evaluation
 import faultsim.io.checkpoint
 import faultsim.training.classifier
 import faultsim.training.loop
-import neuralfuse.train
+import neuralfuse.training
 from faultsim import FaultsimError, bundled
 from faultsim.cli import main
 from faultsim.data import digits
 from neuralfuse import published
-from neuralfuse.reproduce.cells import FAULTS, NAMES, cells, relaxed
-from neuralfuse.reproduce.plan import Kind, file_of, missing, steps
-from neuralfuse.reproduce.result import ALONE, Cell, Generator, Result, obtained, read
-from neuralfuse.reproduce.rows import published_row
+from neuralfuse.paper.cells import FAULTS, NAMES, cells, relaxed
+from neuralfuse.paper.plan import Kind, file_of, missing, steps
+from neuralfuse.paper.result import ALONE, Cell, Generator, Result, obtained, read
+from neuralfuse.paper.rows import published_row
 
 RELAXED = ("table1", "table9", "table10")
 
@@ -322,7 +322,7 @@ def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch:
 
     for module, name in (
         (faultsim.training.classifier, "train_classifier"),
-        (neuralfuse.train, "train_generator"),
+        (neuralfuse.training, "train_generator"),
         (faultsim.evaluation, "evaluate"),
     ):
         monkeypatch.setattr(module, name, never)
@@ -337,7 +337,7 @@ def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch:
     counts = read(lost).correct
     lost.unlink()
     monkeypatch.setattr(faultsim.training.classifier, "train_classifier", never)
-    monkeypatch.setattr(neuralfuse.train, "train_generator", never)
+    monkeypatch.setattr(neuralfuse.training, "train_generator", never)
     shrink(monkeypatch)
     assert "1 are missing" in run(*TINY, "--out", whole).err
     assert read(lost).correct == counts

@@ -3,26 +3,26 @@
 import pytest
 
 from faultsim.errors import FaultsimError
-from neuralfuse import published, reproduce
-from neuralfuse.reproduce import computed
+from neuralfuse import paper, published
+from neuralfuse.paper import computed
 
 
 def test_table_6_from_both_engines() -> None:
-    result = reproduce.reproduce("table6")
+    result = paper.reproduce("table6")
     assert [row.quantity for row in result.rows] == ["closed-form", "scalesim"] * 11
     assert all(row.ours == row.published for row in result.rows)
     assert result.agrees
 
 
 def test_table_7_to_the_printed_digit() -> None:
-    result = reproduce.reproduce("table7")
+    result = paper.reproduce("table7")
     assert len(result.rows) == 2 * 30
     assert all(round(row.ours, 2) == row.published for row in result.rows)
     assert result.agrees
 
 
 def test_table_8() -> None:
-    result = reproduce.reproduce("table8")
+    result = paper.reproduce("table8")
     by_quantity = {"parameters": [], "MACs": []}
     for row in result.rows:
         by_quantity[row.quantity].append(row)
@@ -55,7 +55,7 @@ def test_a_wrong_value_is_noticed(
     rows = [dict(row) for row in published.table(file)][:7]
     rows[6][column] = str(float(rows[6][column]) + factor).removesuffix(".0")
     monkeypatch.setattr(published, "table", lambda _: rows[6:])
-    result = reproduce.reproduce(name)
+    result = paper.reproduce(name)
     assert not result.agrees
     assert any(not row.agrees for row in result.rows)
 
@@ -64,4 +64,4 @@ def test_unknown_table() -> None:
     with pytest.raises(
         FaultsimError, match="unknown table 'table99'; known are figure2, table6, table7, table8"
     ):
-        reproduce.reproduce("table99")
+        paper.reproduce("table99")

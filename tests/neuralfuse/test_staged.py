@@ -19,7 +19,7 @@ from neuralfuse.objective import Objective
 from neuralfuse.patterns import ClassPatterns, load_patterns, measure_success, save_patterns
 from neuralfuse.staged import EOPM_STAGE, STAGES, Stage, Staged, judge, train_staged
 from neuralfuse.stages import reusable, save_stages
-from neuralfuse.train import Base, Training, train_generator
+from neuralfuse.training import Base, Training, train_generator
 
 RATE = 0.03
 LAST = Training(bit_error_rate=RATE, **{**EOPM_STAGE, "batch_size": 48})

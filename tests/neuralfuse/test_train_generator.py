@@ -11,7 +11,7 @@ from faultsim.data import augmentation_for, batches, load
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
 from neuralfuse.protection import protection
-from neuralfuse.train import Base, Training, converged, train_generator
+from neuralfuse.training import Base, Training, converged, train_generator
 
 SMALL = Training(bit_error_rate=0.02, n_models=2, batch_size=16, max_epochs=3)
 WORST = Training(flips=100, batch_size=16, max_epochs=3)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from neuralfuse.reproduce.plan import Kind
-from neuralfuse.reproduce.result import obtained
+from neuralfuse.paper.plan import Kind
+from neuralfuse.paper.result import obtained
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_training.py"

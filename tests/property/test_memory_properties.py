@@ -25,7 +25,7 @@ from faultsim import (
     reference,
 )
 from faultsim.export import TOLERANCE, export_onnx
-from faultsim.perturb import corrupt_stored
+from faultsim.perturbation import corrupt_stored
 from faultsim.quantization import prepare_qat
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -17,8 +17,8 @@ from faultsim.show.report.charts import drawings
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.document import Chart, Point, Section, Series, Table
 from faultsim.show.report.page import page
-from neuralfuse.reproduce.result import Cell, Generator, read
-from neuralfuse.reproduce.rows import published_row
+from neuralfuse.paper.result import Cell, Generator, read
+from neuralfuse.paper.rows import published_row
 
 READERS = (READER, *OWN)
 WORDS = ("variant", "fault_kind", "placement", "curve")  # columns of summary.csv without numbers

@@ -12,7 +12,7 @@ from faultsim import Chip, FaultModel, FaultsimError, StoredWeights, models, per
 from faultsim.data import load
 from faultsim.data.dataset import normalised
 from faultsim.export import INPUTS, TOLERANCE, export_onnx
-from faultsim.perturb import corrupt_stored
+from faultsim.perturbation import corrupt_stored
 from neuralfuse import generators
 
 onnx = pytest.importorskip("onnx")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from energy import count, trace_model
 from faultsim import Chip, StoredWeights, evaluate, perturb, perturbed
 from faultsim.faults import FaultModel
-from faultsim.sweep import points, sweep
 from faultsim.voltage import VoltageCurve
+from faultsim.voltage_sweep import points, sweep
 
 transformers = pytest.importorskip("transformers")
 

@@ -137,8 +137,8 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
 
 def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
     """The summary of a sweep that was stopped, from its rows of single chips; energies per inference are not known."""
-    from ...sweep import Point as Operating
-    from ...sweep import Result, evaluation_in
+    from ...voltage_sweep import Point as Operating
+    from ...voltage_sweep import Result, evaluation_in
 
     groups: dict[tuple[str, ...], list[dict]] = {}
     for row in _csv(path):
