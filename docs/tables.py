@@ -80,7 +80,7 @@ def reading(what: object) -> Iterator[None]:
 
 def results() -> Path:
     """The folder of accuracies."""
-    return ROOT / "neuralfuse" / "results"
+    return ROOT / "results"
 
 
 def table1() -> list[Line]:

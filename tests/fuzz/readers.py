@@ -49,7 +49,6 @@ from neuralfuse.paper import result as obtained
 from . import mutations
 
 JSON = (mutations.inside_json,)
-ROOT = Path(obtained.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -389,7 +388,7 @@ def _runs(folder: Path) -> list[Reader]:
 
 def _reports(folder: Path) -> list[Reader]:
     source = _run(folder)
-    result = next(ROOT.glob("result-*.json"))
+    result = next(obtained.KEPT.glob("result-*.json"))
     reproduced = folder / "reproduced"
     reproduced.mkdir(exist_ok=True)
     shutil.copy(result, reproduced / result.name)

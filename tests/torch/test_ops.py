@@ -131,7 +131,7 @@ def test_fake_tensors_tell_shapes_without_data():
 def broken(name: str):
     """(operator, arguments) with one thing wrong."""
     weights, (chips, table, rule, place) = weights_of(4, 6), arguments()
-    scale, out = torch.ones(1), torch.empty(2, 4, 6)
+    scale, out = torch.ones(1), torch.zeros(2, 4, 6)
     dequantize = [weights, scale, -1, torch.float32]
     common = [chips, table, rule, place]
     match name:
@@ -168,7 +168,7 @@ def broken(name: str):
         case "out shape":
             return CALL.corrupt_dequantize_out, [*dequantize[:3], out[:1], *common]
         case "out strides":
-            return CALL.corrupt_dequantize_out, [*dequantize[:3], torch.empty(2, 6, 4).mT, *common]
+            return CALL.corrupt_dequantize_out, [*dequantize[:3], torch.zeros(2, 6, 4).mT, *common]
         case "out dtype":
             return CALL.corrupt_dequantize_out, [*dequantize[:3], out.to(torch.int8), *common]
         case "unknown kind":
