@@ -2,10 +2,13 @@
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from types import FrameType
 from typing import Any
 
 import typer
@@ -62,45 +65,75 @@ INTERRUPTED = 130  # exit status of a program that Ctrl-C ended
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command. What the user can mend becomes one line on stderr and exit status 2."""
-    from energy.errors import EnergyError
-
-    from ..errors import FaultsimError, one_line
-
     words = sys.argv[1:] if arguments is None else arguments
-    try:
-        _check_empty(words)
-        with warnings.catch_warnings():
-            warnings.showwarning = _one_line(warnings.showwarning)
-            status = app(words or ["--help"], prog_name="faultsim", standalone_mode=False)
-        sys.stdout.flush()  # here an output that takes nothing more can still be told
-    except (KeyboardInterrupt, typer.Abort):
-        status = INTERRUPTED
-    except BrokenPipeError:  # nobody is left who reads
-        _drop_output()
-        sys.exit(1)
-    except Exception as error:
-        if isinstance(error, FaultsimError | EnergyError | ImportError):
-            message = str(error)
-        elif _out_of_memory(error):
-            message = "there is not enough memory for this: take smaller numbers, like a smaller --batch-size"
-        elif hasattr(
-            error, "format_message"
-        ):  # typer's own: an unknown option, a word where a number belongs
-            message = f"{error.format_message().rstrip('.')} (faultsim COMMAND --help shows the options)"
-        elif isinstance(error, OSError):
-            message = f"cannot read or write {error.filename or 'the output'}: {error.strerror or error}"
+    with _noted_interrupts() as interrupts:
+        try:
+            _check_empty(words)
+            with warnings.catch_warnings():
+                warnings.showwarning = _one_line(warnings.showwarning)
+                status = app(words or ["--help"], prog_name="faultsim", standalone_mode=False)
+            sys.stdout.flush()  # here an output that takes nothing more can still be told
+        except (KeyboardInterrupt, typer.Abort):
+            status = INTERRUPTED
+        except BrokenPipeError:  # nobody is left who reads
             _drop_output()
-        else:
-            raise
-        with contextlib.suppress(OSError):
-            if _speaks():
-                print("faultsim: error: " + one_line(message), file=sys.stderr, flush=True)
-        sys.exit(2)
+            sys.exit(1)
+        except Exception as error:
+            if not interrupts:
+                _tell(error)
+                sys.exit(2)
+            status = INTERRUPTED
     if status == INTERRUPTED:
         kept = any(word.partition("=")[0] == "--out" for word in words)
         what = "what was finished is kept in --out" if kept else "nothing is kept"
         print(f"faultsim: interrupted; {what}", file=sys.stderr)
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Yields a list that is not empty once Ctrl-C was pressed.
+
+    A library that is just being imported may catch the KeyboardInterrupt and fail later for another reason, half
+    imported (seen: torch and NumPy, RecursionError). That is an interruption all the same.
+    """
+    seen: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+
+
+def _tell(error: Exception) -> None:
+    """Says in one line on stderr what the user can mend; raises any other error again."""
+    from energy.errors import EnergyError
+
+    from ..errors import FaultsimError, one_line
+
+    if isinstance(error, FaultsimError | EnergyError | ImportError):
+        message = str(error)
+    elif _out_of_memory(error):
+        message = "there is not enough memory for this: take smaller numbers, like a smaller --batch-size"
+    elif hasattr(error, "format_message"):  # typer's own: an unknown option, a word where a number belongs
+        message = f"{error.format_message().rstrip('.')} (faultsim COMMAND --help shows the options)"
+    elif isinstance(error, OSError):
+        message = f"cannot read or write {error.filename or 'the output'}: {error.strerror or error}"
+        _drop_output()
+    else:
+        raise error
+    with contextlib.suppress(OSError):
+        if _speaks():
+            print("faultsim: error: " + one_line(message), file=sys.stderr, flush=True)
 
 
 def _drop_output() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim import evaluation as evaluation_module
 from faultsim import voltage_sweep as sweep_module
+from faultsim.cli import main
 from faultsim.conditions import COLUMNS
 from faultsim.io.run_directory import RunDirectory
 from faultsim.metrics import METRICS
@@ -154,3 +155,27 @@ def test_without_a_directory_nothing_is_kept_and_nothing_else_is_said(start, fin
     code, out, err = finish(process)
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == "faultsim: interrupted; nothing is kept"
+
+
+def test_an_interrupt_that_a_library_swallows_is_one_all_the_same(tmp_path, monkeypatch, capfd):
+    """As torch does when Ctrl-C comes while it imports NumPy: what fails afterwards is no error of the user's."""
+    (tmp_path / "swallows_interrupts.py").write_text(
+        "import os, signal\n"
+        "def images():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        while True:\n"
+        "            pass\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise RecursionError('half imported') from None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["evaluate", "--data", "swallows_interrupts:images"])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130
+    assert capfd.readouterr().err == "faultsim: interrupted; nothing is kept\n"
