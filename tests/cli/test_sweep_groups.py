@@ -173,7 +173,7 @@ def test_an_interrupt_that_a_library_swallows_is_one_all_the_same(tmp_path, monk
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as ended:
-            main(["evaluate", "--data", "swallows_interrupts:images"])
+            main(["evaluate", "--data", "swallows_interrupts:images", "--bit-error-rate", "0.01"])
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
