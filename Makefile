@@ -75,10 +75,10 @@ bench: install
 	mv benchmarks/results/.kernel-cpu.json benchmarks/results/kernel-cpu.json
 
 gpu-check:
-	$(PYTHON) benchmarks/gpu_check.py $(GPU_CHECK)
+	$(PYTHON) tools/gpu_check.py $(GPU_CHECK)
 
 tables: install
-	$(PY) docs/tables.py
+	$(PY) -m tools.tables
 
 clean:
 	rm -rf build dist *.egg-info faultsim/_native*.so

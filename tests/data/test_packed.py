@@ -16,7 +16,7 @@ from PIL import Image
 from faultsim import FaultsimError
 from faultsim.data import load
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "packed.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "packed.py"
 spec = importlib.util.spec_from_file_location("packed", SCRIPT)
 packed = importlib.util.module_from_spec(spec)
 sys.modules["packed"] = packed

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECK = ROOT / "benchmarks" / "gpu_check.py"
+CHECK = ROOT / "tools" / "gpu_check.py"
 # Packages of ours that a machine with a GPU, nvcc and torch may lack.
 MISSING = "pooch requests scalesim matplotlib expecttest playwright starlette urllib3 uvicorn onnxruntime"
 

@@ -1,4 +1,4 @@
-"""Does benchmarks/gpu_training.py train and evaluate what it plans, lose little when it is killed, and go on?
+"""Does tools/gpu_training.py train and evaluate what it plans, lose little when it is killed, and go on?
 
 By real processes at small scale on a CPU: a GPU runs the same commands, on larger networks and data.
 """
@@ -19,7 +19,7 @@ from neuralfuse.paper.plan import Kind
 from neuralfuse.paper.result import obtained
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks" / "gpu_training.py"
+SCRIPT = ROOT / "tools" / "gpu_training.py"
 spec = importlib.util.spec_from_file_location("gpu_training", SCRIPT)
 gpu_training = importlib.util.module_from_spec(spec)
 sys.modules["gpu_training"] = gpu_training

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tools import tables
+from tools.tables.speed import number
+
 ROOT = Path(__file__).parents[2]
 SUMMARY, ALL_CELLS, SPEED = "README.md", "results/README.md", "benchmarks/README.md"
 DOCUMENTS = (SUMMARY, ALL_CELLS, SPEED)
@@ -28,19 +31,13 @@ def module(path):
     return loaded
 
 
-@pytest.fixture(scope="module")
-def tables():
-    return module("docs/tables.py")
-
-
 @pytest.fixture
-def tree(tmp_path, monkeypatch, tables):
-    """A copy of the documents and their data; `tables` works on it."""
-    for folder in ("results", "benchmarks/results", "docs"):
+def tree(tmp_path):
+    """A copy of the documents and their data."""
+    for folder in ("results", "benchmarks/results"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.py[co]"))
     for name in DOCUMENTS:
         shutil.copy(ROOT / name, tmp_path / name)
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
     return tmp_path
 
 
@@ -65,40 +62,40 @@ def rows(text, table):
 def test_documents_are_what_the_command_writes(tree):
     before = texts(tree)
     done = subprocess.run(
-        [sys.executable, tree / "docs/tables.py"], capture_output=True, text=True, timeout=200
+        [sys.executable, "-m", "tools.tables", tree], cwd=ROOT, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "", f"run `make tables` and commit: {done.stdout}"
     assert texts(tree) == before
 
 
-def test_a_changed_result_changes_both_documents(tree, tables, capsys):
+def test_a_changed_result_changes_both_documents(tree, capsys):
     change(tree / RESULT, lambda result: result["correct"].update(perturbed_fused=[4321] * 10))
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     assert capsys.readouterr().out.split() == ["written:", SUMMARY, "written:", ALL_CELLS]
     changed = texts(tree)
     assert "| 43.21 ± 0.00 |" in changed[SUMMARY]
     assert "| 43.21 ± 0.00 |" in changed[ALL_CELLS]
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     assert capsys.readouterr().out == ""
     assert texts(tree) == changed
 
 
-def test_a_changed_ratio_changes_both_documents(tree, tables):
+def test_a_changed_ratio_changes_both_documents(tree):
     def edit(report):
         report["rows"][0]["ratio"] = 98.765
         report["device"] = "Another Processor, 3 threads"
 
     change(tree / KERNEL, edit)
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     for name in (SUMMARY, SPEED):
         head, *found = rows((tree / name).read_text(encoding="utf-8"), "kernel")
         assert head[2].startswith("Another Processor, 3 threads")
         assert found[0][2].startswith("98.77 / ")
 
 
-def test_small_times_keep_their_digits(tables):
-    assert [tables.number(x) for x in (0.012929, 7.4849, 0.8, 561.4, 20.04)] == [
+def test_small_times_keep_their_digits():
+    assert [number(x) for x in (0.012929, 7.4849, 0.8, 561.4, 20.04)] == [
         "0.0129",
         "7.48",
         "0.800",
@@ -107,21 +104,21 @@ def test_small_times_keep_their_digits(tables):
     ]
 
 
-def test_another_size_has_a_row_of_its_own(tree, tables):
+def test_another_size_has_a_row_of_its_own(tree):
     def edit(report):
         first = [row for row in report["rows"] if row["operation"] == "corrupt, flip"][:3]
         report["rows"] = [row | {"weights": 10**9, "ratio": 7.5} for row in first] + report["rows"]
 
     change(tree / KERNEL, edit)
     before = rows((tree / SUMMARY).read_text(encoding="utf-8"), "kernel")
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     _, *found = rows((tree / SUMMARY).read_text(encoding="utf-8"), "kernel")
     assert {row[0]: row[2] for row in found} == {row[0]: row[2] for row in before[1:]} | {
         "1,000,000,000 weights: corrupt, flip": "7.50 / 7.50 / 7.50"
     }
 
 
-def test_base_models_alone(tree, tables):
+def test_base_models_alone(tree):
     """A base model that was measured without a generator has a row, and one that was measured with some has one too."""
     for path in (tree / "results").glob("*.json"):
         if path != tree / RESULT:
@@ -136,26 +133,26 @@ def test_base_models_alone(tree, tables):
         del result["provenance"]["unprotected"]
 
     change(alone, edit)
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     _, *found = rows((tree / ALL_CELLS).read_text(encoding="utf-8"), "bases")
     assert [row[1] for row in found] == ["VGG11", "VGG16"]
     assert found[1][:8] == ["cifar10", "VGG16", "0.01", "90.31", "35.70 ± 7.90", "90.00", "", "30.00 ±10.00"]
     assert "2 chips, 10,000 images" in (tree / ALL_CELLS).read_text(encoding="utf-8")
 
 
-def test_a_generator_that_began_with_another_says_so(tree, tables):
+def test_a_generator_that_began_with_another_says_so(tree):
     def edit(result):
         generator = result["configuration"]["generator"]
         before = {**generator["training"], "n_models": 10, "batch_size": 64, "learning_rate": 0.25}
         generator["start"] = {"training": before, "epochs": 9, "device": "Some GPU", "weights": "0" * 64}
 
     change(tree / RESULT, edit)
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     text = " ".join((tree / ALL_CELLS).read_text(encoding="utf-8").split())
     assert "begun with one of N = 10, batch 64, 9 epochs, learning rate 0.25, on Some GPU" in text
 
 
-def test_several_results_of_one_cell(tree, tables):
+def test_several_results_of_one_cell(tree):
     """Two recipes of the base model, and one of them under both fault models: each row says which it is."""
     for path in (tree / "results").glob("result-*.json"):
         if path != tree / RESULT:
@@ -188,7 +185,7 @@ def test_several_results_of_one_cell(tree, tables):
 
     for path, edit in ((tree / RESULT, first), (short, second), (short_iid, third)):
         change(path, edit)
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     changed = texts(tree)
     found = rows(changed[SUMMARY], "accuracies")[1:]
     assert [(row[0], row[1], row[3], *row[7:]) for row in found] == [
@@ -251,7 +248,7 @@ def test_several_results_of_one_cell(tree, tables):
     ]
 
     change(short_iid, lambda r: r["configuration"]["generator"]["training"].update(schedule="linear"))
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     base, fused = in_full()
     assert len(base) == 2
     assert [(row[6], row[9], row[10]) for row in fused[1:]] == [
@@ -260,12 +257,12 @@ def test_several_results_of_one_cell(tree, tables):
     ]
 
 
-def test_every_cell_has_a_row_and_is_empty_without_a_result(tree, tables):
+def test_every_cell_has_a_row_and_is_empty_without_a_result(tree):
     from neuralfuse import published
 
     for path in (tree / "results").glob("result-*.json"):
         path.unlink()
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     changed = texts(tree)
     assert len(rows(changed[SUMMARY], "accuracies")) == 1  # the head
     shown, base = {}, None
@@ -302,26 +299,26 @@ def eopm_report():
     return bench("eopm", "--batch-size", "2", "--n-models", "1", "--rounds", "1")
 
 
-def test_eopm_where_it_was_measured(tree, tables, eopm_report):
-    assert tables.main() == 0
+def test_eopm_where_it_was_measured(tree, eopm_report):
+    assert tables.main(tree) == 0
     (tree / "benchmarks/results/eopm-cpu.json").unlink(missing_ok=True)
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     head, *found = rows((tree / SPEED).read_text(encoding="utf-8"), "eopm")
     assert head[1] == "CPU: not measured"
     assert {row[1] for row in found} == {""}
     (tree / "benchmarks/results/eopm-cpu.json").write_text(eopm_report, encoding="utf-8")
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     text = (tree / SPEED).read_text(encoding="utf-8")
     report, (head, *found) = json.loads(eopm_report), rows(text, "eopm")
     assert head[1] == report["device"]
     times = ("eopm", "parts", "naive", "over_parts", "naive_over", "naive_over_parts")
-    assert [row[1] for row in found] == [tables.number(report[key]) for key in times]
+    assert [row[1] for row in found] == [number(report[key]) for key in times]
     assert "VGG11, ConvS, batch 2, N = 1, float32" in " ".join(text.split())
 
 
-def test_a_gpu_has_a_column_of_its_own(tree, tables, eopm_report):
-    """As benchmarks/gpu_check.py writes it, from benchmarks that a CPU stands in for."""
-    check = module("benchmarks/gpu_check.py")
+def test_a_gpu_has_a_column_of_its_own(tree, eopm_report):
+    """As tools/gpu_check.py writes it, from benchmarks that a CPU stands in for."""
+    check = module("tools/gpu_check.py")
     shutil.copy(tree / KERNEL, tree / "kernel.json")
     (tree / "eopm.json").write_text(eopm_report, encoding="utf-8")
 
@@ -337,7 +334,7 @@ def test_a_gpu_has_a_column_of_its_own(tree, tables, eopm_report):
     change(tree / "eopm.json", on_a_gpu)
     path = tree / "benchmarks/results/gpu-check.json"
     path.unlink(missing_ok=True)
-    assert tables.main() == 0
+    assert tables.main(tree) == 0
     for name in (SUMMARY, SPEED):
         head, *found = rows((tree / name).read_text(encoding="utf-8"), "kernel")
         assert head[-1] == "GPU: not measured"
@@ -345,7 +342,7 @@ def test_a_gpu_has_a_column_of_its_own(tree, tables, eopm_report):
 
     def written(*parts):
         check.perform(parts, {"device": "Some GPU", "driver": "1.2.3", "commit": "abc"}, path)
-        assert tables.main() == 0
+        assert tables.main(tree) == 0
         return texts(tree)
 
     kernel = check.Part("kernel", ("cat", str(tree / "kernel.json")), 60, check.kernel_speed)
@@ -358,7 +355,7 @@ def test_a_gpu_has_a_column_of_its_own(tree, tables, eopm_report):
         assert "driver 1.2.3; abc, 2026-11-23" in " ".join(changed[name].split())
     head, *found = rows(changed[SPEED], "eopm")
     assert head[2] == "Some GPU"
-    assert found[3][2] == tables.number(json.loads(eopm_report)["over_parts"])
+    assert found[3][2] == number(json.loads(eopm_report)["over_parts"])
 
     broken = check.Part("kernel", ("false",), 60, check.kernel_speed)
     changed = written(broken, eopm)
@@ -384,12 +381,12 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_missing_marker_leaves_all_documents(tree, tables, capsys, damage):
+def test_a_missing_marker_leaves_all_documents(tree, capsys, damage):
     change(tree / KERNEL, lambda report: report["rows"][0].update(ratio=98.765))  # the README would change
     text = (tree / SPEED).read_text(encoding="utf-8")
     (tree / SPEED).write_text(DAMAGES[damage](text), encoding="utf-8")
     before = texts(tree)
-    assert tables.main() == 2
+    assert tables.main(tree) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1
@@ -427,14 +424,14 @@ def ratio_in_words(report):
         (KERNEL, ratio_in_words, "CPU"),
     ],
 )
-def test_damaged_data_leave_all_documents(tree, tables, capsys, name, edit, named):
+def test_damaged_data_leave_all_documents(tree, capsys, name, edit, named):
     if edit is None:
         content = (tree / name).read_bytes()
         (tree / name).write_bytes(content[: len(content) // 2])
     else:
         change(tree / name, edit)
     before = texts(tree)
-    assert tables.main() == 2
+    assert tables.main(tree) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1

@@ -1,5 +1,5 @@
 """Every operator, fault kind, placement and output dtype on a few thousand weights, compared with the oracle: small
-enough for NVIDIA's compute-sanitizer (see benchmarks/gpu_check.py).
+enough for NVIDIA's compute-sanitizer (see tools/gpu_check.py).
 
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python3 tests/sanitize/operators.py
 

@@ -1,4 +1,4 @@
-"""Data sets for a machine without a network, from small containers: python benchmarks/packed.py FILE.npz ... --out DIR
+"""Data sets for a machine without a network, from small containers: python tools/packed.py FILE.npz ... --out DIR
 
 `faultsim ... --data-dir DIR` then reads CIFAR-10 and CIFAR-100 in their binary layout, GTSRB in its folders. A
 container is one split of one data set: an .npz file with the arrays

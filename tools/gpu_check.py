@@ -1,6 +1,6 @@
 """What only a GPU can tell, in one file of results: make gpu-check
 
-    python3 benchmarks/gpu_check.py --parts kernel     # one part again; --help lists them
+    python3 tools/gpu_check.py --parts kernel     # one part again; --help lists them
 
 Builds the CUDA kernels in place for the card that is there, runs the GPU tests, the operators under compute-sanitizer,
 and the benchmarks: offline, with nvcc, torch and the packages that the tests import. Every part is a command with a
@@ -355,7 +355,7 @@ def asked(*command: str) -> str | None:
 
 def commit() -> str | None:
     """Of this checkout, "-dirty" where anything but results was changed; None for a copy that git does not know."""
-    if asked("git", "ls-files", "--error-unmatch", "benchmarks/gpu_check.py") is None:
+    if asked("git", "ls-files", "--error-unmatch", "tools/gpu_check.py") is None:
         return None
     changed = asked("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
     return f"{asked('git', 'rev-parse', '--short=12', 'HEAD')}{'-dirty' if changed else ''}"

@@ -1,11 +1,11 @@
-"""Generators trained on one GPU, the most valuable first, until the time is up: python3 benchmarks/gpu_training.py
+"""Generators trained on one GPU, the most valuable first, until the time is up: python3 tools/gpu_training.py
 
-    python3 benchmarks/gpu_training.py --packs DATA/*.npz --out RUN --budget 9m --archive kept.tar
-    python3 benchmarks/gpu_training.py --plan                        # the jobs in order, with what they may cost
-    python3 benchmarks/gpu_training.py --scale small --out RUN       # the same chain on digits, on a CPU
+    python3 tools/gpu_training.py --packs DATA/*.npz --out RUN --budget 9m --archive kept.tar
+    python3 tools/gpu_training.py --plan                        # the jobs in order, with what they may cost
+    python3 tools/gpu_training.py --scale small --out RUN       # the same chain on digits, on a CPU
 
 Needs what `make gpu-check` needs, and no network. Builds the CUDA kernels in place, unpacks containers of images
-(benchmarks/packed.py), and runs one job after the other by `faultsim train-base`, `train-generator` and `reproduce`,
+(tools/packed.py), and runs one job after the other by `faultsim train-base`, `train-generator` and `reproduce`,
 two side by side: a base model, a generator by staged training with its evaluation, or, for comparison, one by plain
 EOPM until it has converged or a share of the time is used. RUN/kept is small, and whole at any instant: results, logs,
 int8 weights of generators, class patterns and summary.json; `reproduce table1 --show --out RUN/kept` shows it. Started
@@ -532,7 +532,7 @@ class Unpacking:
             part = self._folder(dataset).with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             part.parent.mkdir(parents=True, exist_ok=True)
-            words = [sys.executable, str(ROOT / "benchmarks/packed.py"), *paths, "--out", str(part)]
+            words = [sys.executable, str(ROOT / "tools/packed.py"), *paths, "--out", str(part)]
             self.processes[dataset] = subprocess.Popen(
                 words,
                 stdout=subprocess.DEVNULL,
@@ -638,7 +638,7 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         default=[],
         metavar="FILE.npz",
-        help="data sets, see benchmarks/packed.py",
+        help="data sets, see tools/packed.py",
     )
     add("--data-dir", type=Path, help="or: the folder that holds the data sets")
     add(

@@ -1,0 +1,58 @@
+"""`make tables`: writes the tables that are made from data into the Markdown files, each between its markers.
+
+The data are results/ and benchmarks/results/ beside this folder; published values, energies and recipes come
+from the packages. All tables are made before the first file is written: whatever is wrong with data or a document
+leaves every document as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from faultsim.errors import FaultsimError
+from faultsim.io.files import write_text
+
+from .accuracy import accuracies, accuracies_in_full, base_models
+from .bundled import recipes, saving, shipped
+from .speed import eopm, evaluation, kernel, kernel_in_full
+from .text import reading
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
+    "README.md": {"shipped": shipped, "accuracies": accuracies, "saving": saving, "kernel": kernel},
+    "results/README.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
+    "benchmarks/README.md": {"kernel": kernel_in_full, "eopm": eopm, "evaluation": evaluation},
+}
+
+
+def filled(root: Path, name: str) -> str:
+    """A document with its tables as they have to be. Raises FaultsimError unless each has its place."""
+    path = root / name
+    with reading(path):
+        text = path.read_text(encoding="utf-8")
+    for table, text_of in TABLES[name].items():
+        begin, end = f"<!-- table {table}: written by make tables -->", f"<!-- end of table {table} -->"
+        if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+            raise FaultsimError(
+                f"{path}: the table {table} needs one line {begin} and after it one line {end}"
+            )
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{text_of(root)}\n\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main(root: Path = ROOT) -> int:
+    """Write the tables into the documents of a checkout; return the exit status."""
+    try:
+        documents = {root / name: filled(root, name) for name in TABLES}
+        for path, text in documents.items():
+            if text != path.read_text(encoding="utf-8"):
+                write_text(path, text)
+                print(f"written: {path.relative_to(root)}")
+    except FaultsimError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,227 @@
+"""Tables of accuracies: what was obtained of the paper's Table 1, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from energy.saving import energy_saving
+from faultsim.cli.accuracy_table import HEADINGS, our_cells, published_cells, spread
+from faultsim.voltage import VoltageCurve
+from neuralfuse.paper.cells import FAULTS, cells
+from neuralfuse.paper.computed import accesses
+from neuralfuse.paper.result import TRAINING_IMAGES, Result, obtained
+from neuralfuse.paper.rows import Line, lines
+
+from .text import Notes, commit_and_date, markdown, reading
+
+
+def table1(root: Path) -> list[Line]:
+    """The cells of Table 1, each with everything that was obtained of it."""
+    return lines(cells("table1"), root / "results", shipped=False)
+
+
+def of_base(result: Result) -> str:
+    """Recipe, batch and epochs of the base model."""
+    recipe = result.configuration["base"]["recipe"]
+    return f"{recipe['name'].split(',')[0]}, {recipe['batch_size']}, {recipe['epochs']}"
+
+
+def of_generator(result: Result) -> str:
+    """Trainer, N, batch and epochs of the generator; of staged training, those of its last stage."""
+    generator = result.configuration["generator"]
+    training = generator["training"]
+    return f"{result.trainer}, {training['n_models']}, {training['batch_size']}, {generator['epochs']}"
+
+
+def passes(result: Result) -> str:
+    """Through the base model in training the generator, in millions."""
+    return f"{result.base_passes / 1e6:.2f}"
+
+
+def energy(result: Result) -> str:
+    """Of the weight memory's reads, base model at the voltage of its bit error rate and generator at Vmin, in percent
+    of the base model at Vmin."""
+    cell, curve = result.cell, VoltageCurve.default()
+    base, generator = (accesses(name, "closed-form") for name in (cell.base, cell.generator.name))
+    saving = energy_saving(base, curve, curve.voltage(cell.bit_error_rate), generator)
+    return f"{100 - 100 * saving:.1f}"
+
+
+def classifier(result: Result) -> str:
+    """The generator's encoder with a linear head, alone at Vmin, where it was trained so: accuracy and energy, both in
+    percent, the latter of the base model at Vmin."""
+    found = result.configuration["generator"].get("classifier")
+    if found is None:
+        return ""
+    share = found["accesses"] / accesses(result.cell.base, "closed-form")
+    return f"{100 * found['accuracy']:.2f} at {100 * share:.1f}"
+
+
+def settings(result: Result) -> str:
+    """What else a generator's training may differ in."""
+    training = result.configuration["generator"]["training"]
+    names = ("precision", "learning_rate", "schedule", "average", "loss", "divided", "weight")
+    usual = {"average": 0, "loss": "cross_entropy", "divided": False, "weight": 5.0}
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {training[name]}"
+        for name in names
+        if training.get(name, usual.get(name)) != usual.get(name)
+    )
+    if "stages" in training:
+        epochs = {
+            name: stage["epochs"] for name, stage in training["stages"].items() if isinstance(stage, dict)
+        }
+        told += "; " + ", ".join(f"{name} {count} epochs" for name, count in epochs.items())
+    if (start := result.configuration["generator"].get("start")) is None:
+        return told
+    before = start["training"]
+    errors = f"N = {before['n_models']}" if "n_models" in before else f"{before['flips']} chosen flips"
+    return (
+        f"{told}; begun with one of {errors}, batch {before['batch_size']}, {start['epochs']} epochs, "
+        f"learning rate {before['learning_rate']}, on {start['device']}"
+    )
+
+
+PAPER_PASSES = {
+    dataset: f"{150 * images * (1 + 10) / 1e6:.1f}" for dataset, images in TRAINING_IMAGES.items()
+}
+"""The paper trains for 150 epochs with N = 10 (the full paper, arXiv 2306.16869 v3)."""
+
+
+def origin(result: Result) -> str:
+    """How much a result rests on; and of each of its parts device, commit and date."""
+    whole = result.provenance
+    parts = {"base model": whole["base"], "P.A.": whole["unprotected"], "generator": whole["generator"]}
+    devices: dict[str, dict[str, list[str]]] = {}
+    for part, provenance in {**parts, "P.A.+N.F.": whole}.items():
+        commits = devices.setdefault(provenance["device"], {})
+        commits.setdefault(commit_and_date(provenance), []).append(part)
+    where = [
+        f"{device}: " + "; ".join(f"{', '.join(names)} at {commit}" for commit, names in commits.items())
+        for device, commits in devices.items()
+    ]
+    chips = len(result.correct["perturbed"])
+    return f"{chips} chips, {result.images:,} images; generator: {settings(result)}. {'. '.join(where)}."
+
+
+def accuracies(root: Path) -> str:
+    """What was obtained of Table 1: the paper's row, and below it one for each result."""
+    notes, rows = Notes(), []
+    for cell, pair in groupby(
+        table1(root), key=lambda line: (line.cell.dataset, line.cell.base, line.cell.generator)
+    ):
+        of_pair = list(pair)
+        name = f"{cell[0]}, {cell[1]}, {cell[2].name}"
+        if any(line.results for line in of_pair):
+            rows.append(
+                [name, "the paper", *published_cells(of_pair[0].published), "", PAPER_PASSES[cell[0]]]
+            )
+        for line in of_pair:
+            for result in line.results:
+                with reading(f"a result of {name}"):
+                    how = [of_base(result), of_generator(result), notes.number(origin(result))]
+                    how = [energy(result), passes(result), classifier(result), *how]
+                rows.append(["", f"`{line.cell.faults}`", *our_cells(result), *how])
+    head = ["", "", *HEADINGS, "energy, %", "passes, M", "classifier alone"]
+    head += ["base model: recipe, batch, epochs", "generator: trainer, N, batch, epochs", ""]
+    return notes.below(markdown(head, rows, 2))
+
+
+def accuracies_in_full(root: Path) -> str:
+    """All of Table 1: of each data set the base models alone, and below each its generators."""
+    notes, sections = Notes(), []
+    heads = [f"{whose}: C.A. | P.A. | IP".split(" | ") for whose in ("the paper", *FAULTS)]
+    head = ["", *(column for three in heads for column in three), "how"]
+    for dataset, of_dataset in groupby(table1(root), key=lambda line: line.cell.dataset):
+        rows = []
+        for base, group in groupby(of_dataset, key=lambda line: line.cell.base):
+            whole = list(group)
+            rows += side_by_side(base, whole, lambda values: [*values[:2], ""], base_model, notes)
+            for generator, pair in groupby(whole, key=lambda line: line.cell.generator.name):
+                rows += side_by_side(f"+ {generator}", list(pair), lambda values: values[2:], both, notes)
+        sections.append(f"### {dataset}\n\n{markdown(head, rows, 1)}")
+    return notes.below("\n\n".join(sections))
+
+
+def base_model(result: Result) -> tuple[str, ...]:
+    """(what the table says of it, what else tells it from others)."""
+    return of_base(result), result.configuration["base"]["weights"]
+
+
+def both(result: Result) -> tuple[str, ...]:
+    """The same of base model and generator."""
+    name, weights = base_model(result)
+    return f"{name}; {of_generator(result)}", weights, settings(result)
+
+
+def base_models(root: Path) -> str:
+    """Base models without a generator, one row for each training of them: the paper's accuracies beside ours."""
+    found: dict[tuple, dict[str, Result]] = {}
+    for result in [*obtained(root / "results", "unprotected"), *obtained(root / "results")]:
+        cell = result.cell
+        with reading(f"a result of {cell.dataset}, {cell.base}"):
+            key = (cell.dataset, cell.base, result.configuration["base"]["weights"], cell.bit_error_rate)
+        found.setdefault(key, {}).setdefault(cell.faults, result)
+    published = {
+        (line.cell.dataset, line.cell.base, line.cell.bit_error_rate): published_cells(line.published)[:2]
+        for line in table1(root)
+    }
+    notes, rows = Notes(), []
+    for (dataset, base, _, rate), of_faults in sorted(found.items(), key=lambda item: item[0][:2]):
+        first, *_ = of_faults.values()
+        with reading(f"a result of {dataset}, {base}"):
+            how = [of_base(first), notes.number(origin_of_base(first))]
+        ours = [of_faults.get(faults) for faults in FAULTS]
+        perturbed = [spread(r.mean("perturbed"), r.std("perturbed")) if r else "" for r in ours]
+        theirs = published.get((dataset, base, rate), ["", ""])
+        rows.append([dataset, base, f"{rate:g}", *theirs, f"{first.mean('clean'):.2f}", *perturbed, *how])
+    head = ["", "", "bit error rate", "the paper: C.A.", "P.A.", "C.A."]
+    head += [*(f"{faults}: P.A." for faults in FAULTS), "recipe, batch, epochs", ""]
+    return notes.below(markdown(head, rows, 2))
+
+
+def origin_of_base(result: Result) -> str:
+    """Of a base model and its accuracies: how much they rest on, device, commit and date."""
+    whole = result.provenance
+    trained, measured = whole["base"], whole.get("unprotected", whole)
+    chips = len(result.correct["perturbed"])
+    return (
+        f"{chips} chips, {result.images:,} images. {trained['device']}: base model at {commit_and_date(trained)}. "
+        f"{measured['device']}: P.A. at {commit_and_date(measured)}."
+    )
+
+
+def side_by_side(
+    name: str,
+    of_row: Sequence[Line],
+    shown: Callable[[list[str]], list[str]],
+    way: Callable[[Result], tuple[str, ...]],
+    notes: Notes,
+) -> list[list[str]]:
+    """Rows of the full table: the paper's values and ours under each fault model, one row for each `way` of training;
+    an empty one where there is no result. `shown` chooses three of HEADINGS."""
+    found: list[tuple[tuple[str, ...], dict[str, tuple[list[str], str]]]] = []
+    for line in of_row:
+        for result in line.results:
+            with reading(f"a result of {line.cell.dataset}, {line.cell.base}, {line.cell.generator.name}"):
+                key, note = way(result), notes.number(origin(result))
+            ours = shown(our_cells(result))
+            of_key = (row for other, row in found if other == key)
+            row = next((row for row in of_key if row.get(line.cell.faults, (ours,))[0] == ours), None)
+            if row is None:
+                row = {}
+                found.append((key, row))
+            row.setdefault(line.cell.faults, (ours, note))
+    empty = [""] * 3
+    known = shown(published_cells(of_row[0].published) or [""] * len(HEADINGS))
+    return [
+        [
+            name,
+            *known,
+            *(cell for faults in FAULTS for cell in row.get(faults, (empty,))[0]),
+            " ".join([words, *dict.fromkeys(note for _, note in row.values())]),
+        ]
+        for (words, *_), row in found or [(("",), {})]
+    ]

@@ -1,0 +1,126 @@
+"""Tables of benchmarks, from the reports in benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from .text import commit_and_date, markdown, reading, remarked
+
+
+def measured(root: Path, name: str) -> dict | None:
+    """A report in benchmarks/results/; None where nothing was measured."""
+    path = root / "benchmarks" / "results" / f"{name}.json"
+    if not path.exists():
+        return None
+    with reading(path):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def reports(root: Path, benchmark: str) -> list[tuple[str, dict | None]]:
+    """(kind of device, report of a benchmark there, or None). A GPU's is a part of what `make gpu-check` wrote."""
+    check = measured(root, "gpu-check")
+    gpu = None
+    if check is not None:
+        with reading("gpu-check.json"):
+            if benchmark in check:
+                gpu = {**check[benchmark], "driver": check["driver"]}
+    return [("CPU", measured(root, f"{benchmark}-cpu")), ("GPU", gpu)]
+
+
+def measured_by(report: dict) -> str:
+    driver = f"driver {report['driver']}; " if "driver" in report else ""
+    return driver + commit_and_date(report)
+
+
+NOT_MEASURED = "{}: not measured"
+
+
+def kernel(root: Path, *, full: bool = False) -> str:
+    """Ratios of the fault kernel: of each device the first path, which is the best, with independent flips; or all."""
+    columns: list[tuple[str, dict[tuple, str]]] = []
+    remarks = []
+    for kind, report in reports(root, "kernel"):
+        if report is None:
+            columns.append((NOT_MEASURED.format(kind), {}))
+            continue
+        with reading(f"the {kind}'s report of the kernel"):
+            paths: dict[str, dict[tuple, str]] = {}
+            sizes = [row["weights"] for row in report["rows"]]
+            usual = max(sizes, key=sizes.count)
+            for row in report["rows"]:
+                path = "" if row["path"] == "cuda" else f": {row['path']} on {row['threads']}"
+                size = "" if row["weights"] == usual else f"{row['weights']:,} weights: "
+                key = (size + row["operation"], row["beside"], row["bit_error_rate"])
+                paths.setdefault(report["device"] + path, {})[key] = f"{row['ratio']:.2f}"
+            columns += list(paths.items())[: None if full else 1]
+            remarks.append(f"{kind}: {usual:,} weights; {measured_by(report)}")
+    keys = list(dict.fromkeys(key for _, ratios in columns for key in ratios))
+    rates = list(dict.fromkeys(rate for *_, rate in keys))
+    rows = []
+    for operation in dict.fromkeys(key[:2] for key in keys):
+        if full or operation[0].endswith(", flip"):
+            of_columns = [[ratios.get((*operation, rate), "") for rate in rates] for _, ratios in columns]
+            rows.append([*operation, *(" / ".join(of) if any(of) else "" for of in of_columns)])
+    table = markdown(["operation", "beside", *(name for name, _ in columns)], rows, 2)
+    at = " / ".join(f"{rate:g}" for rate in rates)
+    return remarked(table, [f"bit error rates: {at}", *remarks])
+
+
+def kernel_in_full(root: Path) -> str:
+    return kernel(root, full=True)
+
+
+def number(value: float) -> str:
+    """Three digits that count, and none that don't: 0.0129, 2.81, 347."""
+    return f"{value:#.3g}".rstrip(".")
+
+
+EOPM = {
+    "a step, s": "eopm",
+    "its parts, s": "parts",
+    "the naive formulation, s": "naive",
+    "step / parts": "over_parts",
+    "naive / step": "naive_over",
+    "naive / parts": "naive_over_parts",
+}
+
+
+def eopm(root: Path) -> str:
+    """A training step of a generator on each device."""
+    return by_device(
+        root,
+        "eopm",
+        EOPM,
+        lambda r: (
+            f"{r['model']}, {r['generator']}, batch {r['batch_size']}, N = {r['n_models']}, {r['precision']}"
+        ),
+    )
+
+
+EVALUATION = {"on all chips, s": "evaluation", "the plain model, s": "plain", "ratio": "over_plain"}
+
+
+def evaluation(root: Path) -> str:
+    """An evaluation on many chips on each device."""
+    return by_device(
+        root,
+        "evaluation",
+        EVALUATION,
+        lambda r: f"{r['model']}, {r['chips']} chips, {r['images']:,} images in batches of {r['batch_size']}",
+    )
+
+
+def by_device(root: Path, benchmark: str, shown: dict[str, str], about: Callable[[dict], str]) -> str:
+    """A benchmark's numbers, one column for each kind of device: what a row is called, and its key in the report."""
+    columns, remarks = [], []
+    for kind, report in reports(root, benchmark):
+        if report is None:
+            columns.append([NOT_MEASURED.format(kind), *[""] * len(shown)])
+            continue
+        with reading(f"the {kind}'s report of {benchmark}"):
+            columns.append([report["device"], *(number(report[key]) for key in shown.values())])
+            remarks.append(f"{kind}: {about(report)}, medians of {report['rounds']}; {measured_by(report)}")
+    head, *rows = zip(["", *shown], *columns, strict=True)
+    return remarked(markdown(head, rows, 1), remarks)
