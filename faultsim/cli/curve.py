@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .options import CurveOption, JsonOption, load_curve, parse_numbers, percent
+from .numerals import parse_numbers
+from .options import CurveOption, JsonOption, load_curve, percent
 
 
 def curve(

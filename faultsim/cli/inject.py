@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
+from .numerals import parse_numbers
 from .options import (
     BitErrorRateOption,
     CapacityOption,
@@ -21,7 +22,6 @@ from .options import (
     curve_of,
     fault_model,
     load_curve,
-    parse_numbers,
     percent,
 )
 

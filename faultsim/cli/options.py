@@ -1,12 +1,12 @@
 """What several commands ask for: the words of their options, and what those words become."""
 
-from decimal import Decimal, InvalidOperation, localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import FaultsimError
+from .numerals import fraction
 
 if TYPE_CHECKING:
     import torch
@@ -14,29 +14,6 @@ if TYPE_CHECKING:
     from ..faults import FaultModel
     from ..metrics import Metric
     from ..voltage import VoltageCurve
-
-MOST_NUMBERS = 10_000
-
-
-def fraction(text: str) -> float:
-    """A rate or a probability as it is typed: a fraction like 0.01, or percent with the sign like 1%."""
-    try:
-        return float(_decimal(text))
-    except InvalidOperation:
-        raise typer.BadParameter(
-            f"{text!r} is no number: write a fraction like 0.01, or percent like 1%"
-        ) from None
-
-
-def accuracy(text: str) -> float:
-    """The same for an accuracy, above 0 and at most 1; a number above 1 without the sign is percent, too."""
-    value = fraction(text)
-    value = value / 100 if value > 1 and not text.strip().endswith("%") else value
-    if not 0 < value <= 1:  # NaN included
-        raise typer.BadParameter(
-            f"{text!r} is no accuracy that a model can reach: write a fraction like 0.97, or percent like 97%"
-        )
-    return value
 
 
 def percent(rate: float) -> str:
@@ -51,14 +28,6 @@ def joules(picojoules: float) -> str:
             return f"{picojoules:.4g} {unit}"
         picojoules /= 1000
     return f"{picojoules:.4g} mJ"
-
-
-def _decimal(text: str) -> Decimal:
-    """A number, or percent of one; InvalidOperation for anything else."""
-    word = text.strip()
-    if word.endswith("%"):
-        return Decimal(word[:-1].rstrip()).scaleb(-2)
-    return Decimal(word)
 
 
 ModelOption = Annotated[
@@ -233,60 +202,6 @@ VoltageOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def parse_numbers(text: str, option: str = "--voltages", rates: bool = False) -> list[float]:
-    """Numbers of a list "0.8,0.9" or of an inclusive range "first:last:step", in the order given. Each of `rates` is a
-    fraction, or percent with the sign.
-
-    Ranges are counted in decimals: 0.78:1.00:0.01 holds the float 0.83 itself. Raises FaultsimError, naming
-    `option`, for what is no finite number, for repeats, a step that isn't above 0, bounds out of order and
-    more than 10,000 points.
-    """
-
-    def number(word: str) -> Decimal:
-        try:
-            value = _decimal(word) if rates else Decimal(word.strip())
-        except InvalidOperation:
-            value = None
-        if value is None or not value.is_finite() or abs(value.adjusted()) > 300:
-            example = "0.001,0.01 or 0.1%,1%" if rates else "0.8,0.9"
-            raise FaultsimError(
-                f"{option} {text!r}: {word.strip()!r} is no finite number; write a list like {example}, "
-                f"or a range like {'0:0.02:0.005' if rates else '0.78:1.00:0.02'}"
-            )
-        return value
-
-    if ":" not in text:
-        values = [number(word) for word in text.split(",")]
-        if len(values) > MOST_NUMBERS:
-            raise FaultsimError(f"{option}: {len(values)} numbers, at most {MOST_NUMBERS:,} are allowed")
-    else:
-        parts = text.split(":")
-        if len(parts) != 3:
-            raise FaultsimError(f"{option} {text!r}: a range is written first:last:step, like 0.78:1.00:0.02")
-        first, last, step = map(number, parts)
-        if step <= 0:
-            raise FaultsimError(f"{option} {text!r}: the step {step} must be above 0")
-        if first > last:
-            raise FaultsimError(
-                f"{option} {text!r}: the first number {first} must not be above the last, {last}"
-            )
-        with localcontext() as context:
-            context.prec = 50
-            steps = (last - first) / step
-            if steps >= MOST_NUMBERS:
-                raise FaultsimError(
-                    f"{option} {text!r}: more than {MOST_NUMBERS:,} points; take a larger step"
-                )
-            values = [first + i * step for i in range(int(steps) + 1)]
-    numbers = [float(value) for value in values]
-    seen = set()
-    for value in numbers:
-        if value in seen:
-            raise FaultsimError(f"{option} {text!r}: {value:g} occurs more than once")
-        seen.add(value)
-    return numbers
 
 
 def fault_model(

@@ -8,38 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
+from .numerals import accuracy, parse_numbers
+from .option_groups import DataOptions, FaultOptions, ModelOptions, expand_options
 from .options import (
     BatchSizeOption,
-    CapacityOption,
     ChipSeedOption,
     CurveOption,
-    DataDirOption,
-    DataOption,
-    DatasetOption,
     DeviceOption,
-    FaultKindOption,
     ImagesOption,
-    InputSizeOption,
     JsonOption,
-    MeanOption,
     MetricOption,
-    ModelOption,
-    PerChannelOption,
-    PlacementOption,
-    PolarityOption,
-    PresetOption,
-    ReadErrorOption,
     SelectOption,
-    StdOption,
-    WeightsOption,
-    accuracy,
-    fault_model,
     load_curve,
     metric_named,
-    parse_numbers,
 )
 from .options import device as device_named
-from .own_data import own_data
 
 if TYPE_CHECKING:
     from ..fault_map import MeasuredChip
@@ -49,15 +32,11 @@ FILES = ("results.csv", "summary.csv", "sweep.json", "sweep.png")
 VOLTAGES = "0.78,0.79,0.80,0.81,0.82,0.83,0.84,0.86,0.90,0.95,1.00"
 
 
+@expand_options
 def sweep_voltage(
-    model: ModelOption = None,
-    weights: WeightsOption = None,
-    dataset: DatasetOption = None,
-    data_dir: DataDirOption = None,
-    data: DataOption = None,
-    input_size: InputSizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
+    *,
+    network: ModelOptions,
+    data: DataOptions,
     metric: MetricOption = "accuracy",
     generator: Annotated[
         Path | None,
@@ -86,14 +65,8 @@ def sweep_voltage(
         list[Path] | None,
         typer.Option(help="Measured chip (.npz or .csv), instead of simulated ones; may be repeated."),
     ] = None,
-    fault_kind: FaultKindOption = None,
-    placement: PlacementOption = None,
-    preset: PresetOption = None,
-    polarity: PolarityOption = None,
-    read_error: ReadErrorOption = None,
-    capacity: CapacityOption = None,
+    memory: FaultOptions,
     curve: CurveOption = None,
-    per_channel: PerChannelOption = False,
     select: SelectOption = None,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
@@ -140,10 +113,15 @@ def sweep_voltage(
     if voltages is not None and bit_error_rates is not None:
         raise FaultsimError("give either --voltages or --bit-error-rates")
     measured = metric_named(metric)
-    own = own_data(data, input_size, mean, std, dataset, data_dir)
+    own = data.own()
     if accuracy_floor is not None and not measured.counts:
         raise FaultsimError(f"--accuracy-floor cannot be combined with the metric {measured.name}")
-    read = {"--weights": weights, "--generator": generator, "--curve": curve, "--fault-map": fault_map}
+    read = {
+        "--weights": network.weights,
+        "--generator": generator,
+        "--curve": curve,
+        "--fault-map": fault_map,
+    }
     if picture is not None:
         check_picture(picture, "--picture")
         keep_apart({"--picture": picture}, read)
@@ -158,18 +136,29 @@ def sweep_voltage(
     else:
         known = electrical.voltages if curve is not None else parse_numbers(VOLTAGES)
         plan = points(electrical, known, None)
-    faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
+    faults = memory.fault_model()
     where = device_named(device)
     samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, chips)
     if fault_map:
         if voltages is None and bit_error_rates is None:
             plan = as_far_as_measured(plan, samples)
         plan = as_measured(plan, samples)
-    shipped = bundled.GENERATORS.get(model or models.MODEL)
-    if weights is None and generator is None and shipped is not None:
+    shipped = bundled.GENERATORS.get(network.model or models.MODEL)
+    if network.weights is None and generator is None and shipped is not None:
         generator = shipped.weights
-    rest = dataset, data_dir, where, images, batch_size, per_channel
-    subject = load_subject(model, weights, *rest, select=select, own=own, metric=measured)
+    subject = load_subject(
+        network.model,
+        network.weights,
+        data.dataset,
+        data.data_dir,
+        where,
+        images,
+        batch_size,
+        network.per_channel,
+        select=select,
+        own=own,
+        metric=measured,
+    )
 
     configuration = {
         **subject.configuration,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ..errors import FaultsimError
-from .options import JsonOption, parse_numbers
+from .numerals import parse_numbers
+from .options import JsonOption
 from .run_options import (
     AverageOption,
     BaseEpochsOption,

@@ -218,7 +218,7 @@ WRONG = {
     "curve --volts 0.83": "--volts",
     "curve --voltages 0.3:0.9:0.1": "voltage 0.3 is outside the curve",
     "curve --voltages 0.9:0.8:0.1": "must not be above the last",
-    "curve --voltages nan": "no finite number",
+    "curve --voltages nan": "not a finite number",
     "curve --curve none.csv": "none.csv: cannot be read: No such file or directory",
     "curve --curve unsorted.csv": "voltages must fall",
     "curve --out curve.gif": "must end in .png, .pdf, .svg or .csv",

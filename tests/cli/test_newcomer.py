@@ -17,7 +17,8 @@ from rich.table import Table
 
 from faultsim import VoltageCurve
 from faultsim.cli import main
-from faultsim.cli.options import accuracy, fraction, joules, parse_numbers, percent
+from faultsim.cli.numerals import accuracy, fraction, parse_numbers
+from faultsim.cli.options import joules, percent
 from faultsim.errors import FaultsimError
 from faultsim.io.files import keep_apart
 
@@ -107,7 +108,7 @@ def test_rates_are_the_same_in_every_command(call):
         assert answers[0] == answers[1]
     assert parse_numbers("0.1%,1 %,0.05", "--x", rates=True) == [0.001, 0.01, 0.05]
     assert parse_numbers("0%:2%:0.5%", "--x", rates=True) == [0, 0.005, 0.01, 0.015, 0.02]
-    with pytest.raises(FaultsimError, match="no finite number"):
+    with pytest.raises(FaultsimError, match="not a finite number"):
         parse_numbers("80%", "--voltages")
 
 
@@ -398,7 +399,7 @@ def test_any_table_keeps_its_letters_and_digits(rows, number, width):
             "99999999999 chips: at least 1 is needed, and 2**32 are the most",
         ),
         ("chip 7 --voltage 0.83 --array -1", "--array: give at most 16 numbers from 0 to 63"),
-        ("inject w.npy o.npy --chip 1 --bit-error-rate 5%x", "'5%x' is no number"),
+        ("inject w.npy o.npy --chip 1 --bit-error-rate 5%x", "'5%x' is not a number"),
         ("bench kernel --weights 99999999999999999 --device cpu", "not enough memory"),
         ("bench kernel --seconds -1", "--seconds"),
     ],

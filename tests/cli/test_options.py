@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faultsim.cli.options import device, fault_model, load_curve, parse_numbers
+from faultsim.cli.numerals import parse_numbers
+from faultsim.cli.options import device, fault_model, load_curve
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
 from faultsim.sram import Placement
@@ -36,18 +37,18 @@ def test_every_point_of_a_range_is_the_float_of_its_decimal(first, steps, step):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "no finite number"),
-        ("0.8,,0.9", "no finite number"),
-        ("0.8,nan", "'nan' is no finite number"),
-        ("inf", "no finite number"),
-        ("1e999", "no finite number"),
-        ("a:b:c", "'a' is no finite number"),
+        ("", "not a finite number"),
+        ("0.8,,0.9", "not a finite number"),
+        ("0.8,nan", "'nan' is not a finite number"),
+        ("inf", "not a finite number"),
+        ("1e999", "not a finite number"),
+        ("a:b:c", "'a' is not a finite number"),
         ("0.8:0.9", "first:last:step"),
         ("0.8:0.9:0.1:1", "first:last:step"),
         ("0.8:0.9:0", "step 0 must be above 0"),
         ("1.0:0.8:-0.1", "step -0.1 must be above 0"),
         ("0.9:0.8:0.1", "must not be above the last"),
-        ("0.8:nan:0.1", "no finite number"),
+        ("0.8:nan:0.1", "not a finite number"),
         ("0:1:1e-4", "more than 10,000"),
         ("0:1:1e-300", "more than 10,000"),
         ("0.8,0.9,0.80", "0.8 occurs more than once"),

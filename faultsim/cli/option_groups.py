@@ -1,0 +1,120 @@
+"""Options that several commands share, as groups: a dataclass declares them once, a decorator expands them."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from . import options
+from .options import fault_model, load_curve
+
+if TYPE_CHECKING:
+    from ..faults import FaultModel
+    from ..voltage import VoltageCurve
+    from .own_data import OwnData
+
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a command that is a group of options by the options themselves.
+
+    A group is a dataclass whose fields are annotated as options of typer. The command line shows its fields as
+    options, at the place of the parameter; the command receives an instance.
+    """
+    groups: dict[str, tuple[type, list[str]]] = {}
+    parameters: list[inspect.Parameter] = []
+    hints = get_type_hints(command, include_extras=True)
+    for parameter in inspect.signature(command).parameters.values():
+        hint = hints[parameter.name]
+        if is_dataclass(hint):
+            fields = get_type_hints(hint, include_extras=True)
+            members = [
+                field.replace(annotation=fields[field.name])
+                for field in inspect.signature(hint).parameters.values()
+            ]
+            groups[parameter.name] = hint, [field.name for field in members]
+        else:
+            members = [parameter.replace(annotation=hint)]
+        parameters += (member.replace(kind=inspect.Parameter.KEYWORD_ONLY) for member in members)
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, (group, fields) in groups.items():
+            values[name] = group(**{field: values.pop(field) for field in fields})
+        command(**values)
+
+    run.__signature__ = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, with which weights."""
+
+    model: options.ModelOption = None
+    weights: options.WeightsOption = None
+    per_channel: options.PerChannelOption = False
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which test data: a dataset that faultsim knows, or the user's own."""
+
+    dataset: options.DatasetOption = None
+    data_dir: options.DataDirOption = None
+    data: options.DataOption = None
+    input_size: options.InputSizeOption = None
+    mean: options.MeanOption = None
+    std: options.StdOption = None
+
+    def own(self) -> "OwnData | None":
+        """The user's own data, None without --data."""
+        from .own_data import own_data
+
+        return own_data(self.data, self.input_size, self.mean, self.std, self.dataset, self.data_dir)
+
+
+@dataclass(frozen=True)
+class FaultOptions:
+    """What a failing cell does, and how the weights lie in the memory."""
+
+    fault_kind: options.FaultKindOption = None
+    placement: options.PlacementOption = None
+    preset: options.PresetOption = None
+    polarity: options.PolarityOption = None
+    read_error: options.ReadErrorOption = None
+    capacity: options.CapacityOption = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the user gave any of them."""
+        return self != FaultOptions()
+
+    def fault_model(self) -> "FaultModel":
+        """The fault model; FaultsimError for unknown words, and for options that do not go together."""
+        return fault_model(
+            self.fault_kind, self.placement, self.preset, self.polarity, self.read_error, self.capacity
+        )
+
+
+@dataclass(frozen=True)
+class PointOptions:
+    """One operating point: a voltage on a curve, or a bit error rate."""
+
+    bit_error_rate: options.BitErrorRateOption = None
+    voltage: options.VoltageOption = None
+    curve: options.CurveOption = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the user gave any of them."""
+        return self != PointOptions()
+
+    def point(self) -> tuple[float | None, float]:
+        """(voltage or None, bit error rate); FaultsimError unless just one of the two was given."""
+        return options.operating_point(self.voltage, self.bit_error_rate, self.curve)
+
+    def voltage_curve(self) -> "VoltageCurve | None":
+        """The curve of the voltage; None for a bit error rate, which needs none."""
+        return None if self.voltage is None else load_curve(self.curve)
