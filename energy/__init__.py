@@ -8,45 +8,72 @@ Importing the package imports neither torch nor SCALE-Sim: every name is loaded 
 package knows nothing about faults or accuracy; a voltage enters as energy per access (`energy.saving`).
 """
 
-from __future__ import annotations
-
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOMES = {
+# Type checkers and editors read these imports; at run time __getattr__ does them, one by one, from _HOME. A test
+# keeps the two equal.
+if TYPE_CHECKING:
+    from .accelerator import PAPER as PAPER
+    from .accelerator import Accelerator as Accelerator
+    from .accelerator import Dataflow as Dataflow
+    from .costs import Costs as Costs
+    from .costs import model_costs as model_costs
+    from .counts import LayerCounts as LayerCounts
+    from .counts import NetworkCounts as NetworkCounts
+    from .engines import ENGINES as ENGINES
+    from .engines import count as count
+    from .engines import differences as differences
+    from .errors import EnergyError as EnergyError
+    from .errors import FaultsimError as FaultsimError
+    from .layers import Layer as Layer
+    from .saving import break_even_voltage as break_even_voltage
+    from .saving import energy_optimal_voltage as energy_optimal_voltage
+    from .saving import energy_saving as energy_saving
+    from .saving import relative_energy as relative_energy
+    from .saving import weight_memory as weight_memory
+    from .topology import read_topology as read_topology
+    from .topology import write_topology as write_topology
+    from .trace import POLICIES as POLICIES
+    from .trace import CountingPolicy as CountingPolicy
+    from .trace import Trace as Trace
+    from .trace import trace_layers as trace_layers
+    from .trace import trace_model as trace_model
+
+_HOME = {
     "Accelerator": "accelerator",
-    "Dataflow": "accelerator",
-    "PAPER": "accelerator",
     "Costs": "costs",
-    "model_costs": "costs",
+    "CountingPolicy": "trace",
+    "Dataflow": "accelerator",
+    "ENGINES": "engines",
+    "EnergyError": "errors",
+    "FaultsimError": "errors",
+    "Layer": "layers",
     "LayerCounts": "counts",
     "NetworkCounts": "counts",
-    "ENGINES": "engines",
-    "count": "engines",
-    "differences": "engines",
-    "EnergyError": "errors",
-    "Layer": "layers",
-    "break_even_voltage": "saving",
-    "energy_optimal_voltage": "saving",
-    "energy_saving": "saving",
-    "relative_energy": "saving",
-    "weight_memory": "saving",
-    "read_topology": "topology",
-    "write_topology": "topology",
-    "CountingPolicy": "trace",
+    "PAPER": "accelerator",
     "POLICIES": "trace",
     "Trace": "trace",
-    "trace_model": "trace",
+    "break_even_voltage": "saving",
+    "count": "engines",
+    "differences": "engines",
+    "energy_optimal_voltage": "saving",
+    "energy_saving": "saving",
+    "model_costs": "costs",
+    "read_topology": "topology",
+    "relative_energy": "saving",
     "trace_layers": "trace",
+    "trace_model": "trace",
+    "weight_memory": "saving",
+    "write_topology": "topology",
 }
-
-__all__ = sorted(_HOMES)
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOME:
         raise AttributeError(f"module 'energy' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"energy.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

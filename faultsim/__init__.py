@@ -4,6 +4,41 @@ Names are loaded on first use: `import faultsim` alone imports neither torch nor
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+# Type checkers and editors read these imports; at run time __getattr__ does them, one by one, from _HOME. A test
+# keeps the two equal.
+if TYPE_CHECKING:
+    from . import energy as energy
+    from .errors import FaultsimError as FaultsimError
+    from .errors import FaultsimWarning as FaultsimWarning
+    from .evaluation import Evaluation as Evaluation
+    from .evaluation import evaluate as evaluate
+    from .export import export_onnx as export_onnx
+    from .fault_map import FaultMap as FaultMap
+    from .fault_map import MeasuredChip as MeasuredChip
+    from .fault_map import chip_map as chip_map
+    from .fault_map import failing_cells as failing_cells
+    from .faults import Chip as Chip
+    from .faults import FaultKind as FaultKind
+    from .faults import FaultModel as FaultModel
+    from .faults import evaluation_chips as evaluation_chips
+    from .io.checkpoint import load_weights as load_weights
+    from .io.checkpoint import save_weights as save_weights
+    from .metrics import Metric as Metric
+    from .perturbation import corrupt as corrupt
+    from .perturbation import corrupt_stored as corrupt_stored
+    from .perturbation import perturb as perturb
+    from .perturbation import perturbed as perturbed
+    from .quantization import dequantize as dequantize
+    from .quantization import finish_qat as finish_qat
+    from .quantization import prepare_qat as prepare_qat
+    from .quantization import quantize as quantize
+    from .sram import SRAM as SRAM
+    from .sram import ArrayGeometry as ArrayGeometry
+    from .sram import Placement as Placement
+    from .stored import StoredWeights as StoredWeights
+    from .voltage import VoltageCurve as VoltageCurve
 
 __version__ = "0.1.0"
 
@@ -22,10 +57,15 @@ _HOME = {
     "SRAM": "sram",
     "StoredWeights": "stored",
     "VoltageCurve": "voltage",
+    "chip_map": "fault_map",
     "corrupt": "perturbation",
+    "corrupt_stored": "perturbation",
+    "dequantize": "quantization",
     "evaluate": "evaluation",
     "evaluation_chips": "faults",
+    "export_onnx": "export",
     "failing_cells": "fault_map",
+    "finish_qat": "quantization",
     "load_weights": "io.checkpoint",
     "perturb": "perturbation",
     "perturbed": "perturbation",
@@ -33,10 +73,12 @@ _HOME = {
     "quantize": "quantization",
     "save_weights": "io.checkpoint",
 }
-__all__ = [*_HOME, "__version__"]
+__all__ = [*_HOME, "__version__", "energy"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
+    if name == "energy":
+        return importlib.import_module(".energy", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'faultsim' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -1,23 +1,7 @@
-"""The error that a user's input can cause, the warning that it deserves, and how long a line may be."""
+"""The error that a user's input can cause, and the warning that it deserves."""
 
-MOST_CHARACTERS = 280  #: of a message: with the program's name in front it is a line of at most 300
-
-
-def one_line(message: str, most: int = MOST_CHARACTERS) -> str:
-    """The message without line breaks and control characters, and where it is too long without its middle: what
-    is wrong stands at the beginning, what would be right at the end."""
-    line = "".join(c if c.isprintable() else " " for c in message).strip()
-    if len(line) <= most:
-        return line
-    end = most // 3
-    return f"{line[: most - end - 5]} ... {line[-end:]}"
-
-
-class FaultsimError(ValueError):
-    """Input that cannot be used; the message says in one line what is wrong and what would be right."""
-
-    def __init__(self, message: object = "") -> None:
-        super().__init__(one_line(str(message)))
+from energy.errors import FaultsimError as FaultsimError
+from energy.errors import shorten as shorten
 
 
 class FaultsimWarning(UserWarning):
@@ -25,5 +9,5 @@ class FaultsimWarning(UserWarning):
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a user's own code failed with."""
+    """Return the first line of what a user's own code failed with, or the error's type where it says nothing."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

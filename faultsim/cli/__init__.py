@@ -116,11 +116,9 @@ def _noted_interrupts() -> Iterator[list[int]]:
 
 def _tell(error: Exception) -> None:
     """Says in one line on stderr what the user can mend; raises any other error again."""
-    from energy.errors import EnergyError
+    from ..errors import FaultsimError, shorten
 
-    from ..errors import FaultsimError, one_line
-
-    if isinstance(error, FaultsimError | EnergyError | ImportError):
+    if isinstance(error, FaultsimError | ImportError):
         message = str(error)
     elif _out_of_memory(error):
         message = "there is not enough memory for this: take smaller numbers, like a smaller --batch-size"
@@ -133,7 +131,7 @@ def _tell(error: Exception) -> None:
         raise error
     with contextlib.suppress(OSError):
         if _speaks():
-            print("faultsim: error: " + one_line(message), file=sys.stderr, flush=True)
+            print("faultsim: error: " + shorten(message), file=sys.stderr, flush=True)
 
 
 def _drop_output() -> None:
@@ -144,11 +142,11 @@ def _drop_output() -> None:
 
 def _one_line(otherwise: Callable[..., None]) -> Callable[..., None]:
     """Shows our own warnings as one line on stderr, and others as before."""
-    from ..errors import FaultsimWarning, one_line
+    from ..errors import FaultsimWarning, shorten
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if issubclass(category, FaultsimWarning):
-            print("faultsim: warning: " + one_line(str(message)), file=sys.stderr, flush=True)
+            print("faultsim: warning: " + shorten(str(message)), file=sys.stderr, flush=True)
         else:
             otherwise(message, category, *where)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from energy import EnergyError
-from faultsim.errors import FaultsimError, one_line
+from faultsim.errors import FaultsimError, shorten
 from faultsim.io.bounds import parse_integer, parse_json, parse_number, read_bytes, read_npy_header, read_text
 
 values = st.recursive(
@@ -154,7 +154,7 @@ def test_errors_are_one_line_of_at_most_300_characters(text):
 
 
 def test_a_long_line_keeps_its_beginning_and_end():
-    line = one_line("the file /a/" + "b" * 1000 + " is damaged: move it away")
+    line = shorten("the file /a/" + "b" * 1000 + " is damaged: move it away")
     assert line.startswith("the file /a/bbb")
     assert line.endswith("bbb is damaged: move it away")
     assert len(line) == 280

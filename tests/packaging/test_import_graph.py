@@ -67,7 +67,9 @@ def test_arrows_go_down(path):
     if inside(path, "energy"):
         assert not {"faultsim", "neuralfuse"} & tops(path)
     elif inside(path, "faultsim") and not inside(path, "faultsim/cli"):
-        assert not {"energy", "neuralfuse"} & tops(path)
+        assert "neuralfuse" not in tops(path)
+        # energy is the floor below; faultsim shares its class of errors and shows its names as faultsim.energy
+        assert "energy" not in tops(path) or path.name in ("energy.py", "errors.py")
 
 
 @each_file
