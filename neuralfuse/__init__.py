@@ -1,4 +1,56 @@
-"""NeuralFuse: a small network in front of the input that wins back the accuracy lost to bit errors.
+"""NeuralFuse: a small network in front of the input that restores the accuracy lost to bit errors.
 
-Importing this package imports neither torch nor a generator; use its modules (`neuralfuse.generators`, ...).
+    import neuralfuse
+
+    fuse = neuralfuse.load("convs.safetensors")  # a torch module: F(x) = clamp(x + G(x), -1, 1)
+    logits = base_model(fuse(images))
+
+Names are loaded on first use: `import neuralfuse` alone imports neither torch nor a generator.
 """
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .adversarial import Adversarial as Adversarial
+    from .eopm import EOPM as EOPM
+    from .files import load as load
+    from .files import save as save
+    from .generators import NeuralFuse as NeuralFuse
+    from .generators import create as create
+    from .paper import reproduce as reproduce
+    from .protection import Protection as Protection
+    from .protection import evaluate_protected as evaluate_protected
+    from .staged import Staged as Staged
+    from .staged import train_staged as train_staged
+    from .training import Base as Base
+    from .training import Training as Training
+    from .training import train_generator as train_generator
+
+_HOME = {
+    "Adversarial": "adversarial",
+    "Base": "training",
+    "EOPM": "eopm",
+    "NeuralFuse": "generators",
+    "Protection": "protection",
+    "Staged": "staged",
+    "Training": "training",
+    "create": "generators",
+    "evaluate_protected": "protection",
+    "load": "files",
+    "reproduce": "paper",
+    "save": "files",
+    "train_generator": "training",
+    "train_staged": "staged",
+}
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'neuralfuse' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

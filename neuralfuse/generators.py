@@ -184,6 +184,17 @@ def create(name: str) -> nn.Module:
     return _REGISTRY[name]()
 
 
+def has_architecture(network: nn.Module, name: str) -> bool:
+    """Tell whether a network has the parameters and buffers of a generator of this name, quantization-aware or not."""
+    with torch.device("meta"):
+        expected = {key: value.shape for key, value in create(name).state_dict().items()}
+    found = {
+        key.replace("parametrizations.weight.original", "weight"): value.shape
+        for key, value in network.state_dict().items()
+    }
+    return found == expected
+
+
 def coarseness(generator: nn.Module) -> int:
     """Pixels of the image a pixel of the map that a generator draws last at a lower resolution and with no more
     channels than an image has: details finer than that it cannot choose."""

@@ -1,7 +1,8 @@
-"""What a generator wins back: accuracy without and with it, on the same chips."""
+"""Accuracy without and with a generator, on the same chips: the columns of the paper's Table 1."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,14 +17,17 @@ from .generators import NeuralFuse
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of one number a chip, as faultsim.Evaluation has them of accuracies; all are fractions."""
+    """Mean, standard deviation and confidence interval of one number per chip; all are fractions."""
 
     mean: float
-    std: float  #: population standard deviation, as the paper reports it
-    interval: tuple[float, float]  #: 95 % confidence interval of the mean (Student's t); NaN for one chip
+    std: float
+    """Population standard deviation over the chips, as the paper reports it."""
+    interval: tuple[float, float]
+    """95 % confidence interval of the mean (Student's t); NaN for one chip."""
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Statistics":
+    def of(cls, values: Sequence[float]) -> Self:
+        """Compute the statistics of one value per chip."""
         from scipy import stats
 
         mean, n = float(np.mean(values)), len(values)
@@ -33,28 +37,48 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Protection:
-    """The columns of the paper's Table 1; those with a generator are None where there is none."""
+    """Accuracy (or another metric) of a base model alone and behind a generator.
 
-    clean: Evaluation  #: C.A.: one pass without bit errors
-    perturbed: Evaluation  #: P.A.
-    clean_fused: Evaluation | None = None  #: C.A.+N.F.
-    perturbed_fused: Evaluation | None = None  #: P.A.+N.F.
+    The fields are the columns of the paper's Table 1. Those with a generator are None if there is none.
+    """
+
+    clean: Evaluation
+    """C.A.: the base model without bit errors, one pass."""
+    perturbed: Evaluation
+    """P.A.: the base model with bit errors, on each chip."""
+    clean_fused: Evaluation | None = None
+    """C.A.+N.F.: behind the generator, without bit errors."""
+    perturbed_fused: Evaluation | None = None
+    """P.A.+N.F.: behind the generator, with bit errors."""
 
     @property
     def improvement(self) -> Statistics | None:
-        """IP, chip by chip: P.A.+N.F. - P.A. on the same chip, so that its interval is that of the difference."""
-        return None if self.perturbed_fused is None else improvement(self.perturbed, self.perturbed_fused)
+        """IP: P.A.+N.F. minus P.A. on the same chip, so that the interval is that of the paired difference."""
+        if self.perturbed_fused is None:
+            return None
+        return compute_improvement(self.perturbed, self.perturbed_fused)
 
 
-def improvement(alone: Evaluation, fused: Evaluation) -> Statistics:
-    """Differences of the metric, fused - alone, chip by chip; the other way round where lower is better, so that above
-    0 is better."""
+def compute_improvement(alone: Evaluation, fused: Evaluation) -> Statistics:
+    """Compute the paired difference of two evaluations of the same chips.
+
+    Parameters
+    ----------
+    alone, fused
+        The base model alone and behind a generator.
+
+    Returns
+    -------
+    Statistics
+        Of fused minus alone on each chip; of alone minus fused for a metric that is better when lower. Above 0 is
+        better in both cases.
+    """
     sign = 1 if alone.metric.higher_is_better else -1
     pairs = zip(alone.values, fused.values, strict=True)
     return Statistics.of([sign * (with_generator - without) for without, with_generator in pairs])
 
 
-def protection(
+def evaluate_protected(
     model: nn.Module,
     data: Iterable[tuple[Tensor, Tensor]],
     chips: Sequence[Chip],
@@ -62,15 +86,45 @@ def protection(
     bit_error_rate: float,
     faults: FaultModel,
     stored: StoredWeights,
-    fuse: NeuralFuse | None = None,
+    generator: NeuralFuse | None = None,
     metric: AnyMetric = "accuracy",
     report: Callable[[Evaluation], None] | None = None,
 ) -> Protection:
-    """Evaluates the model, alone and behind `fuse`, without bit errors and on `chips`; arguments as for
-    faultsim.evaluate. `data` must be something that can be iterated several times; `report` is called with each
-    evaluation of the chips so far."""
+    """Evaluate a base model alone and behind a generator, without bit errors and on every chip.
 
-    def accuracy(rate: float, on: Sequence[Chip], transform: NeuralFuse | None) -> Evaluation:
+    Parameters
+    ----------
+    model
+        Base model. It runs in evaluation mode.
+    data
+        Batches of inputs and targets. They are iterated several times: a list or a DataLoader, not a generator.
+    chips
+        Chips to evaluate, the same ones without and with the generator.
+    bit_error_rate
+        Fraction of failing cells of the base model's weight memory. The generator's memory has no errors.
+    faults
+        What a failing cell does, and which memory the weights lie in.
+    stored
+        The model's int8 weights (``StoredWeights.of(model)``).
+    generator
+        NeuralFuse module, as `neuralfuse.load` returns it. Default: the base model alone is evaluated.
+    metric
+        Name of a metric, or a metric (see ``faultsim.evaluate``).
+    report
+        Called with each evaluation of the chips so far.
+
+    Returns
+    -------
+    Protection
+        C.A., P.A., C.A.+N.F. and P.A.+N.F. of the paper's Table 1, and IP.
+
+    Raises
+    ------
+    FaultsimError
+        For the reasons that ``faultsim.evaluate`` has.
+    """
+
+    def run(rate: float, on: Sequence[Chip], transform: NeuralFuse | None) -> Evaluation:
         return evaluate(
             model,
             data,
@@ -85,7 +139,7 @@ def protection(
 
     found = [
         evaluation
-        for transform in ([None] if fuse is None else [None, fuse])
-        for evaluation in (accuracy(0.0, chips[:1], transform), accuracy(bit_error_rate, chips, transform))
+        for transform in ([None] if generator is None else [None, generator])
+        for evaluation in (run(0.0, chips[:1], transform), run(bit_error_rate, chips, transform))
     ]
     return Protection(*found)

@@ -61,13 +61,14 @@ def evaluate_blackbox(
     from neuralfuse.blackbox.client import HttpEndpoint
     from neuralfuse.blackbox.evaluation import evaluate_restricted
     from neuralfuse.blackbox.onnxfile import OnnxFile
+    from neuralfuse.files import read_generator
 
     from ..data import batches
     from ..io.checkpoint import read_file
     from ..io.provenance import provenance
     from ..io.run_directory import without_nan
     from ..models import imported
-    from .subject import load_generator, load_images
+    from .subject import load_images
 
     if not (endpoint or onnx or function):
         raise FaultsimError("which black box? give --endpoint URL, --onnx FILE or --function MODULE:NAME")
@@ -101,9 +102,10 @@ def evaluate_blackbox(
     }
     fuse = None
     if generator is not None:
-        variant, fingerprint = load_generator(generator, where, tuple(test.images.shape[1:]))
+        saved = read_generator(generator)
+        variant = saved.create_variant(where, tuple(test.images.shape[1:]))
         fuse = variant.transform
-        configuration["generator"] = {"name": variant.name, "weights": fingerprint}
+        configuration["generator"] = {"name": variant.name, "weights": saved.fingerprint}
     rows = _rows(evaluate_restricted(boxes, batches(test, batch_size, device=where), fuse))
     if as_json:
         report = {"accuracy": rows, "configuration": configuration, **provenance(str(where))}

@@ -85,14 +85,15 @@ def evaluate(
 ) -> None:
     """Measure accuracy, or another metric, without bit errors (C.A.) and with them (P.A.), without and with a generator
     (N.F.)."""
-    from neuralfuse.protection import protection
+    from neuralfuse.files import read_generator
+    from neuralfuse.protection import evaluate_protected
 
     from ..conditions import Conditions
     from ..faults import evaluation_chips
     from ..io.provenance import provenance
     from ..io.run_directory import without_nan
     from ..metrics import ACCURACY
-    from .subject import load_generator, load_subject
+    from .subject import load_subject
 
     measured = metric_named(metric)
     own = own_data(data, input_size, mean, std, dataset, data_dir)
@@ -116,17 +117,18 @@ def evaluate(
     }
     fuse = None
     if generator is not None:
-        variant, fingerprint = load_generator(generator, where, subject.dataset.input_shape)
+        saved = read_generator(generator)
+        variant = saved.create_variant(where, subject.dataset.input_shape)
         fuse = variant.transform
-        configuration["generator"] = {"name": variant.name, "weights": fingerprint}
-    found = protection(
+        configuration["generator"] = {"name": variant.name, "weights": saved.fingerprint}
+    found = evaluate_protected(
         subject.model,
         subject.data,
         samples,
         bit_error_rate=rate,
         faults=faults,
         stored=subject.stored,
-        fuse=fuse,
+        generator=fuse,
         metric=measured,
         report=_progress(len(samples)),
     )

@@ -189,14 +189,16 @@ def _inputs(checked: "Dataset | OwnBatches") -> "tuple[Tensor, Normalisation | N
 def _generator(
     path: Path, dataset: str | None, data_dir: Path | None, images: int | None, own: "OwnData | None"
 ) -> Parts:
+    from neuralfuse.files import read_generator
     from neuralfuse.generators import NeuralFuse, check_generator_size
 
-    from .subject import fingerprint, load_images, load_own, read_generator
+    from .subject import load_images, load_own
 
-    name, network, stored, trained = read_generator(path)
+    saved = read_generator(path)
+    name, network, stored, trained = saved
     test = load_own(own, images) if own else load_images(dataset or trained.get("dataset"), data_dir, images)
     check_generator_size(name, test.input_shape)
-    configuration = {"generator": name, "weights": fingerprint(network, stored), "trained": trained}
+    configuration = {"generator": name, "weights": saved.fingerprint, "trained": trained}
     return NeuralFuse(network), stored, test, configuration | _checked_with(test)
 
 

@@ -358,19 +358,19 @@ def _begin(name: str, start: Path | None) -> "tuple[nn.Module, dict[str, Any]]":
     """The generator as training begins with it, and what its metadata says of that: with a file "start", how that was
     trained. FaultsimError for a file that holds another architecture."""
     from neuralfuse import generators
-
-    from .subject import fingerprint, read_generator
+    from neuralfuse.files import read_generator
 
     if start is None:
         return generators.create(name), {}
-    found, network, stored, trained = read_generator(start)
+    saved = read_generator(start)
+    found, network, _, trained = saved
     if found != name:
         raise FaultsimError(
             f"--start {start} holds {found}: begin with a {name}, or train --generator {found}"
         )
     told = ("training", "epochs", "dataset_fingerprint", "start", "commit", "device", "date")
     known = {key: trained[key] for key in told if key in trained}
-    return network, {"start": {"weights": fingerprint(network, stored), **known}}
+    return network, {"start": {"weights": saved.fingerprint, **known}}
 
 
 def _errors(trainer: str, flips: int | None, random: dict[str, Any]) -> dict[str, Any]:

@@ -228,16 +228,16 @@ def _generator(
 ) -> "tuple[torch.nn.Module, dict, dict]":
     """(F, configuration, provenance) of the generator of a step; FaultsimError for one that was trained for something
     else."""
+    from neuralfuse.files import read_generator
     from neuralfuse.paper.plan import Kind
 
     from ..faults import FaultModel
-    from ..io.checkpoint import read_file
-    from .subject import load_generator
 
     file = step.sibling(Kind.GENERATOR)
     wanted = step.cell.generator
-    trained = read_file(file)[1]
-    variant, weights = load_generator(file, where, tuple(subject.dataset.images.shape[1:]))
+    saved = read_generator(file)
+    trained, weights = saved.metadata, saved.fingerprint
+    variant = saved.create_variant(where, tuple(subject.dataset.images.shape[1:]))
     training, base = trained.get("training", {}), trained.get("base", {})
     source = subject if wanted.source == step.cell.base else _source(step, data_dir, where)
     checks = [

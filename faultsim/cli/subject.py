@@ -1,6 +1,5 @@
 """What a command measures: a model with its weights, and images."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,7 @@ from torch import nn
 
 from energy.errors import EnergyError
 from energy.saving import weight_memory
-from energy.trace import POLICIES, trace_model
-from neuralfuse import generators
+from energy.trace import trace_model
 
 from .. import bundled, models
 from .. import data as data_sets
@@ -23,10 +21,9 @@ from ..data.dataset import SIDE
 from ..errors import FaultsimError
 from ..inventory import Select
 from ..io.bounds import integers
-from ..io.checkpoint import load_weights, read_file
+from ..io.checkpoint import compute_fingerprint, load_weights, read_file
 from ..metrics import ACCURACY, Metric
 from ..stored import StoredWeights
-from ..voltage_sweep import Variant
 from .own_data import OwnData
 
 
@@ -74,7 +71,7 @@ class Subject:
         """Which model this is."""
         return {
             "model": self.name,
-            "weights": fingerprint(self.model, self.stored),
+            "weights": compute_fingerprint(self.model, self.stored),
             "trained": self.trained,
             "per_channel": self.per_channel,
             **({"select": self.select} if self.select else {}),
@@ -236,32 +233,6 @@ def load_model(
     return network, *load_weights(network, weights, per_channel=per_channel, select=select)
 
 
-def read_generator(path: Path) -> tuple[str, nn.Module, StoredWeights, dict[str, Any]]:
-    """Name, network on the CPU, weights as stored, and metadata of a generator's weight file; FaultsimError for a file
-    that is none."""
-    trained = read_file(path)[1]
-    name = trained.get("generator")
-    if not isinstance(name, str) or name not in generators.KNOWN:
-        raise FaultsimError(
-            f"{path} holds no generator: its metadata must name one of {', '.join(generators.KNOWN)}"
-        )
-    network = generators.create(name)
-    stored, _ = load_weights(network, path)
-    return name, network, stored, trained
-
-
-def load_generator(
-    path: Path, device: torch.device, image_shape: tuple[int, ...] | None
-) -> tuple[Variant, str]:
-    """The variant of a sweep with a NeuralFuse generator in front, from its weight file (which names its architecture),
-    and a fingerprint of what it computes with. FaultsimError for a file that is no generator's."""
-    name, network, stored, _ = read_generator(path)
-    generators.check_generator_size(name, image_shape)
-    accesses = weight_memory(network, image_shape, policy=POLICIES["paper-generator"])
-    fuse = generators.NeuralFuse(network).to(device).eval()
-    return Variant(f"with {name}", fuse, accesses), fingerprint(network, stored)
-
-
 def _registered(name: object) -> str | None:
     """A model that a weight file names, only if it is one of ours: a file must not choose which code runs."""
     return name if name in models.NAMES else None
@@ -289,15 +260,3 @@ def count_classes(
             f"{dataset}"
         )
     return shape[1]
-
-
-def fingerprint(model: nn.Module, stored: StoredWeights) -> str:
-    """SHA-256 of everything the model computes with."""
-    digest = hashlib.sha256()
-    tensors = [*model.state_dict().values()]
-    tensors += [tensor for layer in stored.layers for tensor in (layer.values, layer.scale)]
-    for tensor in tensors:
-        dense = tensor.detach().cpu().contiguous()
-        digest.update(f"{dense.dtype}{list(dense.shape)}".encode())
-        digest.update(dense.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()

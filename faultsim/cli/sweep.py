@@ -96,6 +96,7 @@ def sweep_voltage(
     little. A sweep that was killed goes on where it stopped when it is started again with the same --out.
     """
     from neuralfuse import bundled
+    from neuralfuse.files import read_generator
 
     from .. import bundled as models
     from ..conditions import Conditions
@@ -107,7 +108,7 @@ def sweep_voltage(
     from ..metrics import ACCURACY
     from ..show.pictures import check_picture
     from ..voltage_sweep import OPTIONAL, Variant, as_far_as_measured, as_measured, points, row_columns, sweep
-    from .subject import load_generator, load_subject
+    from .subject import load_subject
     from .sweep_report import cheapest, progress, report_json, summary_rows, table
 
     if voltages is not None and bit_error_rates is not None:
@@ -173,9 +174,10 @@ def sweep_voltage(
     information = {**provenance(str(where)), "memory": subject.stored.share.as_dict()}
     variants = [Variant()]
     if generator is not None:
-        fused, fingerprint = load_generator(generator, where, subject.dataset.input_shape)
+        saved = read_generator(generator)
+        fused = saved.create_variant(where, subject.dataset.input_shape)
         variants.append(fused)
-        configuration["generator"] = {"name": fused.name, "weights": fingerprint}
+        configuration["generator"] = {"name": fused.name, "weights": saved.fingerprint}
     conditions = Conditions.of(faults, samples, electrical, subject.stored.share)
     run = dict(
         faults=faults,

@@ -147,9 +147,9 @@ _SHORT = {
 
 def _gain(before: "Result", after: "Result") -> str:
     """In points, with half of its 95 % interval where there is more than one chip."""
-    from neuralfuse.protection import improvement
+    from neuralfuse.protection import compute_improvement
 
-    gain = improvement(before.evaluation, after.evaluation)
+    gain = compute_improvement(before.evaluation, after.evaluation)
     half = gain.interval[1] - gain.mean
     scale = 100 if before.evaluation.metric.fraction else 1
     number, spread = ("{:+.1f}", "{:.1f}") if scale == 100 else ("{:+.3g}", "{:.2g}")

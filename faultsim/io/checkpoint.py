@@ -5,6 +5,7 @@ Tensors of a file written here: weights int8 under their names (`LAYER.weight`, 
 state_dict names. The metadata entry "faultsim" is JSON.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -265,3 +266,15 @@ def _check_numbers(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _misfit(path: str | Path, what: str) -> FaultsimError:
     return FaultsimError(f"weight file {path} doesn't fit the model: {what}")
+
+
+def compute_fingerprint(model: nn.Module, stored: StoredWeights) -> str:
+    """Compute the SHA-256 (hex) of everything that a model computes with: its float state and its int8 weights."""
+    digest = hashlib.sha256()
+    tensors = [*model.state_dict().values()]
+    tensors += [tensor for layer in stored.layers for tensor in (layer.values, layer.scale)]
+    for tensor in tensors:
+        dense = tensor.detach().cpu().contiguous()
+        digest.update(f"{dense.dtype}{list(dense.shape)}".encode())
+        digest.update(dense.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation
 
 from ..generators import NeuralFuse
-from ..protection import Statistics, improvement
+from ..protection import Statistics, compute_improvement
 from .box import BlackBox
 
 
@@ -24,7 +24,7 @@ class Restricted:
     @property
     def improvement(self) -> Statistics | None:
         """Box by box, so that its interval is that of the difference."""
-        return None if self.fused is None else improvement(self.alone, self.fused)
+        return None if self.fused is None else compute_improvement(self.alone, self.fused)
 
 
 def evaluate_restricted(

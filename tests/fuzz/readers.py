@@ -22,7 +22,7 @@ from energy import count, read_topology
 from faultsim import bundled, evaluation_chips
 from faultsim.cli import main
 from faultsim.cli.report_accuracy import READER
-from faultsim.cli.subject import count_classes, load_model, read_generator, which_model
+from faultsim.cli.subject import count_classes, load_model, which_model
 from faultsim.conditions import COLUMNS
 from faultsim.data import Dataset
 from faultsim.data.cifar import load_cifar
@@ -44,6 +44,7 @@ from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import application
 from neuralfuse.blackbox.box import PythonCallable
+from neuralfuse.files import read_generator
 from neuralfuse.paper import result as obtained
 
 from . import mutations

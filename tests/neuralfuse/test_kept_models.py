@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from faultsim import models
-from faultsim.cli.subject import fingerprint, load_generator
-from faultsim.io.checkpoint import load_weights, read_file
+from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file
+from neuralfuse.files import read_generator
 from neuralfuse.paper.result import obtained
 
 KEPT = sorted((Path(__file__).parents[2] / "results/models").glob("*.safetensors"))
@@ -23,11 +22,11 @@ def test_they_are_few_and_small():
 def test_a_result_was_measured_with_them(file):
     trained = read_file(file)[1]
     if "generator" in trained:
-        weights = load_generator(file, torch.device("cpu"), (3, 32, 32))[1]
+        weights = read_generator(file).fingerprint
         used = [result.configuration["generator"]["weights"] for result in RESULTS if result.cell.generator]
     else:
         network = models.create(trained["model"], trained["num_classes"])
         stored, _ = load_weights(network, file)
-        weights = fingerprint(network, stored)
+        weights = compute_fingerprint(network, stored)
         used = [result.configuration["base"]["weights"] for result in RESULTS]
     assert weights in used

@@ -14,7 +14,7 @@ from faultsim.data import batches, load
 from faultsim.io.checkpoint import read_file
 from neuralfuse import bundled, generators
 from neuralfuse.bundled import train
-from neuralfuse.protection import protection
+from neuralfuse.protection import evaluate_protected
 
 RATE = 0.03
 
@@ -29,14 +29,14 @@ def generator() -> torch.nn.Module:
 def test_it_wins_accuracy_back_on_the_same_chips(generator):
     model = models.create(base.MODEL)
     stored, _ = load_weights(model, base.WEIGHTS)
-    found = protection(
+    found = evaluate_protected(
         model,
         list(batches(load(base.DATASET, "test"), 512)),
         evaluation_chips(seed=11, count=12),
         bit_error_rate=RATE,
         faults=FaultModel(),
         stored=stored,
-        fuse=generators.NeuralFuse(generator),
+        generator=generators.NeuralFuse(generator),
     )
     assert found.clean_fused.mean > found.clean.mean - 0.01
     assert found.improvement.interval[0] > 0
@@ -107,14 +107,14 @@ def test_the_pair_wins_accuracy_back_and_keeps_the_clean_one(pair):
     model, stored, network = pair
     cost = weight_memory(network, (3, 32, 32), policy=POLICIES["paper-generator"])
     assert cost < 0.03 * weight_memory(model, (3, 32, 32))
-    found = protection(
+    found = evaluate_protected(
         model,
         list(batches(load(base.DATASET, "test").subset(torch.arange(120)), 120)),
         evaluation_chips(seed=12, count=8),
         bit_error_rate=RATE,
         faults=FaultModel(),
         stored=stored,
-        fuse=generators.NeuralFuse(network),
+        generator=generators.NeuralFuse(network),
     )
     assert found.clean_fused.mean > found.clean.mean - 0.01
     assert found.improvement.interval[0] > 0

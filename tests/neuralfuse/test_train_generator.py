@@ -10,7 +10,7 @@ from faultsim import FaultModel, FaultsimError, StoredWeights, bundled, evaluati
 from faultsim.data import augmentation_for, batches, load
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
-from neuralfuse.protection import protection
+from neuralfuse.protection import evaluate_protected
 from neuralfuse.training import Base, Training, converged, train_generator
 
 SMALL = Training(bit_error_rate=0.02, n_models=2, batch_size=16, max_epochs=3)
@@ -202,14 +202,14 @@ def test_training_raises_perturbed_accuracy(base, threads):
         bit_error_rate=0.03, n_models=3, batch_size=128, learning_rate=3e-3, max_epochs=6, seed=0
     )
     train_generator(generator, [Base(model, stored)], load("digits", "train"), training)
-    found = protection(
+    found = evaluate_protected(
         model,
         list(batches(load("digits", "test"), 512)),
         evaluation_chips(0, 20),
         bit_error_rate=0.03,
         faults=training.faults,
         stored=stored,
-        fuse=NeuralFuse(generator),
+        generator=NeuralFuse(generator),
     )
     assert found.clean_fused.mean > 0.95
     assert found.improvement.mean > 0.08
