@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 # keeps the two equal.
 if TYPE_CHECKING:
     from . import energy as energy
+    from .chip_map import find_failing_cells as find_failing_cells
+    from .chip_map import map_chip as map_chip
     from .errors import FaultsimError as FaultsimError
     from .errors import FaultsimWarning as FaultsimWarning
     from .evaluation import Evaluation as Evaluation
     from .evaluation import evaluate as evaluate
     from .export import export_onnx as export_onnx
     from .fault_map import FaultMap as FaultMap
-    from .fault_map import MeasuredChip as MeasuredChip
-    from .fault_map import chip_map as chip_map
-    from .fault_map import failing_cells as failing_cells
     from .faults import Chip as Chip
     from .faults import FaultKind as FaultKind
     from .faults import FaultModel as FaultModel
     from .faults import evaluation_chips as evaluation_chips
     from .io.checkpoint import load_weights as load_weights
     from .io.checkpoint import save_weights as save_weights
+    from .measured_chip import MeasuredChip as MeasuredChip
     from .metrics import Metric as Metric
     from .perturbation import corrupt as corrupt
     from .perturbation import corrupt_stored as corrupt_stored
@@ -51,22 +51,22 @@ _HOME = {
     "FaultModel": "faults",
     "FaultsimError": "errors",
     "FaultsimWarning": "errors",
-    "MeasuredChip": "fault_map",
+    "MeasuredChip": "measured_chip",
     "Metric": "metrics",
     "Placement": "sram",
     "SRAM": "sram",
     "StoredWeights": "stored",
     "VoltageCurve": "voltage",
-    "chip_map": "fault_map",
     "corrupt": "perturbation",
     "corrupt_stored": "perturbation",
     "dequantize": "quantization",
     "evaluate": "evaluation",
     "evaluation_chips": "faults",
     "export_onnx": "export",
-    "failing_cells": "fault_map",
+    "find_failing_cells": "chip_map",
     "finish_qat": "quantization",
     "load_weights": "io.checkpoint",
+    "map_chip": "chip_map",
     "perturb": "perturbation",
     "perturbed": "perturbation",
     "prepare_qat": "quantization",

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .fault_map import MeasuredChip
-from .faults import Chip, FaultKind, FaultModel
+from .faults import FaultKind, FaultModel
+from .measured_chip import AnyChip, MeasuredChip
 from .memory import Share
 from .voltage import VoltageCurve
 
@@ -27,7 +27,7 @@ class Conditions:
     def of(
         cls,
         faults: FaultModel,
-        chips: Sequence[Chip | MeasuredChip],
+        chips: Sequence[AnyChip],
         curve: VoltageCurve | None = None,
         share: Share | None = None,
     ) -> "Conditions":

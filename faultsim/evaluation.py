@@ -15,9 +15,9 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs, split_batch
 from .collectors import TopK
 from .errors import FaultsimError, FaultsimWarning, reason
-from .fault_map import MeasuredChip
-from .faults import Chip, FaultKind, FaultModel, as_chip
+from .faults import FaultKind, FaultModel
 from .inventory import Select
+from .measured_chip import AnyChip, as_chip
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
 from .perturbation import operating_point, stored_weights
 from .stored import StoredWeights
@@ -137,7 +137,7 @@ class Evaluation:
 def evaluate(
     model: nn.Module,
     data: Iterable[Any],
-    chips: Sequence[Chip | MeasuredChip],
+    chips: Sequence[AnyChip],
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
@@ -234,7 +234,7 @@ class _Group:
     def evaluate(
         self,
         data: Iterable[Any],
-        chips: Sequence[Chip | MeasuredChip],
+        chips: Sequence[AnyChip],
         rate: float | None,
         volts: float | None,
         faults: FaultModel,

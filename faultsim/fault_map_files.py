@@ -21,14 +21,15 @@ import json
 import math
 import re
 import zipfile
-from array import array as numbers
+from array import array as Numbers
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from .errors import FaultsimError
-from .fault_map import MOST_CELLS, TYPES, FaultMap, check_extent, first_wrong
+from .fault_cells import MOST_CELLS, TYPES, check_extent, find_first_wrong
 from .io.bounds import integers, parse_integer, parse_json, parse_number, read_npy_header
 from .io.files import write_atomically
 from .sram import ArrayGeometry
@@ -43,27 +44,42 @@ _EXTENT = re.compile(r"(arrays|rows|columns)=([0-9]{1,9})")
 _LOWEST = re.compile(r"lowest_voltage=(\S+)")
 
 
-def _format_of(path: Path) -> str:
+def _suffix(path: Path) -> str:
+    """Return `.npz` or `.csv`; FaultsimError for another name."""
     if path.suffix.lower() not in (".npz", ".csv"):
         raise FaultsimError(f"fault map {path}: the name must end in .npz or .csv")
     return path.suffix.lower()
 
 
-def save(fault_map: FaultMap, path: Path) -> None:
-    """Writes a map in the format that the name's ending says."""
-    write = _write_npz if _format_of(path) == ".npz" else _write_csv
-    write_atomically(path, lambda temporary: write(fault_map, temporary))
+def write(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write the fields of a fault map, in the format that the name's suffix says.
+
+    `lowest_voltage` is written unless it is None, which means that it follows from the cells.
+    """
+    write_format = _write_npz if _suffix(path) == ".npz" else _write_csv
+    write_atomically(path, lambda temporary: write_format(temporary, fields))
 
 
-def load(path: Path) -> FaultMap:
-    """Reads a map in the format that the name's ending says."""
-    read = _read_npz if _format_of(path) == ".npz" else _read_csv
+def read(path: Path) -> dict[str, Any]:
+    """Read a fault map, in the format that the name's suffix says.
+
+    Returns
+    -------
+    dict
+        The fields of a `FaultMap`: its five arrays, `arrays`, `geometry`, `source` and `lowest_voltage`.
+
+    Raises
+    ------
+    FaultsimError
+        Naming the file, and in a CSV the line, that is wrong.
+    """
+    read_format = _read_npz if _suffix(path) == ".npz" else _read_csv
     try:
         if not path.is_file():
             raise FaultsimError(f"fault map {path}: there is no such file")
         if path.stat().st_size > MOST_FILE_BYTES:
             raise FaultsimError(f"fault map {path}: larger than {MOST_FILE_BYTES >> 30} GiB")
-        return read(path)
+        return read_format(path)
     except OSError as error:
         raise FaultsimError(f"fault map {path}: cannot be read: {error.strerror or error}") from None
 
@@ -71,22 +87,21 @@ def load(path: Path) -> FaultMap:
 # -- npz -----------------------------------------------------------------------------------------------------
 
 
-def _write_npz(fault_map: FaultMap, path: Path) -> None:
-    lowest = _stated(fault_map)
+def _write_npz(path: Path, fields: Mapping[str, Any]) -> None:
+    lowest = fields["lowest_voltage"]
     meta = {
         "format": FORMAT,
         "version": VERSION,
-        "arrays": fault_map.arrays,
-        "rows": fault_map.geometry.rows,
-        "columns": fault_map.geometry.columns,
-        "source": fault_map.source,
+        "arrays": fields["arrays"],
+        "rows": fields["geometry"].rows,
+        "columns": fields["geometry"].columns,
+        "source": fields["source"],
         **({} if lowest is None else {"lowest_voltage": lowest}),
     }
-    cells = {name: getattr(fault_map, name) for name in TYPES}
-    np.savez_compressed(path, meta=np.array(json.dumps(meta)), **cells)
+    np.savez_compressed(path, meta=np.array(json.dumps(meta)), **{name: fields[name] for name in TYPES})
 
 
-def _read_npz(path: Path) -> FaultMap:
+def _read_npz(path: Path) -> dict[str, Any]:
     def refuse(cause: str) -> NoReturn:
         raise FaultsimError(f"fault map {path}: {cause}")
 
@@ -102,12 +117,14 @@ def _read_npz(path: Path) -> FaultMap:
             if entries.keys() != expected or len(archive.infolist()) != len(expected) or not plain:
                 refuse(foreign)
             meta = parse_json(str(_entry(archive, entries["meta"])[()]))
-            if meta["format"] != FORMAT:
+            if not isinstance(meta, dict) or meta["format"] != FORMAT:
                 refuse(foreign)
             if meta["version"] != VERSION:
                 refuse(f"format version {meta['version']!r}, this faultsim reads version {VERSION}")
             sizes = [meta[name] for name in ("arrays", "rows", "columns")]
-            if not integers(sizes, 1, 2**31 - 1) or not isinstance(meta["source"], str):
+            lowest = meta.get("lowest_voltage")
+            numeric = lowest is None or type(lowest) in (int, float)
+            if not integers(sizes, 1, 2**31 - 1) or not isinstance(meta["source"], str) or not numeric:
                 refuse(foreign)
             arrays, geometry = sizes[0], ArrayGeometry(*sizes[1:])
             check_extent(arrays, geometry)
@@ -115,13 +132,13 @@ def _read_npz(path: Path) -> FaultMap:
             if any(entries[name].file_size > MOST_CELLS * 8 + 4096 for name in TYPES):
                 refuse(f"more than {MOST_CELLS:,} cells")
             cells = {name: _entry(archive, entries[name]) for name in TYPES}
-        return FaultMap(
+        return {
             **cells,
-            arrays=arrays,
-            geometry=geometry,
-            source=meta["source"],
-            lowest_voltage=meta.get("lowest_voltage"),
-        )
+            "arrays": arrays,
+            "geometry": geometry,
+            "source": meta["source"],
+            "lowest_voltage": lowest,
+        }
     except OSError:
         raise
     except FaultsimError as error:
@@ -146,33 +163,30 @@ def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _stated(fault_map: FaultMap) -> float | None:
-    """The lowest voltage, where it doesn't follow from the cells."""
-    lowest = fault_map.lowest_voltage
-    return None if lowest is None or (fault_map.voltage == lowest).any() else lowest
-
-
 # -- csv -----------------------------------------------------------------------------------------------------
 
 
-def _write_csv(fault_map: FaultMap, path: Path) -> None:
-    geometry = fault_map.geometry
+def _write_csv(path: Path, fields: Mapping[str, Any]) -> None:
+    geometry, lowest = fields["geometry"], fields["lowest_voltage"]
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(f"# arrays={fault_map.arrays} rows={geometry.rows} columns={geometry.columns}\n")
-        file.write(f"# source: {fault_map.source}\n")
-        if (lowest := _stated(fault_map)) is not None:
+        file.write(f"# arrays={fields['arrays']} rows={geometry.rows} columns={geometry.columns}\n")
+        file.write(f"# source: {fields['source']}\n")
+        if lowest is not None:
             file.write(f"# lowest_voltage={lowest!r}\n")
         file.write(f"{_HEADER}\n")
-        for start in range(0, len(fault_map), 65536):  # Python numbers take five times the room
-            cells = (getattr(fault_map, name)[start : start + 65536].tolist() for name in COLUMNS)
-            for v, array, row, column, state in zip(*cells, strict=True):
+        count = len(fields["array"])
+        for start in range(0, count, 65536):  # in parts: Python's numbers take five times the memory
+            part = (fields[name][start : start + 65536].tolist() for name in COLUMNS)
+            for v, array, row, column, state in zip(*part, strict=True):
                 volts, stuck = "" if math.isnan(v) else repr(v), "" if state < 0 else state
                 file.write(f"{volts},{array},{row},{column},{stuck}\n")
 
 
-def _read_csv(path: Path) -> FaultMap:
-    cells = {name: numbers("d" if name == "voltage" else "q") for name in COLUMNS}
-    lines, extent, lowest, header = numbers("q"), {}, None, False
+def _read_csv(path: Path) -> dict[str, Any]:
+    read: dict[str, Numbers[Any]] = {name: Numbers("d" if name == "voltage" else "q") for name in COLUMNS}
+    lines: Numbers[int] = Numbers("q")
+    extent: dict[str, int] = {}
+    lowest, header = None, False
     source = " ".join(path.name.encode(errors="replace").decode().split())
 
     def wrong(line: int, complaint: str) -> FaultsimError:
@@ -188,9 +202,9 @@ def _read_csv(path: Path) -> FaultMap:
                     words = text[1:].split()
                     if words and all(map(_EXTENT.fullmatch, words)):
                         extent |= {name: int(value) for name, value in map(lambda w: w.split("="), words)}
-                    elif found := _LOWEST.fullmatch(" ".join(words)):
+                    elif stated := _LOWEST.fullmatch(" ".join(words)):
                         try:
-                            lowest = parse_number(found[1])
+                            lowest = parse_number(stated[1])
                         except ValueError as error:
                             raise wrong(line, f"lowest_voltage: {error}") from None
                     elif words and words[0] == "source:":
@@ -204,7 +218,7 @@ def _read_csv(path: Path) -> FaultMap:
                         raise wrong(line, f"more than {MOST_CELLS:,} cells")
                     try:
                         for name, value in zip(COLUMNS, _cell(text), strict=True):
-                            cells[name].append(value)
+                            read[name].append(value)
                     except ValueError:
                         raise wrong(
                             line,
@@ -219,7 +233,7 @@ def _read_csv(path: Path) -> FaultMap:
         raise FaultsimError(
             f"fault map {path}: no cells, and no '# arrays=N' to say how many arrays were measured"
         )
-    cells = {name: np.frombuffer(values, values.typecode) for name, values in cells.items()}
+    cells = {name: np.frombuffer(values, values.typecode) for name, values in read.items()}
     arrays = extent.pop("arrays", None)
     if arrays is None:
         arrays = max(int(cells["array"].max()), 0) + 1
@@ -228,13 +242,10 @@ def _read_csv(path: Path) -> FaultMap:
         check_extent(arrays, geometry)
     except FaultsimError as error:
         raise FaultsimError(f"fault map {path}: {error}") from None
-    if found := first_wrong(cells, arrays, geometry):
+    if found := find_first_wrong(cells, arrays, geometry):
         index, complaint = found
         raise wrong(lines[index], complaint)
-    try:
-        return FaultMap(**cells, arrays=arrays, geometry=geometry, source=source, lowest_voltage=lowest)
-    except FaultsimError as error:
-        raise FaultsimError(f"fault map {path}: {error}") from None
+    return {**cells, "arrays": arrays, "geometry": geometry, "source": source, "lowest_voltage": lowest}
 
 
 def _cell(text: str) -> tuple[float, int, int, int, int]:

@@ -2,14 +2,11 @@
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Any
 
 from .errors import FaultsimError
 from .integers import checked_integer
 from .sram import SRAM, Placement
-
-if TYPE_CHECKING:
-    from .fault_map import MeasuredChip
 
 
 class FaultKind(StrEnum):
@@ -57,7 +54,7 @@ class FaultModel:
         """Wrong bits per failing cell, on average over stored zeros and ones."""
         return {FaultKind.FLIP: 1.0, FaultKind.TRANSIENT: self.read_error}.get(self.kind, 0.5)
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Everything about it, for results."""
         return {**asdict(self), "visible_flips_per_failing_cell": self.visible_rate}
 
@@ -83,11 +80,6 @@ class Chip:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", checked_integer(self.seed, "chip seed", 0, SEED_END - 1))
-
-
-def as_chip(chip: "Chip | MeasuredChip | int") -> "Chip | MeasuredChip":
-    """A seed as the Chip that it means; a Chip, or a measured one, as it is."""
-    return chip if isinstance(chip, Chip) or hasattr(chip, "fault_map") else Chip(chip)
 
 
 def evaluation_chips(seed: int, count: int) -> list[Chip]:

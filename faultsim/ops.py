@@ -21,7 +21,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .faults import FaultKind, FaultModel, as_chip
+from .faults import Chip, FaultKind, FaultModel
 from .hit_table import checked_rate, draw_table
 from .native import native
 from .sram import BLOCK_BYTES
@@ -88,7 +88,7 @@ def place(model: FaultModel, base: int = 0) -> list[int]:
 
 def seeds(chips, device: torch.device | str = "cpu") -> Tensor:
     """int64 [n_chips] from Chip objects or their seeds; FaultsimError for what is no seed."""
-    numbers = [as_chip(chip).seed for chip in chips]
+    numbers = [(chip if isinstance(chip, Chip) else Chip(chip)).seed for chip in chips]
     return torch.tensor([n - 2**64 if n >= 2**63 else n for n in numbers], dtype=torch.int64, device=device)
 
 

@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from . import ops
 from .errors import FaultsimError
-from .fault_map import MeasuredChip
-from .faults import Chip, FaultModel, as_chip
+from .faults import FaultModel
 from .hit_table import checked_rate
 from .integers import checked_integer
 from .inventory import Select
+from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .ops import ACCESS_END, BASE_END
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
 
 def operating_point(
-    chips: Sequence[Chip | MeasuredChip],
+    chips: Sequence[AnyChip],
     voltage: float | None,
     bit_error_rate: float | None,
     curve: VoltageCurve | None,
@@ -44,7 +44,7 @@ def operating_point(
 
 def corrupt(
     weights: Tensor | np.ndarray,
-    chip: Chip | MeasuredChip | int,
+    chip: AnyChip | int,
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
@@ -97,7 +97,7 @@ def stored_weights(
 
 def corrupt_stored(
     stored: StoredWeights,
-    chip: Chip | MeasuredChip,
+    chip: AnyChip,
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
@@ -116,7 +116,7 @@ def corrupt_stored(
 @contextlib.contextmanager
 def perturbed(
     model: nn.Module,
-    chip: Chip | MeasuredChip | int,
+    chip: AnyChip | int,
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
@@ -156,7 +156,7 @@ def perturbed(
 
 def perturb(
     model: nn.Module,
-    chip: Chip | MeasuredChip | int,
+    chip: AnyChip | int,
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,

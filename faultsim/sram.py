@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
 
 from .errors import FaultsimError
 from .integers import checked_integer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Address = TypeVar("Address", int, "np.ndarray")
 
 # The kernel draws faults in blocks of 32,768 cells: one array of the paper. Cells are independent, so arrays of another
 # shape are the same bits with other names.
@@ -36,7 +42,7 @@ class ArrayGeometry:
     def bytes(self) -> int:
         return self.cells // 8
 
-    def locate(self, bit_address: int) -> tuple[int, int, int]:
+    def locate(self, bit_address: Address) -> tuple[Address, Address, Address]:
         """(array, row, column) of bit `8 * byte address + bit`. Also works on integer arrays."""
         return bit_address // self.cells, bit_address % self.cells // self.columns, bit_address % self.columns
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from . import memory, ops
 from .errors import FaultsimError
-from .fault_map import MeasuredChip
-from .faults import Chip, FaultModel
+from .faults import FaultModel
 from .hit_table import checked_rate
 from .inventory import LeftOut, Select, Weight, take_inventory, tensor_names
+from .measured_chip import AnyChip, MeasuredChip
 from .places import Held, at_copy, flat_in_copies, held, settle_flat, swap_copy
 from .quantization import dequantize, quantize
 
@@ -178,7 +178,7 @@ class StoredWeights:
 
     def read_chips(
         self,
-        chips: Sequence[Chip | MeasuredChip],
+        chips: Sequence[AnyChip],
         bit_error_rate: float | None,
         voltage: float | None,
         model: FaultModel,

@@ -10,10 +10,10 @@ from torch import nn
 
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
-from .fault_map import MeasuredChip
-from .faults import Chip, FaultModel
+from .faults import FaultModel
 from .io.bounds import parse_integer
 from .io.run_directory import RunDirectory, cell, used_columns
+from .measured_chip import AnyChip, MeasuredChip
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
 from .stored import StoredWeights
 from .voltage import VoltageCurve
@@ -173,7 +173,7 @@ def as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Po
 def sweep(
     model: nn.Module,
     data: Iterable[Any],
-    chips: Sequence[Chip | MeasuredChip],
+    chips: Sequence[AnyChip],
     plan: Sequence[Point],
     *,
     faults: FaultModel,
@@ -253,7 +253,7 @@ def _keeper(
     return group_done
 
 
-def _where(point: Point, chips: Sequence[Chip | MeasuredChip]) -> dict:
+def _where(point: Point, chips: Sequence[AnyChip]) -> dict:
     if isinstance(chips[0], MeasuredChip):
         return {"voltage": point.voltage}
     return {"bit_error_rate": point.bit_error_rate}

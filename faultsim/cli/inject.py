@@ -74,8 +74,8 @@ def inject(
 
     from .. import ops
     from ..conditions import Conditions
-    from ..fault_map import MeasuredChip
     from ..faults import Chip
+    from ..measured_chip import MeasuredChip
     from ..perturbation import operating_point
 
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
@@ -179,14 +179,14 @@ def chip(
 
 
 def _simulated(seed, volts, rate, arrays, faults, curve) -> "FaultMap":
-    from ..fault_map import chip_map, failing_cells
+    from ..chip_map import find_failing_cells, map_chip
     from ..faults import Chip
 
     if (volts is None) == (rate is None):
         raise FaultsimError("give either --voltage or --bit-error-rate")
     if volts is None:
-        return failing_cells(Chip(seed), arrays, rate, faults)
-    return chip_map(Chip(seed), volts, load_curve(curve), arrays, faults)
+        return find_failing_cells(Chip(seed), arrays, rate, faults)
+    return map_chip(Chip(seed), volts, load_curve(curve), arrays, faults)
 
 
 def _measured(path: Path, volts: list[float] | None) -> "FaultMap":

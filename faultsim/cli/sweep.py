@@ -25,8 +25,8 @@ from .options import (
 from .options import device as device_named
 
 if TYPE_CHECKING:
-    from ..fault_map import MeasuredChip
     from ..faults import Chip
+    from ..measured_chip import MeasuredChip
 
 FILES = ("results.csv", "summary.csv", "sweep.json", "sweep.png")
 VOLTAGES = "0.78,0.79,0.80,0.81,0.82,0.83,0.84,0.86,0.90,0.95,1.00"
@@ -100,11 +100,11 @@ def sweep_voltage(
 
     from .. import bundled as models
     from ..conditions import Conditions
-    from ..fault_map import MeasuredChip
     from ..faults import evaluation_chips
     from ..io.files import check_writable, keep_apart, write_text
     from ..io.provenance import provenance
     from ..io.run_directory import RunDirectory, csv_text
+    from ..measured_chip import MeasuredChip
     from ..metrics import ACCURACY
     from ..show.pictures import check_picture
     from ..voltage_sweep import OPTIONAL, Variant, as_far_as_measured, as_measured, points, row_columns, sweep
@@ -227,7 +227,8 @@ def sweep_voltage(
 
 def _described(chip: "Chip | MeasuredChip") -> int | dict[str, str]:
     """A chip in the configuration: everything that its faults follow from."""
-    from ..fault_map import TYPES, MeasuredChip
+    from ..fault_cells import TYPES
+    from ..measured_chip import MeasuredChip
 
     if not isinstance(chip, MeasuredChip):
         return chip.seed

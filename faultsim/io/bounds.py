@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 MOST_JSON = 16 << 20  # bytes
 MOST_DEPTH = 32  # of lists and objects in one another
@@ -103,7 +103,7 @@ def integers(values: Iterable[object], least: int, most: int) -> bool:
     return all(type(value) is int and least <= value <= most for value in values)
 
 
-def read_npy_header(file: BinaryIO) -> tuple[str, tuple[int, ...], bool]:
+def read_npy_header(file: IO[bytes]) -> tuple[str, tuple[int, ...], bool]:
     """(type, such as "<f4"; shape; whether in Fortran order) of a .npy file of format 1.0 or 2.0, which is left at its
     data. ValueError for anything else, and for sizes that aren't below 2**63."""
     begin = file.read(8)

@@ -15,8 +15,9 @@ from matplotlib.image import imread
 
 import faultsim
 from faultsim import ops
+from faultsim.chip_map import find_failing_cells, map_chip
 from faultsim.cli import main
-from faultsim.fault_map import FaultMap, chip_map, failing_cells
+from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip, FaultModel
 from faultsim.voltage import VoltageCurve
 
@@ -97,7 +98,7 @@ def test_chip_counts_exports_and_draws(tmp_path):
         "chip", 7, "--voltage", "0.83", "--out", "a.npz", "--out", "a.csv", "--out", "a.png", cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
-    expected = chip_map(Chip(7), [0.83])
+    expected = map_chip(Chip(7), [0.83])
     assert FaultMap.load(tmp_path / "a.npz") == FaultMap.load(tmp_path / "a.csv") == expected
     assert imread(tmp_path / "a.png").ndim == 3
     assert f"{len(expected):,} of 2,097,152 cells fail" in done.stdout
@@ -198,7 +199,7 @@ def test_chip_over_several_voltages_and_from_a_file(tmp_path, call):
     path = tmp_path / "map.csv"
     status, out, _ = call("chip", 9, "--voltage", "0.9,0.8", "--arrays", 3, "--out", path, "--json")
     told = json.loads(out)
-    expected = {v: failing_cells(Chip(9), 3, CURVE.bit_error_rate(v)) for v in (0.8, 0.9)}
+    expected = {v: find_failing_cells(Chip(9), 3, CURVE.bit_error_rate(v)) for v in (0.8, 0.9)}
     assert status == 0
     assert told["by_voltage"] == [{"voltage": v, "failing_cells": len(m)} for v, m in expected.items()]
     assert told["by_array"] == np.bincount(expected[0.8].array, minlength=3).tolist()

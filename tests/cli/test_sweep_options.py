@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faultsim import Chip, FaultMap, FaultModel, failing_cells
+from faultsim import Chip, FaultMap, FaultModel, find_failing_cells
 from faultsim.data import load
 
 SMALL = ["--images", "40", "--chips", "3", "--device", "cpu"]
@@ -64,12 +64,12 @@ def test_curve_of_ones_own(sweep, tmp_path):
 def test_measured_chips(sweep, refused, tmp_path):
     chips = [Chip(0), Chip(1)]
     for chip in chips:
-        failing_cells(chip, 16, 0.01, FaultModel()).save(tmp_path / f"chip{chip.seed}.npz")
+        find_failing_cells(chip, 16, 0.01, FaultModel()).save(tmp_path / f"chip{chip.seed}.npz")
     maps = [word for chip in chips for word in ("--fault-map", tmp_path / f"chip{chip.seed}.npz")]
     small = ["--voltages", "0.83", "--images", 40, "--out", tmp_path / "run"]
     report = sweep(*small, *maps)
     simulated = sweep("--voltages", "0.83", "--images", 40, "--chips", 2)
-    cells = sum(len(failing_cells(chip, 16, 0.01)) for chip in chips)
+    cells = sum(len(find_failing_cells(chip, 16, 0.01)) for chip in chips)
     for found, drawn in zip(report["summary"], simulated["summary"], strict=True):
         assert (found.pop("fault_kind"), drawn.pop("fault_kind")) == ("as measured", "flip")
         counted = found.pop("bit_error_rate")  # not from a curve

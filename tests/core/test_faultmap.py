@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faultsim import ops, reference
+from faultsim.chip_map import find_failing_cells, map_chip
 from faultsim.errors import FaultsimError
-from faultsim.fault_map import FaultMap, MeasuredChip, chip_map, failing_cells
+from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip, FaultModel
+from faultsim.measured_chip import MeasuredChip
 from faultsim.sram import SRAM, ArrayGeometry
 from faultsim.voltage import VoltageCurve
 
@@ -69,7 +71,7 @@ SMALL = of_cells((NAN, 0, 0, 3, -1), (0.83, 0, 0, 4, 0), (0.9, 3, 511, 63, 1))
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cells_are_those_of_the_oracle(kind):
-    found = failing_cells(Chip(2**64 - 3), 3, 0.01, FaultModel(kind))
+    found = find_failing_cells(Chip(2**64 - 3), 3, 0.01, FaultModel(kind))
     assert found.arrays == 3
     name, ones = ORACLE[kind]
     for array in range(3):
@@ -83,53 +85,55 @@ def test_cells_are_those_of_the_oracle(kind):
 
 
 def test_the_memory_decides_how_many_arrays_there_are():
-    assert failing_cells(Chip(1), None, 0.001).arrays == 64
-    assert failing_cells(Chip(1), None, 0.001, FaultModel.preset("neuralfuse_2022")).arrays == 32
-    assert failing_cells(Chip(1), None, 0.001, FaultModel(memory=SRAM("tiled", 8192))).arrays == 2
-    more = failing_cells(Chip(1), 300, 0.001)
+    assert find_failing_cells(Chip(1), None, 0.001).arrays == 64
+    assert find_failing_cells(Chip(1), None, 0.001, FaultModel.preset("neuralfuse_2022")).arrays == 32
+    assert find_failing_cells(Chip(1), None, 0.001, FaultModel(memory=SRAM("tiled", 8192))).arrays == 2
+    more = find_failing_cells(Chip(1), 300, 0.001)
     assert more.arrays == 300
     assert more.in_array(299).array.size > 0
 
 
 def test_arrays_of_another_shape_are_the_same_bits():
-    paper = failing_cells(Chip(5), 6, 0.01)
-    other = failing_cells(Chip(5), 8, 0.01, FaultModel(memory=SRAM("tiled", 24576, ArrayGeometry(96, 256))))
+    paper = find_failing_cells(Chip(5), 6, 0.01)
+    other = find_failing_cells(
+        Chip(5), 8, 0.01, FaultModel(memory=SRAM("tiled", 24576, ArrayGeometry(96, 256)))
+    )
     assert paper.bytes == other.bytes
     assert all(np.array_equal(a, b) for a, b in zip(paper.masks(), other.masks(), strict=True))
 
 
 @pytest.mark.parametrize(("rate", "cells"), [(0.0, 0), (1.0, 65536)])
 def test_no_cell_and_every_cell(rate, cells):
-    assert len(failing_cells(Chip(1), 2, rate, FaultModel("stuck_at_random"))) == cells
+    assert len(find_failing_cells(Chip(1), 2, rate, FaultModel("stuck_at_random"))) == cells
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_cell_has_the_highest_voltage_at_which_it_fails(kind):
     voltages = [0.83, 0.95, 0.78, 0.88]
-    whole = chip_map(Chip(7), voltages, CURVE, 8, FaultModel(kind))
+    whole = map_chip(Chip(7), voltages, CURVE, 8, FaultModel(kind))
     assert set(whole.voltage) == set(voltages)
     for voltage in voltages:
-        expected = failing_cells(Chip(7), 8, CURVE.bit_error_rate(voltage), FaultModel(kind))
+        expected = find_failing_cells(Chip(7), 8, CURVE.bit_error_rate(voltage), FaultModel(kind))
         found = whole.at(voltage)
         assert all(np.array_equal(a, b) for a, b in zip(found.masks(), expected.masks(), strict=True))
 
 
 def test_one_voltage_above_all_errors_gives_an_empty_map():
-    empty = chip_map(Chip(7), [1.0], arrays=2)
+    empty = map_chip(Chip(7), [1.0], arrays=2)
     assert (len(empty), empty.lowest_voltage) == (0, 1.0)
 
 
 def test_chips_without_a_map():
     with pytest.raises(FaultsimError, match="transient faults differ from read to read"):
-        failing_cells(Chip(1), 1, 0.1, FaultModel("transient"))
+        find_failing_cells(Chip(1), 1, 0.1, FaultModel("transient"))
     with pytest.raises(FaultsimError, match="take fewer arrays"):
-        failing_cells(Chip(1), 100_000, 0.1)
+        find_failing_cells(Chip(1), 100_000, 0.1)
     with pytest.raises(FaultsimError, match="at least one array"):
-        failing_cells(Chip(1), 0, 0.1)
+        find_failing_cells(Chip(1), 0, 0.1)
     with pytest.raises(FaultsimError, match="at most 1 GiB"):
-        failing_cells(Chip(1), 10**9, 0.0)
+        find_failing_cells(Chip(1), 10**9, 0.0)
     with pytest.raises(FaultsimError, match="at least one voltage"):
-        chip_map(Chip(1), [])
+        map_chip(Chip(1), [])
 
 
 # -- what a map means ----------------------------------------------------------------------------------------
@@ -205,7 +209,7 @@ def test_arrays_that_do_not_make_a_map():
 def test_questions_that_a_map_cannot_answer():
     with pytest.raises(FaultsimError, match="say at which voltage"):
         SMALL.at(None)
-    assert len(failing_cells(Chip(1), 1, 0.01).at(None)) > 0
+    assert len(find_failing_cells(Chip(1), 1, 0.01).at(None)) > 0
     for voltage in (0.0, -1.0, NAN, math.inf):
         with pytest.raises(FaultsimError, match="finite number above 0"):
             SMALL.at(voltage)
@@ -227,8 +231,8 @@ def test_below_the_lowest_measured_voltage_nothing_is_known():
 @pytest.mark.parametrize("ending", ["npz", "csv"])
 def test_a_map_knows_the_lowest_voltage_where_no_cell_tells(tmp_path, ending):
     curve = VoltageCurve("plateau", (1.0, 0.9, 0.8), (0.0, 0.01, 0.01), (1.0, 0.9, 0.8))
-    plain = chip_map(Chip(7), [0.9], curve, 2)
-    whole = chip_map(Chip(7), [0.9, 0.8], curve, 2)  # the same cells at 0.8, each from 0.9 down
+    plain = map_chip(Chip(7), [0.9], curve, 2)
+    whole = map_chip(Chip(7), [0.9, 0.8], curve, 2)  # the same cells at 0.8, each from 0.9 down
     assert (whole.lowest_voltage, set(whole.voltage)) == (0.8, {0.9})
     assert whole != plain
     path = tmp_path / f"a.{ending}"
@@ -247,7 +251,7 @@ def test_a_map_knows_the_lowest_voltage_where_no_cell_tells(tmp_path, ending):
 @pytest.mark.parametrize("kind", ["flip", "stuck_at_random"])
 def test_a_measured_chip_reads_as_the_chip_it_was_measured_on(placement, kind):
     faults = FaultModel(kind, SRAM(placement, 32 * 4096))
-    measured = MeasuredChip(chip_map(Chip(7), [0.80, 0.85], CURVE, 160, faults))
+    measured = MeasuredChip(map_chip(Chip(7), [0.80, 0.85], CURVE, 160, faults))
     weights = torch.arange(600_001, dtype=torch.int32).mul(37).to(torch.int8)
     for voltage, base in ((0.80, 0), (0.85, 40_008)):
         rate = CURVE.bit_error_rate(voltage)
@@ -258,7 +262,7 @@ def test_a_measured_chip_reads_as_the_chip_it_was_measured_on(placement, kind):
 
 
 def test_each_device_reads_the_same(device):
-    measured = MeasuredChip(chip_map(Chip(7), [0.80], CURVE, 32, FaultModel("stuck_at_random")))
+    measured = MeasuredChip(map_chip(Chip(7), [0.80], CURVE, 32, FaultModel("stuck_at_random")))
     weights = torch.arange(300_001, dtype=torch.int32).to(torch.int8)
     faults = FaultModel.preset("neuralfuse_2022")
     expected = measured.read(weights, 0.80, faults)
@@ -268,7 +272,7 @@ def test_each_device_reads_the_same(device):
 
 
 def test_strides_do_not_matter_and_weights_stay():
-    measured = MeasuredChip(failing_cells(Chip(3), 64, 0.05))
+    measured = MeasuredChip(find_failing_cells(Chip(3), 64, 0.05))
     weights = torch.arange(-128, 127, dtype=torch.int8).repeat(8)[:2000].view(10, 4, 5, 10)
     before = weights.clone()
     expected = measured.read(weights, None)
@@ -279,7 +283,7 @@ def test_strides_do_not_matter_and_weights_stay():
 
 
 def test_weights_beyond_the_measured_memory():
-    measured = MeasuredChip(failing_cells(Chip(3), 2, 0.05), "lab")
+    measured = MeasuredChip(find_failing_cells(Chip(3), 2, 0.05), "lab")
     weights = torch.zeros(8193, dtype=torch.int8)
     with pytest.raises(
         FaultsimError, match="'lab' covers 8,192 bytes of memory, the weights take 8,193: use tiled"

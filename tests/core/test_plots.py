@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from faultsim.chip_map import find_failing_cells
 from faultsim.errors import FaultsimError
-from faultsim.fault_map import failing_cells
 from faultsim.faults import Chip, FaultModel
 from faultsim.show import plots
 from faultsim.sram import ArrayGeometry
@@ -39,7 +39,7 @@ def test_the_curves_shown_are_the_curve(name):
 
 @pytest.mark.parametrize("kind", ["flip", "stuck_at_random"])
 def test_the_cells_shown_are_the_failing_ones(kind):
-    cells = failing_cells(Chip(7), 3, 0.01, FaultModel(kind))
+    cells = find_failing_cells(Chip(7), 3, 0.01, FaultModel(kind))
     figure = plots.chip_figure(cells, [2, 0])
     for axes, index in zip(figure.axes, (2, 0), strict=True):
         image, here = np.asarray(axes.images[0].get_array()), cells.in_array(index)
@@ -70,13 +70,13 @@ def test_arrays_of_other_shapes_and_without_faults(tmp_path):
 
     for rows, columns in ((64, 512), (1, 8), (4096, 8)):
         geometry = ArrayGeometry(rows, columns)
-        cells = failing_cells(Chip(1), 2, 0.0, FaultModel(memory=SRAM("tiled", 65536, geometry)))
+        cells = find_failing_cells(Chip(1), 2, 0.0, FaultModel(memory=SRAM("tiled", 65536, geometry)))
         plots.save(plots.chip_figure(cells, [1]), tmp_path / "a.png")
         assert imread(tmp_path / "a.png").shape[1] == 1650
 
 
 def test_pictures_that_cannot_be(tmp_path):
-    cells = failing_cells(Chip(1), 2, 0.01)
+    cells = find_failing_cells(Chip(1), 2, 0.01)
     with pytest.raises(FaultsimError, match="arrays 0 to 1"):
         plots.chip_figure(cells, [2])
     for arrays in ([], [0] * 17):

@@ -20,6 +20,7 @@ from torch import nn
 
 from energy import count, read_topology
 from faultsim import bundled, evaluation_chips
+from faultsim.chip_map import map_chip
 from faultsim.cli import main
 from faultsim.cli.report_accuracy import READER
 from faultsim.cli.subject import count_classes, load_model, which_model
@@ -30,7 +31,7 @@ from faultsim.data.folder import load_folder
 from faultsim.data.gtsrb import load_gtsrb
 from faultsim.data.unpickle import unpickle
 from faultsim.errors import FaultsimError
-from faultsim.fault_map import FaultMap, chip_map
+from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip
 from faultsim.io import run_directory
 from faultsim.io.bounds import parse_json
@@ -106,7 +107,7 @@ def _written(folder: Path, name: str, write: Callable[[Path], object]) -> dict[s
 
 
 def _maps(folder: Path) -> list[Reader]:
-    found = chip_map(Chip(7), [0.83, 0.8], arrays=2)
+    found = map_chip(Chip(7), [0.83, 0.8], arrays=2)
     found = replace(found, lowest_voltage=0.79)
 
     def read(path: Path, _: Path) -> object:

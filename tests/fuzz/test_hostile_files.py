@@ -22,11 +22,12 @@ from torch import nn
 from energy import EnergyError, read_topology
 from energy.accelerator import parse_array
 from faultsim import bundled, load_weights, models
+from faultsim.chip_map import find_failing_cells
 from faultsim.cli import main
 from faultsim.data.cifar import load_cifar
 from faultsim.data.unpickle import unpickle
 from faultsim.errors import FaultsimError
-from faultsim.fault_map import FaultMap, failing_cells
+from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip
 from faultsim.io.checkpoint import read_file
 from faultsim.io.run_directory import RunDirectory
@@ -66,7 +67,7 @@ def faultsim(capfd: pytest.CaptureFixture[str], *words: object) -> str:
 
 @pytest.fixture
 def entries(tmp_path) -> dict[str, bytes]:
-    failing_cells(Chip(1), 2, 0.01).save(tmp_path / "whole.npz")
+    find_failing_cells(Chip(1), 2, 0.01).save(tmp_path / "whole.npz")
     with zipfile.ZipFile(tmp_path / "whole.npz") as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 

@@ -24,7 +24,7 @@ from faultsim import (
     VoltageCurve,
     evaluate,
     evaluation_chips,
-    failing_cells,
+    find_failing_cells,
     perturb,
     prepare_qat,
 )
@@ -226,7 +226,7 @@ def test_every_modules_mode_is_back(model, data, fails):
 
 
 def test_measured_chips(model, data):
-    maps = [MeasuredChip(failing_cells(chip, 1, 0.01), str(i)) for i, chip in enumerate(CHIPS)]
+    maps = [MeasuredChip(find_failing_cells(chip, 1, 0.01), str(i)) for i, chip in enumerate(CHIPS)]
     found = evaluate(model, data, maps, voltage=0.83)
     assert found == evaluate(model, data, CHIPS, voltage=0.83)
     assert len(set(found.correct)) > 1

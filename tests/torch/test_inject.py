@@ -19,7 +19,7 @@ from faultsim import (
     Placement,
     StoredWeights,
     corrupt,
-    failing_cells,
+    find_failing_cells,
     perturb,
     perturbed,
     prepare_qat,
@@ -272,7 +272,7 @@ def test_measured_chips_read_through_their_map():
     torch.manual_seed(0)
     model, x = conv(), images()
     arrays = -(-StoredWeights.of(model).bytes // 4096)
-    measured = MeasuredChip(failing_cells(CHIP, arrays, 0.01))
+    measured = MeasuredChip(find_failing_cells(CHIP, arrays, 0.01))
     faults = FaultModel()
     with perturbed(model, measured, voltage=0.83, faults=faults):
         through_map = model(x)
@@ -283,7 +283,7 @@ def test_measured_chips_read_through_their_map():
         perturbed(model, measured, bit_error_rate=0.01),
     ):
         pass
-    small = MeasuredChip(failing_cells(CHIP, 1, 0.01))
+    small = MeasuredChip(find_failing_cells(CHIP, 1, 0.01))
     big = nn.Linear(100, 100)
     with pytest.raises(FaultsimError, match="covers 4,096 bytes"):
         perturb(big, small, voltage=0.9)

@@ -1,0 +1,120 @@
+"""A measured chip: weights are read through its fault map."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import FaultsimError
+from .fault_map import FaultMap
+from .faults import Chip, FaultModel
+from .sram import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    import torch
+
+_CHUNK = 64 * BLOCK_BYTES  # weights read at once: an address has eight bytes, a weight one
+
+
+class MeasuredChip:
+    """A chip whose faults come from a fault map.
+
+    The map says what its failing cells read, so only the memory (placement, capacity) of a fault model matters.
+
+    Parameters
+    ----------
+    fault_map
+        Its failing cells.
+    label
+        Its name in results. Default: the map's source.
+    """
+
+    def __init__(self, fault_map: FaultMap, label: str | None = None) -> None:
+        self.fault_map = fault_map
+        self.label = label or fault_map.source or "measured"
+        # masks of the latest voltage and device: a model asks layer by layer
+        self._latest: tuple[tuple[float | None, torch.device], list[torch.Tensor]] | None = None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "MeasuredChip":
+        """Read a file of `FaultMap.save`; the label is the file's name without its suffix."""
+        return cls(FaultMap.load(path), Path(path).stem)
+
+    def __repr__(self) -> str:
+        return (
+            f"MeasuredChip({self.label!r}, {len(self.fault_map):,} cells in {self.fault_map.arrays:,} arrays)"
+        )
+
+    def _masks(self, voltage: float | None, device: "torch.device") -> "list[torch.Tensor]":
+        import torch
+
+        key = voltage, device
+        if self._latest is None or self._latest[0] != key:
+            masks = self.fault_map.at(voltage).masks()
+            self._latest = key, [torch.from_numpy(mask).view(torch.int8).to(device) for mask in masks]
+        return self._latest[1]
+
+    def read(
+        self,
+        weights: "torch.Tensor",
+        voltage: float | None,
+        faults: FaultModel | None = None,
+        base: int = 0,
+    ) -> "torch.Tensor":
+        """Return int8 weights as the chip reads them.
+
+        Parameters
+        ----------
+        weights
+            int8 [...], in row-major order from the address `base` on, whatever their strides.
+        voltage
+            Supply voltage, in the unit of the map.
+        faults
+            Its memory says where the weights lie. Default: every weight in cells of its own.
+        base
+            Address of the first weight.
+
+        Returns
+        -------
+        Tensor
+            int8, same shape and device.
+
+        Raises
+        ------
+        FaultsimError
+            Where the weights reach beyond the memory that was measured.
+        """
+        import torch
+
+        if weights.dtype != torch.int8:
+            raise TypeError(f"weights must be int8, not {weights.dtype}")
+        stored = weights.contiguous().view(-1)
+        layout = (faults or FaultModel()).memory.layout
+        capacity, run = layout.blocks * BLOCK_BYTES, layout.word * layout.repeat
+        end = base + stored.numel()
+        if layout.repeat > 1:
+            end = -(-end // run) * layout.word
+        needed = min(end, capacity) if capacity else end
+        if stored.numel() and needed > self.fault_map.bytes:
+            raise FaultsimError(
+                f"fault map {self.label!r} covers {self.fault_map.bytes:,} bytes of memory, the weights take "
+                f"{needed:,}: use tiled placement and a capacity that was measured"
+            )
+        clear, ones, flip = self._masks(voltage, weights.device)
+        out = torch.empty_like(stored)
+        for start in range(0, stored.numel(), _CHUNK):
+            stop = min(start + _CHUNK, stored.numel())
+            at = torch.arange(base + start, base + stop, device=weights.device)
+            if layout.repeat > 1:
+                at = at // run * layout.word + at % layout.word
+            if capacity:
+                at = at % capacity
+            out[start:stop] = ((stored[start:stop] & ~clear[at]) | ones[at]) ^ flip[at]
+        return out.view(weights.shape)
+
+
+AnyChip = Chip | MeasuredChip
+"""A simulated or a measured chip."""
+
+
+def as_chip(chip: AnyChip | int) -> AnyChip:
+    """Return a chip as it is, and a seed as the simulated chip that it means."""
+    return chip if isinstance(chip, AnyChip) else Chip(chip)
