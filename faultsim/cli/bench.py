@@ -81,8 +81,8 @@ def sweep(
     from ..bench.sweep import share_of_model
     from ..conditions import Conditions
     from ..io.provenance import provenance
+    from ..subject import load_subject
     from ..voltage import VoltageCurve
-    from .subject import load_subject
 
     where = device_named(device)
     faults = fault_model(preset=preset)

@@ -64,11 +64,11 @@ def evaluate_blackbox(
     from neuralfuse.files import read_generator
 
     from ..data import batches
+    from ..data.sources import load_test_images
     from ..io.checkpoint import read_file
     from ..io.provenance import provenance
     from ..io.run_directory import without_nan
     from ..models import imported
-    from .subject import load_images
 
     if not (endpoint or onnx or function):
         raise FaultsimError("which black box? give --endpoint URL, --onnx FILE or --function MODULE:NAME")
@@ -77,7 +77,7 @@ def evaluate_blackbox(
     where = device_named(device)
     if dataset is None and generator is not None:
         dataset = read_file(generator)[1].get("dataset")
-    test = load_images(dataset, data_dir, images).to(where)
+    test = load_test_images(dataset, data_dir, images).to(where)
     boxes: list[BlackBox] = []
     for spec in function or []:
         boxes.append(PythonCallable(imported(spec, "--function", "class numbers"), spec))

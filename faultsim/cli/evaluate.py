@@ -93,7 +93,7 @@ def evaluate(
     from ..io.provenance import provenance
     from ..io.run_directory import without_nan
     from ..metrics import ACCURACY
-    from .subject import load_subject
+    from ..subject import load_subject
 
     measured = metric_named(metric)
     own = own_data(data, input_size, mean, std, dataset, data_dir)

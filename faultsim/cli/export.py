@@ -192,11 +192,15 @@ def _generator(
     from neuralfuse.files import read_generator
     from neuralfuse.generators import NeuralFuse, check_generator_size
 
-    from .subject import load_images, load_own
+    from ..data.sources import load_own, load_test_images
 
     saved = read_generator(path)
     name, network, stored, trained = saved
-    test = load_own(own, images) if own else load_images(dataset or trained.get("dataset"), data_dir, images)
+    test = (
+        load_own(own, images)
+        if own
+        else load_test_images(dataset or trained.get("dataset"), data_dir, images)
+    )
     check_generator_size(name, test.input_shape)
     configuration = {"generator": name, "weights": saved.fingerprint, "trained": trained}
     return NeuralFuse(network), stored, test, configuration | _checked_with(test)
@@ -213,7 +217,7 @@ def _base(
 ) -> Parts:
     import torch
 
-    from .subject import load_subject
+    from ..subject import load_subject
 
     subject = load_subject(
         model,

@@ -211,7 +211,7 @@ def train_generator(
     from ..io.checkpoint import save_weights
     from ..io.files import keep_apart
     from ..io.provenance import provenance
-    from .subject import load_subject
+    from ..subject import load_subject
     from .training_log import report_epochs, report_stages
 
     if out.suffix != ".safetensors":

@@ -56,10 +56,10 @@ def _summary(
     from .. import models
     from ..inventory import take_inventory
     from ..memory import summarize
-    from .subject import load_model, which_model
+    from ..subject import find_model, load_model
 
     if model is None or weights is not None:
-        model, weights, trained = which_model(model, weights)
+        model, weights, trained = find_model(model, weights)
         classes = trained.get("num_classes", 10)
         _, stored, _ = load_model(model, weights, classes, torch.device("cpu"), select=select)
         return model, stored.summary(faults)

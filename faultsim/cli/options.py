@@ -280,28 +280,7 @@ def curve_of(voltage: float | None, curve: str | None) -> "VoltageCurve | None":
 
 
 def device(name: str = "auto") -> "torch.device":
-    """auto (a GPU if torch and the kernel can use one), cpu, cuda or cuda:N; FaultsimError if it is missing."""
-    import torch
+    """The device that --device names; see choose_device."""
+    from ..devices import choose_device
 
-    from ..native import native
-
-    if name == "cpu":
-        return torch.device("cpu")
-    kind, _, index = name.partition(":")
-    if name != "auto" and (kind != "cuda" or (index and not index.isdecimal()) or name.endswith(":")):
-        raise FaultsimError(f"--device {name!r}: it can be auto, cpu, cuda or cuda:N")
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    built = native().built_with_cuda()
-    if name == "auto":
-        return torch.device("cuda", torch.cuda.current_device()) if gpus and built else torch.device("cpu")
-    if not gpus:
-        raise FaultsimError(f"--device {name}: torch {torch.__version__} finds no GPU here; use --device cpu")
-    if not built:
-        raise FaultsimError(
-            f"--device {name}: faultsim's kernel was built without CUDA; use --device cpu, or install it "
-            "again where nvcc is found"
-        )
-    chosen = int(index) if index else torch.cuda.current_device()
-    if chosen >= gpus:
-        raise FaultsimError(f"--device {name}: this machine has {gpus} GPU(s), cuda:0 to cuda:{gpus - 1}")
-    return torch.device("cuda", chosen)
+    return choose_device(name)

@@ -2,21 +2,13 @@
 
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import FaultsimError
 
-
-@dataclass(frozen=True)
-class OwnData:
-    """What --data and the options beside it ask for."""
-
-    source: str
-    is_folder: bool
-    input_size: tuple[int, ...] | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
+if TYPE_CHECKING:
+    from ..data.sources import OwnData
 
 
 def own_data(
@@ -26,11 +18,13 @@ def own_data(
     std: str | None = None,
     dataset: str | None = None,
     data_dir: Path | None = None,
-) -> OwnData | None:
+) -> "OwnData | None":
     """The words of --data, --input-size, --mean and --std; None without --data. FaultsimError for words that don't go
     together."""
     sizes = {"--input-size": input_size, "--mean": mean, "--std": std}
     given = [name for name, word in sizes.items() if word is not None]
+    from ..data.sources import OwnData
+
     if data is None:
         if given:
             raise FaultsimError(f"{given[0]} is for the pictures of a folder: add --data FOLDER")

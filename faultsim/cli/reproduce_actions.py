@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from neuralfuse.paper.plan import Step
     from neuralfuse.paper.result import Result
 
+    from ..subject import Subject
     from .reproduce_steps import Settings
-    from .subject import Subject
 
 BATCH_SIZE = 256  # of evaluation
 
@@ -90,7 +90,7 @@ def _source(step: "Step", data_dir: Path | None, where: "torch.device") -> "Subj
 def _base(step: "Step", data_dir: Path | None, where: "torch.device") -> "Subject":
     """The base model of a step, which may have been trained elsewhere and put there."""
     from ..io.checkpoint import read_file
-    from .subject import load_subject
+    from ..subject import load_subject
 
     file = _base_file(step)
     trained = read_file(file)[1]

@@ -73,14 +73,14 @@ def serve_model(
     from ..conditions import Conditions
     from ..data.dataset import SIDE
     from ..faults import Chip
-    from .subject import count_classes, load_model, which_model
+    from ..subject import count_classes, find_model, load_model
 
     _, rate = operating_point(voltage, bit_error_rate, curve)
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     simulated = Chip(chip)
     limits = Limits(max_batch, max_body << 20, max_seconds)
     where = device_named(device)
-    name, file, trained = which_model(model, weights)
+    name, file, trained = find_model(model, weights)
     known = trained.get("num_classes")
     if classes is not None and (known is not None or ":" in name):
         raise FaultsimError(

@@ -107,8 +107,8 @@ def sweep_voltage(
     from ..measured_chip import MeasuredChip
     from ..metrics import ACCURACY
     from ..show.pictures import check_picture
+    from ..subject import load_subject
     from ..voltage_sweep import OPTIONAL, Variant, as_far_as_measured, as_measured, points, row_columns, sweep
-    from .subject import load_subject
     from .sweep_report import cheapest, progress, report_json, summary_rows, table
 
     if voltages is not None and bit_error_rates is not None:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from ..conditions import Conditions
     from ..evaluation import Evaluation
     from ..metrics import Metric
+    from ..subject import Subject
     from ..voltage import VoltageCurve
     from ..voltage_sweep import Result, Variant
-    from .subject import Subject
 
 
 TELL_AFTER = 2.0  # seconds between two lines within a step

@@ -82,7 +82,7 @@ def train_base(
         training, test = load(dataset, "train", data_dir), load(dataset, "test", data_dir)
         augment = augmentation_for(dataset)
     else:
-        from .subject import load_own
+        from ..data.sources import load_own
 
         found = [load_own(own), load_own(own_test)]
         training, test = (part.as_dataset("own") if isinstance(part, OwnBatches) else part for part in found)
@@ -94,7 +94,7 @@ def train_base(
     torch.manual_seed(seed)
     network = models.resolve(model, training.num_classes).to(where)
     if own is not None:  # a model that doesn't fit is refused before it is trained
-        from .subject import count_classes
+        from ..subject import count_classes
 
         inputs, _ = next(batches(test.subset(torch.arange(min(2, len(test)))), 2, device=where))
         network.eval()
@@ -139,13 +139,13 @@ def train_base(
         pace=pace(budget),
     )
     reached = accuracy()
-    from .subject import input_facts
+    from ..data.sources import describe_pictures
 
     metadata = {
         "model": model,
         "num_classes": training.num_classes,
         "dataset": dataset,
-        **input_facts(training),
+        **describe_pictures(training),
         "dataset_fingerprint": training.fingerprint,
         "recipe": vars(chosen),
         "seed": seed,

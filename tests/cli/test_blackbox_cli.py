@@ -160,7 +160,7 @@ def test_it_stops_when_it_is_told(number, capsys):
         (("--voltage", 0.83, "--max-body", -1), "both must be from 1 to"),
         (("--voltage", 0.83, "--max-seconds", 0), "time limit of 0.0 s"),
         (("--voltage", 0.83, "--classes", 3), "--classes cannot be combined with these weights"),
-        (("--voltage", 0.83, "--model", "VGG11"), "an untrained VGG11 tells nothing"),
+        (("--voltage", 0.83, "--model", "VGG11"), "VGG11 would be untrained"),
         (("--voltage", 0.83, "--weights", "none.safetensors"), "does not exist"),
     ],
 )
@@ -209,7 +209,7 @@ def test_another_data_set_is_refused_before_anything_is_asked(url, capsys, monke
     def more_classes(*arguments: object):
         return replace(load("digits", "test"), class_names=tuple("abcdefghijk"), name="eleven")
 
-    monkeypatch.setattr("faultsim.cli.subject.load", more_classes)
+    monkeypatch.setattr("faultsim.data.sources.load", more_classes)
     code, _, err = run(capsys, "evaluate-blackbox", "--endpoint", url, "--dataset", "cifar100")
     assert code == 2
     assert "knows 10 classes, eleven has 11" in err

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faultsim.cli.numerals import parse_numbers
-from faultsim.cli.options import device, fault_model, load_curve
+from faultsim.cli.options import fault_model, load_curve
+from faultsim.devices import choose_device
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
 from faultsim.sram import Placement
@@ -84,38 +85,38 @@ def test_without_a_path_the_curve_is_the_papers():
 
 
 def test_cpu_is_always_there():
-    assert device("cpu") == torch.device("cpu")
-    assert device("auto").type in ("cpu", "cuda")
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda")
 
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "cuda1"])
 def test_unknown_devices(name):
     with pytest.raises(FaultsimError, match="auto, cpu, cuda or cuda:N"):
-        device(name)
+        choose_device(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_there(name):
     with pytest.raises(FaultsimError, match="finds no GPU"):
-        device(name)
+        choose_device(name)
 
 
 def test_a_gpu_beyond_the_last(monkeypatch):
-    import faultsim.native
+    import faultsim.devices
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(
-        faultsim.native, "native", lambda: type("Native", (), {"built_with_cuda": lambda: True})
+        faultsim.devices, "native", lambda: type("Native", (), {"built_with_cuda": lambda: True})
     )
-    assert device("cuda") == device("auto") == torch.device("cuda:0")
+    assert choose_device("cuda") == choose_device("auto") == torch.device("cuda:0")
     with pytest.raises(FaultsimError, match=r"1 GPU\(s\)"):
-        device("cuda:1")
+        choose_device("cuda:1")
     monkeypatch.setattr(
-        faultsim.native, "native", lambda: type("Native", (), {"built_with_cuda": lambda: False})
+        faultsim.devices, "native", lambda: type("Native", (), {"built_with_cuda": lambda: False})
     )
-    assert device("auto") == torch.device("cpu")
+    assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(FaultsimError, match="built without CUDA"):
-        device("cuda")
+        choose_device("cuda")

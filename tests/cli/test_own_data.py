@@ -374,7 +374,7 @@ def test_a_grey_folder_is_trained_on_evaluated_and_exported(here, run):
     )
     assert code == 2
     assert (
-        "unknown data set 'train'; known: digits, cifar10, cifar100, gtsrb; give your own with --data" in err
+        "unknown dataset 'train'; known: digits, cifar10, cifar100, gtsrb; give your own with --data" in err
     )
     code, out, err = run(
         "export", "--model", "@Grey", "--weights", "grey.safetensors", "--data", "test", "--images", 20, "--onnx",
@@ -427,7 +427,7 @@ SWEEP, RATE = ["sweep-voltage", "--voltages", "1"], ["--bit-error-rate", "0.01"]
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--model", "@hundred", "--dataset", "digits"], "answers [2, 100] to 2 images; logits [2, 10] are needed for"),
+        (["--model", "@hundred", "--dataset", "digits"], "returns [2, 100] for 2 images; digits needs logits [2, 10]"),
         (["--model", "@ten", "--data", "@absent"], "data 'own_data_module:absent': module 'own_data_module' has no"),
         (["--model", "@ten", "--data", "@constant"], "'constant' is of type int; give a function that returns batches"),
         (["--model", "@ten", "--data", "no_such_module:f"], "importing 'no_such_module' failed"),
@@ -452,7 +452,7 @@ SWEEP, RATE = ["sweep-voltage", "--voltages", "1"], ["--bit-error-rate", "0.01"]
         (["--model", "@ten", "--data", "good", "--mean", "0,0", "--std", "1,1"], "don't fit torch.uint8"),
         (["--model", "@ten", "--data", "good", "--mean", "0", "--std", "0"], "a std above 0"),
         (["--model", "@ten", "--data", "good", "--images", "9"], "good has 2 pictures, choose 1 to 2"),
-        (["--model", "@ten", "--data", "good"], "answers [2, 10] to 2 images; logits [2, 2] are needed for good"),
+        (["--model", "@ten", "--data", "good"], "returns [2, 10] for 2 images; good needs logits [2, 2]"),
         (["--model", "@Rows", "--data", "@rows", "--images", "999"], "has 359, choose 1 to 359"),
         (["--model", "@Rows", "--data", "@rows", "--metric", "speed"], "unknown metric 'speed': it can be accuracy"),
         (["--model", "@Rows", "--data", "@rows", "--metric", "@seven"], "metric <lambda> is no metric"),

@@ -12,8 +12,8 @@ from faultsim import bundled
     ("name", "complaint"),
     [
         ("Fails", "fails on images [2, 3, 32, 32]: "),
-        ("Wide", "answers [2, 10, 32, 32] to 2 images; logits [2, 10] are needed for digits"),
-        ("few", "answers [2, 4] to 2 images; logits [2, 10] are needed for digits"),
+        ("Wide", "returns [2, 10, 32, 32] for 2 images; digits needs logits [2, 10]"),
+        ("few", "returns [2, 4] for 2 images; digits needs logits [2, 10]"),
         ("no_weights", "no parameter of two or more dimensions"),
         ("raises", "calling raises() failed (RuntimeError: first line second line)"),
         ("text", "returned a str, not a torch.nn.Module"),
@@ -36,11 +36,11 @@ def test_models_that_cannot_be_used(own, refused, name, complaint):
     [
         ("--model Foo", "unknown model 'Foo'; known are ResNet18"),
         ("--model no_such_module:f --dataset digits", "importing 'no_such_module' failed"),
-        ("--model VGG11 --dataset digits", "an untrained VGG11 tells nothing: add --weights"),
+        ("--model VGG11 --dataset digits", "VGG11 would be untrained: add --weights"),
         ("--model VGG11 --weights WEIGHTS", "doesn't fit the model"),
         ("--weights nothing.safetensors", "weight file nothing.safetensors does not exist"),
         ("--weights model.pt", "model.pt is a pickled file"),
-        ("--dataset foo", "unknown data set 'foo'; known: digits, cifar10"),
+        ("--dataset foo", "unknown dataset 'foo'; known: digits, cifar10"),
         ("--dataset cifar10 --data-dir nowhere", "no such folder: nowhere"),
         ("--data-dir .", "take no data folder"),
         ("--images 0", "--images 0: digits has 359 test images, choose 1 to 359"),
@@ -65,7 +65,7 @@ def test_models_that_cannot_be_used(own, refused, name, complaint):
         ("--curve nothing.csv", "voltage curve nothing.csv: cannot be read: No such file"),
         ("--curve rising.csv", "rising.csv"),
         ("--fault-map nothing.npz", "nothing.npz"),
-        ("--device tpu", "--device 'tpu': it can be auto, cpu, cuda or cuda:N"),
+        ("--device tpu", "device 'tpu': it can be auto, cpu, cuda or cuda:N"),
         ("--bogus", "No such option: --bogus"),
         ("stray", "stray"),
     ],
@@ -84,7 +84,7 @@ def test_no_gpu(refused):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    assert "finds no GPU here; use --device cpu" in refused("--device", "cuda")
+    assert "finds no GPU here; use the device cpu" in refused("--device", "cuda")
 
 
 def test_weight_files_do_not_choose_which_code_runs(tmp_path, refused):
@@ -95,8 +95,8 @@ def test_weight_files_do_not_choose_which_code_runs(tmp_path, refused):
     tensors, metadata = read_file(bundled.WEIGHTS)
     path = tmp_path / "foreign.safetensors"
     for change, complaint in (
-        ({"model": "os:getcwd"}, "doesn't say of which model it is"),
-        ({"model": 7}, "doesn't say of which model it is"),
+        ({"model": "os:getcwd"}, "does not name its model"),
+        ({"model": 7}, "does not name its model"),
         ({"dataset": 7}, "which images?"),
         ({"num_classes": "ten"}, "'ten' classes"),
     ):

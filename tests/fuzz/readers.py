@@ -23,7 +23,6 @@ from faultsim import bundled, evaluation_chips
 from faultsim.chip_map import map_chip
 from faultsim.cli import main
 from faultsim.cli.report_accuracy import READER
-from faultsim.cli.subject import count_classes, load_model, which_model
 from faultsim.conditions import COLUMNS
 from faultsim.data import Dataset
 from faultsim.data.cifar import load_cifar
@@ -38,6 +37,7 @@ from faultsim.io.bounds import parse_json
 from faultsim.metrics import ACCURACY
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.page import page
+from faultsim.subject import count_classes, find_model, load_model
 from faultsim.training.loop import Loop
 from faultsim.voltage import VoltageCurve
 from faultsim.voltage_sweep import OPTIONAL, ROW, Variant, _known, points
@@ -258,7 +258,7 @@ def _weights(folder: Path) -> list[Reader]:
     cpu, images = torch.device("cpu"), torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32)
 
     def read(path: Path, _: Path) -> object:
-        name, file, trained = which_model(None, path)
+        name, file, trained = find_model(None, path)
         network, _, _ = load_model(name, file, trained.get("num_classes", 10), cpu)
         count_classes(name, network, images)
         return _finite(network(images))

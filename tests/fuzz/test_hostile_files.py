@@ -212,7 +212,7 @@ def test_metadata_of_weights(tmp_path, metadata):
 def test_numbers_of_classes(tmp_path, capfd, classes):
     path = with_metadata(tmp_path / "a.safetensors", bundled.WEIGHTS, {"num_classes": classes})
     line = faultsim(capfd, "sweep-voltage", "--weights", path, "--out", tmp_path / "out")
-    assert f"says that it has {classes!r} classes: it holds no weights for so many" in line
+    assert f"says that it has {classes!r} classes: it has no weights for so many" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -428,7 +428,7 @@ def test_a_directory_of_other_settings_or_in_use_is_refused(run: Callable, whole
         ("table1 --smoke --out run --n-models 0", "--n-models 0: at least 1 is needed"),
         ("table1 --smoke --out run --precision half", "unknown precision 'half'"),
         ("table1 --smoke --out run --seed -1", "--seed -1 must be from 0"),
-        ("table1 --smoke --out run --device tpu", "--device 'tpu': it can be"),
+        ("table1 --smoke --out run --device tpu", "device 'tpu': it can be"),
         ("table1 --smoke --out run --data-dir here", "the digits come with scikit-learn"),
         ("table6 --out run", "--out cannot be combined with table6"),
         ("table8 --smoke", "--smoke cannot be combined with table8"),
