@@ -27,7 +27,7 @@ $(VENV)/.torch:
 	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install --quiet "$(TORCH)"
 	touch $@
 $(VENV)/.installed: $(VENV)/.torch $(NATIVE)
-	$(PY) -m pip install --quiet --editable .
+	$(PY) -m pip install --quiet --editable ".[all]"
 	touch $@
 $(VENV)/.installed-dev: $(VENV)/.torch $(NATIVE)
 	$(PY) -m pip install --quiet --editable ".[dev]"

@@ -122,7 +122,7 @@ def _parts() -> tuple:
         from scalesim.topology_utils import topologies
     except ImportError as error:
         raise EnergyError(
-            f"the scalesim engine needs SCALE-Sim ({error}); install it with 'pip install scalesim', "
+            f"the scalesim engine needs SCALE-Sim ({error}); install it with 'pip install \"faultsim[energy]\"', "
             "or use the closed form, which gives the same counts"
         ) from error
     systolic = {

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .stored import StoredWeights as StoredWeights
     from .voltage import VoltageCurve as VoltageCurve
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "ArrayGeometry": "sram",

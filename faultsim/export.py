@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .batch import answer_of
 from .data.dataset import Normalisation, normalised
 from .errors import FaultsimError
+from .extras import needs_extra
 from .io.files import write_bytes
 from .quantization import dequantize
 from .stored import StoredLayer, StoredWeights
@@ -119,7 +120,8 @@ def export_onnx(
 def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: str) -> "ModelProto":
     """By the exporter that traces: the one through torch.export takes ten times as long, needs another package, and
     differs from one version of torch to the next."""
-    import onnx
+    with needs_extra("onnx"):
+        import onnx
 
     file = io.BytesIO()
     try:
@@ -143,7 +145,8 @@ def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: s
 
 def _with_int8(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelProto":
     """The weights, inputs until now, become int8 initialisers that DequantizeLinear nodes read."""
-    import onnx
+    with needs_extra("onnx"):
+        import onnx
 
     body = graph.graph
     inputs = [entry for entry in body.input if entry.name not in weights]
@@ -168,7 +171,8 @@ def _with_int8(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelPr
 
 
 def _dequantize(name: str, output: str, layer: StoredLayer) -> tuple["NodeProto", list["TensorProto"]]:
-    import onnx
+    with needs_extra("onnx"):
+        import onnx
 
     inputs = [f"{name}.int8", f"{name}.scale", f"{name}.zero_point"]
     zero = torch.zeros_like(layer.scale, dtype=torch.int8)
@@ -182,7 +186,8 @@ def _dequantize(name: str, output: str, layer: StoredLayer) -> tuple["NodeProto"
 
 def _difference(path: str | Path, data: bytes, x: Tensor, expected: Tensor) -> float:
     """Largest absolute difference of onnxruntime's answer, in batches of two sizes."""
-    import onnxruntime
+    with needs_extra("onnx"):
+        import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -60,7 +60,7 @@ def fetch(archive: Archive, cache_dir: str | PathLike[str] | None = None) -> Pat
         import requests
     except ImportError as error:
         raise FaultsimError(
-            f"fetching {url} needs the package {error.name}; install it, or {advice}"
+            f'fetching {url} needs the package {error.name}: pip install "faultsim[data]", or {advice}'
         ) from None
     pooch.get_logger().setLevel("ERROR")  # it reports attempts; _Note reports success, errors are raised
     try:

@@ -5,16 +5,19 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 
 import numpy as np
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from faultsim.errors import FaultsimError
+from faultsim.extras import needs_extra
 
 from . import wire
 from .box import BlackBox, checked_images
+
+with needs_extra("serve"):
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
 
 # What a client still sends after a refusal is read and dropped this long: closing at once would reset the connection,
 # and the client would never see why.

@@ -1,13 +1,16 @@
 """A black box behind an HTTP endpoint (`faultsim serve-model`)."""
 
 import numpy as np
-import urllib3
 
 from faultsim.errors import FaultsimError
+from faultsim.extras import needs_extra
 from faultsim.io.bounds import parse_json
 
 from . import wire
 from .box import checked_classes, checked_images
+
+with needs_extra("serve"):
+    import urllib3
 
 _DESCRIPTION = 64 << 10  # bytes of a description or an error at most
 _CONNECT_SECONDS = 5.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from faultsim.errors import FaultsimError
+from faultsim.extras import needs_extra
 
 from .box import checked_classes, checked_images
 
@@ -17,7 +18,8 @@ class OnnxFile:
     """
 
     def __init__(self, path: Path | str) -> None:
-        import onnxruntime
+        with needs_extra("onnx"):
+            import onnxruntime
 
         self.name = str(path)
         if not Path(path).is_file():

@@ -8,14 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
 from faultsim.errors import FaultsimError
+from faultsim.extras import needs_extra
 
 from .app import application
 from .box import BlackBox
 from .wire import Description
+
+with needs_extra("serve"):
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _CONNECTIONS = 32  # more are answered 503; each may hold one body in memory
 _HEADER_SECONDS = 10.0  # for a request's first line and headers

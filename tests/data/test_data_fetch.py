@@ -156,5 +156,7 @@ def test_without_pooch(tmp_path, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(FaultsimError, match=r"needs the package pooch; install it, or .*--data-dir"):
+    with pytest.raises(
+        FaultsimError, match=r"needs the package pooch: pip install .faultsim\[data\]., or .*--data-dir"
+    ):
         fetch(Archive("a", "http://127.0.0.1:9/", "0"), tmp_path)

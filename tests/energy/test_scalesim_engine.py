@@ -51,7 +51,7 @@ def test_exit_becomes_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_missing_scalesim_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scalesim.scale_config", None)
-    with pytest.raises(EnergyError, match="pip install scalesim"):
+    with pytest.raises(EnergyError, match=r"pip install \"faultsim\[energy\]\""):
         scalesim.count([LAYER])
 
 

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 
+import faultsim
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = (
     "setup.py",
     "pyproject.toml",
     "CMakeLists.txt",
     "README.md",
+    "LICENSE",
+    "NOTICE",
+    "cmake",
     "csrc",
     "faultsim",
     "energy",
@@ -60,9 +65,28 @@ def test_the_three_packages_and_the_kernel_are_installed(installed):
         assert ours == theirs
     assert len(list((installed / "faultsim").glob("_native*.so"))) == 1
     (metadata,) = installed.glob("faultsim-*.dist-info/METADATA")
-    assert "\nRequires-Dist: torch" in metadata.read_text()
-    for foreign in ("tests", "csrc", "benchmarks"):
-        assert not (installed / foreign).exists()
+    text = metadata.read_text()
+    assert "\nRequires-Dist: torch" in text
+    assert f"\nVersion: {faultsim.__version__}\n" in text
+    assert "\nLicense-Expression: Apache-2.0\n" in text
+    for name in ("LICENSE", "NOTICE"):
+        assert (metadata.parent / "licenses" / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+def test_nothing_else_is_installed(installed):
+    """Above all no trained networks but the bundled ones, and at most 3 MB apart from the kernel."""
+    tops = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
+    assert tops == {"faultsim", "energy", "neuralfuse", "bin"}
+    networks = {str(path.relative_to(installed)) for path in installed.rglob("*.safetensors")}
+    assert networks == {
+        "faultsim/bundled/digitsnet.safetensors",
+        "faultsim/bundled/digitsvgg.safetensors",
+        "neuralfuse/bundled/convq.safetensors",
+        "neuralfuse/bundled/convxs.safetensors",
+    }
+    files = [path for path in installed.rglob("*") if path.is_file() and path.suffix not in (".so", ".pyc")]
+    assert {path.name for path in files if path.suffix == ".png"} == set()
+    assert sum(path.stat().st_size for path in files) < 3 << 20
 
 
 def test_data_files_are_installed(installed):
@@ -84,7 +108,7 @@ def test_it_runs_from_another_folder(installed, tmp_path):
     assert where.stdout.strip() == str(installed / "faultsim" / "__init__.py")
     done = run(sys.executable, "-m", "faultsim", "info", **settings)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "0.1.0" in done.stdout
+    assert faultsim.__version__ in done.stdout
     script = run(sys.executable, installed / "bin" / "faultsim", "info", **settings)
     assert script.stdout == done.stdout
 
@@ -133,6 +157,30 @@ def test_cuda_auto_without_nvcc_is_none(tmp_path, without_nvcc):
     done = configure(tmp_path, "AUTO", without_nvcc)
     assert done.returncode == 0, done.stderr
     assert "faultsim: CUDA kernels OFF" in done.stdout
+    cached = (tmp_path / "CMakeCache.txt").read_text()
+    assert f"CMAKE_PROJECT_VERSION:STATIC={faultsim.__version__}\n" in cached
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("echo 9.0; echo 9.0; echo 8.6", "90-real;86-real"),
+        ("echo 12.0", "120-real"),
+        ("echo No devices were found; exit 6", "75-virtual"),
+        ("echo '[N/A]'", "75-virtual"),
+    ],
+)
+def test_cuda_is_compiled_for_the_cards_that_are_there(tmp_path, said, expected):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{said}\n")
+    program.chmod(0o755)
+    script = tmp_path / "say.cmake"
+    script.write_text(
+        f"include({ROOT}/cmake/cuda_architectures.cmake)\n"
+        'faultsim_cuda_architectures(found)\nmessage(STATUS "found ${found}")\n'
+    )
+    done = run("cmake", "-P", script, path=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert done.stdout.split()[-1] == expected, done.stderr
 
 
 def test_other_words_are_an_error(tmp_path):
@@ -142,7 +190,11 @@ def test_other_words_are_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"), [({}, {"75", "80", "90"}), ({"CUDAARCHS": "86-real;89-real"}, {"86", "89"})]
+    ("settings", "expected"),
+    [
+        ({"CUDAARCHS": "75-real;80-real;90"}, {"75", "80", "90"}),
+        ({"CUDAARCHS": "86-real;89-real"}, {"86", "89"}),
+    ],
 )
 def test_cudaarchs_chooses_the_gpus_that_are_compiled_for(tmp_path, settings, expected):
     if shutil.which("nvcc") is None:

@@ -9,12 +9,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from ... import __version__
+from ...extras import needs_extra
 from .charts import colour_of, drawings
 from .document import Section
+
+with needs_extra("report"):
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
 
 _FOLDER = Path(__file__).parent
 
