@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 # keeps the two equal.
 if TYPE_CHECKING:
     from . import energy as energy
+    from .campaign import margin_of_error as margin_of_error
+    from .campaign import sample_size as sample_size
     from .chip_map import find_failing_cells as find_failing_cells
     from .chip_map import map_chip as map_chip
     from .errors import FaultsimError as FaultsimError
@@ -67,10 +69,12 @@ _HOME = {
     "finish_qat": "quantization",
     "load_weights": "io.checkpoint",
     "map_chip": "chip_map",
+    "margin_of_error": "campaign",
     "perturb": "perturbation",
     "perturbed": "perturbation",
     "prepare_qat": "quantization",
     "quantize": "quantization",
+    "sample_size": "campaign",
     "save_weights": "io.checkpoint",
 }
 __all__ = [*_HOME, "__version__", "energy"]

@@ -16,6 +16,7 @@ import typer
 from . import (
     bench,
     blackbox,
+    campaign,
     curve,
     energy,
     evaluate,
@@ -54,6 +55,7 @@ app.command("inject")(inject.inject)
 app.command("info")(curve.info)
 app.command("energy")(energy.energy)
 app.command("memory")(memory.memory)
+app.command("sample-size")(campaign.sample_size)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer")(transfer.transfer)
 app.command("report")(report.report)

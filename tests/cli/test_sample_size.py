@@ -1,5 +1,6 @@
 """Is the number of faults that a campaign injects the published formula's, and does its interval cover?"""
 
+import json
 import math
 from fractions import Fraction
 
@@ -80,3 +81,25 @@ def test_numbers_out_of_range(arguments, what):
     named = dict(zip(("confidence", "proportion"), arguments[2:], strict=False))
     with pytest.raises(FaultsimError, match=what):
         sample_size(*arguments[:2], **named)
+
+
+def test_command(capsys):
+    from faultsim.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["sample-size", "4316864", "--json"])
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert (found["margin"], found["confidence"], found["proportion"]) == (0.01, 0.95, 0.5)
+    assert found["sample_size"] == sample_size(4316864, 0.01)
+    with pytest.raises(SystemExit) as ended:
+        main(["sample-size", "1000", "--margin", "5%"])
+    assert not ended.value.code
+    assert (
+        capsys.readouterr().out
+        == "278 of 1,000 faults (27.8 %): the share within 5 points, with 95 % confidence\n"
+    )
+    for arguments in (["1000", "--margin", "5"], ["0"], ["1000", "--confidence", "nan"], ["many"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["sample-size", *arguments])
+        assert len(capsys.readouterr().err.splitlines()) == 1
