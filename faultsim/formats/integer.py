@@ -99,12 +99,12 @@ class IntegerFormat(Format):
     @property
     def largest(self) -> int:
         """The largest q that encode() gives."""
-        return 2 ** (self.bits - 1) - 1
+        return (1 << (self.bits - 1)) - 1
 
     @property
     def zero(self) -> int:
         """What is added to q in offset codes: the code of q = 0."""
-        return 2 ** (self.bits - 1)
+        return 1 << (self.bits - 1)
 
     @property
     def clamps(self) -> bool:

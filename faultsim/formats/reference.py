@@ -35,8 +35,10 @@ def integers(held: np.ndarray, offset: bool = False, clamps: bool = False) -> np
     worth = [2**k for k in range(b)]
     if not offset:
         worth[-1] = -worth[-1]  # two's complement
-    q = held.astype(np.int64) @ np.array(worth) - (2 ** (b - 1) if offset else 0)
-    return np.maximum(q, 1 - 2 ** (b - 1)) if clamps else q
+    q: np.ndarray = held.astype(np.int64) @ np.array(worth) - (2 ** (b - 1) if offset else 0)
+    if clamps:
+        q = np.maximum(q, 1 - 2 ** (b - 1))
+    return q
 
 
 def floats(held: np.ndarray, kind: str) -> np.ndarray:
