@@ -81,13 +81,13 @@ def margin_of_error(
 
 
 def _quantile(confidence: float) -> float:
-    """The two-sided quantile of the normal distribution."""
+    """Return the two-sided quantile of the normal distribution."""
     _check_fraction(confidence, "confidence")
     return float(ndtri((1 + confidence) / 2))
 
 
 def _variance(proportion: float) -> float:
-    """Of one fault that has the effect with this probability."""
+    """Return the variance of one fault that has the effect with this probability."""
     _check_fraction(proportion, "proportion")
     return proportion * (1 - proportion)
 

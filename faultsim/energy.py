@@ -10,7 +10,31 @@ from typing import TYPE_CHECKING, Any
 import energy
 
 if TYPE_CHECKING:
-    from energy import *  # noqa: F403
+    from energy import ENGINES as ENGINES
+    from energy import PAPER as PAPER
+    from energy import POLICIES as POLICIES
+    from energy import Accelerator as Accelerator
+    from energy import Costs as Costs
+    from energy import CountingPolicy as CountingPolicy
+    from energy import Dataflow as Dataflow
+    from energy import EnergyError as EnergyError
+    from energy import FaultsimError as FaultsimError
+    from energy import Layer as Layer
+    from energy import LayerCounts as LayerCounts
+    from energy import NetworkCounts as NetworkCounts
+    from energy import Trace as Trace
+    from energy import break_even_voltage as break_even_voltage
+    from energy import count as count
+    from energy import differences as differences
+    from energy import energy_optimal_voltage as energy_optimal_voltage
+    from energy import energy_saving as energy_saving
+    from energy import model_costs as model_costs
+    from energy import read_topology as read_topology
+    from energy import relative_energy as relative_energy
+    from energy import trace_layers as trace_layers
+    from energy import trace_model as trace_model
+    from energy import weight_memory as weight_memory
+    from energy import write_topology as write_topology
 
 __all__ = list(energy.__all__)
 

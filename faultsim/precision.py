@@ -71,14 +71,16 @@ def half_widths(values: ArrayLike, precision: float, reach: float | None = 1.0) 
     chips = np.arange(1, values.shape[-1] + 1)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         if reach is None:
-            unseen = np.maximum.accumulate(values, axis=-1) - np.minimum.accumulate(values, axis=-1)
+            unseen: np.ndarray | np.float64 = np.maximum.accumulate(values, axis=-1) - np.minimum.accumulate(
+                values, axis=-1
+            )
         else:
             unseen = np.float64(reach)
         deviations = values - values[..., :1]  # sums of squares lose no digits to a common value
         sums, squares = deviations.cumsum(axis=-1), (deviations**2).cumsum(axis=-1)
         variances = np.maximum(squares - sums**2 / chips, 0) / (chips - 1) + unseen**2 / chips
         quantiles = t.ppf(ndtr(BOUNDARY), np.maximum(chips - 1, 1))
-        widths = np.maximum(precision, quantiles**2 * variances / (chips * precision))
+        widths: np.ndarray = np.maximum(precision, quantiles**2 * variances / (chips * precision))
     widths[np.isnan(widths)] = math.inf
     widths[..., : LEAST_CHIPS - 1] = math.inf
     return widths

@@ -175,7 +175,7 @@ def load_subject(
     """
     model, weights, trained = find_model(model, weights)
     if own is None:
-        test = load_test_images(dataset or trained.get("dataset"), data_dir, images)
+        test: Dataset | OwnBatches = load_test_images(dataset or trained.get("dataset"), data_dir, images)
     else:
         test = load_own(own, images, trained)
     classes = trained.get("num_classes", getattr(test, "num_classes", 10))
@@ -279,5 +279,5 @@ def count_classes(
 
 
 def _registered(name: object) -> str | None:
-    """A model that a weight file names, only if it is one of ours: a file must not choose which code runs."""
+    """Return a model that a weight file names, only if it is one of ours: a file must not choose which code runs."""
     return name if name in models.NAMES else None

@@ -21,7 +21,7 @@ class OwnData:
     source: str
     """Folder that contains a folder of pictures for each class, or package.module:function, which returns batches."""
     is_folder: bool
-    input_size: tuple[int, ...] | None = None
+    input_size: tuple[int, int, int] | None = None
     """(channels, height, width) of the pictures; None: that of the model's training, else 3x32x32."""
     mean: tuple[float, ...] | None = None
     """With `std`: pixels become (x / 255 - mean) / std; one number, or one for each channel."""
@@ -113,14 +113,14 @@ def describe_pictures(dataset: Dataset | OwnBatches) -> dict[str, Any]:
     }
 
 
-def _sizes(value: object) -> tuple[int, ...] | None:
-    """The size in a weight file's metadata, if it is one."""
+def _sizes(value: Any) -> tuple[int, int, int] | None:
+    """Return the size in a weight file's metadata, if it is one."""
     whole = isinstance(value, list) and len(value) == 3 and all(type(size) is int for size in value)
-    return tuple(value) if whole else None
+    return (value[0], value[1], value[2]) if whole else None
 
 
-def _normalisation(facts: object, channels: int) -> Normalisation | None:
-    """The normalization in a weight file's metadata."""
+def _normalisation(facts: Any, channels: int) -> Normalisation | None:
+    """Return the normalization in a weight file's metadata."""
     if facts is None:
         return None
     try:

@@ -8,6 +8,7 @@ state_dict names. The metadata entry "faultsim" is JSON.
 import hashlib
 import json
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ LARGEST = 1e18  #: of a weight: products of two are still numbers in float32
 
 
 def save_weights(
-    path: str | Path,
+    path: str | PathLike[str],
     model: nn.Module,
     metadata: dict | None = None,
     *,
@@ -57,7 +58,7 @@ def save_weights(
 
 
 def load_weights(
-    model: nn.Module, path: str | Path, *, per_channel: bool = False, select: Select = None
+    model: nn.Module, path: str | PathLike[str], *, per_channel: bool = False, select: Select = None
 ) -> tuple[StoredWeights, dict]:
     """Loads a weight file into `model` (in place) and returns the weights as stored (which: `select`, as for
     StoredWeights.of), with the file's metadata.
@@ -176,7 +177,7 @@ def _rounded(weight: Weight) -> bool:
     return isinstance(place, Parametrised) and place.rounds_only
 
 
-def _target(path: str | Path, weight: Weight, name: str) -> str:
+def _target(path: str | PathLike[str], weight: Weight, name: str) -> str:
     """Entry of the model's state_dict that a weight of that name is loaded into."""
     place = weight.held
     if _rounded(weight):
@@ -190,7 +191,7 @@ def _target(path: str | Path, weight: Weight, name: str) -> str:
 
 
 def _scale(
-    path: str | Path, tensors: dict[str, Tensor], name: str, weight: Weight, used: set[str]
+    path: str | PathLike[str], tensors: dict[str, Tensor], name: str, weight: Weight, used: set[str]
 ) -> tuple[int, Tensor]:
     """(axis, scale) of an int8 weight, from the file's tensors, on the device of the weight."""
     key = _scale_of(name)
@@ -210,12 +211,12 @@ def _scale_of(name: str) -> str:
     return f"{name}.scale"
 
 
-def _fits(path: str | Path, key: str, tensor: Tensor, shape: Sequence[int]) -> None:
+def _fits(path: str | PathLike[str], key: str, tensor: Tensor, shape: Sequence[int]) -> None:
     if tuple(tensor.shape) != tuple(shape):
         raise _misfit(path, f"{key!r} is {list(tensor.shape)}, the model's is {list(shape)}")
 
 
-def read_file(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+def read_file(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict]:
     """Tensors and metadata of a safetensors file; FaultsimError when it is none."""
     from safetensors import SafetensorError, safe_open
 
@@ -264,7 +265,7 @@ def _check_numbers(path: Path, tensors: dict[str, Tensor]) -> None:
             raise FaultsimError(f"weight file {path}: {name!r} must be from 0 to {LARGEST / 128:.3g}")
 
 
-def _misfit(path: str | Path, what: str) -> FaultsimError:
+def _misfit(path: str | PathLike[str], what: str) -> FaultsimError:
     return FaultsimError(f"weight file {path} doesn't fit the model: {what}")
 
 

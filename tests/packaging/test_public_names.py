@@ -39,6 +39,7 @@ def test_packages_say_that_they_are_typed(package):
 
 def test_faultsim_energy_is_the_package_energy():
     assert faultsim.energy.__all__ == energy.__all__
+    assert set(names_for_type_checkers("faultsim.energy")) == set(energy.__all__)
     for name in energy.__all__:
         assert getattr(faultsim.energy, name) is getattr(energy, name)
         assert name in dir(faultsim.energy)
