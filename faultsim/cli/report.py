@@ -22,10 +22,11 @@ def report(
     It shows what was run, accuracy and energy against voltage with confidence intervals, the paper's tables beside
     ours, and training curves; values are under every point. A directory may hold several runs, two folders deep.
     """
+    from neuralfuse.paper.report import READER
+
     from ..io.files import keep_apart, write_text
     from ..show.report.collect import OWN, collect, files_in
     from ..show.report.page import page
-    from .report_accuracy import READER
 
     if out is None and len(directories) > 1:
         raise FaultsimError("several directories: say with --out FILE.html where the page shall be")

@@ -224,7 +224,9 @@ def _tell(wanted: dict, recipe: str, out: Path | None, *, shown: bool, as_json: 
     if out is not None:
         for name in found:
             if name in FIGURES:
-                written += reproduce_status.write_figure(name, found[name], recipe, out)
+                from neuralfuse.paper.figures import write_figure
+
+                written += write_figure(name, found[name], recipe, out)
     if as_json:
         typer.echo(accuracy_table.as_json(found))
     elif len(found) > 1:
@@ -247,7 +249,9 @@ def _compute_all(out: Path | None) -> None:
     for name, result in results.items():
         print(f"{name}: {reproduce_status.agreement(result)}")
     if out is not None:
-        for path in reproduce_status.write_curve(out):
+        from neuralfuse.paper.figures import write_curve
+
+        for path in write_curve(out):
             print(f"written: {path}")
     if not all(result.agrees for result in results.values()):
         raise typer.Exit(1)
@@ -261,7 +265,9 @@ def _computed(name: str, out: Path | None, as_json: bool) -> None:
     result = compute(name)
     reproduce_status.computed(result, as_json)
     if out is not None:
-        for path in reproduce_status.write_curve(out):
+        from neuralfuse.paper.figures import write_curve
+
+        for path in write_curve(out):
             print(f"written: {path}", file=sys.stderr if as_json else sys.stdout)
     if not result.agrees:
         raise typer.Exit(1)

@@ -4,10 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..io.run_directory import csv_text
 from .accuracy_table import console
 
 if TYPE_CHECKING:
@@ -85,64 +83,3 @@ def agreement(result: "Reproduction") -> str:
     """In one sentence."""
     agreeing = sum(row.agrees for row in result.rows)
     return f"{agreeing} of {len(result.rows)} values agree ({result.criterion})."
-
-
-def write_curve(directory: Path) -> list[Path]:
-    """Figure 2: picture and rows."""
-    import numpy as np
-
-    from ..io.files import write_text
-    from ..show import plots
-    from ..voltage import COLUMNS, VoltageCurve
-
-    curve = VoltageCurve.default()
-    rows = [
-        dict(zip(COLUMNS, (v, curve.bit_error_rate(v), curve.energy_per_access(v)), strict=True))
-        for v in (round(float(v), 3) for v in np.arange(0.78, 1.0001, 0.005))
-    ]
-    picture, table = directory / "figure2.png", directory / "figure2.csv"
-    plots.save(plots.curve_figure(curve), picture)
-    write_text(table, csv_text(COLUMNS, rows))
-    return [picture, table]
-
-
-def write_figure(name: str, lines: "Sequence[Line]", recipe: str, directory: Path) -> list[Path]:
-    """Figures 3 to 6 of a run directory, as far as there is something to draw: pictures and the rows behind them."""
-    from neuralfuse.paper import figures
-
-    from ..io.files import write_text
-    from ..show import plots
-
-    if name == "figure3":
-        return _write_tsne(lines, recipe, directory)
-    rows = figures.rows(name, lines)
-    if not rows:
-        return []
-    picture, table = directory / f"{name}.png", directory / f"{name}.csv"
-    plots.save(figures.draw(name, lines), picture)
-    write_text(table, csv_text(figures.ROW, rows))
-    return [picture, table]
-
-
-def _write_tsne(lines: "Sequence[Line]", recipe: str, directory: Path) -> list[Path]:
-    from neuralfuse.paper import figures
-    from neuralfuse.paper.plan import Kind, file_of
-
-    from ..io.files import write_text
-    from ..show import plots
-
-    written = []
-    for faults in dict.fromkeys(line.cell.faults for line in lines):
-        files = [
-            (line.cell.generator.name, file_of(Kind.OUTPUTS, line.cell, recipe, directory))
-            for line in lines
-            if line.cell.faults == faults
-        ]
-        there = [(generator, figures.read_outputs(file)) for generator, file in files if file.exists()]
-        if there:
-            figure, points = figures.tsne(there)
-            picture, table = directory / f"figure3-{faults}.png", directory / f"figure3-{faults}.csv"
-            plots.save(figure, picture)
-            write_text(table, csv_text(("panel", "x", "y", "label"), points))
-            written += [picture, table]
-    return written

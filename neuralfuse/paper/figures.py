@@ -1,6 +1,6 @@
-"""Figures 3 to 6: each as a picture and the rows behind it. One column of panels for each fault model.
+"""Figures 2 to 6: each as a picture and the rows behind it, with one column of panels per fault model.
 
-Of several results of a cell the last one is drawn. Published values, where the text has them, are hollow.
+Of several results of a cell the last one is drawn. Published values are hollow markers.
 """
 
 from __future__ import annotations
@@ -15,31 +15,33 @@ import numpy as np
 
 from energy.saving import energy_saving
 from faultsim.errors import FaultsimError
+from faultsim.io.files import write_text
+from faultsim.io.run_directory import csv_text
+from faultsim.show import plots
 from faultsim.show.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, panels, styled
+from faultsim.voltage import COLUMNS as CURVE_COLUMNS
 from faultsim.voltage import VoltageCurve
 
 from .computed import VOLTAGE, accesses, parameters
+from .plan import Kind, file_of
 from .rows import Line
+from .words import PRESETS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
-LABELS = {
-    "neuralfuse_2022": "as the paper's released code (neuralfuse_2022)",
-    "iid_flips": "independent flips (iid_flips)",
-}
+COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 ACCURACY = "P.A.+N.F. in %"
-ROW = ("dataset", "base", "generator", "faults", "x", "perturbed_fused", "std", "published")
+COLUMNS = ("dataset", "base", "generator", "faults", "x", "perturbed_fused", "std", "published")
 OUTPUT_IMAGES = 2000
 """Test images whose outputs Figure 3 shows: the first ones."""
 OUTPUTS = ("clean", "perturbed", "clean_fused", "perturbed_fused")
 """What a file of outputs holds: logits float32 [images, classes] under each name, and `labels` int64 [images]."""
 
 
-def rows(name: str, lines: Sequence[Line]) -> list[dict[str, object]]:
-    """What figure4, figure5 or figure6 draws: a dict with the keys ROW for each cell that was obtained. x is N, the
+def collect_rows(name: str, lines: Sequence[Line]) -> list[dict[str, object]]:
+    """What figure4, figure5 or figure6 draws: a dict with the keys COLUMNS for each cell that was obtained. x is N, the
     energy saving in %, or the generator's MACs over the base model's."""
     of = {"figure4": _n_models, "figure5": _saving, "figure6": _relative_macs}[name]
     found = []
@@ -50,7 +52,7 @@ def rows(name: str, lines: Sequence[Line]) -> list[dict[str, object]]:
             cell = line.cell
             values = (result.mean("perturbed_fused"), result.std("perturbed_fused"), known)
             about = (cell.dataset, cell.base, cell.generator.name, cell.faults, of(line))
-            found.append(dict(zip(ROW, (*about, *values), strict=True)))
+            found.append(dict(zip(COLUMNS, (*about, *values), strict=True)))
     return found
 
 
@@ -71,9 +73,9 @@ def _relative_macs(line: Line) -> float:
 
 
 @styled()
-def draw(name: str, lines: Sequence[Line]) -> Figure:
+def draw_figure(name: str, lines: Sequence[Line]) -> Figure:
     """The picture of figure4, figure5 or figure6. Raises FaultsimError when nothing of it was obtained."""
-    found = rows(name, lines)
+    found = collect_rows(name, lines)
     if not found:
         raise FaultsimError(f"nothing of {name} was obtained yet: there is nothing to draw")
     faults = list(dict.fromkeys(line.cell.faults for line in lines))
@@ -91,7 +93,7 @@ def draw(name: str, lines: Sequence[Line]) -> Figure:
             _tradeoff(axes[0, column], of_column, lines)
         else:
             _relative(axes[0, column], of_column)
-        axes[0, column].set_title(LABELS[preset])
+        axes[0, column].set_title(PRESETS[preset])
     return figure
 
 
@@ -112,13 +114,13 @@ def _study_of_n(axes: Axes, found: list[dict], generator: str) -> None:
 
 
 def _tradeoff(axes: Axes, found: list[dict], lines: Sequence[Line]) -> None:
-    for colour, row in zip(COLOURS, found, strict=False):
+    for color, row in zip(COLORS, found, strict=False):
         # the area says how large the generator is beside the base model
         area = min(2000.0, 4000 * parameters(row["generator"]) / parameters(row["base"]))
-        axes.scatter(row["x"], row["perturbed_fused"], s=area, color=colour, alpha=0.6, linewidth=0)
+        axes.scatter(row["x"], row["perturbed_fused"], s=area, color=color, alpha=0.6, linewidth=0)
         axes.annotate(row["generator"], (row["x"], row["perturbed_fused"]), ha="center", va="center", size=8)
         if row["published"] is not None:
-            axes.scatter(row["x"], row["published"], s=area, facecolor="none", edgecolor=colour)
+            axes.scatter(row["x"], row["published"], s=area, facecolor="none", edgecolor=color)
     alone = (
         [line.results[-1] for line in lines if line.results and line.cell.faults == found[0]["faults"]]
         if found
@@ -140,13 +142,13 @@ def _tradeoff(axes: Axes, found: list[dict], lines: Sequence[Line]) -> None:
 
 def _relative(axes: Axes, found: list[dict]) -> None:
     bases = list(dict.fromkeys(row["base"] for row in found))
-    for colour, base in zip(COLOURS, bases, strict=False):
+    for color, base in zip(COLORS, bases, strict=False):
         of_base = sorted((row for row in found if row["base"] == base), key=lambda row: row["x"])
         xs = [row["x"] for row in of_base]
-        axes.plot(xs, [row["perturbed_fused"] for row in of_base], marker="o", color=colour, label=base)
+        axes.plot(xs, [row["perturbed_fused"] for row in of_base], marker="o", color=color, label=base)
         known = [row["published"] for row in of_base]
         if None not in known:
-            axes.plot(xs, known, marker="o", linestyle=":", linewidth=1, markerfacecolor="none", color=colour)
+            axes.plot(xs, known, marker="o", linestyle=":", linewidth=1, markerfacecolor="none", color=color)
     axes.set(xlabel="MACs of the generator / MACs of the base model", ylabel=ACCURACY, ylim=(0, 100))
     if bases:
         axes.legend(loc="lower right")
@@ -164,7 +166,7 @@ def read_outputs(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def embedded(logits: np.ndarray) -> np.ndarray:
+def embed_tsne(logits: np.ndarray) -> np.ndarray:
     """t-SNE of the last layer's outputs (the paper, Appendix E): logits [images, classes] -> [images, 2]."""
     from sklearn.manifold import TSNE
 
@@ -173,7 +175,7 @@ def embedded(logits: np.ndarray) -> np.ndarray:
 
 
 @styled()
-def tsne(outputs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> tuple[Figure, list[dict[str, object]]]:
+def draw_tsne(outputs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> tuple[Figure, list[dict[str, object]]]:
     """Figure 3, and its points: of each generator, (name, what read_outputs() gives). The base model alone in the first
     row, each generator in a row of its own; clean left, perturbed right."""
     of_panels = [
@@ -188,7 +190,7 @@ def tsne(outputs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> tuple[Figure, 
     figure, axes = panels(len(of_panels) // 2, 2, 8, 3.6 * len(of_panels) // 2)
     points = []
     for letter, axis, (title, found, part) in zip("abcdefghijklmn", axes.flat, of_panels, strict=False):
-        places, labels = embedded(found[part]), found["labels"]
+        places, labels = embed_tsne(found[part]), found["labels"]
         accuracy = float((found[part].argmax(1) == labels).mean())
         axis.scatter(*places.T, c=labels, cmap="tab10", s=5, linewidth=0)
         axis.set_title(f"({letter}) {title}: {100 * accuracy:.1f} %")
@@ -200,3 +202,64 @@ def tsne(outputs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> tuple[Figure, 
             for (x, y), label in zip(places, labels, strict=True)
         ]
     return figure, points
+
+
+def write_curve(directory: Path) -> list[Path]:
+    """Write Figure 2: figure2.png and figure2.csv in a directory. Returns the files."""
+    curve = VoltageCurve.default()
+    rows = [
+        dict(zip(CURVE_COLUMNS, (v, curve.bit_error_rate(v), curve.energy_per_access(v)), strict=True))
+        for v in (round(float(v), 3) for v in np.arange(0.78, 1.0001, 0.005))
+    ]
+    picture, table = directory / "figure2.png", directory / "figure2.csv"
+    plots.save(plots.curve_figure(curve), picture)
+    write_text(table, csv_text(CURVE_COLUMNS, rows))
+    return [picture, table]
+
+
+def write_figure(name: str, lines: Sequence[Line], recipe: str, directory: Path) -> list[Path]:
+    """Write one of Figures 3 to 6 into a run directory, as a picture and a CSV file.
+
+    Parameters
+    ----------
+    name
+        "figure3" to "figure6".
+    lines
+        Its cells, with results.
+    recipe
+        Recipe of the base models; it is part of the names of the files that Figure 3 reads.
+    directory
+        Run directory.
+
+    Returns
+    -------
+    list of Path
+        The files; none if there is nothing to draw yet.
+    """
+    if name == "figure3":
+        return _write_tsne(lines, recipe, directory)
+    rows = collect_rows(name, lines)
+    if not rows:
+        return []
+    picture, table = directory / f"{name}.png", directory / f"{name}.csv"
+    plots.save(draw_figure(name, lines), picture)
+    write_text(table, csv_text(COLUMNS, rows))
+    return [picture, table]
+
+
+def _write_tsne(lines: Sequence[Line], recipe: str, directory: Path) -> list[Path]:
+    written = []
+    for faults in dict.fromkeys(line.cell.faults for line in lines):
+        files = [
+            (line.cell.generator.name, file_of(Kind.OUTPUTS, line.cell, recipe, directory))
+            for line in lines
+            if line.cell.faults == faults
+        ]
+        found = [(generator, read_outputs(file)) for generator, file in files if file.exists()]
+        if found:
+            figure, points = draw_tsne(found)
+            picture, table = directory / f"figure3-{faults}.png", directory / f"figure3-{faults}.csv"
+            plots.save(figure, picture)
+            write_text(table, csv_text(("panel", "x", "y", "label"), points))
+            written += [picture, table]
+    return written

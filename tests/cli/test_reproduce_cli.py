@@ -103,8 +103,8 @@ def test_outputs_are_the_model_s_logits_and_what_tsne_sees(
     run: Callable, few_digits: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     seen = []
-    embedded = figures.embedded
-    monkeypatch.setattr(figures, "embedded", lambda logits: seen.append(logits) or embedded(logits))
+    embed_tsne = figures.embed_tsne
+    monkeypatch.setattr(figures, "embed_tsne", lambda logits: seen.append(logits) or embed_tsne(logits))
     end = run("reproduce", "figure3", *TINY, "--faults", "iid_flips", "--out", tmp_path)
     assert end.status == 0, end.err
     (file,) = tmp_path.glob("outputs-*.npz")

@@ -22,7 +22,6 @@ from energy import count, read_topology
 from faultsim import bundled, evaluation_chips
 from faultsim.chip_map import map_chip
 from faultsim.cli import main
-from faultsim.cli.report_accuracy import READER
 from faultsim.conditions import COLUMNS
 from faultsim.data import Dataset
 from faultsim.data.cifar import load_cifar
@@ -47,6 +46,7 @@ from neuralfuse.blackbox.app import application
 from neuralfuse.blackbox.box import PythonCallable
 from neuralfuse.files import read_generator
 from neuralfuse.paper import result as obtained
+from neuralfuse.paper.report import READER
 
 from . import mutations
 

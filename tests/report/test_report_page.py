@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faultsim.cli.report_accuracy import READER
 from faultsim.errors import FaultsimError
 from faultsim.show.report.charts import drawings
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.document import Chart, Point, Section, Series, Table
 from faultsim.show.report.page import page
+from neuralfuse.paper.report import READER
 from neuralfuse.paper.result import Cell, Generator, read
 from neuralfuse.paper.rows import published_row
 

@@ -7,12 +7,12 @@ from itertools import groupby
 from pathlib import Path
 
 from energy.saving import energy_saving
-from faultsim.cli.accuracy_table import HEADINGS, our_cells, published_cells, spread
 from faultsim.voltage import VoltageCurve
 from neuralfuse.paper.cells import FAULTS, cells
 from neuralfuse.paper.computed import accesses
 from neuralfuse.paper.result import TRAINING_IMAGES, Result, obtained
 from neuralfuse.paper.rows import Line, lines
+from neuralfuse.paper.words import HEADINGS, format_published, format_result, format_spread
 
 from .text import Notes, commit_and_date, markdown, reading
 
@@ -116,14 +116,14 @@ def accuracies(root: Path) -> str:
         name = f"{cell[0]}, {cell[1]}, {cell[2].name}"
         if any(line.results for line in of_pair):
             rows.append(
-                [name, "the paper", *published_cells(of_pair[0].published), "", PAPER_PASSES[cell[0]]]
+                [name, "the paper", *format_published(of_pair[0].published), "", PAPER_PASSES[cell[0]]]
             )
         for line in of_pair:
             for result in line.results:
                 with reading(f"a result of {name}"):
                     how = [of_base(result), of_generator(result), notes.number(origin(result))]
                     how = [energy(result), passes(result), classifier(result), *how]
-                rows.append(["", f"`{line.cell.faults}`", *our_cells(result), *how])
+                rows.append(["", f"`{line.cell.faults}`", *format_result(result), *how])
     head = ["", "", *HEADINGS, "energy, %", "passes, M", "classifier alone"]
     head += ["base model: recipe, batch, epochs", "generator: trainer, N, batch, epochs", ""]
     return notes.below(markdown(head, rows, 2))
@@ -165,7 +165,7 @@ def base_models(root: Path) -> str:
             key = (cell.dataset, cell.base, result.configuration["base"]["weights"], cell.bit_error_rate)
         found.setdefault(key, {}).setdefault(cell.faults, result)
     published = {
-        (line.cell.dataset, line.cell.base, line.cell.bit_error_rate): published_cells(line.published)[:2]
+        (line.cell.dataset, line.cell.base, line.cell.bit_error_rate): format_published(line.published)[:2]
         for line in table1(root)
     }
     notes, rows = Notes(), []
@@ -174,7 +174,7 @@ def base_models(root: Path) -> str:
         with reading(f"a result of {dataset}, {base}"):
             how = [of_base(first), notes.number(origin_of_base(first))]
         ours = [of_faults.get(faults) for faults in FAULTS]
-        perturbed = [spread(r.mean("perturbed"), r.std("perturbed")) if r else "" for r in ours]
+        perturbed = [format_spread(r.mean("perturbed"), r.std("perturbed")) if r else "" for r in ours]
         theirs = published.get((dataset, base, rate), ["", ""])
         rows.append([dataset, base, f"{rate:g}", *theirs, f"{first.mean('clean'):.2f}", *perturbed, *how])
     head = ["", "", "bit error rate", "the paper: C.A.", "P.A.", "C.A."]
@@ -207,7 +207,7 @@ def side_by_side(
         for result in line.results:
             with reading(f"a result of {line.cell.dataset}, {line.cell.base}, {line.cell.generator.name}"):
                 key, note = way(result), notes.number(origin(result))
-            ours = shown(our_cells(result))
+            ours = shown(format_result(result))
             of_key = (row for other, row in found if other == key)
             row = next((row for row in of_key if row.get(line.cell.faults, (ours,))[0] == ours), None)
             if row is None:
@@ -215,7 +215,7 @@ def side_by_side(
                 found.append((key, row))
             row.setdefault(line.cell.faults, (ours, note))
     empty = [""] * 3
-    known = shown(published_cells(of_row[0].published) or [""] * len(HEADINGS))
+    known = shown(format_published(of_row[0].published) or [""] * len(HEADINGS))
     return [
         [
             name,

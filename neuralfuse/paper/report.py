@@ -1,4 +1,4 @@
-"""What a report says about the run directory of `faultsim reproduce`: accuracies beside the paper's, and figures."""
+"""A run directory of `reproduce` in a report (faultsim.show.report): accuracies, published values, figures."""
 
 from __future__ import annotations
 
@@ -8,24 +8,40 @@ import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..errors import FaultsimError
-from ..io.bounds import parse_json, read_bytes, read_text
-from ..io.run_directory import MOST_JSON
-from ..show.report.collect import Reader
-from ..show.report.document import MINUS, Chart, Point, Row, Section, Series, Table, Tile, at, origin, words
-from ..show.report.sweep_files import MOST_CSV
-from . import accuracy_table
+from faultsim.errors import FaultsimError
+from faultsim.io.bounds import parse_json, read_bytes, read_text
+from faultsim.io.run_directory import MOST_JSON
+from faultsim.show.report.collect import Reader
+from faultsim.show.report.document import (
+    MINUS,
+    Chart,
+    Point,
+    Row,
+    Section,
+    Series,
+    Table,
+    Tile,
+    at,
+    origin,
+    words,
+)
+from faultsim.show.report.sweep_files import MOST_CSV
 
-if TYPE_CHECKING:
-    from neuralfuse.paper.result import Cell, Result
+from .cells import TITLES
+from .result import Result, read
+from .rows import published_row
+from .words import (
+    HEADINGS,
+    PRESETS,
+    format_published,
+    format_result,
+    label_pair,
+    summarize_result,
+    title_table,
+)
 
 INFORMATION = "reproduce.json"
-PRESETS = {
-    "neuralfuse_2022": "as the paper's released code (neuralfuse_2022)",
-    "iid_flips": "independent flips (iid_flips)",
-}
 # what a chart of accuracies shows: part of a result, of the published row, name, colour
 _PARTS = (("perturbed", "P.A.", 0), ("perturbed_fused", "P.A.+N.F.", 1))
 _LARGEST_PICTURE = 1 << 20  # bytes
@@ -47,10 +63,13 @@ def sections(directory: Path, shown: str) -> list[Section]:
         return []
     order = list(PRESETS)  # as in the other tables; unknown ones last
     results.sort(
-        key=lambda r: (_title(r.cell), order.index(r.cell.faults) if r.cell.faults in order else len(order))
+        key=lambda r: (
+            title_table(r.cell),
+            order.index(r.cell.faults) if r.cell.faults in order else len(order),
+        )
     )
     tables, charts = [], []
-    for title, group in groupby(results, key=lambda result: _title(result.cell)):
+    for title, group in groupby(results, key=lambda result: title_table(result.cell)):
         of_table = list(group)
         tables.append(_table(title, of_table))
         charts += _charts(title, of_table)
@@ -86,14 +105,12 @@ READER = Reader(
 
 def _results(directory: Path) -> tuple[list[Result], list[str]]:
     """Those that can be read, and what is wrong with the others."""
-    from neuralfuse.paper.result import read
-
     found, notes = [], []
     for path in sorted(directory.glob("result-*.json")):
         try:
             result = read(path)
-            accuracy_table.note(accuracy_table.how(result))
-            _title(result.cell), _label(result.cell), accuracy_table.our_cells(result)
+            summarize_result(result)
+            title_table(result.cell), label_pair(result.cell), format_result(result)
         except FaultsimError as error:
             notes.append(str(error))
         except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError, OverflowError):
@@ -145,8 +162,6 @@ def _figures(directory: Path, notes: list[str]) -> tuple[list[tuple[str, bytes]]
 
 
 def _caption(stem: str) -> str:
-    from neuralfuse.paper.cells import TITLES
-
     name, _, of = stem.partition("-")
     title = TITLES.get(name)
     words_of = f"Figure {name.removeprefix('figure')}" + (f": {title}" if title else "")
@@ -156,57 +171,31 @@ def _caption(stem: str) -> str:
 # -- showing -------------------------------------------------------------------------------------------------
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:g} %"
-
-
-def _title(cell: Cell) -> str:
-    """Of the table that a cell stands in."""
-    trained = cell.trained()
-    title = f"Accuracy on {cell.dataset} at a bit error rate of {_percent(cell.bit_error_rate)}"
-    if (trained.base, trained.bit_error_rate) != (cell.base, cell.bit_error_rate):
-        title += f", generators trained for {trained.base} at {_percent(trained.bit_error_rate)}"
-    elif cell.generator.flips is not None:
-        title += ", generators trained against chosen bit flips"
-    elif cell.generator.n_models is not None:
-        title += ", by N, the perturbed models of a training step"
-    return title
-
-
-def _label(cell: Cell) -> str:
-    generator = cell.generator
-    more = "" if generator.flips is None else f", K = {generator.flips:,}"
-    more += "" if generator.n_models is None else f", N = {generator.n_models}"
-    return f"{cell.base} + {generator.name}{more}"
-
-
 def _by_label(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     """Rows belong together that differ in the fault model only."""
     found: dict[str, list[Result]] = {}
     for result in results:
-        found.setdefault(_label(result.cell), []).append(result)
+        found.setdefault(label_pair(result.cell), []).append(result)
     return list(found.items())
 
 
 def _table(title: str, results: Sequence[Result]) -> Table:
-    from neuralfuse.paper.rows import published_row
-
     rows: list[Row] = []
     notes: list[str] = []
     for label, group in _by_label(results):
         rows.append(Row((label,), "group"))
         known = published_row(group[0].cell)
         if known is not None:
-            rows.append(Row(("the paper", *accuracy_table.published_cells(known), ""), "published"))
+            rows.append(Row(("the paper", *format_published(known), ""), "published"))
         for result in group:
-            note = accuracy_table.note(accuracy_table.how(result))
+            note = summarize_result(result)
             if note not in notes:
                 notes.append(note)
-            cells = (result.cell.faults, *accuracy_table.our_cells(result), f"[{notes.index(note) + 1}]")
+            cells = (result.cell.faults, *format_result(result), f"[{notes.index(note) + 1}]")
             rows.append(Row(cells))
     return Table(
         title,
-        ("faults", *accuracy_table.HEADINGS, "how"),
+        ("faults", *HEADINGS, "how"),
         tuple(rows),
         notes=(
             "In percent. ±: population standard deviation over chips.",
@@ -222,8 +211,6 @@ def _charts(title: str, results: Sequence[Result]) -> list[Chart]:
 
 
 def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
-    from neuralfuse.paper.rows import published_row
-
     series = []
     rows = _by_label(results)
     for part, name, colour in _PARTS:
@@ -257,8 +244,6 @@ def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
 
 
 def _tiles(results: Sequence[Result]) -> tuple[Tile, ...]:
-    from neuralfuse.paper.rows import published_row
-
     if not results:
         return ()
     won = sum(result.improvement for result in results) / len(results)
@@ -266,7 +251,7 @@ def _tiles(results: Sequence[Result]) -> tuple[Tile, ...]:
     compared = [(ours, row.perturbed_fused) for ours, row in known if row and row.perturbed_fused is not None]
     tiles = [
         Tile(str(len(results)), f"result{'s' if len(results) > 1 else ''}, each on unseen chips"),
-        Tile(f"{won:+.2f}".replace("-", MINUS), "percentage points won back by generators, on average"),
+        Tile(f"{won:+.2f}".replace("-", MINUS), "percentage points restored by generators, on average"),
     ]
     if compared:
         reached = sum(ours >= theirs for ours, theirs in compared)
