@@ -5,7 +5,7 @@ products, nothing else. The counter behind Table 8 differs from it in two ways; 
 out to the digit printed, except for ResNet18's (0.014 % apart):
 
 - It adds the other operations of the network's layers. Per element of its output, a bias counts 1 and an
-  upsampling 1. Per element of its input, batch normalisation counts 2, ReLU 1 and pooling 1. Tanh and the
+  upsampling 1. Per element of its input, batch normalization counts 2, ReLU 1 and pooling 1. Tanh and the
   additions of shortcuts count nothing.
 - It counts a transposed convolution as if its whole kernel met every pixel of its output, four times the
   real work at stride 2.

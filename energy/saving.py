@@ -3,7 +3,7 @@
 Energy is accesses times energy per access. A curve is anything that tells the energy per access at a voltage:
 an object with `energy_per_access(voltage)`, or a function of the voltage. Only ratios enter, so the unit of
 the energy doesn't matter. Vmin, the lowest voltage without bit errors, is the curve's `v_min`; a curve
-without one is taken to be normalised, so that Vmin is 1.
+without one is taken to be normalized, so that Vmin is 1.
 """
 
 from __future__ import annotations

@@ -93,11 +93,11 @@ def trace_layers(
     """The layers that hold weights and multiply by them, in the order in which they run.
 
     `input_shape` is the shape of one input without the batch, such as (3, 32, 32). A layer that runs twice is
-    listed twice; one that never runs is not listed. Normalisation and other element-wise scales are not
+    listed twice; one that never runs is not listed. Normalization and other element-wise scales are not
     matrix-like and are left out. The model is unchanged afterwards.
 
     Raises EnergyError for a bad shape, a model that can't run on it, and a layer that holds weights but
-    can't be counted (Conv3d, recurrent layers, attention, embeddings, quantised modules, a module that
+    can't be counted (Conv3d, recurrent layers, attention, embeddings, quantized modules, a module that
     multiplies by its own parameters), with the name of the layer.
     """
     for name, module in model.named_modules():
@@ -113,9 +113,9 @@ def _check_kind(name: str, module: nn.Module) -> None:
         if any(isinstance(p, nn.UninitializedParameter) for p in module.parameters(recurse=False)):
             raise EnergyError(f"layer {name!r} has no shape yet; run the model once, then trace it")
         return
-    quantised = ".nn.quantized" in type(module).__module__
-    if isinstance(module, _REFUSED) or quantised:
-        what = f"quantised {kind}" if quantised else kind
+    quantized = ".nn.quantized" in type(module).__module__
+    if isinstance(module, _REFUSED) or quantized:
+        what = f"quantized {kind}" if quantized else kind
         raise EnergyError(f"layer {name!r} ({what}) can't be counted; {_SUPPORTED}")
     if _makes_weights(name):
         return
@@ -133,7 +133,7 @@ def _is_conv1d(module: nn.Module) -> bool:
 
 
 def _makes_weights(name: str) -> bool:
-    """Whether a module is a parametrisation: it computes the weight of the layer that it belongs to."""
+    """Whether a module is a parametrization: it computes the weight of the layer that it belongs to."""
     return "parametrizations" in name.split(".")
 
 

@@ -156,7 +156,7 @@ def evaluate(
                several inputs, dictionaries. All chips see each batch while it is there, so one pass over the data
                serves them all (several passes only beyond 2 GiB of perturbed weights, or with `report`)
     chips      Chip or MeasuredChip objects, or seeds
-    per_channel, select  how the weights are quantised and which lie in the memory, as for StoredWeights.of
+    per_channel, select  how the weights are quantized and which lie in the memory, as for StoredWeights.of
     stored     instead of these: the model's weights as they lie in the memory
     transform  a module in front of the model that runs at nominal voltage, once a batch (NeuralFuse)
     metric     a word of faultsim.metrics.METRICS, or your own: see faultsim.metrics.find_metric. It is given the

@@ -1,7 +1,7 @@
 """A model as an ONNX file: int8 weights stay int8, everything else is float32.
 
-Each weight is an int8 initialiser, as it lies in memory, and a DequantizeLinear node with its scale; activations are
-not quantised. Normalisation is not folded into the weights, which would make other int8 values of them.
+Each weight is an int8 initializer, as it lies in memory, and a DequantizeLinear node with its scale; activations are
+not quantized. Normalization is not folded into the weights, which would make other int8 values of them.
 """
 
 import io
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .batch import answer_of
-from .data.dataset import Normalisation, normalised
+from .data.dataset import Normalization, normalize
 from .errors import FaultsimError
 from .extras import needs_extra
 from .io.files import write_bytes
@@ -53,7 +53,7 @@ class _Exported(nn.Module):
         if self.inputs == "uint8-nhwc":
             images = images.permute(0, 3, 1, 2)
         if self.inputs != "float32":
-            images = normalised(images)
+            images = normalize(images)
         with self.stored.replaced(weights):
             return answer_of(self.model(images))
 
@@ -67,7 +67,7 @@ def export_onnx(
     inputs: str = "float32",
     output: str = "logits",
     metadata: dict | None = None,
-    normalisation: Normalisation | None = None,
+    normalization: Normalization | None = None,
 ) -> float:
     """Writes `model`, computing with `stored` as its weights, in evaluation mode and for any batch size.
 
@@ -77,7 +77,7 @@ def export_onnx(
               the model takes as they are
     inputs    one of INPUTS; the input is called "images"
     output    name of the output
-    normalisation  of `images` for the format float32; default: to [-1, 1]
+    normalization  of `images` for the format float32; default: to [-1, 1]
     metadata  JSON values, kept in the file's metadata_props as "faultsim"
 
     The file is checked before it is there: onnxruntime must give what torch gives, but for TOLERANCE (times the largest
@@ -93,11 +93,11 @@ def export_onnx(
         raise FaultsimError(
             f"the model can't be exported to ONNX: {fixed[0]} is int8 in torch's own way; export the float model"
         )
-    if inputs != "float32" and (images.dtype != torch.uint8 or normalisation is not None):
+    if inputs != "float32" and (images.dtype != torch.uint8 or normalization is not None):
         raise FaultsimError(
             f"the input format {inputs} is for pixels that become x / 127.5 - 1: give float32 for other inputs"
         )
-    x = images if inputs != "float32" else normalised(images, normalisation)
+    x = images if inputs != "float32" else normalize(images, normalization)
     x = (x.permute(0, 2, 3, 1) if inputs == "uint8-nhwc" else x).contiguous()
     training = [(module, module.training) for module in model.modules()]
     try:
@@ -144,7 +144,7 @@ def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: s
 
 
 def _with_int8(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelProto":
-    """The weights, inputs until now, become int8 initialisers that DequantizeLinear nodes read."""
+    """The weights, inputs until now, become int8 initializers that DequantizeLinear nodes read."""
     with needs_extra("onnx"):
         import onnx
 
@@ -157,7 +157,7 @@ def _with_int8(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelPr
     for name, layer in weights.items():
         if not readers[name]:
             continue
-        # onnxruntime (1.32) makes one operator of DequantizeLinear and MatMul, which quantises activations to int8 and
+        # onnxruntime (1.32) makes one operator of DequantizeLinear and MatMul, which quantizes activations to int8 and
         # is wrong in the fourth digit. A sum of one term between the two keeps it from that.
         apart = not readers[name].isdisjoint(("MatMul", "Transpose"))
         node, tensors = _dequantize(name, f"{name}.float" if apart else name, layer)

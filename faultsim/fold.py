@@ -1,6 +1,6 @@
-"""Batch normalisation as part of the convolution in front of it, for a frozen model that runs many times.
+"""Batch normalization as part of the convolution in front of it, for a frozen model that runs many times.
 
-In evaluation mode batch normalisation is y -> gain * y + shift, one pair a channel. Behind a convolution with weights
+In evaluation mode batch normalization is y -> gain * y + shift, one pair a channel. Behind a convolution with weights
 scale * q it needs no pass of its own over the maps, forward or backward: the int8 values stay as they are stored, and
 gain * scale takes the place of their scale (one for each output channel).
 """
@@ -23,7 +23,7 @@ _NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @contextlib.contextmanager
 def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
-    """Inside, each batch normalisation of `model` that directly follows a convolution lets everything pass, and the
+    """Inside, each batch normalization of `model` that directly follows a convolution lets everything pass, and the
     convolution has the bias that this needs; with the weights that the returned StoredWeights reads (the same int8
     values, other scales) the model computes what it did, up to rounding. Afterwards it is as it was.
 
@@ -32,39 +32,39 @@ def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
     and everything in a model whose forward method torch.fx cannot trace.
     """
     followers = _followers(model)
-    # with faults in a bias or a normalisation too, both stay what they are
+    # with faults in a bias or a normalization too, both stay what they are
     several = Counter(module for layer in stored.layers for module in layer.modules)
     layers = []
     with contextlib.ExitStack() as undo:
         for layer in stored.layers:
-            normalisation = followers.get(layer.name)
-            alone = len(layer.names) == 1 and several[layer.modules[0]] == 1 and not several[normalisation]
-            if normalisation is None or not alone or layer.dtype not in ops.FLOATS:
+            normalization = followers.get(layer.name)
+            alone = len(layer.names) == 1 and several[layer.modules[0]] == 1 and not several[normalization]
+            if normalization is None or not alone or layer.dtype not in ops.FLOATS:
                 layers.append(layer)
                 continue
-            layer, bias = _fold(layer, normalisation)
+            layer, bias = _fold(layer, normalization)
             convolution = layer.modules[0]
             undo.callback(convolution._parameters.__setitem__, "bias", convolution._parameters["bias"])
             convolution._parameters["bias"] = bias
-            undo.callback(delattr, normalisation, "forward")
-            normalisation.forward = _unchanged
+            undo.callback(delattr, normalization, "forward")
+            normalization.forward = _unchanged
             layers.append(layer)
         yield stored.with_layers(layers)
 
 
-def _fold(layer: StoredLayer, normalisation: nn.Module) -> tuple[StoredLayer, Tensor]:
-    """The layer with the scales, and the bias, of convolution and normalisation together."""
+def _fold(layer: StoredLayer, normalization: nn.Module) -> tuple[StoredLayer, Tensor]:
+    """The layer with the scales, and the bias, of convolution and normalization together."""
     convolution = layer.modules[0]
     with torch.no_grad():
-        gain = (normalisation.running_var.double() + normalisation.eps).rsqrt()
-        if normalisation.weight is not None:
-            gain *= normalisation.weight
-        bias = -normalisation.running_mean.double()
+        gain = (normalization.running_var.double() + normalization.eps).rsqrt()
+        if normalization.weight is not None:
+            gain *= normalization.weight
+        bias = -normalization.running_mean.double()
         if convolution.bias is not None:
             bias += convolution.bias
         bias *= gain
-        if normalisation.bias is not None:
-            bias += normalisation.bias
+        if normalization.bias is not None:
+            bias += normalization.bias
         scale = (layer.scale * gain).float()
     return replace(layer, scale=scale, axis=channel_axis(convolution)), bias.to(layer.dtype)
 
@@ -79,7 +79,7 @@ class _Tracer(fx.Tracer):
 
 
 def _followers(model: nn.Module) -> dict[str, nn.Module]:
-    """The normalisation behind each convolution that has one and nothing else behind it, by the convolution's name."""
+    """The normalization behind each convolution that has one and nothing else behind it, by the convolution's name."""
     try:
         graph = _Tracer().trace(model)
     except Exception:  # whatever a forward method does that has no static graph: the model then runs as it is
@@ -100,7 +100,7 @@ def _followers(model: nn.Module) -> dict[str, nn.Module]:
         follower = next(iter(node.users), None)
         if len(node.users) != 1 or not plain(node, _CONVOLUTIONS) or not plain(follower, _NORMALISATIONS):
             continue
-        normalisation = modules[follower.target]
-        if normalisation.running_var is not None and follower.args == (node,):
-            found[node.target] = normalisation
+        normalization = modules[follower.target]
+        if normalization.running_var is not None and follower.args == (node,):
+            found[node.target] = normalization
     return found

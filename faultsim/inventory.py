@@ -1,8 +1,8 @@
 """What lies in the faulty memory: the tensors that a model multiplies by, whatever its layers are called.
 
-By default these are all floating-point parameters of two or more dimensions but biases and those of normalisation.
+By default these are all floating-point parameters of two or more dimensions but biases and those of normalization.
 Identity is that of the parameters: one that several modules own is one weight, and all of them read it from the same
-cells. A weight that is computed (a parametrisation, weight norm, spectral norm, pruning) lies in the memory as the
+cells. A weight that is computed (a parametrization, weight norm, spectral norm, pruning) lies in the memory as the
 result, in evaluation mode; what it is computed from does not. int8 weights of torch.ao and torchao are taken as they
 are.
 
@@ -19,7 +19,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from .errors import FaultsimError
-from .places import Held, Hooked, Parameter, Parametrised, attributes, copies, held, is_int8_tensor
+from .places import Held, Hooked, Parameter, Parametrized, attributes, copies, held, is_int8_tensor
 
 Select = str | Sequence[str] | Callable[[str, Tensor], bool] | None
 """Which tensors lie in the memory: patterns of names as in the shell (`encoder.*`), a predicate of a name and a tensor,
@@ -92,7 +92,7 @@ def take_inventory(model: nn.Module, select: Select = None) -> Inventory:
     for patterns that no name matches, and for a model without any weight to store."""
     chosen, unused = _rule(select)
     found: dict[object, list[_Place]] = {}  # by the parameters' identity
-    computing: set[nn.Module] = set()  # parametrisations: what they hold is not read from memory
+    computing: set[nn.Module] = set()  # parametrizations: what they hold is not read from memory
     for name, module in model.named_modules():
         if module in computing:
             continue
@@ -203,7 +203,7 @@ def _rule(select: Select) -> tuple[Callable[[str, Tensor], bool] | None, set[str
 def _shown(place: Held) -> Tensor:
     """The tensor that a user's predicate sees."""
     return (
-        place.value() if isinstance(place, Hooked | Parametrised) or not place.sources else place.sources[0]
+        place.value() if isinstance(place, Hooked | Parametrized) or not place.sources else place.sources[0]
     )
 
 
@@ -214,7 +214,7 @@ def _why_not(module: nn.Module, place: Held, attribute: str) -> tuple[tuple[int,
     value = _shown(place)
     shape = tuple(value.shape)
     if isinstance(module, _NORMALISATIONS):
-        return shape, "normalisation"
+        return shape, "normalisation"  # as in every JSON output so far
     if attribute == "bias" or attribute.startswith("bias_"):
         return shape, "a bias"
     if len(shape) < 2:
@@ -241,9 +241,9 @@ def _refuse_unknown(name: str, place: Held) -> None:
 
 
 def _refuse_unknown_module(name: str, module: nn.Module) -> None:
-    layer, quantised = f"layer {name or '(the model itself)'}", ".nn.quantized" in type(module).__module__
-    if quantised and (hasattr(module, "get_weight") or hasattr(module, "set_weight")):
-        raise FaultsimError(f"{layer} is a quantised {type(module).__name__}, which is not known here")
+    layer, quantized = f"layer {name or '(the model itself)'}", ".nn.quantized" in type(module).__module__
+    if quantized and (hasattr(module, "get_weight") or hasattr(module, "set_weight")):
+        raise FaultsimError(f"{layer} is a quantized {type(module).__name__}, which is not known here")
     lacks = isinstance(module, WEIGHT_MODULES) and "weight" not in attributes(module)
     if lacks and not any(p is not None and p.dim() > 1 for p in module._parameters.values()):
         raise FaultsimError(f"{layer}: its weight is no parameter, and nothing known computes it from one")
@@ -257,7 +257,7 @@ def _same(one: Held, other: Held) -> bool:
 
 def _raw(place: Held) -> bool:
     """Whether the module computes with its parameter, rounded at most."""
-    return isinstance(place, Parameter) or (isinstance(place, Parametrised) and place.rounds_only)
+    return isinstance(place, Parameter) or (isinstance(place, Parametrized) and place.rounds_only)
 
 
 def _plain(kind: type[Tensor]) -> bool:

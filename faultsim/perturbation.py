@@ -133,8 +133,8 @@ def perturbed(
         with perturbed(model, Chip(7), voltage=0.83):
             logits = model(images)
 
-    The weights (which: `select`, as for StoredWeights.of) are quantised to int8, or taken from `stored`, which saves
-    the time of doing it anew, corrupted and dequantised; the model's own parameters are put aside meanwhile, never
+    The weights (which: `select`, as for StoredWeights.of) are quantized to int8, or taken from `stored`, which saves
+    the time of doing it anew, corrupted and dequantized; the model's own parameters are put aside meanwhile, never
     written to, and are back afterwards bit for bit, whatever happens inside.
 
     Gradients reach the inputs and the parameters that aren't stored, and not the weights: their `grad` stays None.
@@ -167,7 +167,7 @@ def perturb(
     access: int = 0,
 ) -> nn.Module:
     """A copy of `model` with the weights that `chip` reads, in float; arguments as for perturbed(). The copy's weights
-    are plain parameters, also where the model's are computed (quantisation-aware, weight norm, ...); int8 weights of
+    are plain parameters, also where the model's are computed (quantization-aware, weight norm, ...); int8 weights of
     torch.ao and torchao stay int8."""
     chip = as_chip(chip)
     volts, rate = operating_point([chip], voltage, bit_error_rate, curve)

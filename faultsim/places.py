@@ -1,7 +1,7 @@
 """How a module holds a tensor that it computes with, and how it is made to compute with another one.
 
 A parameter; a tensor that is computed from parameters before each use (torch.nn.utils.parametrize, or a hook of
-torch's weight norm, spectral norm or pruning); an int8 weight of torch.ao's quantised modules or of torchao.
+torch's weight norm, spectral norm or pruning); an int8 weight of torch.ao's quantized modules or of torchao.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class _Pass(torch.autograd.Function):
 
 
 class _Replace(nn.Module):
-    """Stands where a parametrisation stood; with `own`, that parametrisation, the gradient passes on to it."""
+    """Stands where a parametrization stood; with `own`, that parametrization, the gradient passes on to it."""
 
     def __init__(self, weight: Tensor, own: nn.Module | None) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Parameter(Held):
         self.module._parameters[self.attribute] = weight
 
 
-class Parametrised(Held):
+class Parametrized(Held):
     """Computed by torch.nn.utils.parametrize."""
 
     @property
@@ -215,7 +215,7 @@ class Hooked(Held):
 
 
 class Packed(Held):
-    """The weight of one of torch.ao's quantised modules."""
+    """The weight of one of torch.ao's quantized modules."""
 
     is_int8 = True
 
@@ -303,7 +303,7 @@ def held(module: nn.Module, attribute: str) -> Held:
     if own is not None:
         return (Int8Tensor if is_int8_tensor(own) else Parameter)(module, attribute)
     if parametrize.is_parametrized(module, attribute):
-        return Parametrised(module, attribute)
+        return Parametrized(module, attribute)
     if attribute in _hooks(module):
         return Hooked(module, attribute)
     if attribute == "weight" and is_packed(module):
@@ -332,11 +332,11 @@ def hook_parameters(hook: object) -> tuple[str, ...]:
 
 
 def is_packed(module: nn.Module) -> bool:
-    """Whether it is one of torch.ao's quantised modules with one weight."""
-    quantised = (
+    """Whether it is one of torch.ao's quantized modules with one weight."""
+    quantized = (
         ".nn.quantized" in type(module).__module__ or ".nn.intrinsic.quantized" in type(module).__module__
     )
-    return quantised and callable(getattr(module, "weight", None)) and hasattr(module, "set_weight_bias")
+    return quantized and callable(getattr(module, "weight", None)) and hasattr(module, "set_weight_bias")
 
 
 def is_int8_tensor(tensor: Tensor) -> bool:

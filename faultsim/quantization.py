@@ -1,7 +1,7 @@
-"""float <-> int8: symmetric quantisation of weights, and training that knows of it.
+"""float <-> int8: symmetric quantization of weights, and training that knows of it.
 
 As in the paper (Appendix A.3): delta = max|w| / 127, q = round(w / delta) in [-127, 127], two's complement; one delta
-for a whole tensor, or one for each output channel. Normalisation layers and biases stay in float.
+for a whole tensor, or one for each output channel. Normalization layers and biases stay in float.
 """
 
 import torch
@@ -25,7 +25,7 @@ def quantize(weight: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
     """
     w = weight.detach().float()
     if not bool(torch.isfinite(w).all()):
-        raise FaultsimError("weights with NaN or infinity cannot be quantised")
+        raise FaultsimError("weights with NaN or infinity cannot be quantized")
     if w.numel() == 0:
         largest = w.new_zeros([] if axis < 0 else [w.shape[axis]])
     elif axis < 0:
@@ -68,7 +68,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class FakeQuantize(nn.Module):
-    """Parametrisation of a weight: forward sees what int8 memory would hold, the gradient passes straight through."""
+    """Parametrization of a weight: forward sees what int8 memory would hold, the gradient passes straight through."""
 
     rounds_only = True  #: for faultsim.places: it computes with the parameter, but for rounding
 
@@ -89,7 +89,7 @@ def is_fake(module: nn.Module, attribute: str = "weight") -> bool:
 
 def prepare_qat(model: nn.Module, per_channel: bool = False, select: Select = None) -> nn.Module:
     """Makes all weights of `model` that lie in the memory (faultsim.inventory; `select` as for StoredWeights.of)
-    quantisation-aware, in place; returns it. Doing it twice changes nothing. Raises FaultsimError for weights that are
+    quantization-aware, in place; returns it. Doing it twice changes nothing. Raises FaultsimError for weights that are
     int8 already and for those that a hook computes (torch's pruning, or weight norm of the old kind)."""
     for weight in take_inventory(model, select).weights:
         kind = weight.held
@@ -99,13 +99,13 @@ def prepare_qat(model: nn.Module, per_channel: bool = False, select: Select = No
         for module, attribute in zip(weight.modules, weight.attributes, strict=True):
             if not is_fake(module, attribute):
                 axis = channel_axis(module) if per_channel and weight.axis >= 0 else -1
-                # unsafe: registration would otherwise insist that the parametrised weight equal the original
+                # unsafe: registration would otherwise insist that the parametrized weight equal the original
                 parametrize.register_parametrization(module, attribute, FakeQuantize(axis), unsafe=True)
     return model
 
 
 def finish_qat(model: nn.Module) -> nn.Module:
-    """Undoes prepare_qat() in place, leaving the quantised values in the weights; returns the model. Layers that share
+    """Undoes prepare_qat() in place, leaving the quantized values in the weights; returns the model. Layers that share
     a weight go on sharing it."""
     weights: dict[tuple[int, ...], nn.Parameter] = {}
     for module in list(model.modules()):

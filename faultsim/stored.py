@@ -77,14 +77,14 @@ class StoredWeights:
 
     @classmethod
     def of(cls, model: nn.Module, per_channel: bool = False, select: Select = None) -> "StoredWeights":
-        """Quantises the weights of `model`: by default all floating-point parameters of two or more dimensions but
-        biases and those of normalisation; what else it holds stays in float and never fails.
+        """Quantizes the weights of `model`: by default all floating-point parameters of two or more dimensions but
+        biases and those of normalization; what else it holds stays in float and never fails.
 
         select  which tensors instead: patterns of names ("encoder.*", ["*.weight", "*.bias"]), or a function of a name
                 and a tensor that says whether it lies in the memory
 
         They lie there in the order of named_modules(), within a module by name; one that several modules share is
-        stored once, under its first name. Weights that are computed (parametrisations, weight norm, spectral norm,
+        stored once, under its first name. Weights that are computed (parametrizations, weight norm, spectral norm,
         pruning) are stored as they are in evaluation mode; int8 weights of torch.ao and torchao as they are, with their
         scales. Raises FaultsimError when there is no such weight, and for one that int8 cannot hold (see
         faultsim.inventory)."""
@@ -161,7 +161,7 @@ class StoredWeights:
         out: Sequence[Tensor],
         access: Tensor | None = None,
     ) -> None:
-        """What chips read, dequantised, into `out` (from empty()). `chips` and `table` as for faultsim.ops: nothing
+        """What chips read, dequantized, into `out` (from empty()). `chips` and `table` as for faultsim.ops: nothing
         here waits for the device, and a CUDA graph can hold it."""
         for layer, base, target in zip(self.layers, self.bases(model), out, strict=True):
             torch.ops.faultsim.corrupt_dequantize_out(
@@ -246,7 +246,7 @@ class StoredWeights:
 
 
 def store(weight: Weight, per_channel: bool) -> StoredLayer:
-    """One weight of a model, quantised; FaultsimError, naming it, where that cannot be."""
+    """One weight of a model, quantized; FaultsimError, naming it, where that cannot be."""
     place = weight.held
     try:
         values, scale, axis = place.int8 if place.is_int8 else _quantized(weight, place, per_channel)

@@ -1,6 +1,6 @@
 """Supply voltage -> bit error rate and energy per read access.
 
-Voltages of the default curve are normalised to Vmin, the lowest error-free voltage of the 14 nm SRAM of the paper
+Voltages of the default curve are normalized to Vmin, the lowest error-free voltage of the 14 nm SRAM of the paper
 (Appendix A.3): at 0.83 Vmin 1 % of the bits fail and a read access takes 0.694 of its energy at Vmin (the ratio that
 reproduces every entry of the paper's Table 7).
 """
@@ -22,7 +22,7 @@ COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
 COLUMNS_PJ = (*COLUMNS[:2], "energy_per_access_pj")  #: of a curve whose energies are picojoules
 _HIGHEST_RATE = 0.5  # a cell that reads at random
 _HIGHEST_VOLTAGE = 1e6  # in any unit: its square is a number, and its misprint noticed
-_LOWEST_VOLTAGE = 1e-6  # so is that of neighbours
+_LOWEST_VOLTAGE = 1e-6  # so is that of neighbors
 _ENERGIES = (1e-30, 1e30)  # in any unit: every ratio of them is a number
 _MOST_POINTS = 10_000
 _MOST_CHARACTERS = 1 << 24  # of a CSV
@@ -30,17 +30,17 @@ _MOST_CHARACTERS = 1 << 24  # of a CSV
 
 @dataclass(frozen=True)
 class VoltageCurve:
-    """Measured or modelled points of an SRAM, highest voltage first.
+    """Measured or modeled points of an SRAM, highest voltage first.
 
     Between points, bit error rates are interpolated log-linearly and energies linearly in V**2 (the quadratic law of
-    dynamic energy holds between neighbours). Below the last error-free point the curve continues the slope of the
+    dynamic energy holds between neighbors). Below the last error-free point the curve continues the slope of the
     nearest two erroneous points (with only one of them: its rate). Outside [v_low, v_high] nothing is assumed.
     """
 
     name: str
     voltages: tuple[
         float, ...
-    ]  #: in the unit of the source (normalised to Vmin, or volts), strictly descending
+    ]  #: in the unit of the source (normalized to Vmin, or volts), strictly descending
     bit_error_rates: tuple[float, ...]  #: fraction of failing cells, ascending, within [0, 0.5]
     energies: tuple[float, ...]  #: energy of one read access, any unit, not ascending
     exponent: float | None = None  #: energy = V**exponent instead of interpolation (the default curve)
@@ -94,7 +94,7 @@ class VoltageCurve:
     @classmethod
     def default(cls) -> "VoltageCurve":
         """The paper's 14 nm SRAM, from its two anchors: log-linear through (0.83 Vmin, 1e-2) and (Vmin, 1e-6), one
-        failing cell in about a million being the least that the characterised population (32 arrays of 512x64) can
+        failing cell in about a million being the least that the characterized population (32 arrays of 512x64) can
         show; energy per access V**1.960, which is 0.694 at 0.83."""
         exponent = math.log(0.694) / math.log(0.83)
         per_volt = math.log(1e-6 / 1e-2) / (1.00 - 0.83)
@@ -112,7 +112,7 @@ class VoltageCurve:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> "VoltageCurve":
-        """A characterisation of your own: CSV with the header voltage,bit_error_rate,energy_per_access, sorted by
+        """A characterization of your own: CSV with the header voltage,bit_error_rate,energy_per_access, sorted by
         voltage (either way). Energies in picojoules stand under energy_per_access_pj instead. Raises FaultsimError
         naming the line that is wrong."""
         path = Path(path)

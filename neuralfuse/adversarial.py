@@ -31,7 +31,7 @@ def worst_flips(layers: Sequence[StoredLayer], gradients: Sequence[Tensor], flip
     weights, to be xor-ed to its values.
 
     layers     as stored, on one device
-    gradients  of the loss with respect to each layer's dequantised weights, in their shapes
+    gradients  of the loss with respect to each layer's dequantized weights, in their shapes
 
     Inverting bit k changes a stored value by +-2**k, the sign bit (7) by -128 where it is 0 and by +128 where it is 1
     (two's complement); the loss changes by that times scale * gradient. Changes of one weight's bits add up, so that
@@ -43,7 +43,7 @@ def worst_flips(layers: Sequence[StoredLayer], gradients: Sequence[Tensor], flip
     sizes = [layer.values.numel() for layer in layers]
     slopes, rising, best = [], [], []
     for layer, gradient in zip(layers, gradients, strict=True):
-        # By the chain rule: dequantising multiplies by the scale, and so does its derivative.
+        # By the chain rule: dequantizing multiplies by the scale, and so does its derivative.
         slope = dequantize(gradient, layer.scale, layer.axis).flatten()
         values = layer.values.flatten().view(torch.uint8)
         # Where the loss rises with the value: 0s of the bits 0 to 6, and a 1 of the sign; elsewhere the others.

@@ -2,7 +2,7 @@
 
 The work of an EOPM step is the N + 1 models times the B images of the batch. It is cut into as many equal parts as
 there are processes, along models first, so that a process reads the weights of its own models only. The generator,
-cheap beside them, runs on every process on the whole batch: its batch normalisation sees what it would see alone. Its
+cheap beside them, runs on every process on the whole batch: its batch normalization sees what it would see alone. Its
 backward pass is linear in the gradient of F(x), so each process takes its own share through it, and one sum of the
 generator's gradients, with the losses in the same message, ends the step. All processes then hold the same bits.
 """

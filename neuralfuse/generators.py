@@ -5,13 +5,13 @@ then sees F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible b
 halves them three times. The parameter counts are those of the paper's Table 8. ConvXS and ConvQ are not in the paper.
 
 Where Tables 3 and 4 leave a question, the counts of Table 8 (and the shapes) answer it:
-- ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalisation; the
+- ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalization; the
   last layer has 3 output channels and ends in tanh, so G(x) lies in [-1, 1].
 - DeConvL's three transposed convolutions (128 -> 64, 64 -> 32, 32 -> 3) are all 4x4 with stride 2 and
   padding 1; the last one is the "Conv, BN, Tanh" of the table's last row (as in DeConvS). Three poolings
   need three doublings, and a 3x3 convolution in its place would give 672 parameters less than Table 8.
 - UNetL, UNetS: the convolution blocks have no bias, the transposed convolutions and the last 1x1
-  convolution have one and no normalisation. The last row of Table 4 is a plain convolution, so G(x) is not
+  convolution have one and no normalization. The last row of Table 4 is a plain convolution, so G(x) is not
   bounded; the clamp of F bounds what the base model sees. A 2x2 transposed convolution with stride 2
   doubles a map only with padding 0 (with the "padding=1" of Table 4's caption it would turn 4x4 into 6x6,
   which can't be joined to 8x8), so the padding is 0.
@@ -178,7 +178,7 @@ KNOWN = tuple(_REGISTRY)
 
 
 def create(name: str) -> nn.Module:
-    """A new, randomly initialised generator. Raises FaultsimError for an unknown name."""
+    """A new, randomly initialized generator. Raises FaultsimError for an unknown name."""
     if name not in _REGISTRY:
         raise FaultsimError(f"unknown generator {name!r}; known are {', '.join(KNOWN)}")
     return _REGISTRY[name]()

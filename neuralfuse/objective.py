@@ -50,7 +50,7 @@ class Objective(ABC):
             losses = objective.backward(fuse, images, labels, step)  # gradients lie in fuse.parameters()
 
     model      the base model; inside `with` it is in evaluation mode, its parameters need no gradient, its batch
-               normalisation is part of its convolutions (faultsim.fold), and it computes with `copies` of its weights.
+               normalization is part of its convolutions (faultsim.fold), and it computes with `copies` of its weights.
                Afterwards everything is as it was; its own parameters are never written to
     stored     its weights in memory
     weight     lambda (the paper takes 5)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faultsim.data import Dataset, normalised
+from faultsim.data import Dataset, normalize
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation, evaluate
 from faultsim.faults import Chip, FaultModel
@@ -59,7 +59,7 @@ class ClassPatterns(nn.Module):
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Brings the patterns back into their range, after a step of an optimiser."""
+        """Brings the patterns back into their range, after a step of an optimizer."""
         self.values.clamp_(-LIMIT, LIMIT)
 
 
@@ -96,7 +96,7 @@ def measure_success(
     and counts how often the model answers the pattern's class on each of `chips`. Arguments as for faultsim.evaluate.
     """
     device = stored.layers[0].values.device
-    under = normalised(data.images[:images].to(device))
+    under = normalize(data.images[:images].to(device))
     counts = []
     for index, pattern in enumerate(patterns.detach().to(device)):
         batch = torch.clamp(under + pattern, -1.0, 1.0), torch.full([len(under)], index, device=device)

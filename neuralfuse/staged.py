@@ -412,7 +412,7 @@ class _Run:
 
 
 def _plain_names(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, quantisation-aware or not."""
+    """Parameters and buffers, quantization-aware or not."""
     return {
         name.replace("parametrizations.weight.original", "weight"): value
         for name, value in module.state_dict().items()

@@ -161,7 +161,7 @@ def train_generator(
     in_flight: int | None = None,
 ) -> Trained:
     """Trains `generator` in place on the device of its base models, which stay as they are: one, or several as
-    surrogates of another one, whose losses are averaged. The generator's weights are quantisation-aware afterwards (see
+    surrogates of another one, whose losses are averaged. The generator's weights are quantization-aware afterwards (see
     faultsim.prepare_qat).
 
     Order, augmentation and chips are functions of (seed, epoch, step). Stops when converged() (with a constant learning
@@ -245,7 +245,7 @@ def train_generator(
 
 
 def _numbers(module: nn.Module) -> list[Tensor]:
-    """Parameters, and statistics of batch normalisation, which belong to them."""
+    """Parameters, and statistics of batch normalization, which belong to them."""
     return [value for value in module.state_dict().values() if value.is_floating_point()]
 
 

@@ -1,4 +1,4 @@
-"""The fault kernel beside a plain copy, or a plain dequantisation, of the same weights in the same run."""
+"""The fault kernel beside a plain copy, or a plain dequantization, of the same weights in the same run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -113,7 +113,7 @@ class Bench:
         return lambda: ops._launch(*args)
 
     def plain(self, threads: int) -> Callable[[], object]:
-        """What it is compared with: a copy; or a plain dequantisation, torch's and this kernel's own without faults."""
+        """What it is compared with: a copy; or a plain dequantization, torch's and this kernel's own without faults."""
         if self.operation.beside == "itself at p = 0":
             return self.call(0.0)
         if self.operation.beside == "torch.mul":
@@ -150,7 +150,7 @@ class Bench:
             expected = reference.corrupt(source, seeds, rate, kind, **where)
             if self.operation.output in ops.FLOATS:
                 dtype = str(self.operation.output).removeprefix("torch.")
-                expected = reference.dequantise(expected, small.scale.cpu().numpy(), None, dtype)
+                expected = reference.dequantize(expected, small.scale.cpu().numpy(), None, dtype)
             pairs = [(small.output, expected)]
         for ours, theirs in pairs:
             if ours.cpu().view(torch.uint8).numpy().tobytes() != np.asarray(theirs).tobytes():

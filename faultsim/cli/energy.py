@@ -179,7 +179,7 @@ def _network(option: str, spec: str, names: tuple[str, ...]) -> nn.Module:
             f"{option}: unknown network {spec!r}; known are {', '.join(names)}, or your own as "
             "package.module:function"
         )
-    with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
+    with torch.device("meta"):  # shapes are enough, and there is nothing to initialize
         return generators.create(spec) if spec in generators.KNOWN else models.create(spec)
 
 

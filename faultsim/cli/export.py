@@ -34,7 +34,7 @@ from .own_data import own_data
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..data import Dataset, Normalisation, OwnBatches
+    from ..data import Dataset, Normalization, OwnBatches
     from ..stored import StoredWeights
     from .own_data import OwnData
 
@@ -91,7 +91,7 @@ def export(
     """Write a generator, or a base model, as an ONNX file with int8 weights.
 
     A generator's file computes F(x) = clamp(x + G(x), -1, 1), float32 in [-1, 1], for the base model behind it. A base
-    model's gives the logits. Weights are int8 initialisers with DequantizeLinear nodes (QDQ, opset 17), activations
+    model's gives the logits. Weights are int8 initializers with DequantizeLinear nodes (QDQ, opset 17), activations
     float32, the batch size is free. The file is written only if onnxruntime, given test images, answers what torch
     does within 1e-4 (of the largest output, where that is above 1). Configuration and commit are in metadata_props.
     """
@@ -120,7 +120,7 @@ def export(
         network, stored, checked, configuration = _base(
             model, weights, per_channel, dataset, data_dir, images, own
         )
-    pixels, normalisation = _inputs(checked)
+    pixels, normalization = _inputs(checked)
     if chip is not None:
         from ..faults import Chip
         from ..perturbation import corrupt_stored
@@ -147,7 +147,7 @@ def export(
         pixels,
         inputs=inputs,
         output=output,
-        normalisation=normalisation,
+        normalization=normalization,
         metadata={**configuration, "input": inputs, "output": output, **origin},
     )
     name = configuration.get("generator") or configuration["model"]
@@ -168,15 +168,15 @@ Parts = tuple["nn.Module", "StoredWeights", "Dataset | OwnBatches", dict[str, An
 """What is exported: module, its weights as stored, what to check it with, and what it is."""
 
 
-def _inputs(checked: "Dataset | OwnBatches") -> "tuple[Tensor, Normalisation | None]":
-    """Pixels, or inputs that a model takes as they are, and how pixels are normalised."""
+def _inputs(checked: "Dataset | OwnBatches") -> "tuple[Tensor, Normalization | None]":
+    """Pixels, or inputs that a model takes as they are, and how pixels are normalized."""
     import torch
 
     from ..batch import describe_inputs
     from ..data import Dataset
 
     if isinstance(checked, Dataset):
-        return checked.images, checked.normalisation
+        return checked.images, checked.normalization
     parts = [inputs for inputs, _ in checked.batches]
     for part in parts:
         if not isinstance(part, torch.Tensor) or part.shape[1:] != parts[0].shape[1:]:

@@ -270,7 +270,7 @@ def _read_int8(path: Path) -> "np.ndarray":
         weights = np.load(path, mmap_mode="r", allow_pickle=False)
         if weights.dtype.kind == "f":
             raise FaultsimError(
-                f"{path} holds {weights.dtype}, int8 is needed; quantise it: scale = abs(w).max() / 127, "
+                f"{path} holds {weights.dtype}, int8 is needed; quantize it: scale = abs(w).max() / 127, "
                 "then numpy.rint(w / scale).astype(numpy.int8)"
             )
         if weights.dtype != np.int8:

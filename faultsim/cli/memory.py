@@ -31,7 +31,7 @@ def memory(
     preset: PresetOption = None,
     capacity: CapacityOption = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also list each bias and parameter of normalisation by name.")
+        bool, typer.Option("--all", help="Also list each bias and parameter of normalization by name.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -181,7 +181,7 @@ SelectOption = Annotated[
         "--select",
         metavar="PATTERN",
         help="Which tensors lie in the faulty memory, by name, like 'encoder.*' or '*.weight'; may be repeated. "
-        "[default: all of two or more dimensions but biases and normalisation]",
+        "[default: all of two or more dimensions but biases and normalization]",
         show_default=False,
     ),
 ]

@@ -69,7 +69,7 @@ def train_generator(
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         precision=settings.precision,
-        **settings.optimisation,
+        **settings.optimization,
         seed=settings.seed,
         budget=None if budget is None else f"{max(budget, 1e-3):f}s",
         device=device,

@@ -51,7 +51,7 @@ class Settings:
             raise FaultsimError(f"unknown precision {self.precision!r}: it can be {' or '.join(PRECISIONS)}")
         if not 0 <= self.seed < 2**31:
             raise FaultsimError(f"--seed {self.seed} must be from 0 to 2**31 - 1")
-        Training(bit_error_rate=0.0, **self.optimisation)
+        Training(bit_error_rate=0.0, **self.optimization)
 
     def describe(self) -> dict[str, object]:
         """For the run directory; those of older versions don't name the trainer."""
@@ -61,7 +61,7 @@ class Settings:
         return described
 
     @property
-    def optimisation(self) -> dict[str, float | str]:
+    def optimization(self) -> dict[str, float | str]:
         """Of generators."""
         return {name: getattr(self, name) for name in ("learning_rate", "schedule", "average")}
 

@@ -1,4 +1,4 @@
-"""`faultsim train-base`: a base model with quantisation-aware weights."""
+"""`faultsim train-base`: a base model with quantization-aware weights."""
 
 import json
 import sys
@@ -51,7 +51,7 @@ def train_base(
     budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train a base model with quantisation-aware weights.
+    """Train a base model with quantization-aware weights.
 
     Your own data (--data and --test-data) are one tensor of inputs and class numbers; they are not augmented.
 

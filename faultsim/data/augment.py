@@ -1,7 +1,7 @@
 """Random crops, flips and affine maps for a whole batch at once, on the device where the batch lies.
 
-Augmentation works on uint8 pixels, before they are normalised: what slides in from outside is black (0, which
-normalises to -1), as with transforms that work on picture files.
+Augmentation works on uint8 pixels, before they are normalized: what slides in from outside is black (0, which
+normalizes to -1), as with transforms that work on picture files.
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Augmentation:
         """
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise FaultsimError(
-                f"augmentation works on uint8 [B, C, H, W] before normalisation, "
+                f"augmentation works on uint8 [B, C, H, W] before normalization, "
                 f"not on {images.dtype} {list(images.shape)}"
             )
         count, device = len(images), images.device

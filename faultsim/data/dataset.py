@@ -13,7 +13,7 @@ SIDE = 32
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """Pixels become (x / 255 - mean) / std, channel by channel, as torchvision's Normalize after ToTensor."""
 
     mean: tuple[float, ...]
@@ -27,7 +27,7 @@ class Normalisation:
             or min(self.std) <= 0
         ):
             raise FaultsimError(
-                f"normalisation needs a finite mean and a std above 0 for each channel, not {self.mean} and {self.std}"
+                f"normalization needs a finite mean and a std above 0 for each channel, not {self.mean} and {self.std}"
             )
 
     def of(self, images: torch.Tensor) -> torch.Tensor:
@@ -48,7 +48,7 @@ class Dataset:
     groups       int64 [N] or None: images of one group show the same object (GTSRB: one track, i.e. one
                  physical sign filmed from a passing car) and must not be divided between training and
                  validation
-    normalisation  of pixels; None: to [-1, 1], see normalised()
+    normalization  of pixels; None: to [-1, 1], see normalize()
 
     Raises FaultsimError when shapes, types or labels are anything else.
     """
@@ -59,7 +59,7 @@ class Dataset:
     name: str
     split: str
     groups: torch.Tensor | None = None
-    normalisation: Normalisation | None = None
+    normalization: Normalization | None = None
 
     def __post_init__(self):
         count = len(self.labels)
@@ -69,9 +69,9 @@ class Dataset:
                 f"images of a data set must be uint8 [{count}, channels, height, width], or inputs [{count}, ...] of "
                 f"another type, not {self.images.dtype} {list(self.images.shape)}"
             )
-        if self.normalisation and (not pixels or len(self.normalisation.mean) != self.images.shape[1]):
+        if self.normalization and (not pixels or len(self.normalization.mean) != self.images.shape[1]):
             raise FaultsimError(
-                f"a mean and a std of {len(self.normalisation.mean)} channels don't fit "
+                f"a mean and a std of {len(self.normalization.mean)} channels don't fit "
                 f"{self.images.dtype} {list(self.images.shape)}"
             )
         for what, values in (("labels", self.labels), ("groups", self.groups)):
@@ -125,12 +125,12 @@ class Dataset:
         )
 
 
-def normalised(images: torch.Tensor, normalisation: Normalisation | None = None) -> torch.Tensor:
-    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C), or by another `normalisation`, on the
+def normalize(images: torch.Tensor, normalization: Normalization | None = None) -> torch.Tensor:
+    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C), or by another `normalization`, on the
     images' device: the same bits on every device. Inputs that are no pixels stay as they are."""
     if images.dtype != torch.uint8:
         return images
-    if normalisation is not None:
-        return normalisation.of(images)
+    if normalization is not None:
+        return normalization.of(images)
     # by a tensor: on GPUs PyTorch divides by a number as it multiplies by the reciprocal
     return images.float().div_(torch.full([], 127.5, device=images.device)).sub_(1.0)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ..errors import FaultsimError, reason
-from .dataset import SIDE, Dataset, Normalisation
+from .dataset import SIDE, Dataset, Normalization
 
 FORMATS = {
     ".png": "PNG",
@@ -28,13 +28,13 @@ _MODES = {1: "L", 3: "RGB"}
 def load_folder(
     folder: str | PathLike[str],
     input_size: tuple[int, int, int] = (3, SIDE, SIDE),
-    normalisation: Normalisation | None = None,
+    normalization: Normalization | None = None,
     images: int | None = None,
 ) -> Dataset:
     """The pictures of `folder`, on the CPU: FOLDER/CLASS/PICTURE, classes in the order of their names.
 
     input_size     (channels, height, width): pictures are made grey (1) or RGB (3) and resized, bilinear, as a whole
-    normalisation  see Normalisation; default: to [-1, 1]
+    normalization  see Normalization; default: to [-1, 1]
     images         the first so many only. The first picture of each class comes first, then the second of each, and so
                    on, so that a part has all classes
 
@@ -67,7 +67,7 @@ def load_folder(
         class_names=names,
         name=str(folder),
         split="all",
-        normalisation=normalisation,
+        normalization=normalization,
     )
 
 

@@ -6,7 +6,7 @@ import torch
 
 from ..errors import FaultsimError
 from .augment import Augmentation
-from .dataset import Dataset, normalised
+from .dataset import Dataset, normalize
 from .splits import seeded
 
 _ORDER, _AUGMENT = 0, 1  # independent random streams of one (seed, epoch)
@@ -27,7 +27,7 @@ def batches(
     augment: Augmentation | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """One epoch of (images float32 [B, channels, height, width] in [-1, 1], labels int64 [B]), both on `device`; the
-    images as the data set normalises them, and inputs that are no pixels as they are.
+    images as the data set normalizes them, and inputs that are no pixels as they are.
 
     Every image comes exactly once; the last batch may be smaller. Without `shuffle_seed` the order is the
     data set's own; with it, order and augmentation depend on (shuffle_seed, epoch) only, and the order is the
@@ -55,4 +55,4 @@ def _batches(dataset, batch_size, indices, augment, generator):
         images, labels = dataset.images[part], dataset.labels[part]
         if augment is not None:
             images = augment(images, generator)
-        yield normalised(images, dataset.normalisation), labels
+        yield normalize(images, dataset.normalization), labels

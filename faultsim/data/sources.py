@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FaultsimError
 from . import NAMES, load
-from .dataset import SIDE, Dataset, Normalisation
+from .dataset import SIDE, Dataset, Normalization
 from .folder import load_folder
 from .own import OwnBatches
 
@@ -100,7 +100,7 @@ def load_own(
     if size is None:
         size = _sizes(known.get("input_size")) or (3, SIDE, SIDE)
     facts = known.get("normalisation") if own.mean is None else {"mean": own.mean, "std": own.std}
-    return load_folder(own.source, size, _normalisation(facts, size[0]), images)
+    return load_folder(own.source, size, _normalization(facts, size[0]), images)
 
 
 def describe_pictures(dataset: Dataset | OwnBatches) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def describe_pictures(dataset: Dataset | OwnBatches) -> dict[str, Any]:
         return {}
     return {
         "input_size": list(dataset.input_shape),
-        "normalisation": dataset.normalisation and vars(dataset.normalisation),
+        "normalisation": dataset.normalization and vars(dataset.normalization),
     }
 
 
@@ -119,7 +119,7 @@ def _sizes(value: Any) -> tuple[int, int, int] | None:
     return (value[0], value[1], value[2]) if whole else None
 
 
-def _normalisation(facts: Any, channels: int) -> Normalisation | None:
+def _normalization(facts: Any, channels: int) -> Normalization | None:
     """Return the normalization in a weight file's metadata."""
     if facts is None:
         return None
@@ -127,4 +127,4 @@ def _normalisation(facts: Any, channels: int) -> Normalisation | None:
         mean, std = (tuple(float(number) for number in facts[name]) for name in ("mean", "std"))
     except (KeyError, TypeError, ValueError):
         raise FaultsimError("the weight file's normalization cannot be read: give --mean and --std") from None
-    return Normalisation(*(part * channels if len(part) == 1 else part for part in (mean, std)))
+    return Normalization(*(part * channels if len(part) == 1 else part for part in (mean, std)))

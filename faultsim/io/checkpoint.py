@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import FaultsimError
 from ..inventory import Select, Weight, join, take_inventory
-from ..places import Hooked, Parametrised
+from ..places import Hooked, Parametrized
 from ..quantization import dequantize, quantize
 from ..stored import StoredLayer, StoredWeights, as_stored, store
 from .bounds import parse_json
@@ -64,7 +64,7 @@ def load_weights(
     StoredWeights.of), with the file's metadata.
 
     Also takes a plain safetensors state_dict in float, in which tensors that the model shares may stand once
-    (safetensors.torch.save_model); it is quantised, `per_channel` or per tensor. Raises FaultsimError for files that
+    (safetensors.torch.save_model); it is quantized, `per_channel` or per tensor. Raises FaultsimError for files that
     are truncated, no safetensors, or don't fit the model, naming the first tensor that doesn't; the model is unchanged
     then.
     """
@@ -80,7 +80,7 @@ def load_weights(
         given = [
             name for name in {n: 0 for own in names for n in (own, *shared.get(own, ()))} if name in tensors
         ]
-        if not given and isinstance(weight.held, Hooked | Parametrised) and not _rounded(weight):
+        if not given and isinstance(weight.held, Hooked | Parametrized) and not _rounded(weight):
             stored[weight] = None  # the file may hold what it is computed from
             continue
         if not given:
@@ -98,10 +98,10 @@ def load_weights(
         elif values.is_floating_point():
             floats, axis = values, weight.axis if per_channel else -1
             try:
-                quantised, scale = quantize(values.to(state[targets[0]].device), axis)
+                quantized, scale = quantize(values.to(state[targets[0]].device), axis)
             except FaultsimError as error:
                 raise _misfit(path, f"{key!r}: {error}") from None
-            stored[weight] = quantised.contiguous(), scale, axis
+            stored[weight] = quantized.contiguous(), scale, axis
         else:
             raise _misfit(path, f"{key!r} is {values.dtype}; weights are int8 with scales, or floating point")
         loaded |= dict.fromkeys(targets, floats)
@@ -174,7 +174,7 @@ def _shared(state: dict[str, Tensor]) -> dict[str, list[str]]:
 
 def _rounded(weight: Weight) -> bool:
     place = weight.held
-    return isinstance(place, Parametrised) and place.rounds_only
+    return isinstance(place, Parametrized) and place.rounds_only
 
 
 def _target(path: str | PathLike[str], weight: Weight, name: str) -> str:
@@ -183,8 +183,8 @@ def _target(path: str | PathLike[str], weight: Weight, name: str) -> str:
     if _rounded(weight):
         module, _, attribute = name.rpartition(".")
         return join(module, f"parametrizations.{attribute}.original")
-    if isinstance(place, Hooked | Parametrised):
-        raise _misfit(path, f"{name!r} is computed from other parameters: take that parametrisation off")
+    if isinstance(place, Hooked | Parametrized):
+        raise _misfit(path, f"{name!r} is computed from other parameters: take that parametrization off")
     if place.is_int8:
         raise _misfit(path, f"the model's {name!r} is int8 already, in a way that only torch reads")
     return name

@@ -43,7 +43,7 @@ def unknown(name: str) -> FaultsimError:
 
 
 def create(name: str, num_classes: int = 10) -> nn.Module:
-    """A new, randomly initialised model for 3x32x32 input in [-1, 1] and `num_classes` logits.
+    """A new, randomly initialized model for 3x32x32 input in [-1, 1] and `num_classes` logits.
 
     Raises FaultsimError for an unknown name or a class count below one.
     """

@@ -1,4 +1,4 @@
-"""VGG11, VGG16 and VGG19 for 32x32 images, with batch normalisation and one fully connected layer.
+"""VGG11, VGG16 and VGG19 for 32x32 images, with batch normalization and one fully connected layer.
 
 Five pooling steps take 32x32 down to 1x1, so that a single 512 -> classes layer follows (Simonyan and
 Zisserman, "Very Deep Convolutional Networks"; sizes as in the NeuralFuse paper's Table 8). The convolutions

@@ -1,4 +1,4 @@
-"""Training of a base model with quantisation-aware weights."""
+"""Training of a base model with quantization-aware weights."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +32,7 @@ class Recipe:
 RECIPES = {
     # The paper, Appendix C and the released code; 200 epochs for CIFAR-100.
     "paper": Recipe("paper", epochs=100),
-    # The same optimiser for machines without a GPU. The sum of the learning rates over all steps, which is how far
+    # The same optimizer for machines without a GPU. The sum of the learning rates over all steps, which is how far
     # gradient descent goes, is 12 * 391 * 1e-2 / 2 = 23 for 50,000 images, near the paper's 100 * 196 * 1e-3 = 20.
     "paper_short": Recipe("paper_short", epochs=12, batch_size=128, learning_rate=1e-2, schedule="linear"),
     # The paper's clean accuracy in far fewer epochs.
@@ -82,7 +82,7 @@ def train_classifier(
     report: Callable[[Epoch], None] = lambda epoch: None,
     pace: Pace | None = None,
 ) -> list[Epoch]:
-    """Trains `model` in place on its own device; its weights are quantisation-aware afterwards (see prepare_qat).
+    """Trains `model` in place on its own device; its weights are quantization-aware afterwards (see prepare_qat).
 
     Order and augmentation are functions of (seed, epoch). With `state`, a file, the run is kept (see `pace`) and goes
     on from there when it is started again, to the same result. Returns the curve; `report` is called with each new

@@ -10,7 +10,7 @@ from torch import Tensor
 R = TypeVar("R")
 
 AS_WRITTEN = 3
-"""Calls before the capture, in which libraries choose algorithms and optimisers make their state."""
+"""Calls before the capture, in which libraries choose algorithms and optimizers make their state."""
 
 
 class Graphed(Generic[R]):

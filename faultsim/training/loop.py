@@ -199,7 +199,7 @@ def schedule(name: str, optimizer: Optimizer, learning_rate: float, steps: int) 
 
 
 def on_device(learning_rate: float, device: torch.device) -> dict[str, Any]:
-    """Arguments of an optimiser for its parameters' device: on a GPU the learning rate lies there, where a schedule can
+    """Arguments of an optimizer for its parameters' device: on a GPU the learning rate lies there, where a schedule can
     change it under a captured step, and one kernel updates all parameters."""
     if device.type != "cuda":
         return {"lr": learning_rate}

@@ -16,7 +16,7 @@ from ..io.files import write_atomically
 
 ADAM = {"step", "exp_avg", "exp_avg_sq"}
 SGD = {"momentum_buffer"}
-"""Names of what the optimisers of our trainings keep for each parameter."""
+"""Names of what the optimizers of our trainings keep for each parameter."""
 BOUNDS = {"step": (0.0, 1e8), "exp_avg_sq": (0.0, torch.inf)}
 """What it lies within."""
 
@@ -24,7 +24,7 @@ BOUNDS = {"step": (0.0, 1e8), "exp_avg_sq": (0.0, torch.inf)}
 def save_state(
     path: str | Path, modules: Mapping[str, nn.Module], optimizer: Optimizer, facts: Mapping[str, Any]
 ) -> None:
-    """Parameters and buffers of the modules, the optimiser's state, and `facts` (JSON values), atomically."""
+    """Parameters and buffers of the modules, the optimizer's state, and `facts` (JSON values), atomically."""
     from safetensors.torch import save
 
     tensors = {
@@ -42,7 +42,7 @@ def save_state(
 
 def load_state(path: str | Path, modules: Mapping[str, nn.Module], optimizer: Optimizer) -> dict | None:
     """Restores what save_state() wrote and returns its facts; None where there is no file. FaultsimError for a file of
-    another model or optimiser."""
+    another model or optimizer."""
     if not Path(path).exists():
         return None
     tensors, metadata = read_file(path)
@@ -61,7 +61,7 @@ def load_state(path: str | Path, modules: Mapping[str, nn.Module], optimizer: Op
 
 
 def _optimizer_state(tensors: dict[str, torch.Tensor], optimizer: Optimizer) -> dict[int, dict]:
-    """What save_state() wrote of an optimiser of this kind, taken out of the file's tensors; ValueError for anything
+    """What save_state() wrote of an optimizer of this kind, taken out of the file's tensors; ValueError for anything
     else: the next step would fail on it, or compute something else."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict] = {}
@@ -69,7 +69,7 @@ def _optimizer_state(tensors: dict[str, torch.Tensor], optimizer: Optimizer) -> 
         _, index, *name = key.split(".", 2)
         number = parse_integer(index)
         if not name or not 0 <= number < len(parameters):
-            raise ValueError(f"{key!r} is no state of its optimiser")
+            raise ValueError(f"{key!r} is no state of its optimizer")
         value = tensors.pop(key)
         shape = torch.Size([]) if name[0] == "step" else parameters[number].shape
         if not value.is_floating_point() or value.shape != shape:
@@ -80,5 +80,5 @@ def _optimizer_state(tensors: dict[str, torch.Tensor], optimizer: Optimizer) -> 
         state.setdefault(number, {})[name[0]] = value
     expected = ADAM if isinstance(optimizer, torch.optim.Adam) else SGD
     if any(set(entries) != expected for entries in state.values()):
-        raise ValueError(f"its optimiser's state isn't {', '.join(sorted(expected))}")
+        raise ValueError(f"its optimizer's state isn't {', '.join(sorted(expected))}")
     return state

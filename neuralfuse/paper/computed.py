@@ -30,7 +30,7 @@ MACS_TOLERANCE = 0.005
 
 
 def _create(name: str) -> nn.Module:
-    with torch.device("meta"):  # shapes are enough, and there is nothing to initialise
+    with torch.device("meta"):  # shapes are enough, and there is nothing to initialize
         return generators.create(name) if name in generators.NAMES else models.create(name)
 
 

@@ -239,7 +239,7 @@ WRONG = {
     "inject in.npy out.txt --chip 7 --voltage 0.83": "must end in .npy",
     "inject in.npy in.npy/out.npy --chip 7 --voltage 0.83": "cannot write",
     "inject none.npy out.npy --chip 7 --voltage 0.83": "none.npy: cannot be read: No such file",
-    "inject float.npy out.npy --chip 7 --voltage 0.83": "holds float32, int8 is needed; quantise it",
+    "inject float.npy out.npy --chip 7 --voltage 0.83": "holds float32, int8 is needed; quantize it",
     "inject uint8.npy out.npy --chip 7 --voltage 0.83": "holds uint8, int8 is needed",
     "inject objects.npy out.npy --chip 7 --voltage 0.83": "truncated, damaged, or an array of Python objects",
     "inject short.npy out.npy --chip 7 --voltage 0.83": "truncated, damaged",

@@ -11,7 +11,7 @@ import neuralfuse.bundled
 from faultsim import Chip, FaultModel, bundled, load_weights, models, perturbed
 from faultsim.cli import main
 from faultsim.data import load
-from faultsim.data.dataset import normalised
+from faultsim.data.dataset import normalize
 from neuralfuse import generators
 
 onnx = pytest.importorskip("onnx")
@@ -48,7 +48,7 @@ def test_a_generator(tmp_path, capsys):
     _, trained = load_weights(network, GENERATOR)
     pixels = load("digits", "test").images[100:110]
     with torch.no_grad():
-        expected = generators.NeuralFuse(network).eval()(normalised(pixels))
+        expected = generators.NeuralFuse(network).eval()(normalize(pixels))
     found = answer(path, pixels.permute(0, 2, 3, 1).contiguous().numpy())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     said = facts(path)
@@ -72,7 +72,7 @@ def test_a_base_model_and_one_that_a_chip_reads(tmp_path, capsys):
     model = models.create(bundled.MODEL)
     stored, _ = load_weights(model, bundled.WEIGHTS)
     model.eval()
-    images = normalised(load("digits", "test").images[:20])
+    images = normalize(load("digits", "test").images[:20])
     chip = {"bit_error_rate": 0.01, "faults": FaultModel.preset("neuralfuse_2022"), "stored": stored}
     for path, options in ((clean, {"bit_error_rate": 0.0, "stored": stored}), (faulty, chip)):
         with torch.no_grad(), perturbed(model, Chip(7), **options):

@@ -358,7 +358,7 @@ def test_a_grey_folder_is_trained_on_evaluated_and_exported(here, run):
     assert code == 0, err
     reached = float(out.split("test accuracy ")[1].split()[0])
     assert reached > 70
-    # the size and the normalisation are those of the training without a word
+    # the size and the normalization are those of the training without a word
     code, out, err = run(
         "evaluate", "--model", "@Grey", "--weights", "grey.safetensors", "--data", "test", "--bit-error-rate", 0.05,
         *SMALL, "--json",

@@ -163,7 +163,7 @@ def test_bits(kernel, kind, ones, place):
         for output in ("float32", "bfloat16", "float16"):
             got, _ = launch(kernel, weights, kind, ones, rate, output, **place, scales=scales, run=run)
             expected = reference.corrupt(weights, *args, ones=ones, access=3, **place)
-            floats = reference.dequantise(expected, scales[channel], 1, output)
+            floats = reference.dequantize(expected, scales[channel], 1, output)
             assert np.array_equal(got.view(np.uint8), floats.view(np.uint8))
 
 
@@ -181,7 +181,7 @@ def test_chips_in_any_number_of_blocks(kernel, kind, ones):
     seeds = [2**63 + i for i in range(7)]
     expected = reference.corrupt(weights, seeds, 0.02, kind, ones=ones, access=3)
     scales = np.array([0.37], np.float32)
-    floats = reference.dequantise(expected, scales, None, "bfloat16")
+    floats = reference.dequantize(expected, scales, None, "bfloat16")
     for processors in (1, 4, 7, 12, 19, 132):
         options = {"seeds": seeds, "device": processors - 1}
         got, _ = launch(kernel, weights, kind, ones, 0.02, "int8", **options)
@@ -211,7 +211,7 @@ def test_scales(kernel, output, base):
         scales = np.random.default_rng(run).random(count).astype(np.float32)
         got, _ = launch(kernel, weights, "flip", 0, 1e-3, output, base=base, scales=scales, run=run)
         channel = np.arange(weights.size) // run % count
-        floats = reference.dequantise(stored, scales[channel], 1, output)
+        floats = reference.dequantize(stored, scales[channel], 1, output)
         assert np.array_equal(got.view(np.uint8), floats.view(np.uint8)), (run, count)
 
 

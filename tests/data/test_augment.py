@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faultsim.data import Augmentation, Dataset, augmentation_for, batches, normalised, order
+from faultsim.data import Augmentation, Dataset, augmentation_for, batches, normalize, order
 from faultsim.data.augment import scaled_and_moved, shifted
 from faultsim.errors import FaultsimError
 
@@ -88,16 +88,16 @@ def test_without_padding_and_flip_nothing_changes():
     assert torch.equal(Augmentation(padding=0, flip=False)(images, generator()), images)
 
 
-def test_what_slides_in_is_black_which_normalises_to_minus_one():
+def test_what_slides_in_is_black_which_normalizes_to_minus_one():
     white = torch.full((64, 3, 32, 32), 255, dtype=torch.uint8)
     for augment in (augmentation_for("cifar10"), augmentation_for("gtsrb")):
-        values = normalised(augment(white, generator(2)))
+        values = normalize(augment(white, generator(2)))
         assert float(values.min()) == -1.0
         assert float(values.max()) == 1.0
     outside = shifted(white[:1], torch.tensor([[4], [-4]]), torch.tensor([False]))
-    assert normalised(outside)[0, :, 28:].eq(-1).all()
-    assert normalised(outside)[0, :, :, :4].eq(-1).all()
-    assert normalised(outside)[0, :, :28, 4:].eq(1).all()
+    assert normalize(outside)[0, :, 28:].eq(-1).all()
+    assert normalize(outside)[0, :, :, :4].eq(-1).all()
+    assert normalize(outside)[0, :, :28, 4:].eq(1).all()
 
 
 @quick
@@ -168,8 +168,8 @@ def test_settings_without_meaning_are_refused(settings, reason):
         Augmentation(**settings)
 
 
-def test_normalised_pictures_are_refused():
-    with pytest.raises(FaultsimError, match=r"uint8 .B, C, H, W. before normalisation"):
+def test_normalized_pictures_are_refused():
+    with pytest.raises(FaultsimError, match=r"uint8 .B, C, H, W. before normalization"):
         Augmentation()(torch.zeros(2, 3, 32, 32), generator())
 
 
@@ -206,7 +206,7 @@ def test_an_epoch_holds_every_image_once_with_its_label(count, size, seed, epoch
     for images, labels in batches(dataset, size, shuffle_seed=seed, epoch=epoch):
         assert images.shape == (len(labels), 3, 32, 32)
         assert 1 <= len(labels) <= size
-        assert torch.equal(images, normalised(dataset.images[labels]))
+        assert torch.equal(images, normalize(dataset.images[labels]))
         seen += labels.tolist()
     expected = range(count) if seed is None else order(count, seed, epoch).tolist()
     assert seen == list(expected)
@@ -257,7 +257,7 @@ def test_on_a_gpu_the_order_is_the_same_and_nothing_leaves_the_device():
         assert first.is_cuda
         assert torch.equal(first, again)
     plain = torch.cat([images for images, _ in batches(dataset, 8, device="cuda")])
-    assert torch.equal(plain.cpu(), normalised(made(30).images))
+    assert torch.equal(plain.cpu(), normalize(made(30).images))
     # The same draws give the same pixels as on the CPU: exactly for shifts, to rounding for the affine map.
     shifts, mirrored = torch.randint(-4, 5, (2, 30)), torch.rand(30) < 0.5
     images = made(30).images

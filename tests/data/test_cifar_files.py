@@ -113,7 +113,7 @@ def test_negative_labels(make_cifar, tmp_path):
 
 
 @pytest.mark.parametrize("pickled", [True, False])
-def test_another_data_set_is_recognised(make_cifar, gtsrb, tmp_path, pickled):
+def test_another_data_set_is_recognized(make_cifar, gtsrb, tmp_path, pickled):
     folder = make_cifar("cifar100", pickled).write_folder(tmp_path / "a")
     archive = make_cifar("cifar100", pickled).write_archive(tmp_path)
     for place in (folder, folder.parent, archive, tmp_path):

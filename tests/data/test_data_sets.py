@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits as sklearn_digits
 
-from faultsim.data import Dataset, load, normalised, validation_split
+from faultsim.data import Dataset, load, normalize, validation_split
 from faultsim.data.digits import enlarged
 from faultsim.data.splits import seeded
 from faultsim.errors import FaultsimError
@@ -75,9 +75,9 @@ def test_digits_use_the_whole_range_in_three_equal_planes():
     assert torch.equal(images[:, :1].expand_as(images), images)
 
 
-def test_normalised_is_exact_at_the_ends_and_symmetric():
+def test_normalized_is_exact_at_the_ends_and_symmetric():
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    values = normalised(levels)
+    values = normalize(levels)
     assert values.dtype == torch.float32
     assert (float(values.min()), float(values.max())) == (-1.0, 1.0)
     torch.testing.assert_close(values, levels.double().div(127.5).sub(1).float(), rtol=0, atol=2**-23)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from faultsim import FaultsimError
-from faultsim.data import Dataset, Normalisation, OwnBatches, batches, load_folder, normalised
+from faultsim.data import Dataset, Normalization, OwnBatches, batches, load_folder, normalize
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def test_grey_and_another_size(folder):
     assert set(found.images[0].flatten().tolist()) == {luma}
 
 
-def test_normalisation_is_torchvisions(folder):
-    rule = Normalisation((0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
+def test_normalization_is_torchvisions(folder):
+    rule = Normalization((0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
     images, _ = next(batches(load_folder(folder, (3, 4, 6), rule), 4))
     wanted = [(10 / 255 - 0.5) / 0.5, (100 / 255 - 0.25) / 0.5, 200 / 255 / 2]
     assert images[2, :, 0, 0].tolist() == pytest.approx(wanted, abs=1e-6)
@@ -60,9 +60,9 @@ def test_inputs_that_are_no_pixels_stay_as_they_are():
     images, _ = next(batches(data, 4))
     assert images is not None
     assert torch.equal(images, tokens)
-    assert normalised(tokens) is tokens
+    assert normalize(tokens) is tokens
     with pytest.raises(FaultsimError, match="don't fit"):
-        Dataset(tokens, data.labels, ("a",), "own", "test", normalisation=Normalisation((0.0,), (1.0,)))
+        Dataset(tokens, data.labels, ("a",), "own", "test", normalization=Normalization((0.0,), (1.0,)))
 
 
 def test_fingerprints_tell_sizes_and_types_apart():

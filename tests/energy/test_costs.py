@@ -18,7 +18,7 @@ def test_convolution_by_hand() -> None:
     pixels = 16 * 16
     assert costs.parameters == 3 * 8 * 9 + 8 + 16
     assert costs.macs == pixels * 3 * 8 * 9
-    # bias 1, normalisation 2, ReLU 1, pooling 1 and upsampling 1, each on 8 x 16 x 16 elements
+    # bias 1, normalization 2, ReLU 1, pooling 1 and upsampling 1, each on 8 x 16 x 16 elements
     assert costs.table8_macs - costs.macs == 6 * 8 * pixels
 
 

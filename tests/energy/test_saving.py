@@ -24,7 +24,7 @@ accesses = st.integers(1, 10**9)
 
 @dataclass
 class InVolts:
-    """A characterised SRAM: Vmin is 0.8 V, energies in picojoules."""
+    """A characterized SRAM: Vmin is 0.8 V, energies in picojoules."""
 
     v_min: float = 0.8
     v_low: float = 0.6

@@ -129,7 +129,7 @@ def test_layers_are_listed_as_often_as_they_run() -> None:
     assert [layer.name for layer in trace_layers(model, (3, 8, 8))] == ["a", "a#2"]
 
 
-def test_keywords_batches_and_parametrised_weights() -> None:
+def test_keywords_batches_and_parametrized_weights() -> None:
     keyword = Runs(lambda m, x: m.c(input=x), c=nn.Conv2d(3, 4, 3))
     assert trace_layers(keyword, (3, 8, 8)) == [Layer("c", 8, 8, 3, 3, 3, 4)]
     folded = Runs(lambda m, x: m.c(x.reshape(3, 1, 8, 8)), c=nn.Conv2d(1, 4, 3))

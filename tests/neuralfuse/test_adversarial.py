@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from faultsim import FaultsimError, StoredWeights, bundled, load_weights, models
 from faultsim.data import load
-from faultsim.data.dataset import normalised
+from faultsim.data.dataset import normalize
 from faultsim.quantization import dequantize
 from faultsim.stored import StoredLayer
 from neuralfuse.adversarial import Adversarial, worst_flips
@@ -116,7 +116,7 @@ def base() -> tuple[nn.Module, StoredWeights]:
 
 def batch(count: int) -> tuple[Tensor, Tensor]:
     data = load("digits", "train")
-    return normalised(data.images[:count]), data.labels[:count]
+    return normalize(data.images[:count]), data.labels[:count]
 
 
 def small_fuse() -> NeuralFuse:

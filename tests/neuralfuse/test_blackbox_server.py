@@ -16,7 +16,7 @@ import torch
 import urllib3
 
 from faultsim import Chip, FaultModel, FaultsimError, bundled, load_weights, models
-from faultsim.data import load, normalised
+from faultsim.data import load, normalize
 from neuralfuse import generators
 from neuralfuse.blackbox import app, server, wire
 from neuralfuse.blackbox.box import PythonCallable
@@ -36,7 +36,7 @@ def digits(count: int, seed: int = 0) -> np.ndarray:
     """Some of the test images, in some order: a trained model answers differently to each."""
     test = load("digits", "test")
     chosen = torch.from_numpy(np.random.default_rng(seed).permutation(len(test))[:count])
-    return normalised(test.images[chosen]).numpy()
+    return normalize(test.images[chosen]).numpy()
 
 
 @pytest.fixture(scope="module")

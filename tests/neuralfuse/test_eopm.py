@@ -107,7 +107,7 @@ def test_the_generator_runs_once_a_step():
     assert fuse.generator.down[0][1].num_batches_tracked == 1
 
 
-@pytest.mark.parametrize("aware", [False, True], ids=["plain", "quantisation-aware"])
+@pytest.mark.parametrize("aware", [False, True], ids=["plain", "quantization-aware"])
 def test_the_base_model_stays_as_it_is(aware):
     model, (images, labels) = base(), batch()
     if aware:

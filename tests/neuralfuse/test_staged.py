@@ -258,7 +258,7 @@ def test_the_bounded_loss_is_the_probability_of_a_wrong_answer(base):
     wrong.mean().backward()
     torch.testing.assert_close(losses.clean, wrong.mean().detach(), rtol=1e-3, atol=1e-5)
     # the clean model, and lambda = 5 times the perturbed one, which has no errors here
-    # the gradients at ReLUs near zero may differ, for the base model's normalisation is part of its convolutions here
+    # the gradients at ReLUs near zero may differ, for the base model's normalization is part of its convolutions here
     assert (gradient - 6 * leaf.grad).norm() < 0.1 * (6 * leaf.grad).norm()
     with pytest.raises(FaultsimError, match="unknown loss 'hinge'"):
         EOPM(*base, loss="hinge", **options)

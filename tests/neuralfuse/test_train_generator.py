@@ -80,7 +80,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(training, base, tmp_
 
 
 def test_the_result_is_the_average_of_the_weights(base, monkeypatch):
-    """Of the first ones and those after each of the three steps; statistics of batch normalisation too."""
+    """Of the first ones and those after each of the three steps; statistics of batch normalization too."""
     seen, backward = [], EOPM.backward
 
     def before_a_step(self, fuse, *rest):

@@ -380,7 +380,7 @@ OPERATORS = ROOT / "tests" / "sanitize" / "operators.py"
 
 
 def test_the_program_for_the_sanitizer_is_right_on_the_cpu(bare):
-    """4 kinds, 7 places, 3 rates, 2 addresses; 5 operators, the two that dequantise to 3 dtypes with 2 axes."""
+    """4 kinds, 7 places, 3 rates, 2 addresses; 5 operators, the two that dequantize to 3 dtypes with 2 axes."""
     done = run(OPERATORS, "--device", "cpu", env=bare)
     calls = 4 * 7 * 3 * 2 * (3 + 2 * 3 * 2)
     assert (

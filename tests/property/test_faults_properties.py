@@ -91,8 +91,8 @@ def test_kernel_is_the_oracle(engine, seed, rate, kind, layout, base, size, acce
             np.testing.assert_array_equal(got[i].cpu().numpy(), expected)
         faulty = reference.read(source.numpy(), *want, kind[2])
         np.testing.assert_array_equal(read[i].cpu().numpy(), faulty)
-        dequantised = reference.dequantise(faulty, scale.numpy(), None, "float16")
-        np.testing.assert_array_equal(halves[i].cpu().numpy(), dequantised)
+        dequantized = reference.dequantize(faulty, scale.numpy(), None, "float16")
+        np.testing.assert_array_equal(halves[i].cpu().numpy(), dequantized)
 
 
 @given(SEED, st.tuples(RATE, RATE).map(sorted), KIND, MEMORY, BASE)
@@ -246,7 +246,7 @@ def test_hits_are_poisson_distributed(rate):
 
 @pytest.mark.parametrize("rate", [1e-4, 1e-2, 0.3])
 def test_thresholds_are_exact_to_the_last_bit(rate):
-    """Against 100 digits by another formula: P(K <= k) is the regularised gamma function Q(k + 1, mean)."""
+    """Against 100 digits by another formula: P(K <= k) is the regularized gamma function Q(k + 1, mean)."""
     mpmath = pytest.importorskip("mpmath")
     table = draw_table(rate)
     with mpmath.workdps(100):

@@ -113,7 +113,7 @@ def test_integers_are_within_a_step(stored, numbers):
 
 @given(FLOAT, NUMBERS)
 def test_floats_are_the_nearest_of_the_format(stored, numbers):
-    """No neighbour is nearer, and of two at the same distance it is the even one."""
+    """No neighbor is nearer, and of two at the same distance it is the even one."""
     weight = torch.tensor(numbers)
     if not stored.scaled:
         weight = weight[weight.abs() <= stored.largest]

@@ -136,7 +136,7 @@ BLOCKS = {
     "encoder": lambda: nn.TransformerEncoderLayer(WIDTH, 2, 12, batch_first=True),
     "bilinear": lambda: Layer(nn.Bilinear(WIDTH, WIDTH, WIDTH), lambda m, x: m(x, x)),
     "bag": lambda: Layer(nn.EmbeddingBag(WIDTH, WIDTH, mode="sum"), bagged),
-    "normalisation": lambda: nn.LayerNorm([STEPS, WIDTH]),
+    "normalization": lambda: nn.LayerNorm([STEPS, WIDTH]),
     "Conv1D": Conv1D,
     "adapter": Adapter,
     "tied": Tied,
@@ -145,7 +145,7 @@ BLOCKS = {
     "weight norm, old": lambda: weight_norm(nn.Linear(WIDTH, WIDTH)),
     "spectral norm": lambda: parametrizations.spectral_norm(nn.Linear(WIDTH, WIDTH)),
     "pruned": lambda: prune.l1_unstructured(nn.Linear(WIDTH, WIDTH), "weight", 0.4),
-    "quantisation-aware": lambda: prepare_qat(nn.Linear(WIDTH, WIDTH)),
+    "quantization-aware": lambda: prepare_qat(nn.Linear(WIDTH, WIDTH)),
 }
 EXPORTABLE = (
     "linear",

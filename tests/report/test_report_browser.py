@@ -143,7 +143,9 @@ def test_headings_tables_and_names_for_those_who_do_not_see(visit, html):
     unnamed = (
         "[...document.querySelectorAll('figure, table, svg:not([aria-hidden]), [role=region], .point, img')]"
     )
-    unnamed += ".filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute('aria-labelledby'))))"
+    unnamed += (
+        ".filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute('aria-labeledby'))))"
+    )
     assert tab.evaluate(f"{unnamed}.length") == 0
 
 
@@ -223,9 +225,9 @@ def test_points_are_reached_by_keyboard(visit, html, sweep):
         assert tip.inner_text().split("\n")[0] == heading
     tab.keyboard.press("Escape")
     assert not tip.is_visible()
-    before = tab.evaluate("document.activeElement.closest('figure').getAttribute('aria-labelledby')")
+    before = tab.evaluate("document.activeElement.closest('figure').getAttribute('aria-labeledby')")
     tab.keyboard.press("Tab")  # one stop for each drawing
-    assert tab.evaluate("document.activeElement.closest('figure')?.getAttribute('aria-labelledby')") != before
+    assert tab.evaluate("document.activeElement.closest('figure')?.getAttribute('aria-labeledby')") != before
 
 
 def test_without_a_script_the_values_are_still_there(visit, html, sweep):

@@ -116,7 +116,7 @@ def test_variance_of_the_count_is_binomial(sample):
 
 
 @pytest.mark.parametrize("rate", [1e-2, 0.3])
-def test_neighbouring_cells_are_independent(rate):
+def test_neighboring_cells_are_independent(rate):
     """Pairs of failing cells at every distance up to two rows, and at multiples of a row, within an array. The
     number of such pairs has mean n p^2 and variance n p^2 (1 - p^2) + 2 (n - lag) (p^3 - p^4) or a little less:
     pairs share cells."""
@@ -163,7 +163,7 @@ def test_chips_are_independent(rate):
 
 @pytest.mark.parametrize("what", ["arrays", "chips"])
 def test_counts_are_uncorrelated(what):
-    """The number of failing cells of neighbours: Pearson's correlation of 4,000 pairs."""
+    """The number of failing cells of neighbors: Pearson's correlation of 4,000 pairs."""
     if what == "arrays":
         counts = bits_set(masks(8000 * 4096, 1e-2, FaultModel())[0].reshape(-1, 2, 4096), -1)
     else:
@@ -214,7 +214,7 @@ def test_zeros_read_as_ones_and_ones_as_zeros(model, zero_wrong, one_wrong, rate
 @pytest.mark.parametrize("polarity", [0.5, 0.2, 0.999])
 def test_polarity(rate, polarity):
     """Given the failing cells, the share stuck at 1 is the polarity, also where many cells are hit twice; in every
-    column alike, and independently of the neighbour's."""
+    column alike, and independently of the neighbor's."""
     model = FaultModel(FaultKind.STUCK_AT_RANDOM, polarity=polarity)
     failing, states = (bits(mask[0]) for mask in masks(1 << 21 if rate < 0.1 else 1 << 18, rate, model))
     assert likely(states.size, failing.size, polarity, 66)

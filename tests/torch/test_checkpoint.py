@@ -57,9 +57,9 @@ class Shared(nn.Module):
 
 MAKE = {
     "plain": (network, lambda: torch.randn(2, 3, 8, 8)),
-    "quantisation-aware": (lambda seed=0: prepare_qat(network(seed)), lambda: torch.randn(2, 3, 8, 8)),
+    "quantization-aware": (lambda seed=0: prepare_qat(network(seed)), lambda: torch.randn(2, 3, 8, 8)),
     "shared": (Shared, lambda: torch.randint(0, 12, (2, 3))),
-    "shared, quantisation-aware": (
+    "shared, quantization-aware": (
         lambda seed=0: prepare_qat(Shared(seed)),
         lambda: torch.randint(0, 12, (2, 3)),
     ),
@@ -107,7 +107,7 @@ def test_round_trip_is_exact(path, kind, into, per_channel):
     }
     for name, value in other.state_dict().items():
         if name.replace("parametrizations.weight.original", "weight") not in weights:
-            assert torch.equal(before[name], value)  # biases and normalisation, in float
+            assert torch.equal(before[name], value)  # biases and normalization, in float
     # written again from what was loaded: the same integers
     again = path.with_name("again.safetensors")
     save_weights(again, other, {"model": "mine", "recipe": {"epochs": 3}}, per_channel=per_channel)
@@ -161,7 +161,7 @@ def test_equal_models_give_equal_bytes(path, tmp_path):
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("aware", [False, True])
 @pytest.mark.parametrize("make", [network, Shared])
-def test_plain_state_dict_in_float_is_quantised(path, make, per_channel, aware):
+def test_plain_state_dict_in_float_is_quantized(path, make, per_channel, aware):
     model = make()
     save_file({name: value.clone() for name, value in model.state_dict().items()}, path)
     other = make(1)
@@ -350,7 +350,7 @@ def test_chips_read_the_shipped_model_alike_on_each_device(device, kind, place):
         values = layer.values.cpu().numpy()
         read = reference.corrupt(values, seeds, 0.01, word, ones=ones, access=2, **where)
         axis = None if layer.axis < 0 else layer.axis + 1
-        want = reference.dequantise(read, layer.scale.cpu().numpy(), axis, "float32")
+        want = reference.dequantize(read, layer.scale.cpu().numpy(), axis, "float32")
         assert torch.equal(weights.cpu(), torch.from_numpy(want))
         assert weights.device.type == device
         wrong += int((read != values).sum())

@@ -212,7 +212,7 @@ def test_transform_runs_clean_once_a_batch(model, data):
 @pytest.mark.parametrize("fails", [False, True])
 def test_every_modules_mode_is_back(model, data, fails):
     model.train()
-    model[1].eval()  # a frozen normalisation in a model that is being trained
+    model[1].eval()  # a frozen normalization in a model that is being trained
     before = {name: value.clone() for name, value in model.state_dict().items()}
     owned = [id(p) for p in model.parameters()]
     if fails:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from faultsim import Chip, FaultModel, FaultsimError, StoredWeights, models, perturbed, prepare_qat
 from faultsim.data import load
-from faultsim.data.dataset import normalised
+from faultsim.data.dataset import normalize
 from faultsim.export import INPUTS, TOLERANCE, export_onnx
 from faultsim.perturbation import corrupt_stored
 from neuralfuse import generators
@@ -25,7 +25,7 @@ def images() -> Tensor:
 
 
 def used(network: nn.Module) -> nn.Module:
-    """A network whose normalisation has seen images, so that all that it computes with is its own."""
+    """A network whose normalization has seen images, so that all that it computes with is its own."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -64,10 +64,10 @@ def test_every_generator(name, images, tmp_path):
     difference = export_onnx(path, fuse, stored, images, output="transformed")
     assert 0 <= difference <= TOLERANCE
     with torch.no_grad(), perturbed(network, Chip(0), bit_error_rate=0.0):
-        expected = fuse(normalised(images))
+        expected = fuse(normalize(images))
     assert expected.abs().max() <= 1
-    assert (expected - normalised(images)).abs().max() > 0.1
-    torch.testing.assert_close(answer(path, normalised(images)), expected, rtol=0, atol=TOLERANCE)
+    assert (expected - normalize(images)).abs().max() > 0.1
+    torch.testing.assert_close(answer(path, normalize(images)), expected, rtol=0, atol=TOLERANCE)
     assert holds(path, stored, "model.generator.")
 
 
@@ -78,8 +78,8 @@ def test_base_models_and_their_size(name, images, tmp_path):
     stored = StoredWeights.of(model)
     export_onnx(path, model, stored, images)
     with torch.no_grad(), perturbed(model, Chip(0), bit_error_rate=0.0):
-        expected = model(normalised(images))
-    torch.testing.assert_close(answer(path, normalised(images)), expected, rtol=0, atol=TOLERANCE)
+        expected = model(normalize(images))
+    torch.testing.assert_close(answer(path, normalize(images)), expected, rtol=0, atol=TOLERANCE)
     assert holds(path, stored, "model.")
     floats = 4 * sum(value.numel() for value in model.state_dict().values())
     assert 0.25 < path.stat().st_size / floats < (0.3 if name == "DigitsNet" else 0.254)
@@ -88,17 +88,17 @@ def test_base_models_and_their_size(name, images, tmp_path):
 @pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_inputs_and_batch_sizes(inputs, count, images, tmp_path):
-    """From pixels, in both layouts, the same as from normalised images; with batches of sizes never traced."""
+    """From pixels, in both layouts, the same as from normalized images; with batches of sizes never traced."""
     model, path = used(models.create("DigitsNet")), tmp_path / "m.onnx"
     export_onnx(path, model, StoredWeights.of(model), images, inputs=inputs)
     pixels = load("digits", "test").images[20 : 20 + count]
     given = {
-        "float32": normalised(pixels),
+        "float32": normalize(pixels),
         "uint8": pixels,
         "uint8-nhwc": pixels.permute(0, 2, 3, 1).contiguous(),
     }[inputs]
     with torch.no_grad(), perturbed(model, Chip(0), bit_error_rate=0.0):
-        expected = model(normalised(pixels))
+        expected = model(normalize(pixels))
     torch.testing.assert_close(answer(path, given), expected, rtol=0, atol=TOLERANCE)
 
 
@@ -114,9 +114,9 @@ def test_weights_as_a_chip_reads_them(placement, images, tmp_path):
     export_onnx(path, model, read, images)
     assert holds(path, read, "model.")
     with torch.no_grad(), perturbed(model, Chip(7), **options):
-        expected = model(normalised(images))
+        expected = model(normalize(images))
     atol = TOLERANCE * max(1, float(expected.abs().max()))
-    torch.testing.assert_close(answer(path, normalised(images)), expected, rtol=0, atol=atol)
+    torch.testing.assert_close(answer(path, normalize(images)), expected, rtol=0, atol=atol)
 
 
 class Everything(nn.Module):
@@ -134,7 +134,7 @@ class Everything(nn.Module):
         return self.rows(self.line(x)).mean(1)
 
 
-@pytest.mark.parametrize("aware", [False, True], ids=["plain", "quantisation-aware"])
+@pytest.mark.parametrize("aware", [False, True], ids=["plain", "quantization-aware"])
 @pytest.mark.parametrize("per_channel", [False, True], ids=["per tensor", "per channel"])
 def test_any_layer(aware, per_channel, images, tmp_path):
     torch.manual_seed(1)
@@ -147,8 +147,8 @@ def test_any_layer(aware, per_channel, images, tmp_path):
     stored = StoredWeights.of(model, per_channel)
     export_onnx(path, model, stored, images)
     with torch.no_grad(), perturbed(model, Chip(0), bit_error_rate=0.0, per_channel=per_channel):
-        expected = model(normalised(images))
-    torch.testing.assert_close(answer(path, normalised(images)), expected, rtol=0, atol=TOLERANCE)
+        expected = model(normalize(images))
+    torch.testing.assert_close(answer(path, normalize(images)), expected, rtol=0, atol=TOLERANCE)
     tensors = initializers(path)
     int8 = {name for name, tensor in tensors.items() if name.endswith(".int8") and tensor.dtype == np.int8}
     assert int8 == {f"model.{name}.weight.int8" for name in ("first", "second", "line", "rows")}

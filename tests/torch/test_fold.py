@@ -1,4 +1,4 @@
-"""Batch normalisation folded into convolutions: the same function, the same int8 values, and everything given back."""
+"""Batch normalization folded into convolutions: the same function, the same int8 values, and everything given back."""
 
 import copy
 
@@ -93,8 +93,8 @@ class Branches(nn.Module):
         return self.nhooked(self.hooked(self.nbatch(self.batch(x)))).mean((2, 3))
 
 
-def normalised_alone(model: nn.Module) -> set[str]:
-    """Names of the batch normalisations that still compute something."""
+def normalized_alone(model: nn.Module) -> set[str]:
+    """Names of the batch normalizations that still compute something."""
     return {
         name
         for name, module in model.named_modules()
@@ -110,7 +110,7 @@ def test_a_folded_model_computes_the_same(name, per_channel):
     stored = StoredWeights.of(model, per_channel)
     plain = outputs(model, stored, images)
     with folded(model, stored) as memory:
-        assert normalised_alone(model) == set()
+        assert normalized_alone(model) == set()
         assert all(
             ours.values is theirs.values for ours, theirs in zip(memory.layers, stored.layers, strict=True)
         )
@@ -124,17 +124,17 @@ def test_only_what_can_be_folded_is():
     model, images = lively(Branches()), torch.randn(3, 3, 8, 8)
     stored = StoredWeights.of(model)
     with folded(model, stored) as memory:
-        assert normalised_alone(model) == {"ntwice", "nlate", "shared", "nbatch", "nhooked"}
+        assert normalized_alone(model) == {"ntwice", "nlate", "shared", "nbatch", "nhooked"}
         folded_outputs = outputs(model, memory, images)
     close(model, stored, images, folded_outputs)
 
 
-def test_quantisation_aware_models_are_folded():
+def test_quantization_aware_models_are_folded():
     torch.manual_seed(0)
     model, images = smooth(lively(prepare_qat(models.create("DigitsNet")))), torch.randn(2, 3, 32, 32)
     stored = StoredWeights.of(model)
     with folded(model, stored) as memory:
-        assert normalised_alone(model) == set()
+        assert normalized_alone(model) == set()
         folded_outputs = outputs(model, memory, images)
     close(model, stored, images, folded_outputs)
 
@@ -143,11 +143,11 @@ def test_quantisation_aware_models_are_folded():
 def test_the_model_is_given_back(failing):
     model = lively(models.create("DigitsNet"))
     before, biases = copy.deepcopy(model.state_dict()), [id(p) for p in model.parameters()]
-    everything = normalised_alone(model)
+    everything = normalized_alone(model)
 
     def use() -> None:
         with folded(model, StoredWeights.of(model)):
-            assert normalised_alone(model) == set()
+            assert normalized_alone(model) == set()
             if failing:
                 raise KeyError
 
@@ -156,7 +156,7 @@ def test_the_model_is_given_back(failing):
             use()
     else:
         use()
-    assert normalised_alone(model) == everything
+    assert normalized_alone(model) == everything
     assert [id(p) for p in model.parameters()] == biases
     after = model.state_dict()
     assert list(after) == list(before)
@@ -168,11 +168,11 @@ class Branching(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.convolution, self.normalisation = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.convolution, self.normalization = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.convolution(x)
-        return self.normalisation(x if x.sum() > 0 else -x)
+        return self.normalization(x if x.sum() > 0 else -x)
 
 
 @pytest.mark.parametrize(
@@ -182,4 +182,4 @@ def test_other_models_stay_as_they_are(model):
     stored = StoredWeights.of(lively(model))
     with folded(model, stored) as memory:
         assert memory.layers == stored.layers
-        assert normalised_alone(model)
+        assert normalized_alone(model)

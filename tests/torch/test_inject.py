@@ -89,13 +89,13 @@ def vectors() -> torch.Tensor:
 
 MODELS = {
     "conv": (conv, images),
-    "conv, quantisation-aware": (lambda: prepare_qat(conv()), images),
+    "conv, quantization-aware": (lambda: prepare_qat(conv()), images),
     "conv, aware by channel": (lambda: prepare_qat(conv(), per_channel=True), images),
     "conv, channels last": (lambda: conv().to(memory_format=torch.channels_last), images),
     "shared": (Shared, words),
-    "shared, quantisation-aware": (lambda: prepare_qat(Shared()), words),
+    "shared, quantization-aware": (lambda: prepare_qat(Shared()), words),
     "weight norm": (normed, vectors),
-    "weight norm, quantisation-aware": (lambda: prepare_qat(normed()), vectors),
+    "weight norm, quantization-aware": (lambda: prepare_qat(normed()), vectors),
     "orthogonal": (lambda: parametrizations.orthogonal(nn.Linear(6, 6)), vectors),
     # torch's GRU rounds otherwise where weights need a gradient, as those of a copy do
     "own": (lambda: Own().requires_grad_(False), lambda: torch.randn(2, 3, 6)),
@@ -166,7 +166,7 @@ def test_copy_and_context_answer_alike(case):
     assert not {id(p) for p in copied.parameters()} & {id(p) for p in model.parameters()}
 
 
-def test_without_faults_it_is_the_quantised_model(case):
+def test_without_faults_it_is_the_quantized_model(case):
     model, x = case
     stored = StoredWeights.of(model)
     copied = perturb(model, CHIP, bit_error_rate=0.0)
@@ -179,7 +179,7 @@ def test_without_faults_it_is_the_quantised_model(case):
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_quantisation_aware_models_compute_with_the_same_numbers_as_their_memory(per_channel):
+def test_quantization_aware_models_compute_with_the_same_numbers_as_their_memory(per_channel):
     torch.manual_seed(0)
     model, x = prepare_qat(conv(), per_channel), images()
     with perturbed(model, CHIP, bit_error_rate=0.0, per_channel=per_channel):

@@ -258,8 +258,8 @@ COMPUTED = {
     ),
     "recurrent, weight norm": lambda: parametrizations.weight_norm(nn.LSTM(8, 6), "weight_hh_l0"),
     "recurrent, weight norm, old": lambda: weight_norm(nn.LSTM(8, 6), "weight_hh_l0"),
-    "recurrent, quantisation-aware": lambda: prepare_qat(nn.LSTM(8, 6, 2)),
-    "attention, quantisation-aware": lambda: prepare_qat(nn.TransformerEncoderLayer(8, 2, 8, dropout=0)),
+    "recurrent, quantization-aware": lambda: prepare_qat(nn.LSTM(8, 6, 2)),
+    "attention, quantization-aware": lambda: prepare_qat(nn.TransformerEncoderLayer(8, 2, 8, dropout=0)),
     "recurrent, pruned": lambda: prune.l1_unstructured(nn.LSTM(8, 6), "weight_ih_l0", 0.5),
 }
 
@@ -350,35 +350,35 @@ def test_int8_weights_of_torch_are_taken_as_they_are(per_channel):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
     kinds = {nn.Linear: per_channel_dynamic_qconfig} if per_channel else {nn.Linear}
-    quantised, x = quantize_dynamic(model, kinds, dtype=torch.qint8), torch.randn(5, 16)
-    clean, own = quantised(x), quantised[0].weight()
-    stored = StoredWeights.of(quantised)
+    quantized, x = quantize_dynamic(model, kinds, dtype=torch.qint8), torch.randn(5, 16)
+    clean, own = quantized(x), quantized[0].weight()
+    stored = StoredWeights.of(quantized)
     assert torch.equal(stored.layers[0].values, own.int_repr())
     scales = own.q_per_channel_scales().float() if per_channel else torch.tensor(own.q_scale()).float()
     assert torch.equal(stored.layers[0].scale, scales)
     assert stored.share == Share(16 * 8 + 8 * 4, 16 * 8 + 8 * 4)
-    with perturbed(quantised, CHIP, bit_error_rate=0.05):
-        inside, read = quantised(x), quantised[0].weight()
+    with perturbed(quantized, CHIP, bit_error_rate=0.05):
+        inside, read = quantized(x), quantized[0].weight()
     wanted = corrupt(own.int_repr(), CHIP, bit_error_rate=0.05)
     assert torch.equal(read.int_repr(), wanted)
-    assert torch.equal(perturb(quantised, CHIP, bit_error_rate=0.05)(x), inside)
+    assert torch.equal(perturb(quantized, CHIP, bit_error_rate=0.05)(x), inside)
     assert not torch.equal(inside, clean)
-    assert torch.equal(quantised(x), clean)
+    assert torch.equal(quantized(x), clean)
     for refused in (
-        lambda: prepare_qat(quantised),
-        lambda: perturbed(quantised, CHIP, bit_error_rate=0.1, straight_through=True).__enter__(),
-        lambda: save_weights("never.safetensors", quantised),
+        lambda: prepare_qat(quantized),
+        lambda: perturbed(quantized, CHIP, bit_error_rate=0.1, straight_through=True).__enter__(),
+        lambda: save_weights("never.safetensors", quantized),
     ):
         with pytest.raises(FaultsimError, match=r"0\.weight .*int8"):
             refused()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_quantised_modules_that_are_not_known_are_refused():
+def test_quantized_modules_that_are_not_known_are_refused():
     from torch.ao.quantization import quantize_dynamic
 
     model = quantize_dynamic(nn.Sequential(nn.LSTM(4, 3)), {nn.LSTM}, dtype=torch.qint8)
-    with pytest.raises(FaultsimError, match="layer 0 is a quantised LSTM, which is not known here"):
+    with pytest.raises(FaultsimError, match="layer 0 is a quantized LSTM, which is not known here"):
         StoredWeights.of(model)
 
 
@@ -436,7 +436,7 @@ def test_stored_weights_of_another_model_or_another_time_are_refused():
         evaluate(model, data, [CHIP], bit_error_rate=0.1, stored=stored)
 
 
-def test_evaluate_quantises_by_channel():
+def test_evaluate_quantizes_by_channel():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 7))
     x = torch.randn(200, 20)
@@ -452,11 +452,11 @@ def test_evaluate_quantises_by_channel():
 
 STRAIGHT = {
     "linear": lambda: nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)),
-    "quantisation-aware": lambda: prepare_qat(nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))),
+    "quantization-aware": lambda: prepare_qat(nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(8, 3))),
     "pruned": lambda: nn.Sequential(prune.l1_unstructured(nn.Linear(8, 3), "weight", 0.5)),
     "recurrent": lambda: nn.LSTM(8, 3),
-    "recurrent, quantisation-aware": lambda: prepare_qat(nn.LSTM(8, 3)),
+    "recurrent, quantization-aware": lambda: prepare_qat(nn.LSTM(8, 3)),
     "shared": Everything,
 }
 

@@ -129,7 +129,7 @@ def test_the_learning_rate_follows_its_schedule():
 
 def test_the_short_recipe_goes_as_far_as_the_papers():
     """The sum of the learning rates over all steps of CIFAR-10 differs by less than a quarter; nothing else of the
-    optimiser differs."""
+    optimizer differs."""
     paper, short = recipe("paper", "cifar10"), recipe("paper_short", "cifar10")
     assert (short.momentum, short.weight_decay) == (paper.momentum, paper.weight_decay) == (0.9, 0.0)
 

@@ -312,10 +312,10 @@ def test_a_captured_graph_draws_new_chips_at_each_replay(kind, place):
         numbers_there[1].fill_(7 * step)
         graph.replay()
         on_cpu = (*arguments("cpu", seeds, model=model), torch.tensor([step]), torch.tensor([7 * step]))
-        read, dequantised = CALL.corrupt(there, *on_cpu), []
+        read, dequantized = CALL.corrupt(there, *on_cpu), []
         for dtype in (torch.float32, *ops.FLOATS):
-            dequantised.append(CALL.corrupt_dequantize(there, scale.cpu(), 0, dtype, *on_cpu))
-        want = (read, read[0], *dequantised, *CALL.fault_mask(there, *on_cpu))
+            dequantized.append(CALL.corrupt_dequantize(there, scale.cpu(), 0, dtype, *on_cpu))
+        want = (read, read[0], *dequantized, *CALL.fault_mask(there, *on_cpu))
         assert all(torch.equal(a.cpu(), b) for a, b in zip(found, want, strict=True))
 
 

@@ -105,7 +105,7 @@ def test_numbers_that_are_none_are_refused(bad, axis):
         StoredWeights.of(model, per_channel=axis == 0)
 
 
-# -- quantisation-aware layers -----------------------------------------------------------------------------------
+# -- quantization-aware layers -----------------------------------------------------------------------------------
 
 
 @layers
@@ -132,7 +132,7 @@ def test_gradient_passes_straight_through(make, axis, channels, per_channel):
     assert torch.equal(layer.parametrizations.weight.original.grad, wanted)
 
 
-def test_normalisation_and_biases_stay_in_float():
+def test_normalization_and_biases_stay_in_float():
     torch.manual_seed(3)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_preparing_twice_changes_nothing():
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_finishing_leaves_the_quantised_values(per_channel):
+def test_finishing_leaves_the_quantized_values(per_channel):
     torch.manual_seed(4)
     model = prepare_qat(nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten(), nn.Linear(9, 2)), per_channel)
     x = torch.randn(5, 2, 4)
@@ -177,7 +177,7 @@ def test_finishing_leaves_the_quantised_values(per_channel):
     assert torch.equal(model(x), answer)
 
 
-def test_finishing_keeps_other_parametrisations_of_the_layer():
+def test_finishing_keeps_other_parametrizations_of_the_layer():
     torch.manual_seed(5)
     layer = nn.Linear(4, 3)
     parametrize.register_parametrization(layer, "bias", nn.Tanh(), unsafe=True)
