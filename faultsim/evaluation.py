@@ -24,10 +24,10 @@ from .stored import StoredWeights
 from .training.graphs import Graphed
 from .voltage import VoltageCurve
 
-_WEIGHTS_AT_ONCE = (
-    2 << 30
-)  # bytes of perturbed weights held in memory; more chips are evaluated in several passes
-_QUICK = 1.0  # seconds of a group of chips after which the next one may be twice as large
+WEIGHT_BYTES_AT_ONCE = 2 << 30
+"""Bytes of perturbed weights held in memory: more chips are evaluated in several passes."""
+QUICK_SECONDS = 1.0
+"""A group of chips that took less is followed by one that may be twice as large."""
 _ALIGNMENT = 64  # bytes: libraries may compute in another order with weights that lie otherwise
 
 
@@ -174,7 +174,7 @@ def evaluate(
     metric = find_metric(metric)
     volts, rate = operating_point(chips, voltage, bit_error_rate, curve)
     stored = stored_weights(model, stored, per_channel, select)
-    most = max(1, _WEIGHTS_AT_ONCE // max(1, stored.float_bytes))
+    most = max(1, WEIGHT_BYTES_AT_ONCE // max(1, stored.float_bytes))
     once = iter(data) is data
     if len(chips) > most and once:
         raise FaultsimError(
@@ -206,7 +206,7 @@ def evaluate(
                 found = part if found is None else found.joined(part)
                 if report is not None:
                     report(found)
-                if time.monotonic() - began < _QUICK:
+                if time.monotonic() - began < QUICK_SECONDS:
                     together = min(most, 2 * together)
     finally:
         for module, mode in modes:

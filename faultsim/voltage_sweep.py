@@ -50,8 +50,10 @@ MEASURED = ("metric", "higher_is_better")
 PICOJOULES = "energy_per_inference_pj"  #: one more, where the curve says what an access takes
 UNPROTECTED = "unprotected"
 
-_KEEP_AFTER = 1.0  # seconds between two times that rows are kept, within one operating point; but
-_KEEP_SHARE = 20  # times as long as keeping them took: the file grows, and is written anew each time
+KEEP_SECONDS = 1.0
+"""Least seconds between two times that rows are written, within one operating point."""
+KEEP_SHARE = 20
+"""They are also at least so many times as long as writing took: the file grows, and is written anew each time."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ def sweep(
     """
     metric = find_metric(metric)
     labels = [str(getattr(chip, "label", None) or chip.seed) for chip in chips]
-    known = _known(directory, plan, variants, labels, metric) if directory else {}
+    known = read_known(directory, plan, variants, labels, metric) if directory else {}
     results = []
     for point in plan:
         for variant in variants:
@@ -237,7 +239,7 @@ def _keeper(
     """What to call with the evaluation of the chips so far: it adds their rows to the directory, from time to time and
     at the end, and reports progress."""
     kept = before.chips if before else 0
-    last, pause = time.monotonic(), _KEEP_AFTER
+    last, pause = time.monotonic(), KEEP_SECONDS
 
     def group_done(found: Evaluation) -> None:
         nonlocal kept, last, pause
@@ -246,7 +248,7 @@ def _keeper(
             began = time.monotonic()
             directory.add(_rows(variant, point, labels, found, kept))
             kept, last = found.chips, time.monotonic()
-            pause = max(_KEEP_AFTER, _KEEP_SHARE * (last - began))
+            pause = max(KEEP_SECONDS, KEEP_SHARE * (last - began))
         if progress:
             progress(_result(variant, point, found, accesses))
 
@@ -289,7 +291,7 @@ def _rows(
     ]
 
 
-def _known(
+def read_known(
     directory: RunDirectory,
     plan: Sequence[Point],
     variants: Sequence[Variant],

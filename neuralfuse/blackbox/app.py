@@ -19,9 +19,9 @@ with needs_extra("serve"):
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
-# What a client still sends after a refusal is read and dropped this long: closing at once would reset the connection,
-# and the client would never see why.
-_LINGER_SECONDS = 1.0
+LINGER_SECONDS = 1.0
+"""What a client still sends after a refusal is read and dropped this long: closing at once would reset the connection,
+and the client would never see why."""
 
 _CODECS: dict[str, tuple[Callable[[bytearray], np.ndarray], Callable[[np.ndarray], bytes]]] = {
     wire.NPY: (lambda body: wire.from_npy(body, wire.IMAGES), wire.to_npy),
@@ -115,7 +115,7 @@ class _Refusal(JSONResponse):
         await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         try:
-            async with asyncio.timeout(_LINGER_SECONDS):
+            async with asyncio.timeout(LINGER_SECONDS):
                 while (await receive()).get("more_body"):
                     pass
         except TimeoutError:

@@ -19,9 +19,12 @@ with needs_extra("serve"):
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_CONNECTIONS = 32  # more are answered 503; each may hold one body in memory
-_HEADER_SECONDS = 10.0  # for a request's first line and headers
-_IDLE_SECONDS = 30  # for a kept connection between requests: a client's generator may be slow
+CONNECTIONS = 32
+"""More are answered 503; each may hold one body in memory."""
+HEADER_SECONDS = 10.0
+"""Limit for a request's first line and headers."""
+IDLE_SECONDS = 30
+"""Limit for a kept connection between requests: a client's generator may be slow."""
 _GRACE_SECONDS = 5  # for requests under way when the server is told to stop
 
 
@@ -47,7 +50,7 @@ class _ImpatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _wait(self) -> None:
-        self._deadline = self.loop.call_later(_HEADER_SECONDS, self.transport.close)
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self.transport.close)
 
     def _forget(self) -> None:
         if self._deadline is not None:
@@ -125,8 +128,8 @@ def _server(box: BlackBox, description: Description, worker: Executor) -> uvicor
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
-        timeout_keep_alive=_IDLE_SECONDS,
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     return uvicorn.Server(config)

@@ -39,7 +39,7 @@ from faultsim.show.report.page import page
 from faultsim.subject import count_classes, find_model, load_model
 from faultsim.training.loop import Loop
 from faultsim.voltage import VoltageCurve
-from faultsim.voltage_sweep import OPTIONAL, ROW, Variant, _known, points
+from faultsim.voltage_sweep import OPTIONAL, ROW, Variant, points, read_known
 from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import application
@@ -371,7 +371,7 @@ def _runs(folder: Path) -> list[Reader]:
     def read(path: Path, work: Path) -> object:
         folder = _copied(source, work, path)
         with run_directory.RunDirectory(folder, "sweep", configuration, ROW, OPTIONAL, shared) as run:
-            _known(run, plan, (Variant(), Variant("with ConvXS")), labels, ACCURACY)
+            read_known(run, plan, (Variant(), Variant("with ConvXS")), labels, ACCURACY)
             return list(run.rows)
 
     samples = {name: (source / name).read_bytes() for name in ("sweep.json", "results.csv")}

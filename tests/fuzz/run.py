@@ -33,7 +33,7 @@ from .readers import Reader, readers
 SECONDS = 5.0
 MEMORY = 1 << 30
 LONGEST = 300  # characters of a message
-_PATIENCE = 60.0  # of the clock, before a process is killed
+PATIENCE = 60.0  # of the clock, before a process is killed
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Judge:
     def ask(self, reader: int, number: int, seed: int) -> Verdict:
         self._connection.send((reader, number, seed))
         try:
-            if self._connection.poll(_PATIENCE):
+            if self._connection.poll(PATIENCE):
                 return self._connection.recv()
             finding = "hangs"
         except EOFError:

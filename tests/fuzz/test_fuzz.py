@@ -52,7 +52,7 @@ def test_what_is_wrong_is_found(tmp_path, monkeypatch):
     assert _asked(shout, tmp_path).startswith("a message of 301 characters")
     monkeypatch.setattr(run, "SECONDS", 0.01)
     assert _asked(lambda path, folder: sum(range(3_000_000)), tmp_path).endswith(" s")
-    monkeypatch.setattr(run, "_PATIENCE", 0.3)
+    monkeypatch.setattr(run, "PATIENCE", 0.3)
     assert _asked(lambda path, folder: time.sleep(5), tmp_path) == "hangs"
 
 

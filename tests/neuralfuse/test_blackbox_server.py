@@ -238,7 +238,7 @@ def test_a_body_of_the_largest_size_is_taken(url, pool):
 
 
 def test_slow_bodies_are_given_up_and_hold_up_nobody(url, box, monkeypatch):
-    monkeypatch.setattr(app, "_LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(app, "LINGER_SECONDS", 0.1)
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(connected(url)) for _ in range(4)]
@@ -260,7 +260,7 @@ def test_slow_bodies_are_given_up_and_hold_up_nobody(url, box, monkeypatch):
 
 @pytest.mark.parametrize("start", [b"", b"POST /pre", b"POST /predict HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 def test_slow_headers_are_given_up(url, monkeypatch, start):
-    monkeypatch.setattr(server, "_HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
     with connected(url) as connection:
         begin = time.monotonic()
         closed = False
@@ -278,7 +278,7 @@ def test_slow_headers_are_given_up(url, monkeypatch, start):
 
 
 def test_a_slow_header_after_a_good_request_is_given_up(url, monkeypatch):
-    monkeypatch.setattr(server, "_HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
     with connected(url) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET ")
         time.sleep(0.1)
@@ -301,7 +301,7 @@ def test_a_body_that_ends_early_harms_nobody(url, box):
 
 
 def test_connections_have_a_limit(box, monkeypatch):
-    monkeypatch.setattr(server, "_CONNECTIONS", 3)
+    monkeypatch.setattr(server, "CONNECTIONS", 3)
     with server.serving(box, DESCRIPTION) as url, contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(connected(url))

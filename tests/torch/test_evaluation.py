@@ -174,7 +174,7 @@ def test_several_passes_give_what_one_gives(model, data, monkeypatch, kind, toge
     where = {"bit_error_rate": 0.02, "faults": FaultModel(kind)}
     at_once = evaluate(model, data, CHIPS, **where)
     assert data.passes == 1
-    monkeypatch.setattr(module, "_WEIGHTS_AT_ONCE", together * StoredWeights.of(model).float_bytes)
+    monkeypatch.setattr(module, "WEIGHT_BYTES_AT_ONCE", together * StoredWeights.of(model).float_bytes)
     data.passes = 0
     assert evaluate(model, data, CHIPS, **where) == at_once
     assert data.passes == -(-5 // together)

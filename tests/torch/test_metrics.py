@@ -477,7 +477,7 @@ def test_reported_groups_give_the_same_and_come_in_order(metric, monkeypatch):
     assert found == whole == told[-1]
     assert [part.chips for part in told] == [1, 3, 7, 15, 21]
     assert all(part.values == whole.values[: part.chips] for part in told)
-    monkeypatch.setattr("faultsim.evaluation._QUICK", 0.0)
+    monkeypatch.setattr("faultsim.evaluation.QUICK_SECONDS", 0.0)
     told.clear()
     evaluate(model, data, chips[:3], bit_error_rate=0.05, metric=metric, report=told.append)
     assert [part.chips for part in told] == [1, 2, 3]
