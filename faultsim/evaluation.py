@@ -16,9 +16,11 @@ from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs
 from .collectors import TopK
 from .errors import FaultsimError, FaultsimWarning, reason
 from .faults import FaultKind, FaultModel
+from .intervals import half_width
 from .inventory import Select
 from .measured_chip import AnyChip, as_chip
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
+from .modes import evaluation_mode
 from .perturbation import operating_point, stored_weights
 from .stored import StoredWeights
 from .training.graphs import Graphed
@@ -92,9 +94,7 @@ class Evaluation:
         n = self.chips
         if n < 2 or math.isnan(self.std):
             return math.nan, math.nan
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, n - 1)) * self.sample_std / math.sqrt(n)
+        half = half_width(self.sample_std, n)
         low, high = self.mean - half, self.mean + half
         return (max(0.0, low), min(1.0, high)) if self.metric.fraction else (low, high)
 
@@ -187,30 +187,21 @@ def evaluate(
         together = min(most, 1 if transform is None and device == "cpu" else 8)
 
     found: Evaluation | None = None
-    used = [module for module in (model, transform) if module is not None]
-    # each module's own mode: parts of a model in training may be frozen
-    modes = [(module, module.training) for top in used for module in top.modules()]
-    try:
-        for module in used:
-            module.eval()
-        with torch.inference_mode():
-            group: _Group | None = None
-            while found is None or found.chips < len(chips):
-                first, began = 0 if found is None else found.chips, time.monotonic()
-                now = chips[first : first + together]
-                if group is None or len(group.metrics) != len(now):
-                    group = _Group(model, transform, stored, metric, len(now))
-                part = group.evaluate(data, now, rate, volts, faults)
-                if found is None and rate == 0 and isinstance(group.metrics[0], TopK):
-                    _warn_of_chance(metric, group.metrics[0], part)
-                found = part if found is None else found.joined(part)
-                if report is not None:
-                    report(found)
-                if time.monotonic() - began < QUICK_SECONDS:
-                    together = min(most, 2 * together)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluation_mode(model, transform), torch.inference_mode():
+        group: _Group | None = None
+        while found is None or found.chips < len(chips):
+            first, began = 0 if found is None else found.chips, time.monotonic()
+            now = chips[first : first + together]
+            if group is None or len(group.metrics) != len(now):
+                group = _Group(model, transform, stored, metric, len(now))
+            part = group.evaluate(data, now, rate, volts, faults)
+            if found is None and rate == 0 and isinstance(group.metrics[0], TopK):
+                _warn_of_chance(metric, group.metrics[0], part)
+            found = part if found is None else found.joined(part)
+            if report is not None:
+                report(found)
+            if time.monotonic() - began < QUICK_SECONDS:
+                together = min(most, 2 * together)
     return found
 
 

@@ -19,6 +19,7 @@ from .data.dataset import Normalization, normalize
 from .errors import FaultsimError
 from .extras import needs_extra
 from .io.files import write_bytes
+from .modes import evaluation_mode
 from .quantization import dequantize
 from .stored import StoredLayer, StoredWeights
 
@@ -99,16 +100,12 @@ def export_onnx(
         )
     x = images if inputs != "float32" else normalize(images, normalization)
     x = (x.permute(0, 2, 3, 1) if inputs == "uint8-nhwc" else x).contiguous()
-    training = [(module, module.training) for module in model.modules()]
-    try:
+    with evaluation_mode(model):
         exported = _Exported(model, stored, inputs).eval()
         weights = [dequantize(layer.values, layer.scale, layer.axis) for layer in stored.layers]
         with torch.no_grad():
             expected = exported(x, *weights)
             graph = _with_int8(_traced(exported, x[:2], weights, output), exported.weights)
-    finally:
-        for module, mode in training:
-            module.training = mode
     if metadata:
         graph.metadata_props.add(key="faultsim", value=json.dumps(metadata, sort_keys=True))
     data = graph.SerializeToString()

@@ -17,6 +17,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from .errors import FaultsimError
+from .modes import evaluation_mode
 
 Undo = contextlib.ExitStack
 Int8 = tuple[Tensor, Tensor, int]  # values, scale float32, axis of the channels or -1
@@ -122,16 +123,8 @@ class Parametrized(Held):
         return bool(parts) and all(getattr(part, "rounds_only", False) for part in parts)
 
     def value(self) -> Tensor:
-        modes = [(part, part.training) for part in self.chain.modules()]
-        try:
-            self.chain.eval()
-            with torch.no_grad():
-                return (
-                    self.chain()
-                )  # not the attribute: parametrize.cached() may hold what training mode gave
-        finally:
-            for part, mode in modes:
-                part.training = mode
+        with evaluation_mode(self.chain), torch.no_grad():
+            return self.chain()  # not the attribute: parametrize.cached() may hold what training mode gave
 
     def swap(self, weight: Tensor, undo: Undo, straight_through: bool) -> None:
         parts, own = self.module.parametrizations._modules, self.chain

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from faultsim.errors import FaultsimError
 from faultsim.fold import folded
+from faultsim.modes import evaluation_mode
 from faultsim.stored import StoredWeights
 from faultsim.training.loop import layout
 
@@ -91,11 +92,10 @@ class Objective(ABC):
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
-            for module in self.model.modules():
-                undo.callback(setattr, module, "training", module.training)
+            undo.enter_context(evaluation_mode(self.model))
             for parameter in self.model.parameters():
                 undo.callback(parameter.requires_grad_, parameter.requires_grad)
-            self.model.eval().requires_grad_(False)
+            self.model.requires_grad_(False)
             self.memory = undo.enter_context(folded(self.model, self.stored))
             self.copies = [self._copy() for _ in range(self.in_flight)]
             self._undo = undo.pop_all()

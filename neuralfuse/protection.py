@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from faultsim.evaluation import Evaluation, evaluate
 from faultsim.faults import Chip, FaultModel
+from faultsim.intervals import half_width
 from faultsim.metrics import AnyMetric
 from faultsim.stored import StoredWeights
 
@@ -28,10 +29,8 @@ class Statistics:
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         """Compute the statistics of one value per chip."""
-        from scipy import stats
-
         mean, n = float(np.mean(values)), len(values)
-        half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / n**0.5 if n > 1 else np.nan
+        half = half_width(float(np.std(values, ddof=1)) if n > 1 else np.nan, n)
         return cls(mean, float(np.std(values)), (mean - half, mean + half))
 
 

@@ -1,6 +1,7 @@
 """The command line. One file a command (group); each imports what is heavy only when it runs."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
     with _noted_interrupts() as interrupts:
         try:
             _check_empty(words)
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _progress_on_stderr():
                 warnings.showwarning = _one_line(warnings.showwarning)
                 status = app(words or ["--help"], prog_name="faultsim", standalone_mode=False)
             sys.stdout.flush()  # here an output that takes nothing more can still be told
@@ -140,6 +141,20 @@ def _drop_output() -> None:
     """Python would try once more, when it ends, to write what the output didn't take, and say so in its own words."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _progress_on_stderr() -> Iterator[None]:
+    """Show what the library logs of its progress, such as the start of a download, as lines on stderr."""
+    log, handler = logging.getLogger("faultsim"), logging.StreamHandler(sys.stderr)
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _one_line(otherwise: Callable[..., None]) -> Callable[..., None]:

@@ -17,8 +17,8 @@ PIXELS = 3 * SIDE * SIDE  # bytes of an image: the red plane, then green, then b
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One of the official forms of a data set.
+class Edition:
+    """One of the official editions of a dataset: pickled or binary.
 
     train, test  the files of each split, in order
     meta         the file with the class names
@@ -42,9 +42,9 @@ class Layout:
 
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
-LAYOUTS = {
+EDITIONS = {
     "cifar10": (
-        Layout(
+        Edition(
             folder="cifar-10-batches-py",
             archive="cifar-10-python.tar.gz",
             train=_BATCHES,
@@ -53,7 +53,7 @@ LAYOUTS = {
             labels_key="labels",
             names_key="label_names",
         ),
-        Layout(
+        Edition(
             folder="cifar-10-batches-bin",
             archive="cifar-10-binary.tar.gz",
             train=tuple(f"{name}.bin" for name in _BATCHES),
@@ -63,7 +63,7 @@ LAYOUTS = {
         ),
     ),
     "cifar100": (
-        Layout(
+        Edition(
             folder="cifar-100-python",
             archive="cifar-100-python.tar.gz",
             train=("train",),
@@ -72,7 +72,7 @@ LAYOUTS = {
             labels_key="fine_labels",
             names_key="fine_label_names",
         ),
-        Layout(
+        Edition(
             folder="cifar-100-binary",
             archive="cifar-100-binary.tar.gz",
             train=("train.bin",),
@@ -94,28 +94,28 @@ def load_cifar(
     Where `data_dir` holds several forms, folders go before archives and pickled before binary.
     """
     root = fetch(OFFICIAL[name], cache_dir) if data_dir is None else Path(data_dir)
-    layout, source = _locate(name, root)
-    wanted = (*getattr(layout, split), layout.meta)
+    edition, source = _locate(name, root)
+    wanted = (*getattr(edition, split), edition.meta)
     if source.is_dir():
-        sizes, contents = read_folder(source, layout.files, wanted)
-        where = {file: str(source / file) for file in layout.files}
+        sizes, contents = read_folder(source, edition.files, wanted)
+        where = {file: str(source / file) for file in edition.files}
     else:
-        sizes, contents = read_tar(source, layout.folder, layout.files, wanted)
-        where = {file: f"{source}: {layout.folder}/{file}" for file in layout.files}
+        sizes, contents = read_tar(source, edition.folder, edition.files, wanted)
+        where = {file: f"{source}: {edition.folder}/{file}" for file in edition.files}
 
-    meta = contents.pop(layout.meta)
-    if layout.label_bytes:
-        names = _names_from_text(meta, where[layout.meta])
-        parts = [_binary(content, layout, where[file]) for file, content in contents.items()]
-        _check_sizes(layout, sizes, where)
+    meta = contents.pop(edition.meta)
+    if edition.label_bytes:
+        names = _names_from_text(meta, where[edition.meta])
+        parts = [_binary(content, edition, where[file]) for file, content in contents.items()]
+        _check_sizes(edition, sizes, where)
     else:
-        described = unpickle(meta, where[layout.meta])
-        names = _names_from_pickle(described, layout, where[layout.meta])
-        parts = [_pickled(content, layout, where[file]) for file, content in contents.items()]
+        described = unpickle(meta, where[edition.meta])
+        names = _names_from_pickle(described, edition, where[edition.meta])
+        parts = [_pickled(content, edition, where[file]) for file, content in contents.items()]
         _check_counts(described, parts, contents, where)
     if len(names) != CLASSES[name]:
         raise FaultsimError(
-            f"{where[layout.meta]} names {len(names)} classes, {CLASSES[name]} expected for {name}"
+            f"{where[edition.meta]} names {len(names)} classes, {CLASSES[name]} expected for {name}"
         )
     for file, (_, labels) in zip(contents, parts, strict=True):
         if labels.size and not 0 <= labels.min() <= labels.max() < CLASSES[name]:
@@ -133,38 +133,38 @@ def load_cifar(
     )
 
 
-def _locate(name: str, root: Path) -> tuple[Layout, Path]:
-    layouts = LAYOUTS[name]
-    for layout in layouts:
-        for folder in (root, root / layout.folder):
-            if any((folder / file).is_file() for file in layout.files):
-                return layout, folder
-    for layout in layouts:
-        for archive in (root, root / layout.archive):
-            if archive.name == layout.archive and archive.is_file():
-                return layout, archive
-    expected = [layout.folder for layout in layouts] + [layout.archive for layout in layouts]
+def _locate(name: str, root: Path) -> tuple[Edition, Path]:
+    editions = EDITIONS[name]
+    for edition in editions:
+        for folder in (root, root / edition.folder):
+            if any((folder / file).is_file() for file in edition.files):
+                return edition, folder
+    for edition in editions:
+        for archive in (root, root / edition.archive):
+            if archive.name == edition.archive and archive.is_file():
+                return edition, archive
+    expected = [edition.folder for edition in editions] + [edition.archive for edition in editions]
     raise not_found(name, root, f"{', '.join(expected[:-1])} or {expected[-1]}")
 
 
-def _binary(content: bytes, layout: Layout, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _binary(content: bytes, edition: Edition, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Records of `label_bytes` labels and 3,072 pixels -> (uint8 [n, 3072], int64 [n])."""
-    length = layout.label_bytes + PIXELS
+    length = edition.label_bytes + PIXELS
     if not content or len(content) % length:
         raise FaultsimError(
             f"{where} has {len(content):,} bytes, not a whole number of {length:,}-byte records: "
             "cut short, or another data set"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, length)
-    return records[:, layout.label_bytes :], records[:, layout.label_bytes - 1].astype(np.int64)
+    return records[:, edition.label_bytes :], records[:, edition.label_bytes - 1].astype(np.int64)
 
 
-def _check_sizes(layout: Layout, sizes: dict[str, int], where: dict[str, str]) -> None:
+def _check_sizes(edition: Edition, sizes: dict[str, int], where: dict[str, str]) -> None:
     """A binary file cut short between two records shows only beside the others.
 
     CIFAR-10's six files are equally long; CIFAR-100's training file is five times the test file.
     """
-    share = {file: 5 // len(layout.train) for file in layout.train} | dict.fromkeys(layout.test, 1)
+    share = {file: 5 // len(edition.train) for file in edition.train} | dict.fromkeys(edition.test, 1)
     present = {file: sizes[file] / share[file] for file in share if file in sizes}
     longest = max(present.values())
     for file, size in present.items():
@@ -175,13 +175,13 @@ def _check_sizes(layout: Layout, sizes: dict[str, int], where: dict[str, str]) -
             )
 
 
-def _pickled(content: bytes, layout: Layout, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _pickled(content: bytes, edition: Edition, where: str) -> tuple[np.ndarray, np.ndarray]:
     """A batch's dictionary -> (uint8 [n, 3072], int64 [n])."""
     batch = unpickle(content, where)
-    pixels, labels = batch.get("data"), batch.get(layout.labels_key)
+    pixels, labels = batch.get("data"), batch.get(edition.labels_key)
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):
         raise FaultsimError(
-            f"{where} lacks 'data' or '{layout.labels_key}': not the data set asked for "
+            f"{where} lacks 'data' or '{edition.labels_key}': not the data set asked for "
             f"(it holds {', '.join(sorted(batch)) or 'nothing'})"
         )
     if pixels.shape != (len(labels), PIXELS) or not labels:
@@ -202,10 +202,10 @@ def _check_counts(described: dict, parts: list, contents: dict, where: dict[str,
             raise FaultsimError(f"{where[file]} holds {len(labels)} images, its meta file says {expected}")
 
 
-def _names_from_pickle(described: dict, layout: Layout, where: str) -> tuple[str, ...]:
-    names = described.get(layout.names_key)
+def _names_from_pickle(described: dict, edition: Edition, where: str) -> tuple[str, ...]:
+    names = described.get(edition.names_key)
     if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
-        raise FaultsimError(f"{where} lacks the list '{layout.names_key}': not the data set asked for")
+        raise FaultsimError(f"{where} lacks the list '{edition.names_key}': not the data set asked for")
     return tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)
 
 

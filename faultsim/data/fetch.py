@@ -1,11 +1,13 @@
 """Fetching official archives, checksum first."""
 
-import sys
+import logging
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from ..errors import FaultsimError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class _Note:
 
     def update(self, _bytes: int) -> None:
         if self.url:
-            print(f"fetching {self.url} ({self.total / 1e6:.0f} MB)", file=sys.stderr)
+            _log.info("fetching %s (%.0f MB)", self.url, self.total / 1e6)
             self.url = ""
 
     def reset(self) -> None:

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
+from faultsim.cli import main
 from faultsim.data import cifar, gtsrb, load
 from faultsim.data.fetch import Archive, fetch
 from faultsim.errors import FaultsimError
@@ -92,11 +93,24 @@ def gtsrb_archives(gtsrb, tmp_path):
     return gtsrb, path
 
 
-def test_one_line_says_what_is_being_fetched(tmp_path, server, capfd):
+def test_the_log_says_once_what_is_being_fetched(tmp_path, server, caplog, capfd):
     archive = offered(server, "a.tar.gz", bytes(3_000_000))
-    fetch(archive, tmp_path / "cache")
-    fetch(archive, tmp_path / "cache")
-    assert capfd.readouterr() == ("", f"fetching {server.base}a.tar.gz (3 MB)\n")
+    with caplog.at_level("INFO", "faultsim"):
+        fetch(archive, tmp_path / "cache")
+        fetch(archive, tmp_path / "cache")
+    assert caplog.messages == [f"fetching {server.base}a.tar.gz (3 MB)"]
+    assert capfd.readouterr() == ("", "")  # the library prints nothing
+
+
+def test_the_command_line_says_what_is_being_fetched(tmp_path, server, monkeypatch, capsys):
+    archive = offered(server, "cifar-10-binary.tar.gz", bytes(3_000_000))
+    monkeypatch.setitem(cifar.OFFICIAL, "cifar10", archive)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(SystemExit, match="2"):  # it is no data set
+        main(["evaluate", "--dataset", "cifar10", "--bit-error-rate", "0.01"])
+    out, error = capsys.readouterr()
+    assert (out, error.splitlines()[0]) == ("", f"fetching {server.base}cifar-10-binary.tar.gz (3 MB)")
+    assert error.count("\n") == 2
 
 
 def refused(archive, cache, reason):

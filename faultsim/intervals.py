@@ -1,0 +1,25 @@
+"""Student's t interval of a mean over chips."""
+
+import math
+
+
+def half_width(deviation: float, count: int) -> float:
+    """Return half the width of the 95 % confidence interval of a mean (Student's t).
+
+    Parameters
+    ----------
+    deviation
+        Sample standard deviation (n - 1).
+    count
+        Number of chips.
+
+    Returns
+    -------
+    float
+        NaN for fewer than two chips.
+    """
+    if count < 2:
+        return math.nan
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
