@@ -1,7 +1,7 @@
 # make demo      from nothing to the first result: installs into .venv, sweeps the shipped model, says where to look
 # make test      lint and all tests
 # make test-portable   the suite of torch with the vector paths of old processors: shows what differs between machines
-# make test-sanitize   the C++ core under the address and undefined-behaviour sanitizers
+# make test-sanitize   the C++ core under the address and undefined-behavior sanitizers, without a warning
 # make fuzz      damaged and hostile files for every reader, 10,000 of them (FUZZ="--seconds 600 --seed 1": as long as
 #                one wants); the kills of tests/fuzz/kills.py are a command of their own
 # make bench     the kernel's speed on this machine, kept under benchmarks/results
@@ -14,8 +14,8 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PY := $(VENV)/bin/python
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
-NATIVE := CMakeLists.txt setup.py pyproject.toml $(wildcard csrc/*)
-CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu)
+CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/cuda/*.cuh)
+NATIVE := CMakeLists.txt setup.py pyproject.toml $(CXX_SOURCES)
 
 .PHONY: install install-dev demo test lint format test-portable test-sanitize fuzz bench gpu-check tables clean
 
@@ -59,7 +59,7 @@ format: install-dev
 
 test-sanitize: install-dev
 	$(VENV)/bin/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
-	  -DFAULTSIM_SANITIZE=ON -DFAULTSIM_CUDA=OFF -DPYBIND11_FINDPYTHON=ON \
+	  -DFAULTSIM_SANITIZE=ON -DFAULTSIM_WERROR=ON -DFAULTSIM_CUDA=OFF -DPYBIND11_FINDPYTHON=ON \
 	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/build/sanitize -DPython_EXECUTABLE=$(abspath $(PY)) \
 	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir)
 	$(VENV)/bin/cmake --build build/sanitize

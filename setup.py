@@ -1,4 +1,4 @@
-"""Builds faultsim/_native with CMake and Ninja. Everything else about the package stands in pyproject.toml."""
+"""Build faultsim/_native with CMake and Ninja. Everything else about the package is in pyproject.toml."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.resolve()
 
 
 class CMakeBuild(build_ext):
-    """FAULTSIM_CUDA=AUTO|ON|OFF in the environment decides whether the CUDA kernels are built."""
+    """The extension, built by CMake. FAULTSIM_CUDA=AUTO|ON|OFF in the environment decides about the CUDA kernels."""
 
     def build_extension(self, ext: Extension) -> None:
         import pybind11

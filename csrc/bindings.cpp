@@ -1,8 +1,9 @@
-// Python's view of the launchers: checks, the GIL released, errors as exceptions. Raw addresses only: whose
-// memory it is, and that it lives long enough, is the business of faultsim/ops.py.
+// Python's view of the launchers: checks, the GIL released, errors as exceptions. Memory is passed as raw addresses:
+// faultsim/ops.py owns it and keeps it alive.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,49 +15,60 @@ using namespace faultsim;
 
 namespace {
 
-template <class T>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-void require(bool holds, const char* what) {
+void require(bool holds, const std::string& what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
-Job make_job(uintptr_t source, uintptr_t output, uintptr_t states, uint64_t weights, uint32_t chips, int type,
-             uintptr_t scales, uint64_t scale_count, uint64_t scale_run, uintptr_t table, uint32_t thresholds, int kind,
-             uint64_t ones, uint64_t base, uint64_t arrays, uint32_t word, uint32_t repeat, uintptr_t seeds,
-             uintptr_t array_offset, uintptr_t access) {
-  require(type >= 0 && type <= static_cast<int>(Output::mask), "unknown output type");
-  require(kind >= 0 && kind <= static_cast<int>(Kind::transient), "unknown fault kind");
-  require(repeat == 1 || (word >= 16 && kArrayBytes % word == 0),
-          "a repeated word must be 16, 32, ... or 4096 bytes, a divisor of the array's 4096");
-  require(repeat >= 1 && repeat <= 4096, "repeat must be 1 to 4096");
-  require(scale_run >= 1, "scale_run must be at least 1");
-  require(ones <= 1ull << 33, "probability of a state above one");
-  require(weights <= 1ull << 40 && base <= 1ull << 43, "weights or base address beyond 2**40 or 2**43");
-  if (weights > 0 && chips > 0) {
-    require(output != 0 && table != 0 && seeds != 0, "output, table or seeds is a null pointer");
-    require(type == static_cast<int>(Output::mask) ? states != 0 : source != 0, "source or states is a null pointer");
-    const bool floats = type != static_cast<int>(Output::int8) && type != static_cast<int>(Output::mask);
-    require(!floats || (scales != 0 && scale_count >= 1), "a float output needs scales");
-  }
+// A Python integer as unsigned; one line for a number out of range, where pybind11 would print all signatures.
+uint64_t whole(const char* name, const py::int_& number, uint64_t least, uint64_t most) {
+  const unsigned long long value = PyLong_AsUnsignedLongLong(number.ptr());
+  const bool fits = !PyErr_Occurred();
+  PyErr_Clear();
+  if (fits && least <= value && value <= most) return value;
+  throw std::invalid_argument(std::string(name) + " is " + std::string(py::str(number)) + "; it must be from " +
+                              std::to_string(least) + " to " + std::to_string(most));
+}
+
+template <class T>
+T* pointer(const char* name, const py::int_& address) {
+  return reinterpret_cast<T*>(static_cast<uintptr_t>(whole(name, address, 0, UINTPTR_MAX)));
+}
+
+Job make_job(const py::int_& source, const py::int_& output, const py::int_& value, const py::int_& weights,
+             const py::int_& chips, const py::int_& type, const py::int_& scales, const py::int_& scale_count,
+             const py::int_& scale_run, const py::int_& table, const py::int_& thresholds, const py::int_& kind,
+             const py::int_& ones, const py::int_& base, const py::int_& blocks, const py::int_& word,
+             const py::int_& repeat, const py::int_& seeds, const py::int_& block_offset, const py::int_& access) {
   Job job{};
-  job.source = at<const int8_t>(source);
-  job.output = at<void>(output);
-  job.states = at<uint8_t>(states);
-  job.weights = weights;
-  job.chips = chips;
-  job.type = static_cast<Output>(type);
-  job.scales = at<const float>(scales);
-  job.scale_count = scale_count;
-  job.scale_run = scale_run;
-  job.table = DrawTable{at<const uint64_t>(table), thresholds};
-  job.rule = StateRule{static_cast<Kind>(kind), ones};
-  job.placement = Placement{base, arrays, word, repeat};
-  job.seeds = at<const int64_t>(seeds);
-  job.array_offset = at<const int64_t>(array_offset);
-  job.access = at<const int64_t>(access);
+  job.source = pointer<const int8_t>("source", source);
+  job.output = pointer<void>("output", output);
+  job.value = pointer<uint8_t>("value", value);
+  job.weights = whole("weights", weights, 0, kMostWeights);
+  job.chips = static_cast<uint32_t>(whole("chips", chips, 0, UINT32_MAX));
+  job.type = static_cast<Output>(whole("type", type, 0, std::size(kOutputNames) - 1));
+  job.scales = pointer<const float>("scales", scales);
+  job.scale_count = whole("scale_count", scale_count, 0, UINT64_MAX);
+  job.scale_run = whole("scale_run", scale_run, 1, UINT64_MAX);
+  job.table.entries = pointer<const uint64_t>("table", table);
+  job.table.size = static_cast<uint32_t>(whole("thresholds", thresholds, 0, UINT32_MAX));
+  job.rule.kind = static_cast<Kind>(whole("kind", kind, 0, std::size(kKindNames) - 1));
+  job.rule.ones = whole("ones", ones, 0, certain(job.rule.kind));
+  job.map.base = whole("base", base, 0, kMostBase);
+  job.map.blocks = whole("blocks", blocks, 0, UINT64_MAX);
+  job.map.word = static_cast<uint32_t>(whole("word", word, 0, UINT32_MAX));
+  job.map.repeat = static_cast<uint32_t>(whole("repeat", repeat, 1, kMostRepeat));
+  job.seeds = pointer<const int64_t>("seeds", seeds);
+  job.block_offset = pointer<const int64_t>("block_offset", block_offset);
+  job.access = pointer<const int64_t>("access", access);
+
+  require(job.map.repeat == 1 || (job.map.word >= kLeastRepeatedWord && kBlockBytes % job.map.word == 0),
+          "a repeated word must be 16, 32, ... or 4096 bytes, a divisor of a block's 4096");
+  if (job.weights > 0 && job.chips > 0) {
+    const bool mask = job.type == Output::mask;
+    require(job.output && job.table.entries && job.seeds, "output, table or seeds is a null pointer");
+    require(mask ? job.value != nullptr : job.source != nullptr, "source or value is a null pointer");
+    require(mask || job.type == Output::int8 || (job.scales && job.scale_count >= 1), "a float output needs scales");
+  }
   return job;
 }
 
@@ -66,22 +78,51 @@ std::vector<std::string> path_names() {
   return {names, names + count};
 }
 
+// {name: number} of an enumeration whose values count from 0.
+template <size_t size>
+py::dict numbered(const char* const (&names)[size]) {
+  py::dict numbers;
+  for (size_t i = 0; i < size; ++i) numbers[names[i]] = i;
+  return numbers;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-  m.doc() = "The fault kernel. Use faultsim.ops; this module takes raw addresses.";
+  m.doc() = "The fault kernel. Use faultsim.ops: this module takes raw addresses.";
+  // What Python must know of the kernel: it reads these numbers and repeats none of them (sram.BLOCK_BYTES, which
+  // lighter modules need, is compared with them by a test).
+  m.attr("KINDS") = numbered(kKindNames);
+  m.attr("OUTPUTS") = numbered(kOutputNames);
+  py::dict certainty;
+  for (size_t i = 0; i < std::size(kKindNames); ++i) certainty[kKindNames[i]] = certain(static_cast<Kind>(i));
+  m.attr("CERTAIN") = certainty;  // the integer that means "probability 1" to Job(ones=)
+  m.attr("BLOCK_BYTES") = kBlockBytes;
+  m.attr("MOST_WEIGHTS") = kMostWeights;
+  m.attr("MOST_BASE") = kMostBase;
+  m.attr("MOST_REPEAT") = kMostRepeat;
+  m.attr("LEAST_REPEATED_WORD") = kLeastRepeatedWord;
+
   py::class_<Job>(m, "Job", py::module_local())
+      .def(py::init(&make_job), py::kw_only(), py::arg("source"), py::arg("output"), py::arg("value"),
+           py::arg("weights"), py::arg("chips"), py::arg("type"), py::arg("scales"), py::arg("scale_count"),
+           py::arg("scale_run"), py::arg("table"), py::arg("thresholds"), py::arg("kind"), py::arg("ones"),
+           py::arg("base"), py::arg("blocks"), py::arg("word"), py::arg("repeat"), py::arg("seeds"),
+           py::arg("block_offset"), py::arg("access"))
+      // Names of before: value was states, and blocks were arrays.
       .def(py::init(&make_job), py::kw_only(), py::arg("source"), py::arg("output"), py::arg("states"),
            py::arg("weights"), py::arg("chips"), py::arg("type"), py::arg("scales"), py::arg("scale_count"),
            py::arg("scale_run"), py::arg("table"), py::arg("thresholds"), py::arg("kind"), py::arg("ones"),
            py::arg("base"), py::arg("arrays"), py::arg("word"), py::arg("repeat"), py::arg("seeds"),
            py::arg("array_offset"), py::arg("access"));
+  m.attr("ARRAY_BYTES") = kBlockBytes;
+
   m.def(
       "launch_cpu",
       [](const Job& job, int threads, const std::string& path) {
         bool known = false;
         for (const std::string& name : path_names()) known = known || name == path;
-        require(known, "this processor has no such vector path; cpu_paths() lists them");
+        require(known, "this processor has no vector path " + path + "; cpu_paths() lists them");
         require(threads >= 1, "threads must be at least 1");
         const py::gil_scoped_release release;
         launch_cpu(job, threads, path.c_str());
@@ -89,13 +130,14 @@ PYBIND11_MODULE(_native, m) {
       py::arg("job"), py::arg("threads"), py::arg("path"));
   m.def(
       "launch_cuda",
-      [](const Job& job, int device, uintptr_t stream) {
-        const char* error;
+      [](const Job& job, int device, const py::int_& stream) {
+        void* queue = pointer<void>("stream", stream);
+        std::string error;
         {
           const py::gil_scoped_release release;
-          error = launch_cuda(job, device, at<void>(stream));
+          error = launch_cuda(job, device, queue);
         }
-        if (error) throw std::runtime_error(error);
+        if (!error.empty()) throw std::runtime_error(error);
       },
       py::arg("job"), py::arg("device"), py::arg("stream"));
   m.def(
@@ -106,7 +148,6 @@ PYBIND11_MODULE(_native, m) {
         return std::vector<uint32_t>(out.word, out.word + 4);
       },
       py::arg("key"), py::arg("counter"), "One call of Philox4x32-10, for the known-answer tests.");
-  m.def("cpu_paths", &path_names, "Vector paths this processor can run, best first.");
+  m.def("cpu_paths", &path_names, "Vector paths that this processor can run, best first.");
   m.def("built_with_cuda", &built_with_cuda);
-  m.attr("ARRAY_BYTES") = kArrayBytes;
 }

@@ -1,6 +1,6 @@
-// Compiled once for each instruction set: portable, AVX2, AVX-512 (CMakeLists.txt). Nothing of the
-// standard library that is a template or inline may be used here: the linker keeps one copy of such a
-// function for the whole program, and it might be one that this processor cannot run.
+// Compiled once for each instruction set: portable, AVX2, AVX-512 (CMakeLists.txt). Use no template or inline function
+// of the standard library here: the linker keeps one copy of such a function for the whole program, and it might be one
+// that this processor cannot run.
 #include "cpu_path.h"
 
 #include "half.h"
@@ -14,84 +14,84 @@ constexpr uint32_t kChunkCalls = 128;  // 1,024 hits at a time: the buffer stays
 constexpr uint32_t kChunkHits = kChunkCalls * kHitsPerCall;
 static_assert(kChunkCalls % Lanes::width == 0, "a chunk is a whole number of vectors");
 
-// Cache lines of their own: they are written as vectors.
+// Aligned to cache lines, because vectors are written to them.
 struct HitChunk {
   alignas(64) uint16_t half[kChunkHits];
 };
-struct StateChunk {
+struct ValueChunk {
   alignas(64) uint32_t draw[kChunkHits];
 };
 
-void hits_from(uint64_t seed, uint32_t array, uint32_t call, uint32_t calls, uint16_t* out) {
+void draw_hits(uint64_t seed, uint32_t block, uint32_t call, uint32_t calls, uint16_t* out) {
   for (uint32_t i = 0; i < calls; i += Lanes::width) {
-    philox_lanes(seed, call + i, array, 0, kStreamHits, reinterpret_cast<uint8_t*>(out + kHitsPerCall * i));
+    philox_lanes(seed, call + i, block, 0, kStreamHits, reinterpret_cast<uint8_t*>(out + kHitsPerCall * i));
   }
 }
 
-// State draws of hits hit ... hit + count - 1; they are words of calls hit/4 ..., and `hit` is a multiple of 4.
-void states_from(uint64_t seed, uint32_t array, uint32_t access, Kind kind, uint32_t hit, uint32_t count,
-                 StateChunk* chunk) {
+// The words of the value stream for hits first ... first + count - 1; `first` is a multiple of 4.
+void draw_values(uint64_t seed, uint32_t block, uint32_t access, Kind kind, uint32_t first, uint32_t count,
+                 ValueChunk* chunk) {
   uint8_t* out = reinterpret_cast<uint8_t*>(chunk->draw);
   const bool read = kind == Kind::transient;
-  const uint32_t calls = (count + kStatesPerCall - 1) / kStatesPerCall;
+  const uint32_t calls = (count + kValuesPerCall - 1) / kValuesPerCall;
   for (uint32_t i = 0; i < calls; i += Lanes::width) {
-    philox_lanes(seed, hit / kStatesPerCall + i, array, read ? access : 0, read ? kStreamReads : kStreamStates,
+    philox_lanes(seed, first / kValuesPerCall + i, block, read ? access : 0, read ? kStreamReads : kStreamValues,
                  out + 16 * i);
   }
 }
 
-void mark(const uint16_t* hits, uint32_t count, uint64_t* cells) {
+void mark_hits(const uint16_t* hits, uint32_t count, uint64_t* fail) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t cell = cell_of(hits[i]);
-    cells[cell / 64] |= 1ull << (cell % 64);
+    fail[cell / 64] |= 1ull << (cell % 64);
   }
 }
 
-// The first hit that names a cell decides its state.
-template <class StateOf>
-void mark_states(const uint16_t* hits, uint32_t count, uint64_t* cells, uint64_t* states, StateOf state_at) {
+// The first hit that names a cell decides its value.
+template <class ValueOf>
+void mark_values(const uint16_t* hits, uint32_t count, uint64_t* fail, uint64_t* value, ValueOf value_at) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t cell = cell_of(hits[i]);
-    const uint64_t fresh = 1ull << (cell % 64) & ~cells[cell / 64];
-    cells[cell / 64] |= fresh;
-    states[cell / 64] |= fresh & (0 - static_cast<uint64_t>(state_at(i)));
+    const uint64_t fresh = 1ull << (cell % 64) & ~fail[cell / 64];
+    fail[cell / 64] |= fresh;
+    value[cell / 64] |= fresh & (0 - static_cast<uint64_t>(value_at(i)));
   }
 }
 
-void wipe(ArrayFaults* faults, bool states) {
-  if (faults->touched <= ArrayFaults::kFew) {
-    for (uint32_t i = 0; i < faults->touched; ++i) faults->set[faults->word[i]] = faults->clear[faults->word[i]] = 0;
+// Flips leave `value` as it was made: zero.
+void clear(BlockFaults* faults, bool values) {
+  if (faults->touched <= BlockFaults::kFew) {
+    for (uint32_t i = 0; i < faults->touched; ++i) faults->fail[faults->word[i]] = faults->value[faults->word[i]] = 0;
   } else {
     // Loops, not memset(): at this size the library's start-up costs more than the stores (CMakeLists.txt keeps the
     // compiler from putting it back).
-    for (uint32_t i = 0; i < kArrayWords; ++i) faults->set[i] = 0;
-    if (states) {
-      for (uint32_t i = 0; i < kArrayWords; ++i) faults->clear[i] = 0;
+    for (uint32_t i = 0; i < kBlockWords; ++i) faults->fail[i] = 0;
+    if (values) {
+      for (uint32_t i = 0; i < kBlockWords; ++i) faults->value[i] = 0;
     }
   }
 }
 
-void list_touched(const uint16_t* hits, uint32_t count, ArrayFaults* faults) {
-  faults->touched = count <= ArrayFaults::kFew ? count : ArrayFaults::kFew + 1;
-  if (count > ArrayFaults::kFew) return;
+void list_touched(const uint16_t* hits, uint32_t count, BlockFaults* faults) {
+  faults->touched = count <= BlockFaults::kFew ? count : BlockFaults::kFew + 1;
+  if (count > BlockFaults::kFew) return;
   for (uint32_t i = 0; i < count; ++i) faults->word[i] = static_cast<uint16_t>(cell_of(hits[i]) / 64);
 }
 
-void draw(uint64_t seed, uint32_t array, uint32_t access, DrawTable table, StateRule rule, ArrayFaults* faults) {
-  const bool states = rule.kind != Kind::flip;
-  const bool need_draws = states && !spare_decides(rule);
-  uint64_t* cells = states ? faults->clear : faults->set;
-  wipe(faults, states);
-  if (all_cells_fail(table) && !states) {
-    memset(cells, 0xFF, kArrayBytes);
-    faults->touched = ArrayFaults::kFew + 1;
+void draw(uint64_t seed, uint32_t block, uint32_t access, HitTable table, ValueRule rule, BlockFaults* faults) {
+  const bool values = rule.kind != Kind::flip;
+  const bool need_draws = values && !spare_decides(rule);
+  clear(faults, values);
+  if (all_cells_fail(table) && !values) {
+    memset(faults->fail, 0xFF, kBlockBytes);
+    faults->touched = BlockFaults::kFew + 1;
     return;
   }
 
   HitChunk chunk;
-  StateChunk draws;
+  ValueChunk draws;
   uint32_t have = kHitsPerCall * Lanes::width;
-  hits_from(seed, array, 0, Lanes::width, chunk.half);  // call 0 holds the count and the first four hits
+  draw_hits(seed, block, 0, Lanes::width, chunk.half);  // call 0 holds the count and the first four hits
   uint64_t uniform;
   memcpy(&uniform, chunk.half, sizeof uniform);
   const uint32_t halves = kCountHalves + hit_count(table, uniform);  // length of the stream that counts
@@ -101,93 +101,90 @@ void draw(uint64_t seed, uint32_t array, uint32_t access, DrawTable table, State
     const uint32_t end = halves - done < kChunkHits ? halves - done : kChunkHits;
     if (end > have) {
       const uint32_t calls = (end - have + kHitsPerCall - 1) / kHitsPerCall;
-      hits_from(seed, array, (done + have) / kHitsPerCall, calls, chunk.half + have);
+      draw_hits(seed, block, (done + have) / kHitsPerCall, calls, chunk.half + have);
     }
     const uint16_t* hits = chunk.half + begin;
     const uint32_t count = end - begin;
-    if (!states) {
-      mark(hits, count, cells);
+    if (!values) {
+      mark_hits(hits, count, faults->fail);
     } else if (!need_draws) {
-      mark_states(hits, count, cells, faults->set, [&](uint32_t i) { return spare_of(hits[i]); });
+      mark_values(hits, count, faults->fail, faults->value, [&](uint32_t i) { return spare_of(hits[i]); });
     } else {
-      states_from(seed, array, access, rule.kind, done + begin - kCountHalves, count, &draws);
-      mark_states(hits, count, cells, faults->set, [&](uint32_t i) { return state_of(rule, hits[i], draws.draw[i]); });
+      draw_values(seed, block, access, rule.kind, done + begin - kCountHalves, count, &draws);
+      mark_values(hits, count, faults->fail, faults->value,
+                  [&](uint32_t i) { return value_of(rule, hits[i], draws.draw[i]); });
     }
     begin = have = 0;
   }
   list_touched(chunk.half + kCountHalves, halves - kCountHalves, faults);
-  if (all_cells_fail(table)) memset(cells, 0xFF, kArrayBytes);
+  if (all_cells_fail(table)) memset(faults->fail, 0xFF, kBlockBytes);
 }
 
-// The loops below are plain on purpose: the compiler turns them into this file's vectors. Only stores that
-// bypass the cache need to be spelt out.
-void flip_plain(const int8_t* source, const uint8_t* set, int8_t* output, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) output[i] = static_cast<int8_t>(source[i] ^ set[i]);
+// The loops below are plain on purpose: the compiler turns them into this file's vectors. Only stores that bypass the
+// cache need intrinsics.
+template <Kind kind>
+void read_plain(const int8_t* source, const uint8_t* fail, const uint8_t* value, int8_t* output, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint8_t failing = kind == Kind::transient ? 0 : fail[i], reads = kind == Kind::flip ? 0 : value[i];
+    output[i] = static_cast<int8_t>(read_word(kind, static_cast<uint8_t>(source[i]), failing, reads));
+  }
 }
 
-void stick_plain(const int8_t* source, const uint8_t* set, const uint8_t* clear, int8_t* output, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) output[i] = static_cast<int8_t>((source[i] & ~clear[i]) | set[i]);
-}
+#if defined(__SSE2__)
+// GCC's and Clang's own vectors have the operators of integers, which read_word() needs.
+constexpr uint32_t kVector = sizeof(Lanes::V);
+typedef uint64_t Vector __attribute__((vector_size(kVector)));
+#if defined(__AVX512F__)
+Vector load(const void* p) { return Vector(_mm512_loadu_si512(p)); }
+void stream_out(void* p, Vector a) { _mm512_stream_si512(static_cast<__m512i*>(p), __m512i(a)); }
+#elif defined(__AVX2__)
+Vector load(const void* p) { return Vector(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
+void stream_out(void* p, Vector a) { _mm256_stream_si256(static_cast<__m256i*>(p), __m256i(a)); }
+#else
+Vector load(const void* p) { return Vector(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
+void stream_out(void* p, Vector a) { _mm_stream_si128(static_cast<__m128i*>(p), __m128i(a)); }
+#endif
 
 // Bytes until `p` is aligned for a streaming store, or all of them.
-uint32_t head(const void* p, uint32_t count, uint32_t alignment) {
-  const uint32_t before = static_cast<uint32_t>(-reinterpret_cast<uintptr_t>(p) & (alignment - 1));
+uint32_t bytes_to_alignment(const void* p, uint32_t count) {
+  const uint32_t before = static_cast<uint32_t>(-reinterpret_cast<uintptr_t>(p) & (kVector - 1));
   return before < count ? before : count;
 }
 
-#if defined(__SSE2__)
-constexpr uint32_t kVector = sizeof(Lanes::V);
-#else
-constexpr uint32_t kVector = 1;
-#endif
-
-#if defined(__SSE2__)
-using Bytes = Lanes::V;
-#if defined(__AVX512F__)
-Bytes load(const void* p) { return _mm512_loadu_si512(p); }
-Bytes flipped(Bytes a, Bytes b) { return _mm512_xor_si512(a, b); }
-Bytes stuck(Bytes a, Bytes set, Bytes clear) { return _mm512_or_si512(_mm512_andnot_si512(clear, a), set); }
-void stream_out(void* p, Bytes a) { _mm512_stream_si512(static_cast<Bytes*>(p), a); }
-#elif defined(__AVX2__)
-Bytes load(const void* p) { return _mm256_loadu_si256(static_cast<const Bytes*>(p)); }
-Bytes flipped(Bytes a, Bytes b) { return _mm256_xor_si256(a, b); }
-Bytes stuck(Bytes a, Bytes set, Bytes clear) { return _mm256_or_si256(_mm256_andnot_si256(clear, a), set); }
-void stream_out(void* p, Bytes a) { _mm256_stream_si256(static_cast<Bytes*>(p), a); }
-#else
-Bytes load(const void* p) { return _mm_loadu_si128(static_cast<const Bytes*>(p)); }
-Bytes flipped(Bytes a, Bytes b) { return _mm_xor_si128(a, b); }
-Bytes stuck(Bytes a, Bytes set, Bytes clear) { return _mm_or_si128(_mm_andnot_si128(clear, a), set); }
-void stream_out(void* p, Bytes a) { _mm_stream_si128(static_cast<Bytes*>(p), a); }
-#endif
-#endif
-
-void flip(const int8_t* source, const uint8_t* set, int8_t* output, uint32_t count, bool stream) {
-#if defined(__SSE2__)
-  if (stream) {
-    uint32_t i = head(output, count, kVector);
-    flip_plain(source, set, output, i);
-    for (; i + kVector <= count; i += kVector) stream_out(output + i, flipped(load(source + i), load(set + i)));
-    flip_plain(source + i, set + i, output + i, count - i);
-    return;
+template <Kind kind>
+void read_streaming(const int8_t* source, const uint8_t* fail, const uint8_t* value, int8_t* output, uint32_t count) {
+  constexpr bool fails = kind != Kind::transient, values = kind != Kind::flip;
+  uint32_t i = bytes_to_alignment(output, count);
+  read_plain<kind>(source, fail, value, output, i);
+  for (; i + kVector <= count; i += kVector) {
+    const Vector failing = fails ? load(fail + i) : Vector{}, reads = values ? load(value + i) : Vector{};
+    stream_out(output + i, read_word(kind, load(source + i), failing, reads));
   }
+  read_plain<kind>(source + i, fails ? fail + i : nullptr, values ? value + i : nullptr, output + i, count - i);
+}
 #endif
-  flip_plain(source, set, output, count);
+
+template <Kind kind>
+void read_kind(const int8_t* source, const uint8_t* fail, const uint8_t* value, int8_t* output, uint32_t count,
+               bool stream) {
+#if defined(__SSE2__)
+  if (stream) return read_streaming<kind>(source, fail, value, output, count);
+#else
+  (void)stream;
+#endif
+  read_plain<kind>(source, fail, value, output, count);
 }
 
-void stick(const int8_t* source, const uint8_t* set, const uint8_t* clear, int8_t* output, uint32_t count,
-           bool stream) {
-#if defined(__SSE2__)
-  if (stream) {
-    uint32_t i = head(output, count, kVector);
-    stick_plain(source, set, clear, output, i);
-    for (; i + kVector <= count; i += kVector) {
-      stream_out(output + i, stuck(load(source + i), load(set + i), load(clear + i)));
-    }
-    stick_plain(source + i, set + i, clear + i, output + i, count - i);
-    return;
+void read(Kind kind, const int8_t* source, const uint8_t* fail, const uint8_t* value, int8_t* output, uint32_t count,
+          bool stream) {
+  switch (kind) {
+    case Kind::flip:
+      return read_kind<Kind::flip>(source, fail, value, output, count, stream);
+    case Kind::stuck:
+      return read_kind<Kind::stuck>(source, fail, value, output, count, stream);
+    case Kind::transient:
+      return read_kind<Kind::transient>(source, fail, value, output, count, stream);
   }
-#endif
-  stick_plain(source, set, clear, output, count);
 }
 
 void to_float32(const int8_t* source, float scale, float* output, uint32_t count) {
@@ -217,7 +214,7 @@ void to_float16(const int8_t* source, float scale, uint16_t* output, uint32_t co
 
 }  // namespace
 
-const CpuPath path = {FAULTSIM_NAME(FAULTSIM_PATH), draw, flip, stick, to_float32, to_bfloat16, to_float16};
+const CpuPath path = {FAULTSIM_NAME(FAULTSIM_PATH), draw, read, to_float32, to_bfloat16, to_float16};
 
 }  // namespace FAULTSIM_PATH
 }  // namespace faultsim

@@ -1,5 +1,5 @@
-// float32 -> bfloat16 / float16 bits on the host, round to nearest, ties to even, as the GPU's
-// conversion instructions do (IEEE 754-2019, 4.3.1). Branch-free, so that compilers vectorise it.
+// float32 -> bfloat16 / float16 bits on the host: round to nearest, ties to even, as the GPU's conversion instructions
+// do (IEEE 754-2019, 4.3.1). Branch-free, so that compilers vectorize it.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ static inline float float_of(uint32_t bits) {
   return x;
 }
 
-// Not for NaN: an int8 times a finite scale is none.
+// Not for NaN: an int8 times a finite scale never is one.
 static inline uint16_t bfloat16_bits(float x) {
   const uint32_t bits = bits_of(x);
   return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);

@@ -1,5 +1,5 @@
-// The widest vector of 64-bit lanes that this file is compiled for. The same code is compiled once
-// for each instruction set (CMakeLists.txt) and chosen at run time; all of them give the same bits.
+// The widest vector of 64-bit lanes that this file is compiled for. The same code is compiled once for each instruction
+// set (CMakeLists.txt) and chosen at run time; all of them give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@
 #endif
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the bit order of the arrays is defined for little-endian machines"
+#error "the bit order of the masks is defined for little-endian machines"
 #endif
 
 namespace faultsim {
@@ -96,8 +96,8 @@ struct Lanes {
 };
 #endif
 
-// out receives the 16-byte results of calls first ... first + Lanes::width - 1, in order. The upper halves of the
-// lanes hold rubbish on the way: product() reads the lower halves alone.
+// Writes the 16-byte results of calls first ... first + Lanes::width - 1 to `out`, in order. In between, the upper
+// halves of the lanes hold garbage: product() reads the lower halves only.
 static inline void philox_lanes(uint64_t key, uint32_t first, uint32_t c1, uint32_t c2, uint32_t c3, uint8_t* out) {
   using V = Lanes::V;
   V a = Lanes::calls(first), b = Lanes::same(c1), c = Lanes::same(c2), d = Lanes::same(c3);

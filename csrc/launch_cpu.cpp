@@ -1,4 +1,7 @@
-// The CPU launcher: loops over arrays, threads and chips.
+// The CPU launcher: loops over blocks, threads and chips.
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 #include <unistd.h>
 
 #include <atomic>
@@ -44,8 +47,9 @@ const CpuPath& path_named(const char* name) {
 constexpr uint32_t kChipsAtOnce = 5;                // faults of five chips, 41 KiB, stay in the cache of a core
 constexpr uint64_t kWeightsPerThread = 256u << 10;  // below this another thread costs more than it gives
 
-// Outputs that no cache holds bypass it. Below that, the next reader is glad to find them there.
-uint64_t stream_from() {
+// Outputs of this many bytes, 3/4 of the L3 cache, are written with non-temporal stores; smaller ones stay cached for
+// the next reader.
+uint64_t streaming_threshold() {
 #if defined(_SC_LEVEL3_CACHE_SIZE)
   const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
   if (bytes > 0) return static_cast<uint64_t>(bytes) / 4 * 3;
@@ -53,152 +57,148 @@ uint64_t stream_from() {
   return 32u << 20;
 }
 
-// What one thread needs; under 64 KiB.
-struct Room {
-  ArrayFaults faults[kChipsAtOnce];
-  alignas(64) uint8_t set[kArrayBytes + 16];  // spread over the weights where repeat > 1
-  alignas(64) uint8_t clear[kArrayBytes + 16];
-  alignas(64) int8_t weights[kArrayBytes];
+// The buffers of one thread; under 64 KiB.
+struct Scratch {
+  BlockFaults faults[kChipsAtOnce];
+  alignas(64) uint8_t fail[kBlockBytes + 16];  // masks spread over the weights where repeat > 1
+  alignas(64) uint8_t value[kBlockBytes + 16];
+  alignas(64) int8_t weights[kBlockBytes];
 };
-static_assert(sizeof(Room) + 8 * 1024 <= 64 * 1024,
+static_assert(sizeof(Scratch) + 8 * 1024 <= 64 * 1024,
               "the promised extra memory of a thread, with the buffers of draw()");
 
-class Run {
+// One job on one vector path.
+class Reader {
  public:
-  Run(const Job& job, const CpuPath& path)
+  Reader(const Job& job, const CpuPath& path)
       : job_(job),
         path_(path),
-        span_(tile_weights(job.placement)),
-        first_tile_(job.placement.base / span_),
-        tiles_((job.placement.base + job.weights - 1) / span_ - first_tile_ + 1),
-        stream_(job.type == Output::int8 && job.weights * job.chips >= stream_from()) {
-    const uint64_t arrays = job.placement.arrays;
-    units_ = arrays && arrays < tiles_ ? arrays : tiles_;
+        span_(weights_per_span(job.map)),
+        first_span_(job.map.base / span_),
+        spans_((job.map.base + job.weights - 1) / span_ - first_span_ + 1),
+        stream_(job.type == Output::int8 && job.weights * job.chips >= streaming_threshold()) {
+    const uint64_t blocks = job.map.blocks;
+    blocks_ = blocks && blocks < spans_ ? blocks : spans_;
   }
 
-  uint64_t units() const { return units_; }
+  uint64_t blocks() const { return blocks_; }
 
-  // Unit u: the tiles first + u, first + u + units, ... all lie in the same array, which is drawn once.
-  void unit(uint64_t u, Room* room) const {
-    const uint32_t offset = job_.array_offset ? static_cast<uint32_t>(*job_.array_offset) : 0;
+  // All weights of the block with index `i` among the job's: it serves the spans first + i, first + i + blocks, ...,
+  // and is drawn once.
+  void read_block(uint64_t i, Scratch* scratch) const {
+    const uint32_t offset = job_.block_offset ? static_cast<uint32_t>(*job_.block_offset) : 0;
     const uint32_t access = job_.access ? static_cast<uint32_t>(*job_.access) : 0;
-    const uint32_t array = static_cast<uint32_t>(array_of_tile(job_.placement, first_tile_ + u)) + offset;
+    const uint32_t block = static_cast<uint32_t>(block_of_span(job_.map, first_span_ + i)) + offset;
     for (uint32_t chip = 0; chip < job_.chips; chip += kChipsAtOnce) {
       const uint32_t chips = job_.chips - chip < kChipsAtOnce ? job_.chips - chip : kChipsAtOnce;
       for (uint32_t c = 0; c < chips; ++c) {
-        path_.draw(static_cast<uint64_t>(job_.seeds[chip + c]), array, access, job_.table, job_.rule, &room->faults[c]);
+        path_.draw(static_cast<uint64_t>(job_.seeds[chip + c]), block, access, job_.table, job_.rule,
+                   &scratch->faults[c]);
       }
-      for (uint64_t t = u; t < tiles_; t += units_) tile(first_tile_ + t, chip, chips, room);
+      for (uint64_t span = i; span < spans_; span += blocks_) read_span(first_span_ + span, chip, chips, scratch);
     }
   }
 
  private:
-  void tile(uint64_t tile, uint32_t chip, uint32_t chips, Room* room) const {
-    const uint64_t base = job_.placement.base;
-    const uint64_t begin = tile * span_ > base ? tile * span_ : base;
-    const uint64_t end = (tile + 1) * span_ < base + job_.weights ? (tile + 1) * span_ : base + job_.weights;
+  void read_span(uint64_t span, uint32_t chip, uint32_t chips, Scratch* scratch) const {
+    const uint64_t base = job_.map.base;
+    const uint64_t begin = span * span_ > base ? span * span_ : base;
+    const uint64_t end = (span + 1) * span_ < base + job_.weights ? (span + 1) * span_ : base + job_.weights;
     for (uint64_t at = begin; at < end;) {
-      const uint64_t in_tile = at - tile * span_;
-      // Pieces begin at multiples of 4,096 weights in the tile, so that a repeated word is never cut.
-      const uint64_t room_left = kArrayBytes - in_tile % kArrayBytes;
-      const uint32_t count = static_cast<uint32_t>(end - at < room_left ? end - at : room_left);
+      const uint64_t in_span = at - span * span_;
+      // Chunks begin at multiples of 4,096 weights in the span, so that no repeated word is cut.
+      const uint64_t to_chunk_end = kBlockBytes - in_span % kBlockBytes;
+      const uint32_t count = static_cast<uint32_t>(end - at < to_chunk_end ? end - at : to_chunk_end);
       for (uint32_t c = 0; c < chips; ++c) {
-        piece(at - base, static_cast<uint32_t>(in_tile), count, chip + c, room->faults[c], room);
+        read_chunk(at - base, static_cast<uint32_t>(in_span), count, chip + c, scratch->faults[c], scratch);
       }
       at += count;
     }
   }
 
-  const uint8_t* mask_at(const uint64_t* faults, uint32_t in_tile, uint32_t count, uint8_t* spread) const {
-    const uint8_t* bytes = reinterpret_cast<const uint8_t*>(faults);
-    const Placement& p = job_.placement;
-    if (p.repeat == 1) return bytes + in_tile;
-    // In steps of 16 bytes, which a repeated word is a multiple of: a piece begins where such a step does, and what is
-    // written beyond its end stays inside the room of one array.
-    const uint32_t lead = in_tile % 16, at = in_tile - lead, span = p.word * p.repeat;
-    uint32_t in_word = at % p.word, left = span - at % span;
-    bytes += at / span * p.word;
-    for (uint32_t i = 0; i < lead + count; i += 16) {
-      std::memcpy(spread + i, bytes + in_word, 16);
-      in_word = in_word + 16 == p.word ? 0 : in_word + 16;
-      left -= 16;
-      if (left == 0) {
-        bytes += p.word;
-        left = span;
-      }
-    }
-    return spread + lead;
-  }
-
-  void piece(uint64_t weight, uint32_t in_tile, uint32_t count, uint32_t chip, const ArrayFaults& faults,
-             Room* room) const {
+  // `count` weights from number `weight` on, as one chip reads them.
+  void read_chunk(uint64_t weight, uint32_t in_span, uint32_t count, uint32_t chip, const BlockFaults& faults,
+                  Scratch* scratch) const {
     const uint64_t out = static_cast<uint64_t>(chip) * job_.weights + weight;
-    const bool stuck = job_.rule.kind == Kind::stuck;
-    const bool mask = job_.type == Output::mask;
+    const Kind kind = job_.rule.kind;
+    if (job_.type == Output::mask) {
+      std::memcpy(static_cast<uint8_t*>(job_.output) + out, mask_of(faults.fail, in_span, count, scratch->fail), count);
+      std::memcpy(job_.value + out, mask_of(faults.value, in_span, count, scratch->value), count);
+      return;
+    }
     const int8_t* source = job_.source + weight;
-    int8_t* result = job_.type == Output::int8 ? static_cast<int8_t*>(job_.output) + out : room->weights;
-    if (faults.touched <= ArrayFaults::kFew && source != result && !stream_ && !mask) {
+    int8_t* result = job_.type == Output::int8 ? static_cast<int8_t*>(job_.output) + out : scratch->weights;
+    if (faults.touched <= BlockFaults::kFew && source != result && !stream_) {
       std::memcpy(result, source, count);
-      for (uint32_t i = 0; i < faults.touched; ++i) repair(faults, faults.word[i], in_tile, count, source, result);
-      if (job_.type != Output::int8) dequantise(weight, count, result, out);
-      return;
-    }
-    const uint8_t* set = mask_at(faults.set, in_tile, count, room->set);
-    const uint8_t* clear = stuck || mask ? mask_at(faults.clear, in_tile, count, room->clear) : nullptr;
-    if (mask) {
-      const bool flip = job_.rule.kind == Kind::flip;
-      std::memcpy(static_cast<uint8_t*>(job_.output) + out, flip ? set : clear, count);
-      if (flip) {
-        std::memset(job_.states + out, 0, count);
-      } else {
-        std::memcpy(job_.states + out, set, count);
-      }
-      return;
-    }
-    if (stuck) {
-      path_.stick(source, set, clear, result, count, stream_);
+      for (uint32_t i = 0; i < faults.touched; ++i) repair(faults, faults.word[i], in_span, count, source, result);
     } else {
-      path_.flip(source, set, result, count, stream_);
+      const uint8_t* fail = kind == Kind::transient ? nullptr : mask_of(faults.fail, in_span, count, scratch->fail);
+      const uint8_t* value = kind == Kind::flip ? nullptr : mask_of(faults.value, in_span, count, scratch->value);
+      path_.read(kind, source, fail, value, result, count, stream_);
     }
-    if (job_.type != Output::int8) dequantise(weight, count, result, out);
+    if (job_.type != Output::int8) dequantize(weight, count, result, out);
   }
 
-  // The weights of a piece that lie in one 64-bit word of memory.
-  void repair(const ArrayFaults& faults, uint32_t word, uint32_t in_tile, uint32_t count, const int8_t* source,
+  // A block's mask for `count` weights of a span: the mask itself, or its words repeated into `spread`.
+  const uint8_t* mask_of(const uint64_t* mask, uint32_t in_span, uint32_t count, uint8_t* spread) const {
+    const uint8_t* bytes = reinterpret_cast<const uint8_t*>(mask);
+    const AddressMap& map = job_.map;
+    if (map.repeat == 1) return bytes + in_span;
+    // In steps of 16 bytes, of which a repeated word is a multiple. The first step may begin before the chunk, and the
+    // last one may end behind it: `spread` has room for that.
+    const uint32_t before = in_span % 16, at = in_span - before, run = map.word * map.repeat;
+    uint32_t in_word = at % map.word, to_run_end = run - at % run;
+    bytes += at / run * map.word;
+    for (uint32_t i = 0; i < before + count; i += 16) {
+      std::memcpy(spread + i, bytes + in_word, 16);
+      in_word = in_word + 16 == map.word ? 0 : in_word + 16;
+      to_run_end -= 16;
+      if (to_run_end == 0) {
+        bytes += map.word;
+        to_run_end = run;
+      }
+    }
+    return spread + before;
+  }
+
+  // Reads the weights of a chunk that lie in one 64-bit word of the block.
+  void repair(const BlockFaults& faults, uint32_t word, uint32_t in_span, uint32_t count, const int8_t* source,
               int8_t* result) const {
-    const Placement& p = job_.placement;
-    const uint64_t set = faults.set[word], clear = job_.rule.kind == Kind::stuck ? faults.clear[word] : 0;
+    const AddressMap& map = job_.map;
+    const uint64_t fail = faults.fail[word], value = faults.value[word];
     const int64_t byte = static_cast<int64_t>(word) * 8;
-    if (p.repeat == 1) return repair_at(byte - in_tile, set, clear, count, source, result);
-    const int64_t first = byte / p.word * p.word * p.repeat + byte % p.word - in_tile;
+    if (map.repeat == 1) return repair_at(byte - in_span, fail, value, count, source, result);
+    const int64_t first = byte / map.word * map.word * map.repeat + byte % map.word - in_span;
     if (first >= count) return;
-    for (uint32_t r = 0; r < p.repeat; ++r) {
-      repair_at(first + static_cast<int64_t>(r) * p.word, set, clear, count, source, result);
+    for (uint32_t r = 0; r < map.repeat; ++r) {
+      repair_at(first + static_cast<int64_t>(r) * map.word, fail, value, count, source, result);
     }
   }
 
-  static void repair_at(int64_t at, uint64_t set, uint64_t clear, uint32_t count, const int8_t* source,
-                        int8_t* result) {
+  // The same for eight weights from number `at` of the chunk on; some of them may lie outside it.
+  void repair_at(int64_t at, uint64_t fail, uint64_t value, uint32_t count, const int8_t* source,
+                 int8_t* result) const {
     if (at <= -8 || at >= count) return;
     if (at >= 0 && at + 8 <= count) {
       uint64_t stored;
       std::memcpy(&stored, source + at, 8);
-      stored = (stored & ~clear) ^ set;
+      stored = read_word(job_.rule.kind, stored, fail, value);
       std::memcpy(result + at, &stored, 8);
       return;
     }
     for (int64_t byte = 0; byte < 8; ++byte) {
       if (at + byte < 0 || at + byte >= count) continue;
-      const uint64_t stored = static_cast<uint8_t>(source[at + byte]);
-      result[at + byte] = static_cast<int8_t>((stored & ~(clear >> 8 * byte)) ^ (set >> 8 * byte));
+      const uint8_t stored = static_cast<uint8_t>(source[at + byte]);
+      result[at + byte] = static_cast<int8_t>(read_word(job_.rule.kind, stored, static_cast<uint8_t>(fail >> 8 * byte),
+                                                        static_cast<uint8_t>(value >> 8 * byte)));
     }
   }
 
-  void dequantise(uint64_t weight, uint32_t count, const int8_t* values, uint64_t out) const {
+  void dequantize(uint64_t weight, uint32_t count, const int8_t* values, uint64_t out) const {
     for (uint32_t i = 0; i < count;) {
       const uint64_t run = (weight + i) / job_.scale_run;
-      const uint64_t left = job_.scale_count == 1 ? count - i : (run + 1) * job_.scale_run - (weight + i);
-      const uint32_t n = static_cast<uint32_t>(left < count - i ? left : count - i);
+      const uint64_t to_run_end = job_.scale_count == 1 ? count - i : (run + 1) * job_.scale_run - (weight + i);
+      const uint32_t n = static_cast<uint32_t>(to_run_end < count - i ? to_run_end : count - i);
       const float scale = job_.scales[run % job_.scale_count];
       if (job_.type == Output::float32) {
         path_.to_float32(values + i, scale, static_cast<float*>(job_.output) + out + i, n);
@@ -213,9 +213,9 @@ class Run {
 
   const Job& job_;
   const CpuPath& path_;
-  const uint64_t span_, first_tile_, tiles_;
+  const uint64_t span_, first_span_, spans_;  // span_: weights of a span
   const bool stream_;
-  uint64_t units_;
+  uint64_t blocks_;  // that the job reads
 };
 
 }  // namespace
@@ -229,24 +229,26 @@ const char* const* cpu_paths(int* count) {
 
 void launch_cpu(const Job& job, int threads, const char* path) {
   if (job.weights == 0 || job.chips == 0) return;
-  const Run run(job, path_named(path));
-  const uint64_t worth = job.weights * job.chips / kWeightsPerThread + 1;
+  const Reader reader(job, path_named(path));
+  const uint64_t worthwhile = job.weights * job.chips / kWeightsPerThread + 1;
   uint64_t workers = static_cast<uint64_t>(threads < 1 ? 1 : threads);
-  workers = workers < worth ? workers : worth;
-  workers = workers < run.units() ? workers : run.units();
+  workers = workers < worthwhile ? workers : worthwhile;
+  workers = workers < reader.blocks() ? workers : reader.blocks();
 
   std::atomic<uint64_t> next{0};
   const auto work = [&] {
-    Room room;
-    for (uint64_t u = next++; u < run.units(); u = next++) run.unit(u, &room);
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // streaming stores are weakly ordered
+    Scratch scratch;
+    for (uint64_t i = next++; i < reader.blocks(); i = next++) reader.read_block(i, &scratch);
+#if defined(__SSE2__)
+    _mm_sfence();  // non-temporal stores are weakly ordered: join() alone would not publish them
+#endif
   };
   std::vector<std::thread> pool;
   for (uint64_t i = 1; i < workers; ++i) {
     try {
       pool.emplace_back(work);
     } catch (...) {
-      break;  // no more threads to be had: those that run take all the units
+      break;  // the system has no more threads: those that run take all the blocks
     }
   }
   work();

@@ -22,7 +22,7 @@ struct Philox4 {
   uint32_t word[4];
 };
 
-// A 64-bit product of 32-bit factors. CUDA's compiler adds the zeros of their upper halves too if it isn't told.
+// A 64-bit product of 32-bit factors. Without the inline assembly CUDA's compiler multiplies the zero upper halves too.
 static FAULTSIM_HD uint64_t wide_product(uint32_t a, uint32_t b) {
 #if defined(__CUDA_ARCH__)
   uint64_t product;
@@ -33,8 +33,8 @@ static FAULTSIM_HD uint64_t wide_product(uint32_t a, uint32_t b) {
 #endif
 }
 
-// Internal linkage: the same header is compiled for several instruction sets, and the linker must
-// not pick one of those versions for all of them.
+// Internal linkage: this header is compiled for several instruction sets, and the linker must not pick one of those
+// versions for all of them.
 static FAULTSIM_HD Philox4 philox4x32(uint64_t key, Philox4 counter) {
   uint32_t k0 = static_cast<uint32_t>(key);
   uint32_t k1 = static_cast<uint32_t>(key >> 32);

@@ -28,9 +28,14 @@ const char* const* cpu_paths(int* count) { static const char* none[1]; *count = 
 
 
 def kernel_text() -> tuple[str, int]:
-    """launch_cuda.cu as C++, and how many barriers it has. One block for each processor is enough here."""
+    """launch_cuda.cu and the parts it includes as one C++ text, and how many barriers it has. One thread block for
+    each processor is enough here."""
     text = (ROOT / "csrc/launch_cuda.cu").read_text()
-    text = re.sub(r"#include <cuda.*?>\n", "", text)
+    text, parts = re.subn(
+        r'#include "(cuda/\w+\.cuh)"\n', lambda part: (ROOT / "csrc" / part[1]).read_text(), text
+    )
+    assert parts == len(list((ROOT / "csrc/cuda").iterdir())), "launch_cuda.cu has changed: adapt this test"
+    text = re.sub(r"#pragma once\n|#include <cuda.*?>\n", "", text).replace('#include "../', '#include "')
     text, blocks = re.subn(r"(constexpr uint32_t kBlocksPerProcessor = )\d+;", r"\g<1>1;", text)
     text, launches = re.subn(
         r"fault_kernel<kind, type>\s*<<<grid, kThreads, 0, stream>>>\((.*?)\);",
@@ -108,7 +113,7 @@ def launch(
     job = kernel.Job(
         source=source.ctypes.data,
         output=out.ctypes.data,
-        states=states.ctypes.data,
+        value=states.ctypes.data,
         weights=source.size,
         chips=len(seeds),
         type=list(OUTPUTS).index(output),
@@ -120,11 +125,11 @@ def launch(
         kind=KINDS[kind],
         ones=round(ones * WHOLE.get(kind, 0)),
         base=base,
-        arrays=arrays,
+        blocks=arrays,
         word=word,
         repeat=repeat,
         seeds=seeds.ctypes.data,
-        array_offset=0,
+        block_offset=0,
         access=access.ctypes.data,
     )
     kernel.launch_cuda(job, device, 0)

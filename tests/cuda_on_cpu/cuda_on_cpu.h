@@ -1,9 +1,9 @@
-// The words of CUDA that csrc/launch_cuda.cu uses, said in C++. A block is as many threads of execution as on a GPU,
-// each with a stack of its own; they take turns at barriers and warp operations, in one order or the reverse from
-// block to block, so that what one thread does too early or too late for another always shows. Blocks run one after
-// another. For machines without a GPU: the kernel's own text is compiled with this and compared with the oracle, and
-// the thread sanitizer sees a race wherever two threads of a block are ordered by their turns alone. What only a GPU
-// can show (speed, memory model between blocks, launch limits) it doesn't.
+// The parts of CUDA that csrc/launch_cuda.cu uses, in C++, for machines without a GPU: the kernel's own text is compiled
+// with this and compared with the reference. A thread block has as many threads of execution as on a GPU, each with a
+// stack of its own. They take turns at barriers and warp operations, in one order or the reverse from block to block, so
+// that what one thread does too early or too late for another always shows; thread blocks run one after another. The
+// thread sanitizer sees a race wherever two threads of a block are ordered by their turns alone. What only a GPU can
+// show (speed, memory model between thread blocks, launch limits) this does not.
 #pragma once
 
 #include <ucontext.h>
@@ -30,7 +30,7 @@ static constexpr unsigned __tsan_switch_to_fiber_no_sync = 1;
 #define __shared__ static  // of the one block that runs
 #define __launch_bounds__(threads)
 #define __grid_constant__
-// What takes turns must not look like work of the threads.
+// Scheduling must not look like work of the threads.
 #define SCHEDULER __attribute__((noinline, no_sanitize("thread"))) static
 
 struct uint4 {
@@ -78,7 +78,7 @@ SCHEDULER void go_to(Thread* next) {
   swapcontext(&before->context, &next->context);
 }
 
-// Whoever comes next and can go on; outside once all are done, or all wait for one that won't come.
+// Runs the next thread that can go on; returns outside once all are done, or all wait for one that will not come.
 SCHEDULER void next() {
   for (uint32_t i = 1; i <= count; ++i) {
     Thread* thread = threads + (current->index + (backwards ? count - i : i)) % count;
@@ -101,8 +101,8 @@ SCHEDULER void wait(Barrier* barrier) {
   current->waits = nullptr;
 }
 
-// What was done before it comes before what is done after it, for all. Barriers take two names in turn: who leaves one
-// late must not seem to know what others did on their way to the next.
+// Everything done before it happens before everything done after it, in all threads. Barriers alternate between two
+// names: a thread that leaves one late must not seem to know what others did on their way to the next.
 SCHEDULER void block_barrier() {
   static char names[2];
   char* name = names + whole.passed % 2;
@@ -150,7 +150,7 @@ SCHEDULER bool launch(dim3 blocks, uint32_t size, const std::function<void()>& b
 SCHEDULER dim3 thread_index() { return {current->index}; }
 SCHEDULER dim3 block_index() { return current->block; }
 
-// Every thread of a warp gives a value, and then sees those of all; this orders no other memory, as on a GPU.
+// Every thread of a warp gives a value and then sees the values of all. As on a GPU, this orders no other memory.
 SCHEDULER const uint32_t* exchange(uint32_t value) {
   Barrier* warp = warps + current->index / 32;
   wait(warp);  // the slots of the exchange before have been read
@@ -172,7 +172,7 @@ SCHEDULER uint32_t ballot(bool holds) {
 #define threadIdx cuda_on_cpu::thread_index()
 #define blockIdx cuda_on_cpu::block_index()
 
-// `number` tells the barriers of the kernel's text apart.
+// `number` identifies a barrier of the kernel's text.
 static void __syncthreads(int number) {
   if (number != cuda_on_cpu::left_out) cuda_on_cpu::block_barrier();
 }
@@ -214,7 +214,8 @@ static int last_error;
 static int cudaGetDevice(int* device) { return *device = 0; }
 static int cudaSetDevice(int) { return cudaSuccess; }
 static int cudaGetLastError() { return last_error; }
-static const char* cudaGetErrorString(int) { return "no such output, or not all threads come to a barrier"; }
+static const char* cudaGetErrorName(int error) { return error == cudaErrorInvalidValue ? "invalid" : "failed"; }
+static const char* cudaGetErrorString(int) { return "no such output, or not all threads reach a barrier"; }
 // Device n has n + 1 processors.
 static int cudaDeviceGetAttribute(int* value, int, int device) {
   *value = device + 1;

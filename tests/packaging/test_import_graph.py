@@ -24,7 +24,7 @@ UNMENDED = {
     },
     "command line": {"tools/tables/accuracy.py"},
     "prints": {"faultsim/data/fetch.py", "faultsim/training/graphs.py"},
-    "size": {"tools/gpu_training.py", "csrc/launch_cuda.cu"},
+    "size": {"tools/gpu_training.py"},
 }  # fmt: skip
 """Files that broke a rule before it was tested. None is to be added."""
 
