@@ -49,11 +49,17 @@ class Format(ABC):
 
     Examples
     --------
+    >>> import torch
+    >>> from faultsim import Chip, corrupt
+    >>> from faultsim.formats import Format
+    >>> weight = torch.linspace(-1, 1, 8)
     >>> int4 = Format.parse("int4")
     >>> codes, grid = int4.encode(weight)
     >>> image = int4.pack(codes)
     >>> read = corrupt(image.view(torch.int8), Chip(7), voltage=0.83)
     >>> faulty = int4.decode(int4.unpack(read, weight.shape), grid)
+    >>> image.numel(), faulty.shape
+    (8, torch.Size([8]))
     """
 
     _kinds: ClassVar[list[type[Format]]] = []

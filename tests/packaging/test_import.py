@@ -45,6 +45,13 @@ def test_a_package_alone_loads_nothing_else(package):
     assert loaded(f"import {package}") == {package}
 
 
+def test_no_public_name_warns():
+    """Not even where warnings are errors, as in the tests of many a project."""
+    code = f"import {', '.join(PACKAGES)}\nfor p in ({', '.join(PACKAGES)}):\n    [getattr(p, n) for n in p.__all__]"
+    done = python(f"import warnings; warnings.simplefilter('error')\n{code}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_names_load_only_what_they_need():
     light = loaded("from faultsim import SRAM, Chip, FaultKind, FaultModel, Placement, FaultsimError")
     assert not {"torch", "numpy", "faultsim._native"} & light
