@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .batch import describe
 from .errors import FaultsimError, reason
-from .metrics import Collector
+
+if TYPE_CHECKING:
+    from .metrics import Collector
 
 
 class MeanOf:
@@ -35,7 +37,7 @@ class MeanOf:
 class OwnMetric:
     """A metric of the user's, whose errors become one line, with the answers that are not finite counted beside it."""
 
-    def __init__(self, name: str, collector: Collector) -> None:
+    def __init__(self, name: str, collector: "Collector") -> None:
         self.name, self.collector, self.not_finite = name, collector, 0
         self.placed = False
 

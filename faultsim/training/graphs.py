@@ -1,6 +1,6 @@
 """The same GPU work again and again, launched at once: CUDA graphs, for steps of training and of evaluation."""
 
-import sys
+import logging
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -11,6 +11,8 @@ R = TypeVar("R")
 
 AS_WRITTEN = 3
 """Calls before the capture, in which libraries choose algorithms and optimizers make their state."""
+
+_log = logging.getLogger(__name__)
 
 
 class Graphed(Generic[R]):
@@ -73,7 +75,7 @@ class Graphed(Generic[R]):
             # PyTorch's own source of random numbers believes in the capture for ever: a copy of its state does not
             random = torch.cuda.default_generators[self.stream.device.index]
             random.graphsafe_set_state(random.clone_state())
-            print(f"runs without a CUDA graph: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+            _log.warning("runs without a CUDA graph: %s", str(error).splitlines()[0])
         else:
             self.graph = graph
 
