@@ -18,7 +18,7 @@ from .inventory import channel_axis
 from .stored import StoredLayer, StoredWeights
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def _unchanged(inputs: Tensor) -> Tensor:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, _CONVOLUTIONS + _NORMALISATIONS) or super().is_leaf_module(module, name)
+        return isinstance(module, _CONVOLUTIONS + _NORMALIZATIONS) or super().is_leaf_module(module, name)
 
 
 def _followers(model: nn.Module) -> dict[str, nn.Module]:
@@ -98,7 +98,7 @@ def _followers(model: nn.Module) -> dict[str, nn.Module]:
     found = {}
     for node in calls:
         follower = next(iter(node.users), None)
-        if len(node.users) != 1 or not plain(node, _CONVOLUTIONS) or not plain(follower, _NORMALISATIONS):
+        if len(node.users) != 1 or not plain(node, _CONVOLUTIONS) or not plain(follower, _NORMALIZATIONS):
             continue
         normalization = modules[follower.target]
         if normalization.running_var is not None and follower.args == (node,):

@@ -26,7 +26,7 @@ Select = str | Sequence[str] | Callable[[str, Tensor], bool] | None
 or None for the default."""
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHT_MODULES = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
 
@@ -213,7 +213,7 @@ def _why_not(module: nn.Module, place: Held, attribute: str) -> tuple[tuple[int,
         return (), None  # refused where it is looked at
     value = _shown(place)
     shape = tuple(value.shape)
-    if isinstance(module, _NORMALISATIONS):
+    if isinstance(module, _NORMALIZATIONS):
         return shape, "normalisation"  # as in every JSON output so far
     if attribute == "bias" or attribute.startswith("bias_"):
         return shape, "a bias"

@@ -1,4 +1,4 @@
-"""The oracle: what the kernels must do, in plain NumPy, slow and readable. The tests compare every kernel with it
+"""The reference: what the kernels must do, in plain NumPy, slow and readable. The tests compare every kernel with it
 bit for bit. It shares no code with them but the table of thresholds.
 
 Words: a *hit* is a 16-bit number of an array's stream, 15 bits naming a cell and one spare bit; the first K hits
@@ -133,7 +133,7 @@ def corrupt(
     )
 
 
-def dequantise(values: np.ndarray, scale: np.ndarray, axis: int | None, dtype: str) -> np.ndarray:
+def dequantize(values: np.ndarray, scale: np.ndarray, axis: int | None, dtype: str) -> np.ndarray:
     """int8 [...] times scale (one number, or one for each index of `axis`), one rounding to float32 and one more to
     `dtype`: "float32", "float16", or "bfloat16" (returned as its bits, uint16)."""
     scale = np.asarray(scale, np.float32)

@@ -147,7 +147,7 @@ def sanitized(done: Done) -> dict:
     found = re.search(r"^=+ *((?:ERROR|RACECHECK) SUMMARY: .*)$", done.out + done.err, re.M)
     if found is None or not re.search(r"SUMMARY: 0 (errors|hazards)", found[1]) or done.status:
         raise Failed(f"exit status {done.status}, {found[1] if found else 'and no summary of the tool'}")
-    right = re.search(r"^operators: .*: all equal to the oracle$", done.out, re.M)
+    right = re.search(r"^operators: .*: all equal to the reference$", done.out, re.M)
     if right is None:
         raise Failed("the tool reports nothing, but the program did not come to its end")
     return {"summary": f"{found[1]}; {right[0]}"}

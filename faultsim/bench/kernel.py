@@ -17,7 +17,7 @@ from .timing import rivals
 RATES = (1e-2, 1e-3, 1e-4)
 WEIGHTS = 11_170_000  # ResNet18, rounded as in the study the targets come from
 BATCH = 10
-CHECKED = 3 * 4096 + 1000  # weights compared with the slow oracle before anything is timed
+CHECKED = 3 * 4096 + 1000  # weights compared with the slow reference before anything is timed
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Bench:
         return written + (0 if self.states is not None else self.source.nbytes)
 
     def check(self, rate: float) -> None:
-        """Compares what the call does with the oracle, bit for bit; FaultsimError where they disagree."""
+        """Compares what the call does with the reference, bit for bit; FaultsimError where they disagree."""
         small = Bench(self.operation, self.source[:CHECKED].clone(), self.path)
         small.call(rate)()
         source, seeds = small.source.cpu().numpy(), small.chips.tolist()
@@ -155,7 +155,7 @@ class Bench:
         for ours, theirs in pairs:
             if ours.cpu().view(torch.uint8).numpy().tobytes() != np.asarray(theirs).tobytes():
                 raise FaultsimError(
-                    f"{self.operation.name} ({self.path or 'cuda'}) and the oracle disagree at {rate}: "
+                    f"{self.operation.name} ({self.path or 'cuda'}) and the reference disagree at {rate}: "
                     "nothing was timed"
                 )
 

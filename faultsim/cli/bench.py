@@ -30,7 +30,7 @@ def kernel(
     seconds: Annotated[float, typer.Option(min=0, help="Seconds for each group of measurements.")] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
-    """The fault kernel beside a plain copy of the same bytes; each result is checked against the oracle first."""
+    """The fault kernel beside a plain copy of the same bytes; each result is checked against the reference first."""
     from rich.table import Table
 
     from ..bench.kernel import RATES, kernel_rows, rows_as_json

@@ -11,7 +11,7 @@ from faultsim.voltage import VoltageCurve
 
 CURVE = VoltageCurve.default()
 KINDS = ["flip", "stuck_at_random", "stuck_at_0", "stuck_at_1"]
-ORACLE = {
+REFERENCE = {
     "flip": ("flip", 0.5),
     "stuck_at_random": ("stuck", 0.5),
     "stuck_at_0": ("stuck", 0.0),

@@ -1,4 +1,4 @@
-"""The CUDA kernel's own text, compiled for the CPU (tests/cuda_on_cpu), against the oracle: what a machine without a
+"""The CUDA kernel's own text, compiled for the CPU (tests/cuda_on_cpu), against the reference: what a machine without a
 GPU can know about it. With a GPU, tests/core/test_kernel_bits.py runs the kernel itself."""
 
 import importlib.util

@@ -18,16 +18,16 @@ from faultsim.measured_chip import MeasuredChip
 from faultsim.sram import SRAM, ArrayGeometry
 from faultsim.voltage import VoltageCurve
 
-from .fault_maps import CURVE, KINDS, NAN, ORACLE, SMALL, fault_maps, of_cells
+from .fault_maps import CURVE, KINDS, NAN, REFERENCE, SMALL, fault_maps, of_cells
 
 # -- the map of a simulated chip -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cells_are_those_of_the_oracle(kind):
+def test_cells_are_those_of_the_reference(kind):
     found = find_failing_cells(Chip(2**64 - 3), 3, 0.01, FaultModel(kind))
     assert found.arrays == 3
-    name, ones = ORACLE[kind]
+    name, ones = REFERENCE[kind]
     for array in range(3):
         failing, states = reference.array_faults(2**64 - 3, array, 0.01, name, ones)
         here = found.in_array(array)

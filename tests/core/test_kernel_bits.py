@@ -1,4 +1,4 @@
-"""Do the oracle, every CPU path and CUDA give the same bits, whatever the shape, strides, threads and cut?"""
+"""Do the reference, every CPU path and CUDA give the same bits, whatever the shape, strides, threads and cut?"""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ CALL = torch.ops.faultsim
 SEEDS = [0, 12345, 2**32 + 7, 2**63, 2**64 - 1]
 RATES = [0.0, 1e-4, 1e-3, 1e-2, 0.3]
 
-# Fault model, and the oracle's words for it: kind, probability of state 1, access.
+# Fault model, and the reference's words for it: kind, probability of state 1, access.
 KINDS = {
     "flip": (FaultModel(FaultKind.FLIP), "flip", 0.5, 0),
     "stuck_half": (FaultModel(FaultKind.STUCK_AT_RANDOM), "stuck", 0.5, 0),
@@ -30,7 +30,7 @@ KINDS = {
     "transient_always": (FaultModel(FaultKind.TRANSIENT, read_error=1.0), "transient", 1.0, 2**32 - 1),
     "transient_never": (FaultModel(FaultKind.TRANSIENT, read_error=0.0), "transient", 0.0, 1),
 }
-# Placement, capacity and base address, and the oracle's words for them.
+# Placement, capacity and base address, and the reference's words for them.
 PLACES = {
     "unlimited": (Placement.UNLIMITED, 262144, 0, dict(arrays=0)),
     "unlimited_odd": (Placement.UNLIMITED, 262144, 4099, dict(arrays=0)),
@@ -52,12 +52,12 @@ def weights_of(*shape: int) -> torch.Tensor:
 
 @lru_cache(maxsize=4096)
 def expected(size: int, seed: int, rate: float, kind: str, ones: float, access: int, offset: int, place):
-    """The oracle's masks; `place` are its keywords, sorted."""
+    """The reference's masks; `place` are its keywords, sorted."""
     return reference.fault_mask(size, seed, rate, kind, ones, access, offset, **dict(place))
 
 
-def oracle(source: torch.Tensor, seeds: list[int], rate: float, case=FLIP, base=0, offset=0, **place):
-    """What each chip reads, int8 [n_chips, *shape], by the oracle alone."""
+def by_reference(source: torch.Tensor, seeds: list[int], rate: float, case=FLIP, base=0, offset=0, **place):
+    """What each chip reads, int8 [n_chips, *shape], by the reference alone."""
     _, kind, ones, access = case
     flat = source.contiguous().numpy().reshape(-1)
     where = tuple(sorted({"base": base, **place}.items()))
@@ -94,7 +94,7 @@ def test_kinds_and_placements(engine, kind, place):
     for rate in RATES:
         seeds = SEEDS if rate == 1e-2 else SEEDS[1:2]
         common = arguments(engine.device, seeds, rate, model, base, access=access)
-        assert equal(CALL.corrupt(on, *common), oracle(source, seeds, rate, case, base, **where))
+        assert equal(CALL.corrupt(on, *common), by_reference(source, seeds, rate, case, base, **where))
         failing, states = CALL.fault_mask(on, *common)
         keywords = tuple(sorted({"base": base, **where}.items()))
         pairs = [expected(source.numel(), seed, rate, word, ones, access, 0, keywords) for seed in seeds]
@@ -102,13 +102,13 @@ def test_kinds_and_placements(engine, kind, place):
         assert equal(states, torch.from_numpy(np.stack([pair[1] for pair in pairs])))
         again = on.clone()
         CALL.corrupt_(again, *arguments(engine.device, seeds[:1], rate, model, base, access=access))
-        assert equal(again, oracle(source, seeds[:1], rate, case, base, **where)[0])
+        assert equal(again, by_reference(source, seeds[:1], rate, case, base, **where)[0])
         assert equal(on, source)  # out of place means what it says
 
 
 @pytest.mark.parametrize("dtype", ops.FLOATS, ids=str)
 @pytest.mark.parametrize("place", PLACES)
-def test_kinds_and_placements_dequantised(engine, place, dtype):
+def test_kinds_and_placements_dequantized(engine, place, dtype):
     """corrupt_dequantize and corrupt_dequantize_out of every kind in every placement to every dtype."""
     placement, capacity, base, where = PLACES[place]
     source = weights_of(3 * 4096 + 1237)
@@ -119,8 +119,8 @@ def test_kinds_and_placements_dequantised(engine, place, dtype):
         )
         for rate, seeds in ((1e-3, SEEDS[1:2]), (1e-2, SEEDS[:2]), (0.3, SEEDS[1:2])):
             common = arguments(engine.device, seeds, rate, model, base, access=access)
-            faulty = oracle(source, seeds, rate, (model, word, ones, access), base, **where).numpy()
-            wanted = reference.dequantise(faulty, np.float32(0.0123), None, str(dtype).removeprefix("torch."))
+            faulty = by_reference(source, seeds, rate, (model, word, ones, access), base, **where).numpy()
+            wanted = reference.dequantize(faulty, np.float32(0.0123), None, str(dtype).removeprefix("torch."))
             want = torch.from_numpy(wanted).view(dtype)  # bfloat16 comes as its bits
             got = CALL.corrupt_dequantize(on, scale, -1, dtype, *common)
             assert equal(got, want)
@@ -135,7 +135,7 @@ def test_every_cell_fails_at_one(engine, kind):
     model, *_, access = KINDS[kind]
     source = weights_of(4096)
     got = CALL.corrupt(source.to(engine.device), *arguments(engine.device, [7], 1.0, model, access=access))
-    assert equal(got, oracle(source, [7], 1.0, KINDS[kind]))
+    assert equal(got, by_reference(source, [7], 1.0, KINDS[kind]))
 
 
 @pytest.mark.parametrize("base", [0, 1, 4095, 4096, 65535])
@@ -147,7 +147,7 @@ def test_sizes(engine, base):
             for rate in (1e-3, 1e-2):
                 common = arguments(engine.device, [3, 4], rate, KINDS[kind][0], base)
                 got = CALL.corrupt(source.to(engine.device), *common)
-                assert equal(got, oracle(source, [3, 4], rate, KINDS[kind], base))
+                assert equal(got, by_reference(source, [3, 4], rate, KINDS[kind], base))
 
 
 def test_nothing_in_nothing_out(engine):
@@ -164,7 +164,7 @@ def test_nothing_in_nothing_out(engine):
 
 @pytest.mark.parametrize("dtype", ops.FLOATS, ids=str)
 @pytest.mark.parametrize("axis", [-1, 0, 1, 2, 3])
-def test_dequantised(engine, dtype, axis):
+def test_dequantized(engine, dtype, axis):
     """Scales per tensor and along every axis; among them such that products vanish or overflow."""
     source = weights_of(24, 5, 11, 9)  # 11,880 weights: nearly three arrays
     generator = np.random.default_rng(axis + 2)
@@ -177,10 +177,10 @@ def test_dequantised(engine, dtype, axis):
             got = CALL.corrupt_dequantize(
                 source.to(engine.device), torch.from_numpy(values).to(engine.device), axis, dtype, *common
             )
-            faulty = oracle(source, [11, 12], rate, KINDS[kind], base).numpy()
+            faulty = by_reference(source, [11, 12], rate, KINDS[kind], base).numpy()
             name = str(dtype).removeprefix("torch.")
             along = axis if axis >= 0 else None
-            want = torch.from_numpy(np.stack([reference.dequantise(q, values, along, name) for q in faulty]))
+            want = torch.from_numpy(np.stack([reference.dequantize(q, values, along, name) for q in faulty]))
             want = want.view(dtype)  # bfloat16 comes as its bits
             assert equal(got, want)
             out = torch.empty_like(got)
@@ -237,7 +237,7 @@ def test_any_cut_gives_the_same_faults(engine, place):
     source = weights_of(150_001 if "neuralfuse" in place else 30_011)
     on = source.to(engine.device)
     whole = CALL.corrupt(on, *arguments(engine.device, [9], 1e-2, model, base))[0]
-    assert equal(whole, oracle(source, [9], 1e-2, KINDS["stuck_half"], base, **where)[0])
+    assert equal(whole, by_reference(source, [9], 1e-2, KINDS["stuck_half"], base, **where)[0])
     generator = np.random.default_rng(4)
     for pieces in (2, 5, 40):
         cuts = [0, *sorted(generator.integers(0, source.numel() + 1, pieces - 1).tolist()), source.numel()]
@@ -276,7 +276,7 @@ def test_strides_do_not_matter(engine, view):
     for kind in ("flip", "stuck_half"):
         for rate in (1e-3, 1e-2):
             common = arguments(engine.device, [21, 22], rate, KINDS[kind][0], 5)
-            want = oracle(plain, [21, 22], rate, KINDS[kind], 5)
+            want = by_reference(plain, [21, 22], rate, KINDS[kind], 5)
             got = CALL.corrupt(on, *common)
             assert equal(got, want)
             assert got.is_contiguous()
@@ -293,12 +293,12 @@ def test_in_place_stays_inside_its_view(engine):
             on = buffer.clone().to(engine.device)
             CALL.corrupt_(on[begin:end:step], *arguments(engine.device, [31], 1e-2, KINDS[kind][0], 7))
             want = buffer.clone()
-            want[begin:end:step] = oracle(buffer[begin:end:step], [31], 1e-2, KINDS[kind], 7)[0]
+            want[begin:end:step] = by_reference(buffer[begin:end:step], [31], 1e-2, KINDS[kind], 7)[0]
             assert equal(on, want)
     image = weights_of(4, 6, 9, 7).clone(memory_format=torch.channels_last)
     on = image.clone().to(engine.device)
     CALL.corrupt_(on, *arguments(engine.device, [31], 1e-2))
-    assert equal(on, oracle(image, [31], 1e-2)[0])
+    assert equal(on, by_reference(image, [31], 1e-2)[0])
 
 
 @pytest.mark.parametrize("dtype", ops.FLOATS, ids=str)
@@ -311,7 +311,7 @@ def test_float_output_at_odd_addresses(engine, dtype):
         out = buffer[shift : shift + 8200].view(1, 8200)
         CALL.corrupt_dequantize_out(on, scale, -1, out, *arguments(engine.device, [2], 1e-2, base=shift))
         want = torch.full((8200 + 16,), 77.0, dtype=dtype)
-        want[shift : shift + 8200] = (oracle(source, [2], 1e-2, base=shift)[0].float() * 0.5).to(dtype)
+        want[shift : shift + 8200] = (by_reference(source, [2], 1e-2, base=shift)[0].float() * 0.5).to(dtype)
         assert equal(buffer, want)
 
 
@@ -382,11 +382,11 @@ def test_array_offset(engine, offset):
         model, *_, access = KINDS[kind]
         common = arguments(engine.device, [8], 1e-2, model, 3, offset, access)
         got = CALL.corrupt(source.to(engine.device), *common)
-        assert equal(got, oracle(source, [8], 1e-2, KINDS[kind], 3, offset=offset % 2**32))
+        assert equal(got, by_reference(source, [8], 1e-2, KINDS[kind], 3, offset=offset % 2**32))
     if 0 < offset <= 1000:
         common = arguments(engine.device, [8], 1e-2, base=4096 * offset)
         shifted = CALL.corrupt(source.to(engine.device), *common)
-        assert equal(shifted, oracle(source, [8], 1e-2, offset=offset))
+        assert equal(shifted, by_reference(source, [8], 1e-2, offset=offset))
 
 
 def test_without_offset_and_access_they_are_zero(engine):
@@ -421,7 +421,7 @@ def test_outputs_larger_than_the_cache(engine, kind):
     common = arguments("cpu", seeds, 2e-4, KINDS[kind][0], 4093)
     got = CALL.corrupt(source, *common)
     for i in [*range(0, 70), count // 2, count - 2, count - 1]:
-        assert equal(got[i : i + 1], oracle(source, seeds[i : i + 1], 2e-4, KINDS[kind], 4093)), i
+        assert equal(got[i : i + 1], by_reference(source, seeds[i : i + 1], 2e-4, KINDS[kind], 4093)), i
     for i in range(70, count, count // 500):
         assert torch.equal(got[i], CALL.corrupt(source, common[0][i : i + 1], *common[1:])[0]), i
 

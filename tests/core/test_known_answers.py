@@ -36,7 +36,7 @@ def _answer(failing: np.ndarray, states: np.ndarray) -> list[str]:
     return [str(bits.size), ",".join(str(bit) for bit in bits[:5]), digest]
 
 
-def test_oracle_draws_the_recorded_fault_sets(vectors):
+def test_reference_draws_the_recorded_fault_sets(vectors):
     seen = 0
     for seed, offset, p, kind, ones, access, place, weights, answer in _fault_sets(vectors):
         assert _answer(*reference.fault_mask(weights, seed, p, kind, ones, access, offset, **place)) == answer

@@ -182,7 +182,7 @@ gpu_check.perform(parts, {{}}, gpu_check.Path({str(path)!r}), names=["quick", "s
 
 # -- what parts say ---------------------------------------------------------------------------------------------
 
-RIGHT = "operators: 5 calls and 2 replays of graphs on cuda: all equal to the oracle\n"
+RIGHT = "operators: 5 calls and 2 replays of graphs on cuda: all equal to the reference\n"
 CLEAN = "========= COMPUTE-SANITIZER\n" + RIGHT + "========= ERROR SUMMARY: 0 errors\n"
 NO_RACE = CLEAN.replace(
     "ERROR SUMMARY: 0 errors", "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)"
@@ -191,7 +191,7 @@ NO_RACE = CLEAN.replace(
 
 @pytest.mark.parametrize("text", [CLEAN, NO_RACE])
 def test_a_clean_report_of_the_sanitizer(text):
-    assert "all equal to the oracle" in gpu_check.sanitized(Done(0, text, ""))["summary"]
+    assert "all equal to the reference" in gpu_check.sanitized(Done(0, text, ""))["summary"]
 
 
 @pytest.mark.parametrize(
@@ -384,7 +384,8 @@ def test_the_program_for_the_sanitizer_is_right_on_the_cpu(bare):
     done = run(OPERATORS, "--device", "cpu", env=bare)
     calls = 4 * 7 * 3 * 2 * (3 + 2 * 3 * 2)
     assert (
-        done.stdout == f"operators: {calls} calls and 0 replays of graphs on cpu: all equal to the oracle\n"
+        done.stdout
+        == f"operators: {calls} calls and 0 replays of graphs on cpu: all equal to the reference\n"
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -393,15 +394,15 @@ def test_the_program_for_the_sanitizer_is_right_on_the_cpu(bare):
 def test_the_program_for_the_sanitizer_sees_a_wrong_bit(monkeypatch, wrong):
     monkeypatch.syspath_prepend(str(OPERATORS.parent))
     operators = module(OPERATORS)
-    right = operators.oracle
+    right = operators.by_reference
 
-    def oracle(*args):
+    def by_reference(*args):
         found = dict(zip(("failing", "states", "read"), right(*args), strict=True))
         found[wrong].reshape(-1)[-1] ^= 64
         return tuple(found.values())
 
     place = operators.PLACES[0]
     assert operators.check("cpu", "stuck", place, 1e-2) == 2 * 15
-    monkeypatch.setattr(operators, "oracle", oracle)
+    monkeypatch.setattr(operators, "by_reference", by_reference)
     with pytest.raises(SystemExit, match="wrong result"):
         operators.check("cpu", "stuck", place, 1e-2)

@@ -23,7 +23,7 @@ RATE = st.one_of(
     st.floats(-7, -0.3).map(lambda x: 10**x), st.sampled_from([0.0, 1e-4, 1e-3, 1e-2, 0.1, 0.5, 0.9, 0.999])
 )
 SIZE = st.one_of(st.integers(0, 70), st.integers(0, 13_000))
-# Kind, polarity or read error (one number for both), and the oracle's words for them.
+# Kind, polarity or read error (one number for both), and the reference's words for them.
 KIND = st.one_of(
     st.just((FaultKind.FLIP, 0.5, "flip", 0.5)),
     st.floats(0, 1).map(lambda x: (FaultKind.STUCK_AT_RANDOM, x, "stuck", x)),
@@ -72,7 +72,7 @@ LAYOUT = st.one_of(
 
 @given(SEED, RATE, KIND, LAYOUT, BASE, SIZE, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 @settings(max_examples=100)
-def test_kernel_is_the_oracle(engine, seed, rate, kind, layout, base, size, access, offset):
+def test_kernel_is_the_reference(engine, seed, rate, kind, layout, base, size, access, offset):
     """Two chips; the masks, the weights read, and those in float16, in any layout that the kernel knows."""
     place = dict(base=base, **dict(zip(("arrays", "word", "repeat"), layout, strict=True)))
     _, table, rule, _, *numbers = arguments(

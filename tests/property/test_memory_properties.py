@@ -1,4 +1,4 @@
-"""Whatever a model is built of: a weight reads the very bits that a NumPy oracle finds for it, however it is used."""
+"""Whatever a model is built of: a weight reads the very bits that the reference finds for it, however it is used."""
 
 import re
 from collections.abc import Callable
@@ -191,7 +191,7 @@ def made_plain(model: Model) -> Model:
     return model.requires_grad_(False)
 
 
-def oracle(
+def by_reference(
     blocks: list[str], seed: int, chip: int, rate: float, faults: FaultModel, per_channel: bool
 ) -> tuple[Model, dict[str, np.ndarray]]:
     """A model with the weights that the chip reads, as floats, and their int8 values by every name that they have."""
@@ -239,7 +239,7 @@ memories = st.builds(
 def check(
     blocks: list[str], seed: int, chip: int, faults: FaultModel, per_channel: bool, rate: float = 0.03
 ) -> None:
-    expected, read = oracle(blocks, seed, chip, rate, faults, per_channel)
+    expected, read = by_reference(blocks, seed, chip, rate, faults, per_channel)
     model, x = Model(blocks, seed), torch.rand(6, 3, WIDTH, 1) * 2 - 1
     before = {name: value.clone() for name, value in model.state_dict().items()}
     options = {"bit_error_rate": rate, "faults": faults, "per_channel": per_channel}
@@ -290,7 +290,7 @@ def test_an_exported_file_holds_these_bits(tmp_path_factory, blocks, seed, per_c
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     path = tmp_path_factory.mktemp("export") / "m.onnx"
-    expected, read = oracle(blocks, seed, 7, 0.03, FaultModel(), per_channel)
+    expected, read = by_reference(blocks, seed, 7, 0.03, FaultModel(), per_channel)
     model = Model(blocks, seed)
     stored = corrupt_stored(StoredWeights.of(model, per_channel), Chip(7), bit_error_rate=0.03)
     images = torch.randint(0, 256, (5, 3, WIDTH, 1), dtype=torch.uint8)

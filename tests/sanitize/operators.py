@@ -1,4 +1,4 @@
-"""Every operator, fault kind, placement and output dtype on a few thousand weights, compared with the oracle: small
+"""Every operator, fault kind, placement and output dtype on a few thousand weights, compared with the reference: small
 enough for NVIDIA's compute-sanitizer (see tools/gpu_check.py).
 
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python3 tests/sanitize/operators.py
@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 import torch
-from run import KINDS, PLACES, RATES, oracle, same  # run.py beside this file; finds faultsim
+from run import KINDS, PLACES, RATES, by_reference, same  # run.py beside this file; finds faultsim
 
 from faultsim import ops, reference
 
@@ -37,7 +37,7 @@ def room(shift: int, dtype: torch.dtype, device: str) -> torch.Tensor:
 
 
 def arguments(device: str, seeds: list[int], rate: float, kind: str, place: tuple) -> list:
-    """The operators' common arguments; array offset and access are those of run.oracle()."""
+    """The operators' common arguments; array offset and access are those of run.by_reference()."""
     code, ones, one = KINDS[kind]
     numbers = [torch.tensor([number]).to(device) for number in (3, 9)]
     chips = ops.seeds(seeds).to(device)
@@ -52,7 +52,7 @@ def check(device: str, kind: str, place: tuple, rate: float) -> int:
     """All operators and outputs of one case, at an even and an odd address; returns the number of calls."""
     calls = 0
     weights = np.random.default_rng(1).integers(-128, 128, SHAPE, np.int8)
-    failing, states, read = oracle(weights.reshape(-1), SEEDS, rate, kind, place)
+    failing, states, read = by_reference(weights.reshape(-1), SEEDS, rate, kind, place)
     both = arguments(device, SEEDS, rate, kind, place)
     one = arguments(device, SEEDS[:1], rate, kind, place)
     for shift in (0, 3):
@@ -66,7 +66,7 @@ def check(device: str, kind: str, place: tuple, rate: float) -> int:
             scales = np.linspace(1e-6, 600, count, dtype=np.float32)
             name = str(dtype).removeprefix("torch.")
             along = None if axis < 0 else axis
-            want = [reference.dequantise(q.reshape(SHAPE), scales, along, name) for q in read]
+            want = [reference.dequantize(q.reshape(SHAPE), scales, along, name) for q in read]
             scale, out = torch.from_numpy(scales).to(device), room(shift, dtype, device)
             got = CALL.corrupt_dequantize(source, scale, axis, dtype, *both)
             calls += same(bits(got), np.stack(want), name, axis, *what)
@@ -97,9 +97,9 @@ def check_graph(kind: str, place: tuple) -> int:
         call[0].copy_(ops.seeds([seed]))
         copy.copy_(source)
         graph.replay()
-        *_, read = oracle(weights.reshape(-1), [seed], 1e-2, kind, place)
+        *_, read = by_reference(weights.reshape(-1), [seed], 1e-2, kind, place)
         same(bits(copy), read, "graph, in place", kind, place, seed)
-        floats = reference.dequantise(read.reshape(SHAPE), scales, 1, "float16")
+        floats = reference.dequantize(read.reshape(SHAPE), scales, 1, "float16")
         same(bits(out), floats, "graph, float16", kind, place, seed)
     return len(seeds)
 
@@ -112,7 +112,7 @@ def main() -> None:
     replays = 0
     if device == "cuda":
         replays = sum(check_graph(*case) for case in itertools.product(KINDS, PLACES))
-    print(f"operators: {calls} calls and {replays} replays of graphs on {device}: all equal to the oracle")
+    print(f"operators: {calls} calls and {replays} replays of graphs on {device}: all equal to the reference")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """The kernel under the address and undefined-behaviour sanitizers: every CPU path, kind, output and placement, at odd
-sizes and addresses, each result compared with the oracle. NumPy only: torch does not run under a preloaded sanitizer.
+sizes and addresses, each result compared with the reference. NumPy only: torch does not run under a sanitizer.
 
     python tests/sanitize/run.py build/sanitize        (see `make test-sanitize`, which builds and preloads)
 
@@ -97,7 +97,7 @@ def launch(
     native.launch_cpu(job, threads, path)
 
 
-def oracle(
+def by_reference(
     source: np.ndarray, seeds: list[int], rate: float, kind: str, place: tuple
 ) -> tuple[np.ndarray, ...]:
     """Failing bits, states and weights read, each [n_chips, weights]."""
@@ -120,7 +120,7 @@ def check(native: ModuleType, kind: str, place: tuple, size: int, rate: float) -
     weights = np.random.default_rng(size).integers(-128, 128, size, np.int8)
     source = at_odd_address(weights, shift)
     seeds = SEEDS if size < 5000 else SEEDS[:2]
-    failing, states, read = oracle(source, seeds, rate, kind, place)
+    failing, states, read = by_reference(source, seeds, rate, kind, place)
     scales = np.linspace(1e-6, 600, 7, dtype=np.float32)
     each = scales[np.arange(size) // 5 % 7]
     for path, (name, dtype) in itertools.product(native.cpu_paths(), OUTPUTS.items()):
@@ -129,7 +129,7 @@ def check(native: ModuleType, kind: str, place: tuple, size: int, rate: float) -
         launch(native, path, 2, source, output, seeds, rate, kind, place, name, out_states, scales)
         want = {"int8": read, "mask": failing}.get(name)
         if want is None:
-            want = np.stack([reference.dequantise(q, each, 0, name) for q in read])
+            want = np.stack([reference.dequantize(q, each, 0, name) for q in read])
         calls += same(output, want, path, name, kind, place, size, rate)
         if out_states is not None:
             same(out_states, states, path, "states", kind, place, size, rate)
@@ -152,7 +152,7 @@ def check_large(native: ModuleType, path: str, kind: str) -> int:
     source = np.random.default_rng(0).integers(-128, 128, 600_011, np.int8)
     output, seeds = np.empty((chips, source.size), np.int8), list(range(chips))
     launch(native, path, 4, source, output, seeds, 1e-3, kind, (1, 0, 1, 1))
-    *_, read = oracle(source, [chips - 1], 1e-3, kind, (1, 0, 1, 1))
+    *_, read = by_reference(source, [chips - 1], 1e-3, kind, (1, 0, 1, 1))
     return same(output[-1], read[0], path, "large", kind)
 
 
@@ -163,7 +163,7 @@ def check_rest(native: ModuleType, path: str) -> int:
     for kind in KINDS:
         output = np.empty((1, 1), np.int8)
         launch(native, path, 1, one, output, [1], 1.0, kind, (0, 0, 1, 1))
-        calls += same(output, oracle(one, [1], 1.0, kind, (0, 0, 1, 1))[2], path, kind, "every cell")
+        calls += same(output, by_reference(one, [1], 1.0, kind, (0, 0, 1, 1))[2], path, kind, "every cell")
     launch(native, path, 3, one[:0], one[:0], [1], 1e-2, "flip", (0, 0, 1, 1))
     launch(native, path, 3, one, one, [], 1e-2, "flip", (0, 0, 1, 1))
     for place in [(0, 1, 24, 2), (0, 1, 16, 5000), (0, 1, 16, 0), (1 << 50, 0, 1, 1)]:
@@ -182,7 +182,7 @@ def main() -> None:
     for path in native.cpu_paths():
         calls += check_rest(native, path) + sum(check_large(native, path, kind) for kind in ("flip", "stuck"))
     print(
-        f"sanitizers: {calls} calls over {', '.join(native.cpu_paths())}: all equal to the oracle, no report"
+        f"sanitizers: {calls} calls over {', '.join(native.cpu_paths())}: all equal to the reference, no report"
     )
 
 

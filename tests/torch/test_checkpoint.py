@@ -333,7 +333,7 @@ def test_the_shipped_models(name, size):
 @pytest.mark.parametrize("place", Placement)
 @pytest.mark.parametrize("kind", FaultKind)
 def test_chips_read_the_shipped_model_alike_on_each_device(device, kind, place):
-    """All layers at their addresses, against the oracle: hence CPU and GPU give the same faults."""
+    """All layers at their addresses, against the reference: hence CPU and GPU give the same faults."""
     stored, _ = load_weights(models.create(bundled.MODEL).to(device), bundled.WEIGHTS)
     faults = FaultModel(kind, SRAM(place, 8 * 4096), read_error=0.3)
     word, ones = {

@@ -279,7 +279,7 @@ def test_side_streams():
 @pytest.mark.parametrize("place", Placement)
 @pytest.mark.parametrize("kind", ["flip", "stuck_at_random", "transient"])
 def test_a_captured_graph_draws_new_chips_at_each_replay(kind, place):
-    """All operators in one graph; each replay as on the CPU, which is held to the oracle elsewhere."""
+    """All operators in one graph; each replay as on the CPU, which is held to the reference elsewhere."""
     model = FaultModel(kind, SRAM(place, 4096))
     weights, scale = weights_of(4, 5000, device="cuda"), torch.rand(4, device="cuda")
     chips, table, rule, layout = arguments("cuda", model=model)
