@@ -1,4 +1,4 @@
-"""What "1 % bit errors" means in a result: fault kind, placement and voltage curve. Every output says it."""
+"""What "1 % bit errors" means in a result: fault kind, placement and voltage curve. Every output states it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,22 @@ from .memory import Share
 from .voltage import VoltageCurve
 
 COLUMNS = ("fault_kind", "placement", "curve", "stored_weights", "weights")
-"""The last two where it is known how many of a model's weights lie in the faulty memory."""
+"""Columns of results; the last two where it is known how many of a model's weights lie in the faulty memory."""
 _MOST_LABELS = 5
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """The faults of a result and the curve that its voltages belong to; with `measured`, the labels of the chips, the
-    fault kind is what each cell of these maps says."""
+    """The faults of a result, and the curve that its voltages belong to."""
 
     faults: FaultModel
-    curve: VoltageCurve | None = None  #: None: the bit error rate was given, and no voltage
+    """Kind of fault and memory."""
+    curve: VoltageCurve | None = None
+    """None: the bit error rate was given, and no voltage."""
     measured: tuple[str, ...] = ()
-    share: Share | None = None  #: of a model's weights that can fail
+    """Labels of measured chips; their fault maps say what each failing cell reads."""
+    share: Share | None = None
+    """How many of the model's weights can fail, where it is known."""
 
     @classmethod
     def of(
@@ -31,12 +34,13 @@ class Conditions:
         curve: VoltageCurve | None = None,
         share: Share | None = None,
     ) -> "Conditions":
-        """Those of an evaluation on these chips."""
+        """Return the conditions of an evaluation on some chips."""
         labels = tuple(chip.label for chip in chips if isinstance(chip, MeasuredChip))
         return cls(faults, curve, labels, share)
 
     @property
     def kind(self) -> str:
+        """Name of the fault kind."""
         return "as measured" if self.measured else str(self.faults.kind)
 
     @property
@@ -49,7 +53,7 @@ class Conditions:
         return dict(zip(COLUMNS, cells, strict=False))
 
     def __str__(self) -> str:
-        """One line of words, like "flip, unlimited placement, curve '14nm'"."""
+        """Return one line, such as "flip, unlimited placement, curve '14nm'"."""
         faults, memory = self.faults, self.faults.memory
         words = [self.kind, f"{memory.placement} placement"]
         if self.measured:

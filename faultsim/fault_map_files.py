@@ -148,7 +148,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """An array of numbers, or of one text; ValueError for anything else."""
+    """Read an array of numbers, or of one text; ValueError for anything else."""
     with archive.open(entry) as file:
         kind, shape, _ = read_npy_header(file)
         if not re.fullmatch(r"[<>|][iuf][1248]" if shape else r"<U[0-9]{1,6}", kind):
@@ -249,7 +249,7 @@ def _read_csv(path: Path) -> dict[str, Any]:
 
 
 def _cell(text: str) -> tuple[float, int, int, int, int]:
-    """One line's numbers; ValueError where they aren't."""
+    """Return the numbers of one line; ValueError where they are none."""
     voltage, *place, state = (word.strip() for word in text.split(","))
     array, row, column = map(parse_integer, place)
     volts = parse_number(voltage) if voltage else math.nan

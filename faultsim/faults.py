@@ -1,4 +1,4 @@
-"""What goes wrong in a chip: kinds of faults, and chips."""
+"""Kinds of faults, and simulated chips."""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -12,23 +12,37 @@ from .sram import SRAM, Placement
 class FaultKind(StrEnum):
     """What a failing cell does to a read."""
 
-    FLIP = "flip"  #: the bit is inverted; the bit error rate is the rate of wrong bits
+    FLIP = "flip"
+    """The bit is inverted; the bit error rate is the rate of wrong bits."""
     STUCK_AT_RANDOM = (
         "stuck_at_random"  #: the bit is replaced by the cell's own; half the failing cells read wrong
     )
     STUCK_AT_0 = "stuck_at_0"
+    """The bit reads 0."""
     STUCK_AT_1 = "stuck_at_1"
-    TRANSIENT = "transient"  #: each read of a failing cell is wrong with some probability
+    """The bit reads 1."""
+    TRANSIENT = "transient"
+    """Each read of a failing cell is wrong with some probability."""
 
 
 @dataclass(frozen=True)
 class FaultModel:
-    """Kind of fault and the memory it happens in. "1 % bit errors" means nothing without it."""
+    """The kind of fault and the memory it happens in: "1 % bit errors" alone says neither.
+
+    Raises
+    ------
+    FaultsimError
+        For an unknown kind, and for probabilities outside [0, 1].
+    """
 
     kind: FaultKind = FaultKind.FLIP
+    """What a failing cell does to a read."""
     memory: SRAM = field(default_factory=SRAM)
-    polarity: float = 0.5  #: stuck_at_random: probability that a failing cell is stuck at 1
-    read_error: float = 0.5  #: transient: probability that one read of a failing cell is wrong
+    """The memory that holds the weights, and how they lie in it."""
+    polarity: float = 0.5
+    """For stuck_at_random: probability that a failing cell is stuck at 1."""
+    read_error: float = 0.5
+    """For transient: probability that one read of a failing cell is wrong."""
 
     def __post_init__(self) -> None:
         try:
@@ -43,7 +57,7 @@ class FaultModel:
 
     @classmethod
     def preset(cls, name: str) -> "FaultModel":
-        """A fault model by name; see PRESETS."""
+        """Return a fault model by name, a key of `PRESETS`."""
         try:
             return PRESETS[name]
         except KeyError:
@@ -55,7 +69,7 @@ class FaultModel:
         return {FaultKind.FLIP: 1.0, FaultKind.TRANSIENT: self.read_error}.get(self.kind, 0.5)
 
     def describe(self) -> dict[str, Any]:
-        """Everything about it, for results."""
+        """Return all fields and the visible rate, for results."""
         return {**asdict(self), "visible_flips_per_failing_cell": self.visible_rate}
 
 
@@ -65,25 +79,41 @@ PRESETS = {
     # every layer shares, rows repeated; that is where the paper's large standard deviations come from.
     "neuralfuse_2022": FaultModel(FaultKind.STUCK_AT_RANDOM, SRAM(Placement.NEURALFUSE_2022)),
 }
+"""Fault models that have a name."""
 
 SEED_END = 2**64
-# Chips that training draws have the highest bit of the seed set, those that evaluations draw have not: no generator is
-# ever judged by a chip that it was trained on.
+"""One more than the largest chip seed."""
 TRAINING = 1 << 63
+"""Bit of the seed that is set in chips of training and not in those of evaluations: no generator is evaluated on a chip
+that it was trained on."""
 
 
 @dataclass(frozen=True)
 class Chip:
-    """One chip: where its weak cells are. Everything about it follows from the seed."""
+    """One simulated chip: which of its cells fail at which bit error rate follows from its seed."""
 
     seed: int
+    """0 to 2**64 - 1."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", checked_integer(self.seed, "chip seed", 0, SEED_END - 1))
 
 
 def evaluation_chips(seed: int, count: int) -> list[Chip]:
-    """Chips seed * 2**32, ... + count - 1: those of different seeds never meet. 0 <= seed < 2**31."""
+    """Return chips to evaluate on; those of different seeds are never the same.
+
+    Parameters
+    ----------
+    seed
+        0 to 2**31 - 1.
+    count
+        Number of chips, 1 to 2**32.
+
+    Returns
+    -------
+    list[Chip]
+        Those with the seeds seed * 2**32 to seed * 2**32 + count - 1.
+    """
     seed = checked_integer(seed, "seed", 0, 2**31 - 1)
     count = checked_integer(count, "number of chips")
     if not 1 <= count <= 2**32:

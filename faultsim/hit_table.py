@@ -8,6 +8,7 @@ exact to the last of its 64 bits and the same everywhere.
 from decimal import Decimal, localcontext
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ HITS_AT_ONE = 1 << 21
 _TAIL = Decimal("1e-70")  # relative to the mode; far below what moves a 64-bit threshold
 
 
-def checked_rate(bit_error_rate: float) -> float:
+def checked_rate(bit_error_rate: Any) -> float:
     """`bit_error_rate` as a float; FaultsimError unless it is a number in [0, 1]."""
     try:
         rate = float(bit_error_rate)

@@ -36,12 +36,13 @@ class Weight:
     """One tensor of the memory, and everything that reads it."""
 
     modules: tuple[nn.Module, ...]
-    names: tuple[str, ...]  #: of the modules, as in named_modules()
-    attributes: tuple[str, ...]  #: the tensor's name in each of them
+    names: tuple[str, ...]
+    """Of the modules, as in named_modules()."""
+    attributes: tuple[str, ...]
+    """The tensor's name in each of them."""
     shape: tuple[int, ...]
-    copies: tuple[
-        tuple[nn.Module, str, object], ...
-    ] = ()  #: where else a module keeps the parameter, in plain Python
+    copies: tuple[tuple[nn.Module, str, object], ...] = ()
+    """Where else a module keeps the parameter, in plain Python."""
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -71,7 +72,8 @@ class LeftOut:
     name: str
     shape: tuple[int, ...]
     reason: str
-    matrix: bool  #: whether it is a weight that one would expect there
+    matrix: bool
+    """Whether it is a weight that one would expect there."""
 
     @property
     def count(self) -> int:
@@ -154,7 +156,8 @@ class _Place:
     attribute: str
     held: Held
     shape: tuple[int, ...]
-    why: str | None  #: it does not lie in the memory by default
+    why: str | None
+    """It does not lie in the memory by default."""
 
     @classmethod
     def of(cls, name: str, module: nn.Module, attribute: str) -> "_Place":

@@ -1,22 +1,30 @@
-"""Which tensors lie where in the memory, what doesn't lie there, and the share of the weights that does."""
+"""Which tensors of a model lie where in the faulty memory, which do not, and the share of the weights that do."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from .faults import FaultModel
 from .inventory import LeftOut
 from .sram import BLOCK_BYTES, SRAM
+from .text_table import align_columns, html_table
+
+_STORED = ("weight", "shape", "bytes", "arrays", "address")
+_LEFT_OUT = ("not in the memory", "shape", "why")
 
 
 @dataclass(frozen=True)
 class Share:
-    """How many weights of a model can fail: all matrices, and what else was selected, are its weights."""
+    """How many weights of a model can fail: its weights are all matrices, and what else was selected."""
 
-    stored: int  #: weights in the faulty memory
+    stored: int
+    """Weights in the faulty memory."""
     weights: int
+    """All weights of the model."""
 
     @property
     def fraction(self) -> float:
+        """Stored weights over all weights."""
         return self.stored / self.weights if self.weights else 1.0
 
     def __str__(self) -> str:
@@ -24,32 +32,41 @@ class Share:
         return f"{self.stored:,} of {self.weights:,} weights{part} lie in the faulty memory"
 
     def as_dict(self) -> dict[str, int | float]:
-        """For JSON."""
+        """Return JSON values."""
         return {"stored": self.stored, "weights": self.weights, "share": self.fraction}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of the memory."""
+    """One tensor in the memory."""
 
-    names: tuple[str, ...]  #: more than one where modules share it
+    names: tuple[str, ...]
+    """Its names in the model; more than one where modules share it."""
     shape: tuple[int, ...]
-    bytes: int  #: one a weight
-    address: int  #: of the first weight
-    arrays: tuple[tuple[int, int], ...]  #: ranges, first and last, of the SRAM arrays that it touches
+    """Its shape."""
+    bytes: int
+    """Bytes of memory, one for each weight."""
+    address: int
+    """Address of the first weight."""
+    arrays: tuple[tuple[int, int], ...]
+    """Ranges, first and last, of the SRAM arrays that it touches."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All tensors of a model; printed it is a table."""
+    """All tensors of a model: a table, when it is printed or shown in a notebook."""
 
     stored: tuple[Stored, ...]
+    """What lies in the memory, in the order of the addresses."""
     left_out: tuple[LeftOut, ...]
+    """What does not, and why."""
     share: Share
+    """How many of the weights can fail."""
     placement: str
+    """How weights lie in the memory."""
 
-    def as_dict(self) -> dict:
-        """For JSON."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
         return {
             "share": self.share.as_dict(),
             "placement": self.placement,
@@ -62,41 +79,58 @@ class Summary:
         return self.text()
 
     def text(self, everything: bool = False) -> str:
-        """A table. What isn't stored and isn't a matrix of weights is counted by reason, or, with `everything`, listed
-        by name too."""
-        lines = _aligned(
-            ("weight", "shape", "bytes", "arrays", "address"),
-            [
-                (
-                    " = ".join(tensor.names),
-                    _shape(tensor.shape),
-                    f"{tensor.bytes:,}",
-                    ", ".join(
-                        f"{first}-{last}" if last > first else f"{first}" for first, last in tensor.arrays
-                    ),
-                    f"{tensor.address:,}",
-                )
-                for tensor in self.stored
-            ],
-            right=(2, 4),
-        )
+        """Return the table as text.
+
+        Parameters
+        ----------
+        everything
+            Also list biases, normalization and the like by name; otherwise they are counted by reason.
+        """
+        lines = align_columns(_STORED, self._stored_rows, right=(2, 4))
+        if self.left_out:
+            lines += ["", *align_columns(_LEFT_OUT, self._left_out_rows(everything))]
+        return "\n".join([*lines, "", self._note])
+
+    def _repr_html_(self) -> str:
+        """Show both tables in a notebook."""
+        tables = html_table(_STORED, self._stored_rows, (2, 4), self._note)
+        return tables + (html_table(_LEFT_OUT, self._left_out_rows(False)) if self.left_out else "")
+
+    @property
+    def _note(self) -> str:
+        return f"{self.share}; placement {self.placement}"
+
+    @property
+    def _stored_rows(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                " = ".join(tensor.names),
+                _shape(tensor.shape),
+                f"{tensor.bytes:,}",
+                ", ".join(f"{first}-{last}" if last > first else f"{first}" for first, last in tensor.arrays),
+                f"{tensor.address:,}",
+            )
+            for tensor in self.stored
+        ]
+
+    def _left_out_rows(self, everything: bool) -> list[tuple[str, ...]]:
         listed = [tensor for tensor in self.left_out if everything or tensor.matrix]
         others: dict[str, list[int]] = {}
         for tensor in self.left_out:
             if tensor not in listed:
                 others.setdefault(tensor.reason, []).append(tensor.count)
-        if self.left_out:
-            rows = [(tensor.name, _shape(tensor.shape), tensor.reason) for tensor in listed]
-            rows += [
-                (f"{len(counts)} tensor{'s' if len(counts) > 1 else ''}", f"{sum(counts):,} in all", reason)
-                for reason, counts in others.items()
-            ]
-            lines += ["", *_aligned(("not in the memory", "shape", "why"), rows)]
-        return "\n".join([*lines, "", f"{self.share}; placement {self.placement}"])
+        rows: list[tuple[str, ...]] = [
+            (tensor.name, _shape(tensor.shape), tensor.reason) for tensor in listed
+        ]
+        rows += [
+            (f"{len(counts)} tensor{'s' if len(counts) > 1 else ''}", f"{sum(counts):,} in all", reason)
+            for reason, counts in others.items()
+        ]
+        return rows
 
 
-def share(stored: Iterable[int], left_out: Iterable[LeftOut]) -> Share:
-    """From the numbers of weights of what is stored, and what isn't."""
+def measure_share(stored: Iterable[int], left_out: Iterable[LeftOut]) -> Share:
+    """Return the share of weights that can fail, from the sizes of the stored tensors and what was left out."""
     inside = sum(stored)
     return Share(inside, inside + sum(tensor.count for tensor in left_out if tensor.matrix))
 
@@ -106,14 +140,24 @@ def summarize(
     left_out: Sequence[LeftOut],
     faults: FaultModel | None = None,
 ) -> Summary:
-    """`tensors` are (names, shape), in their order in the memory of `faults`."""
+    """Lay tensors out in a memory.
+
+    Parameters
+    ----------
+    tensors
+        (names, shape) of each, in their order in the memory.
+    left_out
+        Tensors of the model that are not stored.
+    faults
+        Its memory says where the tensors lie. Default: the paper's memory, every weight in cells of its own.
+    """
     memory = (faults or FaultModel()).memory
     sizes = [_size(shape) for _, shape in tensors]
     stored = tuple(
         Stored(tuple(names), tuple(shape), size, base, _arrays(memory, base, size))
         for (names, shape), size, base in zip(tensors, sizes, memory.bases(sizes), strict=True)
     )
-    return Summary(stored, tuple(left_out), share(sizes, left_out), str(memory.placement))
+    return Summary(stored, tuple(left_out), measure_share(sizes, left_out), str(memory.placement))
 
 
 def _size(shape: Sequence[int]) -> int:
@@ -124,7 +168,7 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def _arrays(memory: SRAM, base: int, size: int) -> tuple[tuple[int, int], ...]:
-    """Ranges of the arrays that `size` weights from an address on touch."""
+    """Return the ranges of SRAM arrays that `size` weights from an address on touch."""
     layout, array = memory.layout, memory.array.bytes
     if not size:
         return ()
@@ -149,15 +193,3 @@ def _arrays(memory: SRAM, base: int, size: int) -> tuple[tuple[int, int], ...]:
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "-"
-
-
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Lines of columns, as wide as they have to be: names are never cut."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    return [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (header, *rows)
-    ]

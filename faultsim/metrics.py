@@ -43,9 +43,12 @@ class Metric:
     name: str
     begin: Callable[[], Collector] = field(compare=False, repr=False)
     higher_is_better: bool = True
-    fraction: bool = False  #: a value from 0 to 1, shown in percent
-    counts: bool = False  #: right answers among the samples: collectors have `right`, whole numbers
-    capturable: bool = field(default=False, compare=False)  #: a CUDA graph can hold update()
+    fraction: bool = False
+    """A value from 0 to 1, shown in percent."""
+    counts: bool = False
+    """Right answers among the samples: collectors have `right`, whole numbers."""
+    capturable: bool = field(default=False, compare=False)
+    """A CUDA graph can hold update()."""
 
     def describe(self) -> dict[str, Any]:
         """JSON values."""

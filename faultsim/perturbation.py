@@ -20,14 +20,26 @@ from .stored import StoredWeights
 from .voltage import VoltageCurve
 
 
-def operating_point(
+def resolve_operating_point(
     chips: Sequence[AnyChip],
     voltage: float | None,
     bit_error_rate: float | None,
     curve: VoltageCurve | None,
 ) -> tuple[float | None, float | None]:
-    """(voltage or None, bit error rate) from whichever of the two is given; for measured chips, whose failing cells no
-    curve knows, (voltage, None). FaultsimError unless it is just one of the two, and the one that the chips need."""
+    """Turn a voltage or a bit error rate into both.
+
+    Returns
+    -------
+    voltage : float or None
+        None where the bit error rate was given.
+    bit_error_rate : float or None
+        None for measured chips, whose fault maps say which cells fail.
+
+    Raises
+    ------
+    FaultsimError
+        Unless one of both is given, and the one that the chips need.
+    """
     measured = [isinstance(chip, MeasuredChip) for chip in chips]
     if any(measured):
         if not all(measured):
@@ -53,13 +65,34 @@ def corrupt(
     base: int = 0,
     access: int = 0,
 ) -> Tensor | np.ndarray:
-    """int8 weights of any shape as `chip` reads them, same shape and device; the faults depend on the row-major order
-    of the elements only. A NumPy array gives a NumPy array. For a measured chip give the voltage.
+    """Return int8 weights as a chip reads them.
 
-    base    address of the first weight, 0 to 2**43
-    access  which read it is, 0 to 2**32 - 1 (transient faults)
+    Parameters
+    ----------
+    weights
+        int8 tensor or NumPy array of any shape; the faults depend on the row-major order of its elements only.
+    chip
+        A simulated chip, its seed, or a measured chip.
+    voltage, bit_error_rate
+        The operating point: one of both. A measured chip needs a voltage.
+    curve
+        Bit error rate against voltage. Default: the paper's SRAM.
+    faults
+        Kind of fault and memory. Default: flips, every weight in cells of its own.
+    base
+        Address of the first weight, 0 to 2**43.
+    access
+        Which read it is, 0 to 2**32 - 1 (transient faults).
 
-    Raises FaultsimError for weights that aren't int8, and numbers out of range.
+    Returns
+    -------
+    Tensor or ndarray
+        Of the type, shape and device of `weights`.
+
+    Raises
+    ------
+    FaultsimError
+        For weights that are not int8, and numbers out of range.
     """
     faults, chip = faults or FaultModel(), as_chip(chip)
     base = checked_integer(base, "base", 0, BASE_END)
@@ -72,43 +105,73 @@ def corrupt(
         raise FaultsimError(
             f"weights must be an int8 tensor or array, not {kind}: faultsim.quantize makes int8 of floats"
         )
-    volts, rate = operating_point([chip], voltage, bit_error_rate, curve)
-    if isinstance(chip, MeasuredChip):
-        read = chip.read(weights, volts, faults, base)
-    else:
-        seeds, table = ops.seeds([chip], weights.device), ops.table(rate, weights.device)
-        which = torch.tensor([access], device=weights.device) if access else None
-        place = ops.place(faults, base)
-        read = torch.ops.faultsim.corrupt(weights, seeds, table, ops.rule(faults), place, None, which)[0]
+    volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
+    read = _read(weights, chip, volts, rate, faults, base, access)
     return read.numpy() if isinstance(given, np.ndarray) else read
 
 
-def stored_weights(
+def _read(
+    weights: Tensor,
+    chip: AnyChip,
+    voltage: float | None,
+    rate: float | None,
+    faults: FaultModel,
+    base: int,
+    access: int,
+) -> Tensor:
+    """Return int8 weights from an address on as a chip reads them."""
+    if isinstance(chip, MeasuredChip):
+        return chip.read(weights, voltage, faults, base)
+    seeds, table = ops.seeds([chip], weights.device), ops.table(checked_rate(rate), weights.device)
+    which = torch.tensor([access], device=weights.device) if access else None
+    place = ops.place(faults, base)
+    read: Tensor = torch.ops.faultsim.corrupt(weights, seeds, table, ops.rule(faults), place, None, which)[0]
+    return read
+
+
+def resolve_stored(
     model: nn.Module, stored: StoredWeights | None, per_channel: bool, select: Select
 ) -> StoredWeights:
-    """`stored`, once they are found to be those of `model`, or its weights newly stored."""
+    """Return `stored`, after checking that they are the weights of `model`, or store its weights."""
     if stored is None:
         return StoredWeights.of(model, per_channel, select)
     if per_channel or select is not None:
-        raise FaultsimError("per_channel and select have no meaning for weights that are stored already")
+        raise FaultsimError(
+            "per_channel and select cannot be combined with stored weights: give them to StoredWeights.of"
+        )
     stored.check(model)
     return stored
 
 
 def corrupt_stored(
     stored: StoredWeights,
-    chip: AnyChip,
+    chip: AnyChip | int,
     *,
     voltage: float | None = None,
     bit_error_rate: float | None = None,
     curve: VoltageCurve | None = None,
     faults: FaultModel | None = None,
 ) -> StoredWeights:
-    """A model's stored weights as `chip` reads them: wrong int8 values, the same scales. Arguments as for corrupt()."""
+    """Return a model's stored weights as a chip reads them: other int8 values, the same scales.
+
+    Parameters
+    ----------
+    stored
+        The weights in memory, from `StoredWeights.of`.
+    chip
+        A simulated chip, its seed, or a measured chip.
+    voltage, bit_error_rate
+        The operating point: one of both. A measured chip needs a voltage.
+    curve
+        Bit error rate against voltage. Default: the paper's SRAM.
+    faults
+        Kind of fault and memory. Default: flips, every weight in cells of its own.
+    """
     faults = faults or FaultModel()
-    point = {"voltage": voltage, "bit_error_rate": bit_error_rate, "curve": curve}
+    chip = as_chip(chip)
+    volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
     return stored.with_layers(
-        replace(layer, values=corrupt(layer.values, chip, **point, faults=faults, base=base))
+        replace(layer, values=_read(layer.values, chip, volts, rate, faults, base, access=0))
         for layer, base in zip(stored.layers, stored.bases(faults), strict=True)
     )
 
@@ -128,25 +191,47 @@ def perturbed(
     access: int = 0,
     straight_through: bool = False,
 ) -> Iterator[nn.Module]:
-    """Inside, `model` computes with its weights as `chip` reads them at a voltage (or bit error rate):
+    """Run a model with its weights as a chip reads them, inside a `with` block.
 
         with perturbed(model, Chip(7), voltage=0.83):
             logits = model(images)
 
-    The weights (which: `select`, as for StoredWeights.of) are quantized to int8, or taken from `stored`, which saves
-    the time of doing it anew, corrupted and dequantized; the model's own parameters are put aside meanwhile, never
-    written to, and are back afterwards bit for bit, whatever happens inside.
+    The weights are quantized to int8, corrupted and dequantized. The model's own parameters are put aside meanwhile,
+    never written to, and are back afterwards bit for bit, whatever happens inside.
 
-    Gradients reach the inputs and the parameters that aren't stored, and not the weights: their `grad` stays None.
-    With `straight_through` they reach the model's own float weights as if these had been read, for training that knows
-    of faults.
+    Gradients reach the inputs and the parameters that are not stored; the `grad` of stored weights stays None, unless
+    `straight_through` is set.
 
-    Raises FaultsimError for bad rates, models without weights, `stored` of another model or from before it was changed,
-    and straight_through of weights that are int8 already.
+    Parameters
+    ----------
+    model
+        Any module.
+    chip
+        A simulated chip, its seed, or a measured chip.
+    voltage, bit_error_rate
+        The operating point: one of both. A measured chip needs a voltage.
+    curve
+        Bit error rate against voltage. Default: the paper's SRAM.
+    faults
+        Kind of fault and memory. Default: flips, every weight in cells of its own.
+    per_channel, select
+        How the weights are quantized, and which of them lie in the memory; see `StoredWeights.of`.
+    stored
+        The model's weights, stored already; saves the time to quantize them again.
+    access
+        Which read it is (transient faults).
+    straight_through
+        Gradients reach the model's own float weights as if these had been read: for training with faults.
+
+    Raises
+    ------
+    FaultsimError
+        For operating points out of range, models without weights, `stored` of another model or from before it was
+        changed, and `straight_through` with weights that are int8 already.
     """
     faults, chip = faults or FaultModel(), as_chip(chip)
-    volts, rate = operating_point([chip], voltage, bit_error_rate, curve)
-    stored = stored_weights(model, stored, per_channel, select)
+    volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
+    stored = resolve_stored(model, stored, per_channel, select)
     if straight_through and (fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]):
         raise FaultsimError(f"straight_through: {fixed[0]} is int8 and cannot be trained")
     weights = stored.read_chips([chip], rate, volts, faults, access)
@@ -166,11 +251,33 @@ def perturb(
     select: Select = None,
     access: int = 0,
 ) -> nn.Module:
-    """A copy of `model` with the weights that `chip` reads, in float; arguments as for perturbed(). The copy's weights
-    are plain parameters, also where the model's are computed (quantization-aware, weight norm, ...); int8 weights of
-    torch.ao and torchao stay int8."""
+    """Copy a model with the weights that a chip reads, in float.
+
+    Parameters
+    ----------
+    model
+        Any module. It is not changed.
+    chip
+        A simulated chip, its seed, or a measured chip.
+    voltage, bit_error_rate
+        The operating point: one of both. A measured chip needs a voltage.
+    curve
+        Bit error rate against voltage. Default: the paper's SRAM.
+    faults
+        Kind of fault and memory. Default: flips, every weight in cells of its own.
+    per_channel, select
+        How the weights are quantized, and which of them lie in the memory; see `StoredWeights.of`.
+    access
+        Which read it is (transient faults).
+
+    Returns
+    -------
+    Module
+        Its weights are plain parameters, also where the model's are computed (quantization-aware, weight norm, ...);
+        int8 weights of torch.ao and torchao stay int8.
+    """
     chip = as_chip(chip)
-    volts, rate = operating_point([chip], voltage, bit_error_rate, curve)
+    volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
     stored = StoredWeights.of(model, per_channel, select)
     weights = stored.read_chips([chip], rate, volts, faults or FaultModel(), access)
     return stored.copy(model, [weight[0] for weight in weights])

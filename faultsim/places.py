@@ -9,6 +9,7 @@ import re
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ class _Replace(nn.Module):
 class Held(ABC):
     """A tensor of a module: `attribute` is its name there."""
 
-    is_int8 = False  #: whether it is int8 already: `int8` says what, and there are no gradients
+    is_int8 = False
+    """Whether it is int8 already: `int8` says what, and there are no gradients."""
     int8: Int8
 
     def __init__(self, module: nn.Module, attribute: str) -> None:
@@ -413,7 +415,7 @@ def copies(module: nn.Module) -> Iterator[tuple[str, object, Tensor]]:
             yield from ((name, key, entry) for key, entry in pairs if isinstance(entry, Tensor))
 
 
-def at_copy(module: nn.Module, attribute: str, key: object) -> tuple[dict | list, object]:
+def at_copy(module: nn.Module, attribute: str, key: object) -> tuple[Any, Any]:
     """The container and the key of what copies() found."""
     return (vars(module), attribute) if key is None else (vars(module)[attribute], key)
 

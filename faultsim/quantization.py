@@ -70,7 +70,8 @@ class _StraightThrough(torch.autograd.Function):
 class FakeQuantize(nn.Module):
     """Parametrization of a weight: forward sees what int8 memory would hold, the gradient passes straight through."""
 
-    rounds_only = True  #: for faultsim.places: it computes with the parameter, but for rounding
+    rounds_only = True
+    """For faultsim.places: it computes with the parameter, but for rounding."""
 
     def __init__(self, axis: int = -1) -> None:
         super().__init__()

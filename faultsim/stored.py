@@ -1,9 +1,10 @@
-"""A model's weights as they lie in memory: int8 and scales; and how a model is made to compute with other ones."""
+"""A model's weights as they lie in memory, int8 with scales, and how the model is made to compute with other ones."""
 
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,23 +21,28 @@ from .quantization import dequantize, quantize
 
 @dataclass(frozen=True)
 class StoredLayer:
-    """One tensor of the memory: the weight of a layer (or of several that share it), or another parameter."""
+    """One tensor in the memory: the weight of a layer (or of several that share it), or another parameter."""
 
-    names: tuple[str, ...]  #: of the modules, as in named_modules()
+    names: tuple[str, ...]
+    """Names of the modules that hold it, as in named_modules()."""
     modules: tuple[nn.Module, ...]
-    values: Tensor  #: int8, the shape of the weight
-    scale: Tensor  #: float32, [] or [channels]
-    axis: int  #: of the channels; -1: one scale
-    attributes: tuple[str, ...] = ("weight",)  #: the tensor's name in each module
-    copies: tuple[
-        tuple[nn.Module, str, object], ...
-    ] = ()  #: where modules keep the parameter in plain Python too
+    """The modules that hold it."""
+    values: Tensor
+    """The weights as the memory holds them, int8, in the shape of the tensor."""
+    scale: Tensor
+    """Weight = value * scale; float32, [] or [channels]."""
+    axis: int
+    """Dimension of the channels; -1: there is one scale."""
+    attributes: tuple[str, ...] = ("weight",)
+    """The tensor's name in each module."""
+    copies: tuple[tuple[nn.Module, str, object], ...] = ()
+    """Where modules also keep the parameter in plain Python: (module, attribute, key)."""
     versions: tuple[tuple[Tensor, int], ...] = field(default=(), repr=False, compare=False)
-    """The parameters, and how often they had been written to when the values were taken."""
+    """The parameters, and how often each had been written to when the values were taken."""
 
     @property
     def name(self) -> str:
-        """Of the first module."""
+        """Name of the first module."""
         return self.names[0]
 
     @property
@@ -51,12 +57,12 @@ class StoredLayer:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weight that the model computes with; float32 where that is int8 itself."""
+        """Type of the weight that the model computes with; float32 where that is int8 itself."""
         place = self.held
         return torch.float32 if place.is_int8 or not place.sources else place.sources[0].dtype
 
     def as_held(self, weights: Tensor) -> Tensor:
-        """[chips, *shape] in the type and the memory format of the weight that the model computes with."""
+        """Convert weights [chips, *shape] to the type and memory format of the one that the model computes with."""
         place = self.held
         like = next((s for s in place.sources if s.shape == self.values.shape and not place.is_int8), None)
         if like is None or like.is_contiguous():
@@ -69,35 +75,65 @@ class StoredLayer:
 
 
 class StoredWeights:
-    """The int8 weights of a model, in the order in which they lie in memory."""
+    """The int8 weights of a model, in the order in which they lie in memory.
+
+    `len(stored)` is the number of tensors. `print(stored.summary())` lists them.
+    """
 
     def __init__(self, layers: Iterable[StoredLayer], left_out: Iterable[LeftOut] = ()) -> None:
         self.layers = tuple(layers)
-        self.left_out = tuple(left_out)  #: tensors of the model that are not stored
+        """The tensors in the memory, in the order of their addresses."""
+        self.left_out = tuple(left_out)
+        """Tensors of the model that are not stored, and why."""
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __repr__(self) -> str:
+        return f"StoredWeights({len(self)} tensors; {self.share})"
+
+    def _repr_html_(self) -> str:
+        """Show summary() in a notebook."""
+        return self.summary()._repr_html_()
 
     @classmethod
     def of(cls, model: nn.Module, per_channel: bool = False, select: Select = None) -> "StoredWeights":
-        """Quantizes the weights of `model`: by default all floating-point parameters of two or more dimensions but
-        biases and those of normalization; what else it holds stays in float and never fails.
+        """Quantize the weights of a model.
 
-        select  which tensors instead: patterns of names ("encoder.*", ["*.weight", "*.bias"]), or a function of a name
-                and a tensor that says whether it lies in the memory
+        Parameters
+        ----------
+        model
+            Any module. It is not changed.
+        per_channel
+            One scale for each output channel. Default: one for each tensor, as in the paper.
+        select
+            Which tensors lie in the memory: patterns of names ("encoder.*", ["*.weight", "*.bias"]), or a function of
+            name and tensor. Default: all floating-point parameters of two or more dimensions but biases and those of
+            normalization.
 
-        They lie there in the order of named_modules(), within a module by name; one that several modules share is
-        stored once, under its first name. Weights that are computed (parametrizations, weight norm, spectral norm,
-        pruning) are stored as they are in evaluation mode; int8 weights of torch.ao and torchao as they are, with their
-        scales. Raises FaultsimError when there is no such weight, and for one that int8 cannot hold (see
-        faultsim.inventory)."""
+        Returns
+        -------
+        StoredWeights
+            In the order of named_modules(), within a module by name. A tensor that several modules share is stored
+            once, under its first name. Weights that are computed (parametrizations, weight norm, spectral norm,
+            pruning) are stored as they are in evaluation mode, and int8 weights of torch.ao and torchao with their own
+            scales.
+
+        Raises
+        ------
+        FaultsimError
+            Where there is no such weight, and for one that int8 cannot hold (see `faultsim.inventory`).
+        """
         found = take_inventory(model, select)
-        return cls((store(weight, per_channel) for weight in found.weights), found.left_out)
+        return cls((store_weight(weight, per_channel) for weight in found.weights), found.left_out)
 
     def with_layers(self, layers: Iterable[StoredLayer]) -> "StoredWeights":
-        """The same model's, with other values or scales."""
+        """Return the weights of the same model with other values or scales."""
         return StoredWeights(layers, self.left_out)
 
     @property
     def bytes(self) -> int:
-        """Bytes of weight memory, one a weight."""
+        """Bytes of weight memory, one for each weight."""
         return sum(layer.values.numel() for layer in self.layers)
 
     @property
@@ -107,18 +143,20 @@ class StoredWeights:
 
     @property
     def share(self) -> memory.Share:
-        """How many of the model's weights lie in the memory: "x of y weights ..."."""
-        return memory.share((layer.values.numel() for layer in self.layers), self.left_out)
+        """How many of the model's weights lie in the memory."""
+        return memory.measure_share((layer.values.numel() for layer in self.layers), self.left_out)
 
     def summary(self, faults: FaultModel | None = None) -> memory.Summary:
-        """Each tensor with its shape, bytes, arrays and address in the memory of `faults`, and what isn't stored, and
-        why. Printed it is a table."""
+        """List each tensor with its shape, bytes, arrays and address in the memory of `faults`, and what is not stored.
+
+        The summary is a table when it is printed or shown in a notebook.
+        """
         return memory.summarize(
             [(layer.tensors, tuple(layer.values.shape)) for layer in self.layers], self.left_out, faults
         )
 
     def check(self, model: nn.Module) -> None:
-        """FaultsimError unless these are the weights of `model`, as they are now."""
+        """Raise FaultsimError unless these are the weights of `model`, as they are now."""
         modules = set(model.modules())
         for layer in self.layers:
             if not modules.issuperset(layer.modules):
@@ -137,13 +175,15 @@ class StoredWeights:
                         "use StoredWeights.of(model) again"
                     )
 
-    def bases(self, model: FaultModel) -> list[int]:
-        """Address of each layer's first weight."""
-        return model.memory.bases([layer.values.numel() for layer in self.layers])
+    def bases(self, faults: FaultModel) -> list[int]:
+        """Return the address of each tensor's first weight."""
+        return faults.memory.bases([layer.values.numel() for layer in self.layers])
 
     def empty(self, chips: int, dtype: torch.dtype | None = None) -> list[Tensor]:
-        """Room for read(): one tensor [chips, *shape] a layer, in `dtype` (float32, bfloat16 or float16) or the one
-        that the layer computes with; float32 for layers in float64."""
+        """Allocate the output of read(): one tensor [chips, *shape] for each in the memory.
+
+        `dtype` is float32, bfloat16 or float16. Default: the type that the layer computes with (float32 for float64).
+        """
         return [
             torch.empty(
                 [chips, *layer.values.shape],
@@ -157,13 +197,15 @@ class StoredWeights:
         self,
         chips: Tensor,
         table: Tensor,
-        model: FaultModel,
+        faults: FaultModel,
         out: Sequence[Tensor],
         access: Tensor | None = None,
     ) -> None:
-        """What chips read, dequantized, into `out` (from empty()). `chips` and `table` as for faultsim.ops: nothing
-        here waits for the device, and a CUDA graph can hold it."""
-        for layer, base, target in zip(self.layers, self.bases(model), out, strict=True):
+        """Write what chips read, dequantized, into `out` (from empty()).
+
+        `chips` and `table` are those of `faultsim.ops`. Nothing here waits for the device: a CUDA graph can capture it.
+        """
+        for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
             torch.ops.faultsim.corrupt_dequantize_out(
                 layer.values,
                 layer.scale,
@@ -171,8 +213,8 @@ class StoredWeights:
                 target,
                 chips,
                 table,
-                ops.rule(model),
-                ops.place(model, base),
+                ops.rule(faults),
+                ops.place(faults, base),
                 access=access,
             )
 
@@ -181,23 +223,41 @@ class StoredWeights:
         chips: Sequence[AnyChip],
         bit_error_rate: float | None,
         voltage: float | None,
-        model: FaultModel,
+        faults: FaultModel,
         access: int = 0,
     ) -> list[Tensor]:
-        """The same for Chip objects (at a bit error rate) or MeasuredChip objects (at a voltage): one tensor
-        [len(chips), *shape] a layer, in the type and memory format that the layer computes with."""
+        """Return what chips read, dequantized.
+
+        Parameters
+        ----------
+        chips
+            All simulated (at a bit error rate) or all measured (at a voltage).
+        bit_error_rate, voltage
+            The one that the chips need.
+        faults
+            Kind of fault and memory.
+        access
+            Which read it is (transient faults).
+
+        Returns
+        -------
+        list[Tensor]
+            One [len(chips), *shape] for each tensor in the memory, in the type and memory format that the layer
+            computes with.
+        """
         out = self.empty(len(chips))
-        if all(isinstance(chip, MeasuredChip) for chip in chips):
-            for layer, base, target in zip(self.layers, self.bases(model), out, strict=True):
-                for i, chip in enumerate(chips):
-                    values = chip.read(layer.values, voltage, model, base)
+        measured = [chip for chip in chips if isinstance(chip, MeasuredChip)]
+        if len(measured) == len(chips):
+            for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
+                for i, chip in enumerate(measured):
+                    values = chip.read(layer.values, voltage, faults, base)
                     target[i] = dequantize(values, layer.scale, layer.axis)
             return self._as_held(out)
         device = self.layers[0].values.device
         self.read(
             ops.seeds(chips, device),
             ops.table(checked_rate(bit_error_rate), device),
-            model,
+            faults,
             out,
             torch.tensor([access], device=device) if access else None,
         )
@@ -208,9 +268,17 @@ class StoredWeights:
 
     @contextlib.contextmanager
     def replaced(self, weights: Sequence[Tensor], straight_through: bool = False) -> Iterator[None]:
-        """The model computes with `weights` (one tensor a layer, which may require a gradient, and gets it) while this
-        lasts; then with its own parameters again, the very same objects, which nobody has written to.
-        `straight_through`: gradients of `weights` go to the model's own parameters."""
+        """Run the model with other weights inside a `with` block.
+
+        Afterwards the model has its own Parameter objects again; nobody has written to them.
+
+        Parameters
+        ----------
+        weights
+            One for each tensor in the memory. They may require gradients, and get them.
+        straight_through
+            Gradients go to the model's own parameters instead.
+        """
         with contextlib.ExitStack() as undo:
             for layer, weight in zip(self.layers, weights, strict=True):
                 for module, attribute in zip(layer.modules, layer.attributes, strict=True):
@@ -220,9 +288,11 @@ class StoredWeights:
             yield
 
     def copy(self, model: nn.Module, weights: Sequence[Tensor]) -> nn.Module:
-        """A copy of `model` with `weights` (one tensor a layer) as ordinary parameters, also where the model's are
-        computed."""
-        memo: dict[int, object] = {}
+        """Copy `model` with `weights`, one for each tensor in the memory, as ordinary parameters.
+
+        They are ordinary parameters also where the model's own are computed.
+        """
+        memo: dict[int, Any] = {}
         for module in model.modules():
             memo.update(flat_in_copies(module))
         settled = []
@@ -245,8 +315,8 @@ class StoredWeights:
         return copied
 
 
-def store(weight: Weight, per_channel: bool) -> StoredLayer:
-    """One weight of a model, quantized; FaultsimError, naming it, where that cannot be."""
+def store_weight(weight: Weight, per_channel: bool) -> StoredLayer:
+    """Quantize one weight of a model; FaultsimError, naming it, where that cannot be."""
     place = weight.held
     try:
         values, scale, axis = place.int8 if place.is_int8 else _quantized(weight, place, per_channel)
@@ -259,13 +329,20 @@ def store(weight: Weight, per_channel: bool) -> StoredLayer:
 
 
 def as_stored(weight: Weight, values: Tensor, scale: Tensor, axis: int) -> StoredLayer:
-    """One weight of a model with its int8 values and scale, which go to the device of the model."""
+    """Return one weight of a model with given int8 values and scale, on the device of the model."""
     sources = weight.held.sources
     device = sources[0].device if sources else values.device
     versions = tuple((source, source._version) for source in sources if not source.is_inference())
-    places = weight.names, weight.modules
-    kept = weight.attributes, weight.copies, versions
-    return StoredLayer(*places, values.to(device), scale.to(device), axis, *kept)
+    return StoredLayer(
+        names=weight.names,
+        modules=weight.modules,
+        values=values.to(device),
+        scale=scale.to(device),
+        axis=axis,
+        attributes=weight.attributes,
+        copies=weight.copies,
+        versions=versions,
+    )
 
 
 def _quantized(weight: Weight, place: Held, per_channel: bool) -> tuple[Tensor, Tensor, int]:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,12 @@ from .errors import FaultsimError
 from .hit_table import checked_rate
 from .io.bounds import parse_number
 from .io.files import write_text
+from .text_table import html_table
 
 COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
-COLUMNS_PJ = (*COLUMNS[:2], "energy_per_access_pj")  #: of a curve whose energies are picojoules
+"""Header of a curve's CSV file."""
+COLUMNS_PJ = (*COLUMNS[:2], "energy_per_access_pj")
+"""The same where energies are in picojoules."""
 _HIGHEST_RATE = 0.5  # a cell that reads at random
 _HIGHEST_VOLTAGE = 1e6  # in any unit: its square is a number, and its misprint noticed
 _LOWEST_VOLTAGE = 1e-6  # so is that of neighbors
@@ -28,25 +32,37 @@ _MOST_POINTS = 10_000
 _MOST_CHARACTERS = 1 << 24  # of a CSV
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VoltageCurve:
-    """Measured or modeled points of an SRAM, highest voltage first.
+    """Bit error rate and energy per access of an SRAM against its supply voltage.
 
-    Between points, bit error rates are interpolated log-linearly and energies linearly in V**2 (the quadratic law of
-    dynamic energy holds between neighbors). Below the last error-free point the curve continues the slope of the
-    nearest two erroneous points (with only one of them: its rate). Outside [v_low, v_high] nothing is assumed.
+    The curve is given by measured or modeled points. Between them, bit error rates are interpolated log-linearly and
+    energies linearly in V**2 (dynamic energy is quadratic in the voltage). Between the last error-free point and the
+    first erroneous one the slope of the first two erroneous points continues; with one only, its rate holds. Outside
+    [v_low, v_high] nothing is assumed.
+
+    Raises
+    ------
+    FaultsimError
+        For fewer than two points, numbers out of range, and points that are not monotone.
     """
 
     name: str
-    voltages: tuple[
-        float, ...
-    ]  #: in the unit of the source (normalized to Vmin, or volts), strictly descending
-    bit_error_rates: tuple[float, ...]  #: fraction of failing cells, ascending, within [0, 0.5]
-    energies: tuple[float, ...]  #: energy of one read access, any unit, not ascending
-    exponent: float | None = None  #: energy = V**exponent instead of interpolation (the default curve)
-    picojoules: bool = False  #: `energies` are in picojoules; otherwise only their ratios mean something
+    """Name in results."""
+    voltages: tuple[float, ...]
+    """Supply voltages in the unit of the source (normalized to Vmin, or volts), strictly descending."""
+    bit_error_rates: tuple[float, ...]
+    """Fraction of failing cells at each voltage, ascending, within [0, 0.5]."""
+    energies: tuple[float, ...]
+    """Energy of one read access at each voltage, in any unit, not ascending."""
+    exponent: float | None = None
+    """Energy is V**exponent; None: it is interpolated."""
+    picojoules: bool = False
+    """The energies are in picojoules; otherwise only their ratios have a meaning."""
 
     def __post_init__(self) -> None:
+        for field in ("voltages", "bit_error_rates", "energies"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         lengths = [len(self.voltages), len(self.bit_error_rates), len(self.energies)]
         if len(set(lengths)) != 1 or lengths[0] < 2:
             raise FaultsimError(
@@ -89,13 +105,31 @@ class VoltageCurve:
                     f"from {self.energies[i]} at {self.voltages[i]} to {self.energies[j]} at {self.voltages[j]}"
                 )
 
+    def __repr__(self) -> str:
+        unit = "picojoules" if self.picojoules else "relative energies"
+        return (
+            f"VoltageCurve({self.name!r}, {len(self.voltages)} points from {self.v_low:.4g} to {self.v_high:.4g}, "
+            f"v_min {self.v_min:.4g}, {unit})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the points in a notebook, thinned out where there are many."""
+        step = -(-len(self.voltages) // 20)
+        points = zip(self.voltages, self.bit_error_rates, self.energies, strict=True)
+        rows = [(f"{v:.4g}", f"{rate:.3g}", f"{energy:.4g}") for v, rate, energy in points][::step]
+        energy = "energy per access, pJ" if self.picojoules else "energy per access"
+        return html_table(("voltage", "bit error rate", energy), rows, range(3), repr(self))
+
     # -- sources ------------------------------------------------------------------------------------------------
 
     @classmethod
     def default(cls) -> "VoltageCurve":
-        """The paper's 14 nm SRAM, from its two anchors: log-linear through (0.83 Vmin, 1e-2) and (Vmin, 1e-6), one
-        failing cell in about a million being the least that the characterized population (32 arrays of 512x64) can
-        show; energy per access V**1.960, which is 0.694 at 0.83."""
+        """Return the curve of the paper's 14 nm SRAM.
+
+        The bit error rate is log-linear through the two values that the paper gives: 1e-2 at 0.83 Vmin and 1e-6 just
+        below Vmin (one failing cell in about a million is the least that the characterized 32 arrays of 512x64 cells
+        can show). The energy per access is V**1.960, which is 0.694 at 0.83 Vmin.
+        """
         exponent = math.log(0.694) / math.log(0.83)
         per_volt = math.log(1e-6 / 1e-2) / (1.00 - 0.83)
         lowest = 1.00 + math.log(_HIGHEST_RATE / 1e-6) / per_volt  # where one bit in two is wrong
@@ -112,9 +146,19 @@ class VoltageCurve:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> "VoltageCurve":
-        """A characterization of your own: CSV with the header voltage,bit_error_rate,energy_per_access, sorted by
-        voltage (either way). Energies in picojoules stand under energy_per_access_pj instead. Raises FaultsimError
-        naming the line that is wrong."""
+        """Read a characterization of your own SRAM.
+
+        Parameters
+        ----------
+        path
+            CSV with the header voltage,bit_error_rate,energy_per_access (or energy_per_access_pj, in picojoules),
+            sorted by voltage, either way. Lines that begin with # are comments.
+
+        Raises
+        ------
+        FaultsimError
+            Naming the line that is wrong.
+        """
         path = Path(path)
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
@@ -127,7 +171,8 @@ class VoltageCurve:
             raise FaultsimError(f"voltage curve {path}: cannot be read: {error.strerror or error}") from None
         except UnicodeDecodeError:
             raise FaultsimError(f"voltage curve {path}: this is no CSV file") from None
-        points, header = [], None
+        points: list[tuple[float, float, float]] = []
+        header: tuple[str, ...] | None = None
         for line, row in enumerate(text.splitlines(), 1):
             try:
                 cells = tuple(cell.strip() for cell in next(csv.reader([row]), []))
@@ -163,7 +208,7 @@ class VoltageCurve:
         return cls(path.name, voltages, rates, energies, picojoules=header == COLUMNS_PJ)
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes the points in the form that from_csv() reads."""
+        """Write the points in the form that `from_csv` reads."""
         rows = zip(self.voltages, self.bit_error_rates, self.energies, strict=True)
         header = COLUMNS_PJ if self.picojoules else COLUMNS
         lines = [",".join(header), *(",".join(repr(x) for x in row) for row in rows)]
@@ -173,10 +218,12 @@ class VoltageCurve:
 
     @property
     def v_high(self) -> float:
+        """The highest voltage of the curve."""
         return self.voltages[0]
 
     @property
     def v_low(self) -> float:
+        """The lowest voltage of the curve."""
         return self.voltages[-1]
 
     @property
@@ -186,6 +233,7 @@ class VoltageCurve:
         return free[-1] if free else self.v_high
 
     def _checked(self, voltage: float) -> float:
+        """Return a voltage as a float; FaultsimError outside [v_low, v_high]."""
         v = float(voltage)
         if not self.v_low <= v <= self.v_high:  # NaN included
             raise FaultsimError(
@@ -195,7 +243,7 @@ class VoltageCurve:
         return v
 
     def _faulty(self) -> tuple[list[tuple[float, float]], float]:
-        """Erroneous points, highest voltage first, and d ln(rate) / dV above the first of them."""
+        """Return the erroneous points, highest voltage first, and d ln(rate) / dV above the first of them."""
         points = [(v, r) for v, r in zip(self.voltages, self.bit_error_rates, strict=True) if r > 0]
         slope = 0.0
         if len(points) > 1:
@@ -204,7 +252,7 @@ class VoltageCurve:
         return points, slope
 
     def bit_error_rate(self, voltage: float) -> float:
-        """Fraction of failing cells at a voltage; FaultsimError outside [v_low, v_high]."""
+        """Return the fraction of failing cells at a voltage; FaultsimError outside [v_low, v_high]."""
         v = self._checked(voltage)
         points, slope = self._faulty()
         if not points or (v >= self.v_min and self.bit_error_rates[0] == 0.0):
@@ -221,8 +269,11 @@ class VoltageCurve:
         return points[-1][1]
 
     def voltage(self, bit_error_rate: float) -> float:
-        """The highest voltage whose bit error rate is `bit_error_rate`; v_min for 0. A rate that the curve only jumps
-        over at v_min gives v_min, a plateau its highest point. FaultsimError where the curve doesn't go so far."""
+        """Return the highest voltage with a bit error rate, v_min for 0.
+
+        A rate that the curve jumps over at v_min gives v_min, a plateau its highest point. FaultsimError for a rate
+        that does not occur on the curve.
+        """
         rate = checked_rate(bit_error_rate)
         points, slope = self._faulty()
         least, most = self.bit_error_rates[0], self.bit_error_rates[-1]
@@ -244,25 +295,25 @@ class VoltageCurve:
         return min(max(v, v1), v0)
 
     def energy_per_access(self, voltage: float) -> float:
-        """Dynamic energy of one read access relative to that at v_min; FaultsimError outside [v_low, v_high]."""
+        """Return the energy of one access relative to that at v_min; FaultsimError outside [v_low, v_high]."""
         v = self._checked(voltage)
         if self.exponent is not None:
-            return (v / self.v_min) ** self.exponent
+            return float((v / self.v_min) ** self.exponent)
         squares = np.square(np.array(self.voltages[::-1]))
         energies = np.array(self.energies[::-1])
         at = np.interp([v * v, self.v_min**2], squares, energies)
         return float(at[0] / at[1])
 
-    def describe(self) -> dict:
-        """Everything about it, for results: VoltageCurve(**curve.describe()) == curve."""
+    def describe(self) -> dict[str, Any]:
+        """Return all fields, for results: VoltageCurve(**curve.describe()) == curve."""
         known = dict(vars(self))
-        if not self.picojoules:  # as it was when curves knew no unit: results of then go on
+        if not self.picojoules:  # so that results from before curves had units can be continued
             del known["picojoules"]
         return known
 
     @property
     def access_pj(self) -> float | None:
-        """Picojoules of one read access at v_min; None where the curve knows energies only relative to each other."""
+        """Energy of one read access at v_min in picojoules; None where only ratios of energies are known."""
         if not self.picojoules:
             return None
         squares = np.square(np.array(self.voltages[::-1]))

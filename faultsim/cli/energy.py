@@ -186,7 +186,7 @@ def _network(option: str, spec: str, names: tuple[str, ...]) -> nn.Module:
 def _memory(network: nn.Module, traced: Trace) -> dict[str, Any]:
     """What of the weights that lie in the faulty memory is counted, for the report; FaultsimError where nothing is."""
     from ..inventory import take_inventory
-    from ..memory import share
+    from ..memory import measure_share
 
     found = take_inventory(network)
     sizes = {weight.tensors[0]: weight.count for weight in found.weights}
@@ -197,7 +197,7 @@ def _memory(network: nn.Module, traced: Trace) -> dict[str, Any]:
             "their transposed forms and linear layers can"
         )
     return {
-        "memory": share(sizes.values(), found.left_out).as_dict(),
+        "memory": measure_share(sizes.values(), found.left_out).as_dict(),
         "uncounted": {"weights": sum(sizes[name] for name in uncounted), "tensors": uncounted},
     }
 

@@ -76,7 +76,7 @@ def inject(
     from ..conditions import Conditions
     from ..faults import Chip
     from ..measured_chip import MeasuredChip
-    from ..perturbation import operating_point
+    from ..perturbation import resolve_operating_point
 
     faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
     stored = torch.from_numpy(weights)
@@ -88,7 +88,7 @@ def inject(
         name, rate = f"measured chip {measured.label}", measured.fault_map.at(voltage).bit_error_rate
         conditions = Conditions.of(faults, [measured])
     else:
-        _, rate = operating_point([Chip(chip)], voltage, bit_error_rate, load_curve(curve))
+        _, rate = resolve_operating_point([Chip(chip)], voltage, bit_error_rate, load_curve(curve))
         seeds, table, which = ops.seeds([Chip(chip)]), ops.table(rate), torch.tensor([access])
         place = ops.place(faults, base)
         read = torch.ops.faultsim.corrupt(stored, seeds, table, ops.rule(faults), place, None, which)[0]

@@ -18,12 +18,13 @@ from ..errors import FaultsimError
 from ..inventory import Select, Weight, join, take_inventory
 from ..places import Hooked, Parametrized
 from ..quantization import dequantize, quantize
-from ..stored import StoredLayer, StoredWeights, as_stored, store
+from ..stored import StoredLayer, StoredWeights, as_stored, store_weight
 from .bounds import parse_json
 from .files import write_atomically
 
 FORMAT = 1
-LARGEST = 1e18  #: of a weight: products of two are still numbers in float32
+LARGEST = 1e18
+"""Of a weight: products of two are still numbers in float32."""
 
 
 def save_weights(
@@ -143,7 +144,7 @@ def load_weights(
             state[key].copy_(value)
         try:
             layers = [
-                store(weight, per_channel) if kept is None else as_stored(weight, *kept)
+                store_weight(weight, per_channel) if kept is None else as_stored(weight, *kept)
                 for weight, kept in stored.items()
             ]
         except FaultsimError as error:
