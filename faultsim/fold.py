@@ -9,12 +9,13 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from . import ops
-from .inventory import channel_axis
+from .inventory import find_channel_axis
 from .stored import StoredLayer, StoredWeights
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -23,13 +24,22 @@ _NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @contextlib.contextmanager
 def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
-    """Inside, each batch normalization of `model` that directly follows a convolution lets everything pass, and the
-    convolution has the bias that this needs; with the weights that the returned StoredWeights reads (the same int8
-    values, other scales) the model computes what it did, up to rounding. Afterwards it is as it was.
+    """Let convolutions do the batch normalization that directly follows them, inside a `with` block.
+
+    Each such normalization lets everything pass, and the convolution has the bias that this needs. With the weights
+    that the StoredWeights of the block reads (the same int8 values, other scales) the model computes what it did, up to
+    rounding. Afterwards it is as it was.
 
     The model has to be in evaluation mode. What cannot be folded stays as it is: layers in float64 (the kernel writes
     float32 at most), modules with hooks or that are used more than once, convolutions whose output goes elsewhere too,
     and everything in a model whose forward method torch.fx cannot trace.
+
+    Parameters
+    ----------
+    model
+        Any module, in evaluation mode.
+    stored
+        Its weights.
     """
     followers = _followers(model)
     # with faults in a bias or a normalization too, both stay what they are
@@ -38,12 +48,12 @@ def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
     with contextlib.ExitStack() as undo:
         for layer in stored.layers:
             normalization = followers.get(layer.name)
-            alone = len(layer.names) == 1 and several[layer.modules[0]] == 1 and not several[normalization]
-            if normalization is None or not alone or layer.dtype not in ops.FLOATS:
+            alone = len(layer.names) == 1 and several[layer.modules[0]] == 1
+            if normalization is None or several[normalization] or not alone or layer.dtype not in ops.FLOATS:
                 layers.append(layer)
                 continue
             layer, bias = _fold(layer, normalization)
-            convolution = layer.modules[0]
+            convolution: Any = layer.modules[0]
             undo.callback(convolution._parameters.__setitem__, "bias", convolution._parameters["bias"])
             convolution._parameters["bias"] = bias
             undo.callback(delattr, normalization, "forward")
@@ -52,9 +62,9 @@ def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
         yield stored.with_layers(layers)
 
 
-def _fold(layer: StoredLayer, normalization: nn.Module) -> tuple[StoredLayer, Tensor]:
-    """The layer with the scales, and the bias, of convolution and normalization together."""
-    convolution = layer.modules[0]
+def _fold(layer: StoredLayer, normalization: Any) -> tuple[StoredLayer, Tensor]:
+    """Return the layer with the scales, and the bias, of convolution and normalization together."""
+    convolution: Any = layer.modules[0]
     with torch.no_grad():
         gain = (normalization.running_var.double() + normalization.eps).rsqrt()
         if normalization.weight is not None:
@@ -66,7 +76,7 @@ def _fold(layer: StoredLayer, normalization: nn.Module) -> tuple[StoredLayer, Te
         if normalization.bias is not None:
             bias += normalization.bias
         scale = (layer.scale * gain).float()
-    return replace(layer, scale=scale, axis=channel_axis(convolution)), bias.to(layer.dtype)
+    return replace(layer, scale=scale, axis=find_channel_axis(convolution)), bias.to(layer.dtype)
 
 
 def _unchanged(inputs: Tensor) -> Tensor:
@@ -78,29 +88,31 @@ class _Tracer(fx.Tracer):
         return isinstance(module, _CONVOLUTIONS + _NORMALIZATIONS) or super().is_leaf_module(module, name)
 
 
-def _followers(model: nn.Module) -> dict[str, nn.Module]:
-    """The normalization behind each convolution that has one and nothing else behind it, by the convolution's name."""
+def _followers(model: nn.Module) -> dict[str, Any]:
+    """Find the normalization behind each convolution that has one and nothing else behind it, by its name."""
     try:
         graph = _Tracer().trace(model)
     except Exception:  # whatever a forward method does that has no static graph: the model then runs as it is
         return {}
-    modules = dict(model.named_modules())
+    modules: dict[Any, Any] = dict(model.named_modules())
     calls = [node for node in graph.nodes if node.op == "call_module"]
     uses = Counter(id(modules[node.target]) for node in calls)
 
-    def plain(node: fx.Node, kinds: tuple[type, ...]) -> bool:
-        if node.op != "call_module":
+    def plain(node: fx.Node | None, kinds: tuple[type, ...]) -> bool:
+        if node is None or node.op != "call_module":
             return False
         module = modules[node.target]
         hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
         return isinstance(module, kinds) and uses[id(module)] == 1 and not any(hooks)
 
-    found = {}
+    found: dict[str, Any] = {}
     for node in calls:
         follower = next(iter(node.users), None)
-        if len(node.users) != 1 or not plain(node, _CONVOLUTIONS) or not plain(follower, _NORMALIZATIONS):
+        if len(node.users) != 1 or not plain(node, _CONVOLUTIONS):
+            continue
+        if follower is None or not plain(follower, _NORMALIZATIONS):
             continue
         normalization = modules[follower.target]
         if normalization.running_var is not None and follower.args == (node,):
-            found[node.target] = normalization
+            found[str(node.target)] = normalization
     return found

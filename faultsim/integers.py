@@ -1,12 +1,13 @@
-"""One rule for whole numbers from users: those of Python and NumPy are integers, True and 3.0 are not."""
+"""One rule for whole numbers from users: those of Python and NumPy are integers; True and 3.0 are not."""
 
 import operator
+from typing import Any
 
 from .errors import FaultsimError
 
 
-def checked_integer(value: object, name: str, least: int | None = None, most: int | None = None) -> int:
-    """`value` as an int; FaultsimError, which calls it `name`, unless it is an integer from `least` to `most`."""
+def checked_integer(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
+    """Return `value` as an int; FaultsimError, naming it, unless it is an integer from `least` to `most`."""
     try:
         if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")):
             raise TypeError

@@ -19,50 +19,52 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from .errors import FaultsimError
-from .places import Held, Hooked, Parameter, Parametrized, attributes, copies, held, is_int8_tensor
+from .places import Held, Hooked, Parameter, Parametrized, find_copies, find_held, is_int8_tensor, list_held
+from .torch_internals import CONVOLUTIONS, NORMALIZATIONS, computes_as_tensor
 
 Select = str | Sequence[str] | Callable[[str, Tensor], bool] | None
 """Which tensors lie in the memory: patterns of names as in the shell (`encoder.*`), a predicate of a name and a tensor,
 or None for the default."""
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-_NORMALIZATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-WEIGHT_MODULES = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
+WEIGHT_MODULES = (CONVOLUTIONS, nn.Linear, nn.Embedding, nn.EmbeddingBag, nn.Bilinear)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of the memory, and everything that reads it."""
+    """One tensor in the memory, and everything that reads it."""
 
     modules: tuple[nn.Module, ...]
+    """The modules that read it."""
     names: tuple[str, ...]
-    """Of the modules, as in named_modules()."""
+    """Names of the modules, as in named_modules()."""
     attributes: tuple[str, ...]
     """The tensor's name in each of them."""
     shape: tuple[int, ...]
+    """Its shape."""
     copies: tuple[tuple[nn.Module, str, object], ...] = ()
-    """Where else a module keeps the parameter, in plain Python."""
+    """Where else a module keeps the parameter, in plain Python: (module, attribute, key)."""
 
     @property
     def tensors(self) -> tuple[str, ...]:
         """Its names in the model, such as lstm.weight_ih_l0."""
-        return tensor_names(self.names, self.attributes)
+        return join_names(self.names, self.attributes)
 
     @property
     def count(self) -> int:
-        """Of its weights."""
+        """Number of weights."""
         return torch.Size(self.shape).numel()
 
     @property
     def axis(self) -> int:
         """Dimension of the output channels; -1 where there are none."""
-        return channel_axis(self.modules[0]) if len(self.shape) > 1 else -1
+        return find_channel_axis(self.modules[0]) if len(self.shape) > 1 else -1
 
     @property
     def held(self) -> Held:
         """How the first of the modules holds it."""
-        return held(self.modules[0], self.attributes[0])
+        return find_held(self.modules[0], self.attributes[0])
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,17 @@ class LeftOut:
     """A tensor that does not lie in the memory, and why."""
 
     name: str
+    """Its name in the model."""
     shape: tuple[int, ...]
+    """Its shape."""
     reason: str
+    """Why it is not stored."""
     matrix: bool
     """Whether it is a weight that one would expect there."""
 
     @property
     def count(self) -> int:
+        """Number of elements."""
         return torch.Size(self.shape).numel()
 
 
@@ -85,13 +91,27 @@ class Inventory:
     """All tensors of a model."""
 
     weights: tuple[Weight, ...]
+    """What lies in the memory, in the order of the addresses."""
     left_out: tuple[LeftOut, ...]
+    """What does not."""
 
 
 def take_inventory(model: nn.Module, select: Select = None) -> Inventory:
-    """What of `model` lies in the memory; works on the meta device too. Raises FaultsimError, naming the tensor, for a
-    weight that int8 memory cannot hold rightly (complex numbers, no shape yet, tensor subclasses that are not known),
-    for patterns that no name matches, and for a model without any weight to store."""
+    """List what of a model lies in the memory.
+
+    Parameters
+    ----------
+    model
+        Any module, on any device, the meta device included.
+    select
+        As for `StoredWeights.of`.
+
+    Raises
+    ------
+    FaultsimError
+        Naming the tensor, for a weight that int8 memory cannot hold rightly (complex numbers, no shape yet, unknown
+        tensor subclasses); for patterns that no name matches; and for a model without any weight to store.
+    """
     chosen, unused = _rule(select)
     found: dict[object, list[_Place]] = {}  # by the parameters' identity
     computing: set[nn.Module] = set()  # parametrizations: what they hold is not read from memory
@@ -101,9 +121,9 @@ def take_inventory(model: nn.Module, select: Select = None) -> Inventory:
         if parametrize.is_parametrized(module):
             computing.update(module.parametrizations.modules())
         _refuse_unknown_module(name, module)
-        for attribute in attributes(module):
+        for attribute in list_held(module):
             place = _Place.of(name, module, attribute)
-            key = tuple(map(id, place.held.sources)) or (id(module), attribute)
+            key: tuple[object, ...] = tuple(map(id, place.held.sources)) or (id(module), attribute)
             while key in found and not _same(found[key][0].held, place.held):
                 key = (*key, "computed otherwise")
             found.setdefault(key, []).append(place)
@@ -120,7 +140,7 @@ def take_inventory(model: nn.Module, select: Select = None) -> Inventory:
                 unused -= {pattern for pattern in unused if fnmatchcase(place.tensor, pattern)}
                 stored |= bool(chosen(place.tensor, place.shown))
         if not stored:
-            reason = "not selected" if usual else first.why
+            reason = "not selected" if usual or first.why is None else first.why
             left_out.append(LeftOut(first.tensor, shape, reason, usual or reason.startswith("torch.")))
             continue
         for place in places:
@@ -149,7 +169,7 @@ def take_inventory(model: nn.Module, select: Select = None) -> Inventory:
 
 @dataclass(frozen=True)
 class _Place:
-    """One module's tensor."""
+    """One module's tensor; `why` says why it does not lie in the memory by default."""
 
     name: str
     module: nn.Module
@@ -161,38 +181,38 @@ class _Place:
 
     @classmethod
     def of(cls, name: str, module: nn.Module, attribute: str) -> "_Place":
-        place = held(module, attribute)
+        place = find_held(module, attribute)
         shape, why = _why_not(module, place, attribute)
         return cls(name, module, attribute, place, shape, why)
 
     @property
     def tensor(self) -> str:
-        return join(self.name, self.attribute)
+        return join_name(self.name, self.attribute)
 
     @property
     def shown(self) -> Tensor:
-        """What a user's predicate sees."""
+        """The tensor that a user's predicate sees."""
         return _shown(self.held)
 
 
-def channel_axis(module: nn.Module) -> int:
-    """Dimension of `module.weight` that runs over output channels."""
+def find_channel_axis(module: nn.Module) -> int:
+    """Return the dimension of `module.weight` that runs over output channels."""
     # transformers' Conv1D is a linear layer with its weight transposed
     return 1 if isinstance(module, _TRANSPOSED) or type(module).__name__ == "Conv1D" else 0
 
 
-def join(module: str, attribute: str) -> str:
-    """Name of a tensor of a module."""
+def join_name(module: str, attribute: str) -> str:
+    """Return the name of a module's tensor in the model."""
     return f"{module}.{attribute}" if module else attribute
 
 
-def tensor_names(modules: Sequence[str], attributes: Sequence[str]) -> tuple[str, ...]:
-    """join() for several."""
-    return tuple(join(name, attribute) for name, attribute in zip(modules, attributes, strict=True))
+def join_names(modules: Sequence[str], attributes: Sequence[str]) -> tuple[str, ...]:
+    """Return join_name() of several modules."""
+    return tuple(join_name(name, attribute) for name, attribute in zip(modules, attributes, strict=True))
 
 
 def _rule(select: Select) -> tuple[Callable[[str, Tensor], bool] | None, set[str]]:
-    """(predicate or None for the default, patterns of which each has to match something)."""
+    """Return a predicate (None: the default) and the patterns of which each has to match something."""
     if select is None or callable(select):
         return select, set()
     patterns = {select} if isinstance(select, str) else set(select)
@@ -204,19 +224,19 @@ def _rule(select: Select) -> tuple[Callable[[str, Tensor], bool] | None, set[str
 
 
 def _shown(place: Held) -> Tensor:
-    """The tensor that a user's predicate sees."""
+    """Return the tensor that a user's predicate sees."""
     return (
         place.value() if isinstance(place, Hooked | Parametrized) or not place.sources else place.sources[0]
     )
 
 
 def _why_not(module: nn.Module, place: Held, attribute: str) -> tuple[tuple[int, ...], str | None]:
-    """(shape, why a tensor is not stored by default or None)."""
+    """Return the shape of a tensor, and why it is not stored by default or None."""
     if place.sources and is_lazy(place.sources[0]):
         return (), None  # refused where it is looked at
     value = _shown(place)
     shape = tuple(value.shape)
-    if isinstance(module, _NORMALIZATIONS):
+    if isinstance(module, NORMALIZATIONS):
         return shape, "normalisation"  # as in every JSON output so far
     if attribute == "bias" or attribute.startswith("bias_"):
         return shape, "a bias"
@@ -228,14 +248,14 @@ def _why_not(module: nn.Module, place: Held, attribute: str) -> tuple[tuple[int,
 
 
 def _refuse_unknown(name: str, place: Held) -> None:
-    """FaultsimError for a tensor that cannot lie in the memory."""
+    """Raise FaultsimError for a tensor that cannot lie in the memory."""
     for source in place.sources:
         if is_lazy(source):
             raise FaultsimError(f"{name} has no shape yet: run the model once before its weights are stored")
         if is_int8_tensor(source):
             return
         kind = type(source)
-        if not _plain(kind):
+        if not computes_as_tensor(kind):
             raise FaultsimError(f"{name} is a {kind.__name__}, a kind of tensor that is not known here")
         if source.layout != torch.strided:
             raise FaultsimError(f"{name} is {source.layout}: only dense weights can be stored")
@@ -244,10 +264,11 @@ def _refuse_unknown(name: str, place: Held) -> None:
 
 
 def _refuse_unknown_module(name: str, module: nn.Module) -> None:
+    """Raise FaultsimError for a module whose weight nothing here knows how to find."""
     layer, quantized = f"layer {name or '(the model itself)'}", ".nn.quantized" in type(module).__module__
     if quantized and (hasattr(module, "get_weight") or hasattr(module, "set_weight")):
         raise FaultsimError(f"{layer} is a quantized {type(module).__name__}, which is not known here")
-    lacks = isinstance(module, WEIGHT_MODULES) and "weight" not in attributes(module)
+    lacks = isinstance(module, WEIGHT_MODULES) and "weight" not in list_held(module)
     if lacks and not any(p is not None and p.dim() > 1 for p in module._parameters.values()):
         raise FaultsimError(f"{layer}: its weight is no parameter, and nothing known computes it from one")
 
@@ -263,38 +284,33 @@ def _raw(place: Held) -> bool:
     return isinstance(place, Parameter) or (isinstance(place, Parametrized) and place.rounds_only)
 
 
-def _plain(kind: type[Tensor]) -> bool:
-    """Whether a subclass of Tensor computes as Tensor does."""
-    functions = [getattr(k.__torch_function__, "__func__", k.__torch_function__) for k in (kind, Tensor)]
-    own = functions[0] not in (functions[1], torch._C._disabled_torch_function_impl)
-    return not own and kind.__torch_dispatch__ is Tensor.__torch_dispatch__
-
-
 def _copies(model: nn.Module, computing: set[nn.Module]) -> list[tuple[int, tuple[nn.Module, str, object]]]:
-    """Tensors that modules keep in plain Python: (id of the tensor, where)."""
+    """List tensors that modules keep in plain Python: (id of the tensor, where)."""
     return [
         (id(tensor), (module, attribute, key))
         for module in model.modules()
         if module not in computing
-        for attribute, key, tensor in copies(module)
+        for attribute, key, tensor in find_copies(module)
     ]
 
 
 def _strangers(model: nn.Module, computing: set[nn.Module], known: set[int]) -> Iterator[LeftOut]:
-    """Matrices that no parameter of the model holds: buffers, and what lies in plain Python lists."""
+    """Yield matrices that are no parameter of the model: buffers, and what lies in plain Python lists."""
     own = set(model.modules())
     for name, module in model.named_modules():
         if module in computing:
             continue
         for attribute, buffer in module._buffers.items():
             if buffer is not None and buffer.dim() > 1 and buffer.is_floating_point() and not is_lazy(buffer):
-                yield LeftOut(join(name, attribute), tuple(buffer.shape), "a buffer, no parameter", False)
+                yield LeftOut(
+                    join_name(name, attribute), tuple(buffer.shape), "a buffer, no parameter", False
+                )
         hidden = "in a plain list or attribute, where torch does not see it as the model's"
-        for attribute, key, tensor in copies(module):
+        for attribute, key, tensor in find_copies(module):
             where = attribute if key is None else f"{attribute}[{key!r}]"
             if isinstance(tensor, nn.Parameter) and tensor.dim() > 1 and id(tensor) not in known:
                 known.add(id(tensor))
-                yield LeftOut(join(name, where), tuple(tensor.shape), hidden, True)
+                yield LeftOut(join_name(name, where), tuple(tensor.shape), hidden, True)
         for attribute, value in vars(module).items():
             entries = enumerate(value) if isinstance(value, list | tuple) else ()
             for key, entry in entries:
@@ -304,5 +320,5 @@ def _strangers(model: nn.Module, computing: set[nn.Module], known: set[int]) -> 
                     if tensor.dim() > 1 and id(tensor) not in known:
                         known.add(id(tensor))
                         yield LeftOut(
-                            join(name, f"{attribute}[{key}].{inner}"), tuple(tensor.shape), hidden, True
+                            join_name(name, f"{attribute}[{key}].{inner}"), tuple(tensor.shape), hidden, True
                         )

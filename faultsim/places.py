@@ -1,12 +1,11 @@
 """How a module holds a tensor that it computes with, and how it is made to compute with another one.
 
-A parameter; a tensor that is computed from parameters before each use (torch.nn.utils.parametrize, or a hook of
-torch's weight norm, spectral norm or pruning); an int8 weight of torch.ao's quantized modules or of torchao.
+It is a parameter; or computed from parameters before each use (torch.nn.utils.parametrize, or a hook of torch's weight
+norm, spectral norm or pruning); or an int8 weight of torch.ao's quantized modules or of torchao.
 """
 
 import contextlib
 import re
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -19,13 +18,26 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from .errors import FaultsimError
 from .modes import evaluation_mode
+from .torch_internals import (
+    Hook,
+    find_hooks,
+    is_packed,
+    list_hook_parameters,
+    pack_int8,
+    remove_hook,
+    remove_parametrization,
+    set_packed_weight,
+    swap_cached,
+    swap_flat_weight,
+    unpack_int8,
+)
 
 Undo = contextlib.ExitStack
 Int8 = tuple[Tensor, Tensor, int]  # values, scale float32, axis of the channels or -1
 
 
 class _Pass(torch.autograd.Function):
-    """Computes with `read`; the gradient goes to `own` as if it had been that."""
+    """Compute with `read`; the gradient goes to `own` as if it had been that."""
 
     @staticmethod
     def forward(ctx, own: Tensor, read: Tensor) -> Tensor:
@@ -37,27 +49,35 @@ class _Pass(torch.autograd.Function):
 
 
 class _Replace(nn.Module):
-    """Stands where a parametrization stood; with `own`, that parametrization, the gradient passes on to it."""
+    """Takes the place of a parametrization; with `own`, that parametrization, the gradient passes on to it."""
 
     def __init__(self, weight: Tensor, own: nn.Module | None) -> None:
         super().__init__()
         # not buffers or submodules: nothing is to be saved, moved, or listed
+        self.weight: Tensor
         object.__setattr__(self, "weight", weight)
         object.__setattr__(self, "own", own)
 
     def forward(self) -> Tensor:
-        return self.weight if self.own is None else _Pass.apply(self.own(), self.weight)
+        own: Any = self.own
+        return self.weight if own is None else _Pass.apply(own(), self.weight)
 
 
 class Held(ABC):
-    """A tensor of a module: `attribute` is its name there."""
+    """A tensor of a module, under the name `attribute`."""
 
     is_int8 = False
-    """Whether it is int8 already: `int8` says what, and there are no gradients."""
-    int8: Int8
+    """Whether it is int8 already; then there are no gradients."""
 
     def __init__(self, module: nn.Module, attribute: str) -> None:
-        self.module, self.attribute = module, attribute
+        # Any: to a type checker each attribute of a module is a tensor or a module
+        self.module: Any = module
+        self.attribute = attribute
+
+    @property
+    def int8(self) -> Int8:
+        """Values, scale and axis, where `is_int8`."""
+        raise TypeError(f"{self.attribute} is not int8")
 
     @property
     @abstractmethod
@@ -66,19 +86,19 @@ class Held(ABC):
 
     @abstractmethod
     def value(self) -> Tensor:
-        """What the module computes with in evaluation mode; nothing of the module changes."""
+        """Return what the module computes with in evaluation mode; nothing of the module changes."""
 
     @abstractmethod
     def swap(self, weight: Tensor, undo: Undo, straight_through: bool) -> None:
-        """The module computes with `weight` until `undo` is closed."""
+        """Let the module compute with `weight` until `undo` is closed."""
 
     def in_copies(self, weight: nn.Parameter) -> dict[int, object]:
-        """What copy.deepcopy() has to know to put `weight` in its place (or not to fail on it): its memo."""
+        """Return the memo with which copy.deepcopy() puts `weight` in its place (or does not fail on it)."""
         return {}
 
     @abstractmethod
     def settle(self, weight: nn.Parameter) -> None:
-        """Makes it an ordinary parameter for good; one that was int8 stays int8."""
+        """Make it an ordinary parameter for good; one that was int8 stays int8."""
 
 
 class Parameter(Held):
@@ -96,7 +116,7 @@ class Parameter(Held):
         weight = _Pass.apply(own, weight) if straight_through else weight
         undo.callback(self.module._parameters.__setitem__, self.attribute, own)
         self.module._parameters[self.attribute] = weight
-        _swap_flat(self.module, self.attribute, weight, undo)
+        swap_flat_weight(self.module, self.attribute, weight, undo)
 
     def in_copies(self, weight: nn.Parameter) -> dict[int, object]:
         return {id(self.sources[0]): weight}
@@ -109,7 +129,8 @@ class Parametrized(Held):
     """Computed by torch.nn.utils.parametrize."""
 
     @property
-    def chain(self) -> nn.Module:
+    def chain(self) -> Any:
+        """The module that computes it."""
         return self.module.parametrizations[self.attribute]
 
     @property
@@ -120,7 +141,7 @@ class Parametrized(Held):
 
     @property
     def rounds_only(self) -> bool:
-        """Whether it holds the parameter but for rounding (prepare_qat)."""
+        """Whether it is the parameter but for rounding (prepare_qat)."""
         parts = [part for name, part in self.chain.named_children()]
         return bool(parts) and all(getattr(part, "rounds_only", False) for part in parts)
 
@@ -130,36 +151,28 @@ class Parametrized(Held):
 
     def swap(self, weight: Tensor, undo: Undo, straight_through: bool) -> None:
         parts, own = self.module.parametrizations._modules, self.chain
-        undo.callback(_forget, self.module, self.attribute, _forget(self.module, self.attribute))
+        undo.callback(swap_cached, self.module, self.attribute, swap_cached(self.module, self.attribute))
         undo.callback(parts.__setitem__, self.attribute, own)
         parts[self.attribute] = _Replace(weight, own if straight_through else None)
         if not straight_through:
-            _swap_flat(self.module, self.attribute, weight, undo)
+            swap_flat_weight(self.module, self.attribute, weight, undo)
 
     def settle(self, weight: nn.Parameter) -> None:
-        # torch's remove_parametrizations() takes the property off the class, which deep copies share.
-        module = self.module
-        cls = type(module)
-        del module.parametrizations[self.attribute]
-        if len(module.parametrizations):
-            rest = {name: value for name, value in vars(cls).items() if name != self.attribute}
-            module.__class__ = type(cls.__name__, cls.__bases__, rest)
-        else:
-            del module.parametrizations
-            module.__class__ = cls.__bases__[0]
-        module.register_parameter(self.attribute, weight)
+        remove_parametrization(self.module, self.attribute)
+        self.module.register_parameter(self.attribute, weight)
 
 
 class Hooked(Held):
-    """Computed by a hook of torch's before each call, which keeps the result as a plain attribute."""
+    """Computed by a hook of torch before each call, which keeps the result as a plain attribute."""
 
     @property
-    def hook(self) -> "WeightNorm | SpectralNorm | prune.BasePruningMethod":
-        return _hooks(self.module)[self.attribute]
+    def hook(self) -> Hook:
+        """The hook."""
+        return find_hooks(self.module)[self.attribute]
 
     @property
     def sources(self) -> tuple[Tensor, ...]:
-        return tuple(self.module._parameters[name] for name in hook_parameters(self.hook))
+        return tuple(self.module._parameters[name] for name in list_hook_parameters(self.hook))
 
     def value(self) -> Tensor:
         with torch.no_grad():
@@ -179,21 +192,10 @@ class Hooked(Held):
             )
             undo.callback(after.remove)
             return
-        hooks, before = module._forward_pre_hooks, dict(module._forward_pre_hooks)
-
-        def put_back() -> None:  # in the order in which they were
-            inside = dict(hooks)
-            hooks.clear()
-            hooks.update(before | inside)
-
-        undo.callback(put_back)
-        for key, hook in before.items():
-            if hook is self.hook:
-                del hooks[key]
-                break
+        remove_hook(module, self.hook, undo)
         undo.callback(module.__dict__.__setitem__, attribute, module.__dict__[attribute])
         module.__dict__[attribute] = weight
-        _swap_flat(module, attribute, weight, undo)
+        swap_flat_weight(module, attribute, weight, undo)
 
     def in_copies(self, weight: nn.Parameter) -> dict[int, object]:
         return {id(self.module.__dict__[self.attribute]): weight}  # a result of autograd cannot be copied
@@ -215,39 +217,33 @@ class Packed(Held):
     is_int8 = True
 
     @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = self.module.weight()
+        return weight
+
+    @property
     def sources(self) -> tuple[Tensor, ...]:
         return ()
 
     @property
     def int8(self) -> Int8:
-        weight = self.module.weight()
+        weight = self._weight
         if weight.dtype != torch.qint8:
             raise FaultsimError(f"{weight.dtype} weights of {type(self.module).__name__} are not known")
-        if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-            return weight.int_repr(), torch.tensor(weight.q_scale(), dtype=torch.float32), -1
-        return weight.int_repr(), weight.q_per_channel_scales().float(), weight.q_per_channel_axis()
+        return unpack_int8(weight)
 
     def value(self) -> Tensor:
-        return self.module.weight().dequantize()
+        return self._weight.dequantize()
 
     def swap(self, weight: Tensor, undo: Undo, straight_through: bool) -> None:
-        module, own = self.module, self.module.weight()
-        values = _steps(weight, *self.int8[1:])
-        if own.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-            packed = torch._make_per_tensor_quantized_tensor(values, own.q_scale(), own.q_zero_point())
-        else:
-            packed = torch._make_per_channel_quantized_tensor(
-                values, own.q_per_channel_scales(), own.q_per_channel_zero_points(), own.q_per_channel_axis()
-            )
-        holder = getattr(module, "_packed_params", module)
-        if isinstance(holder, nn.Module):  # linear layers keep it in a module of its own
-            undo.callback(setattr, holder, "_packed_params", holder._packed_params)
-        else:
-            undo.callback(setattr, module, "_packed_params", holder)
-        module.set_weight_bias(packed, module.bias())
+        self._set(weight, undo)
 
     def settle(self, weight: nn.Parameter) -> None:
-        self.swap(weight.detach(), contextlib.ExitStack().pop_all(), False)
+        self._set(weight.detach(), None)
+
+    def _set(self, weight: Tensor, undo: Undo | None) -> None:
+        packed = pack_int8(_steps(weight, *self.int8[1:]), self._weight)
+        set_packed_weight(self.module, packed, undo)
 
 
 class Int8Tensor(Parameter):
@@ -260,7 +256,7 @@ class Int8Tensor(Parameter):
 
     @property
     def int8(self) -> Int8:
-        weight = self.sources[0]
+        weight: Any = self.sources[0]
         values, scale = weight.qdata, weight.scale.detach().float()
         zero = getattr(weight, "zero_point", None)
         if zero is not None and bool(torch.any(zero != 0)):
@@ -279,7 +275,7 @@ class Int8Tensor(Parameter):
         return self.sources[0].detach().dequantize()
 
     def _with(self, weight: Tensor) -> Tensor:
-        own = self.sources[0]
+        own: Any = self.sources[0]
         names, context = own.__tensor_flatten__()
         parts = {name: getattr(own, name) for name in names}
         parts["qdata"] = _steps(weight, *self.int8[1:])
@@ -292,50 +288,38 @@ class Int8Tensor(Parameter):
         super().settle(nn.Parameter(self._with(weight.detach()), requires_grad=False))
 
 
-def held(module: nn.Module, attribute: str) -> Held:
-    """How `module` holds the tensor of that name now."""
+def find_held(module: nn.Module, attribute: str) -> Held:
+    """Find how `module` holds the tensor of that name now."""
     own = module._parameters.get(attribute)
     if own is not None:
         return (Int8Tensor if is_int8_tensor(own) else Parameter)(module, attribute)
     if parametrize.is_parametrized(module, attribute):
         return Parametrized(module, attribute)
-    if attribute in _hooks(module):
+    if attribute in find_hooks(module):
         return Hooked(module, attribute)
     if attribute == "weight" and is_packed(module):
         return Packed(module, attribute)
     raise FaultsimError(f"{type(module).__name__} has no weight {attribute!r} any more")
 
 
-def attributes(module: nn.Module) -> list[str]:
-    """Names of all tensors that a module holds as one of the above, weights or not, in their own order: by name,
-    numbers in it as numbers, so that it is the same whether or not a tensor is computed."""
-    hooks = _hooks(module)
-    raw = {name for hook in hooks.values() for name in hook_parameters(hook)}
+def list_held(module: nn.Module) -> list[str]:
+    """List the names of all tensors that a module holds in one of these ways, weights or not.
+
+    Their order is by name, with numbers in it as numbers: the same whether or not a tensor is computed.
+    """
+    hooks = find_hooks(module)
+    raw = {name for hook in hooks.values() for name in list_hook_parameters(hook)}
     found = {name for name, own in module._parameters.items() if own is not None} - raw | set(hooks)
     if parametrize.is_parametrized(module):
-        found |= set(module.parametrizations.keys())
+        chains: Any = module.parametrizations
+        found |= set(chains.keys())
     if is_packed(module):
         found.add("weight")
     return sorted(found, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)])
 
 
-def hook_parameters(hook: object) -> tuple[str, ...]:
-    """Names of the parameters that one of torch's hooks computes a weight from."""
-    if isinstance(hook, WeightNorm):
-        return f"{hook.name}_g", f"{hook.name}_v"
-    return (f"{_hooked(hook)}_orig",)
-
-
-def is_packed(module: nn.Module) -> bool:
-    """Whether it is one of torch.ao's quantized modules with one weight."""
-    quantized = (
-        ".nn.quantized" in type(module).__module__ or ".nn.intrinsic.quantized" in type(module).__module__
-    )
-    return quantized and callable(getattr(module, "weight", None)) and hasattr(module, "set_weight_bias")
-
-
-def is_int8_tensor(tensor: Tensor) -> bool:
-    """Whether it is torchao's: a float tensor to look at, int8 values and scales inside."""
+def is_int8_tensor(tensor: Any) -> bool:
+    """Whether it is torchao's: from outside a float tensor, inside int8 values and scales."""
     if type(tensor) in (Tensor, nn.Parameter) or not hasattr(tensor, "__tensor_flatten__"):
         return False
     names = tensor.__tensor_flatten__()[0]
@@ -347,64 +331,17 @@ def is_int8_tensor(tensor: Tensor) -> bool:
 
 
 def _steps(weight: Tensor, scale: Tensor, axis: int) -> Tensor:
-    """The int8 values of weights that are integers times the scale."""
+    """Return the int8 values of weights that are integers times the scale."""
     if axis >= 0:
         scale = scale.reshape([-1 if d == axis else 1 for d in range(weight.dim())])
     return (weight.float() / scale).round().clamp(-128, 127).to(torch.int8)
 
 
-def _hooks(module: nn.Module) -> dict[str, object]:
-    """torch's hooks that compute a tensor of the module before each call, by the tensor's name."""
-    return {
-        name: hook
-        for hook in module._forward_pre_hooks.values()
-        if (name := _hooked(hook)) is not None and name in module.__dict__
-    }
+def find_copies(module: nn.Module) -> Iterator[tuple[str, object, Tensor]]:
+    """Yield tensors that a module keeps as plain attributes, or in plain lists and dictionaries.
 
-
-def _hooked(hook: object) -> str | None:
-    if isinstance(hook, WeightNorm | SpectralNorm):
-        return hook.name
-    return hook._tensor_name if isinstance(hook, prune.BasePruningMethod) else None
-
-
-def _forget(module: nn.Module, attribute: str, again: Tensor | None = None) -> Tensor | None:
-    """Takes a tensor out of what parametrize.cached() keeps, or puts it back."""
-    key = id(module), attribute
-    known = parametrize._cache.pop(key, None)
-    if again is not None and parametrize._cache_enabled:
-        parametrize._cache[key] = again
-    return known
-
-
-def flat_in_copies(module: nn.Module) -> dict[int, object]:
-    """What copy.deepcopy() has to know of a recurrent layer's own list of weights: results of autograd, which computed
-    weights are, cannot be copied."""
-    flat = module._flat_weights if isinstance(module, nn.RNNBase) else ()
-    return {id(w): w.detach() for w in flat if isinstance(w, Tensor) and not w.is_leaf}
-
-
-def settle_flat(module: nn.Module) -> None:
-    """After settle(), or in a copy: recurrent layers make their own list of weights anew."""
-    if isinstance(module, nn.RNNBase):
-        module._init_flat_weights()
-
-
-def _swap_flat(module: nn.Module, attribute: str, weight: Tensor, undo: Undo) -> None:
-    """Recurrent layers compute with a list of their own, and would make a new one, all weights flattened into one
-    piece of memory, when they see another weight."""
-    if not isinstance(module, nn.RNNBase) or attribute not in module._flat_weights_names:
-        return
-    at = module._flat_weights_names.index(attribute)
-    for name, entry in (("_flat_weights", weight), ("_flat_weight_refs", weakref.ref(weight))):
-        own = module.__dict__[name]
-        undo.callback(module.__dict__.__setitem__, name, own)
-        module.__dict__[name] = [*own[:at], entry, *own[at + 1 :]]
-
-
-def copies(module: nn.Module) -> Iterator[tuple[str, object, Tensor]]:
-    """Tensors that a module keeps as plain attributes, or in plain lists and dictionaries: (attribute, key, tensor),
-    the key None for an attribute."""
+    Each is (attribute, key, tensor); the key of an attribute is None.
+    """
     for name, value in vars(module).items():
         if name in ("_parameters", "_buffers", "_modules", "_flat_weights"):
             continue
@@ -415,15 +352,15 @@ def copies(module: nn.Module) -> Iterator[tuple[str, object, Tensor]]:
             yield from ((name, key, entry) for key, entry in pairs if isinstance(entry, Tensor))
 
 
-def at_copy(module: nn.Module, attribute: str, key: object) -> tuple[Any, Any]:
-    """The container and the key of what copies() found."""
+def locate_copy(module: nn.Module, attribute: str, key: object) -> tuple[Any, Any]:
+    """Return the container and the key of what find_copies() found."""
     return (vars(module), attribute) if key is None else (vars(module)[attribute], key)
 
 
 def swap_copy(
     module: nn.Module, attribute: str, key: object, weight: Tensor, undo: Undo, straight_through: bool
 ) -> None:
-    """Puts a weight where copies() found one."""
-    container, key = at_copy(module, attribute, key)
+    """Put a weight where find_copies() found one, until `undo` is closed."""
+    container, key = locate_copy(module, attribute, key)
     undo.callback(container.__setitem__, key, container[key])
     container[key] = _Pass.apply(container[key], weight) if straight_through else weight

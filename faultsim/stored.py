@@ -13,10 +13,11 @@ from . import memory, ops
 from .errors import FaultsimError
 from .faults import FaultModel
 from .hit_table import checked_rate
-from .inventory import LeftOut, Select, Weight, take_inventory, tensor_names
+from .inventory import LeftOut, Select, Weight, join_names, take_inventory
 from .measured_chip import AnyChip, MeasuredChip
-from .places import Held, at_copy, flat_in_copies, held, settle_flat, swap_copy
+from .places import Held, find_held, locate_copy, swap_copy
 from .quantization import dequantize, quantize
+from .torch_internals import memo_flat_weights, rebuild_flat_weights
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class StoredLayer:
     @property
     def tensors(self) -> tuple[str, ...]:
         """Names of the tensor in the model, such as lstm.weight_ih_l0."""
-        return tensor_names(self.names, self.attributes)
+        return join_names(self.names, self.attributes)
 
     @property
     def held(self) -> Held:
         """How the first of the modules holds it."""
-        return held(self.modules[0], self.attributes[0])
+        return find_held(self.modules[0], self.attributes[0])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -282,7 +283,7 @@ class StoredWeights:
         with contextlib.ExitStack() as undo:
             for layer, weight in zip(self.layers, weights, strict=True):
                 for module, attribute in zip(layer.modules, layer.attributes, strict=True):
-                    held(module, attribute).swap(weight, undo, straight_through)
+                    find_held(module, attribute).swap(weight, undo, straight_through)
                 for module, attribute, key in layer.copies:
                     swap_copy(module, attribute, key, weight, undo, straight_through)
             yield
@@ -294,7 +295,7 @@ class StoredWeights:
         """
         memo: dict[int, Any] = {}
         for module in model.modules():
-            memo.update(flat_in_copies(module))
+            memo.update(memo_flat_weights(module))
         settled = []
         for layer, weight in zip(self.layers, weights, strict=True):
             place = layer.held
@@ -302,16 +303,16 @@ class StoredWeights:
             own = nn.Parameter(weight.clone(memory_format=torch.preserve_format), requires_grad=trains)
             settled.append(own)
             for module, attribute in zip(layer.modules, layer.attributes, strict=True):
-                memo.update(held(module, attribute).in_copies(own))
+                memo.update(find_held(module, attribute).in_copies(own))
             for module, attribute, key in layer.copies:
-                container, at = at_copy(module, attribute, key)
+                container, at = locate_copy(module, attribute, key)
                 memo[id(container[at])] = own
         copied = copy.deepcopy(model, memo)
         for layer, own in zip(self.layers, settled, strict=True):
             for module, attribute in zip(layer.modules, layer.attributes, strict=True):
-                held(memo[id(module)], attribute).settle(own)
+                find_held(memo[id(module)], attribute).settle(own)
         for module in copied.modules():
-            settle_flat(module)
+            rebuild_flat_weights(module)
         return copied
 
 

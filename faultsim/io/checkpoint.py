@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FaultsimError
-from ..inventory import Select, Weight, join, take_inventory
+from ..inventory import Select, Weight, join_name, take_inventory
 from ..places import Hooked, Parametrized
 from ..quantization import dequantize, quantize
 from ..stored import StoredLayer, StoredWeights, as_stored, store_weight
@@ -158,7 +158,7 @@ def _names(model: nn.Module, weight: Weight | StoredLayer) -> list[str]:
     """Every name that the model has for a weight, the first one first."""
     own = dict(zip(weight.modules, weight.attributes, strict=True))
     return [
-        join(name, own[module])
+        join_name(name, own[module])
         for name, module in model.named_modules(remove_duplicate=False)
         if module in own
     ]
@@ -183,7 +183,7 @@ def _target(path: str | PathLike[str], weight: Weight, name: str) -> str:
     place = weight.held
     if _rounded(weight):
         module, _, attribute = name.rpartition(".")
-        return join(module, f"parametrizations.{attribute}.original")
+        return join_name(module, f"parametrizations.{attribute}.original")
     if isinstance(place, Hooked | Parametrized):
         raise _misfit(path, f"{name!r} is computed from other parameters: take that parametrization off")
     if place.is_int8:

@@ -428,7 +428,7 @@ def test_stored_weights_of_another_model_or_another_time_are_refused():
     ):
         with pytest.raises(FaultsimError, match="the stored weights belong to another model"):
             use(copy.deepcopy(model))
-    with pytest.raises(FaultsimError, match="no meaning for weights that are stored already"):
+    with pytest.raises(FaultsimError, match="cannot be combined with stored weights"):
         evaluate(model, data, [CHIP], bit_error_rate=0.1, stored=stored, per_channel=True)
     with torch.no_grad():
         model[0].weight.mul_(2)

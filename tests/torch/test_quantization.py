@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from faultsim import FaultsimError, StoredWeights, prepare_qat, quantize
 from faultsim.data import Dataset
-from faultsim.inventory import channel_axis
+from faultsim.inventory import find_channel_axis
 from faultsim.quantization import dequantize, finish_qat
 from faultsim.training.classifier import Recipe, train_classifier
 
@@ -64,7 +64,7 @@ def test_hand_computed():
 def test_one_scale_for_each_output_channel(make, axis, channels):
     torch.manual_seed(0)
     layer = make()
-    assert channel_axis(layer) == axis
+    assert find_channel_axis(layer) == axis
     assert layer.weight.shape[axis] == channels
     q, scale = quantize(layer.weight, axis)
     assert scale.shape == (channels,)
