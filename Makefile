@@ -6,6 +6,7 @@
 #                one wants); the kills of tests/fuzz/kills.py are a command of their own
 # make bench     the kernel's speed on this machine, kept under benchmarks/results
 # make tables    writes what lies in results and benchmarks/results into the tables of the documents
+# make docs      the site, into build/site: needs no network once `make install-dev` is done
 # make gpu-check on a machine with an NVIDIA GPU, nvcc and torch: builds in place, offline; GPU tests, sanitizers and
 #                benchmarks, kept under benchmarks/results (GPU_CHECK="--parts kernel": one part again)
 PYTHON ?= python3
@@ -17,7 +18,7 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/cuda/*.cuh)
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(CXX_SOURCES)
 
-.PHONY: install install-dev demo test lint format test-portable test-sanitize fuzz bench gpu-check tables clean
+.PHONY: install install-dev demo test lint format test-portable test-sanitize fuzz bench gpu-check tables docs clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -77,6 +78,10 @@ bench: install
 
 gpu-check:
 	$(PYTHON) tools/gpu_check.py $(GPU_CHECK)
+
+# The site, into build/site; opens from the file system.
+docs: install-dev
+	$(PY) -m mkdocs build --strict --quiet
 
 tables: install
 	$(PY) -m tools.tables

@@ -1,13 +1,13 @@
 """NeuralFuse in front of a black box
 
-A NeuralFuse generator is a small network in front of the input. It runs at a safe voltage and changes the image so that a
-faulty base model still says the right class. It needs no access to that model when it is used: the base model may be a
-device, a service, or a file. Here it is a Python function that only answers class numbers.
+A NeuralFuse generator is a small network in front of the input. It runs at a safe voltage and changes the image so
+that a faulty base model still says the right class. It needs no access to that model when it is used: the base model
+may be a device, a service, or a file. Here it is a Python function that only answers class numbers.
 """
 
 # %% A device of which only predictions can be had
-# The function below stands for your device driver. Behind it, the bundled DigitsVGG runs on simulated chip 11 at a bit
-# error rate of 3 %.
+# The function below stands for your device driver. Behind it, the bundled DigitsVGG runs on simulated chip 11 at a
+# bit error rate of 3 %.
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ images, labels = subject.data[0]
 print(f"{len(labels)} images, {100 * np.mean(device(images.numpy()) == labels.numpy()):.1f} % right")
 
 # %% A generator from a file
-# ConvQ comes with the package. `neuralfuse.load` reads the file that `faultsim train-generator` wrote and gives a torch
-# module: F(x) = clamp(x + G(x), -1, 1).
+# ConvQ comes with the package. `neuralfuse.load` reads the file that `faultsim train-generator` wrote and gives a
+# torch module: F(x) = clamp(x + G(x), -1, 1).
 
 import neuralfuse
 from neuralfuse.bundled import GENERATORS
@@ -43,11 +43,10 @@ print(f"behind ConvQ: {100 * np.mean(device(shown.numpy()) == labels.numpy()):.1
 # `evaluate_restricted` counts right answers of each black box, alone and behind the generator. The boxes get NumPy
 # images and answer class numbers; nothing else crosses the line.
 
+from faultsim import FaultModel
 from neuralfuse.blackbox.box import PythonCallable
 from neuralfuse.blackbox.chip import ModelOnChip
 from neuralfuse.blackbox.evaluation import evaluate_restricted
-
-from faultsim import FaultModel
 
 boxes = [PythonCallable(device, "the device")] + [
     ModelOnChip(subject.model, subject.stored, Chip(seed), bit_error_rate=0.03, faults=FaultModel())

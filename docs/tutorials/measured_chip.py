@@ -1,19 +1,23 @@
 """A measured chip
 
-A simulated chip is a seed. A measured chip is a list of the cells that failed on a tester. This tutorial writes such a list,
-reads it, and compares the accuracy on it with that on simulated chips of the same bit error rate.
+A simulated chip is a seed. A measured chip is a list of the cells that failed on a tester. This tutorial writes such a
+list, reads it, and compares the accuracy on it with that on simulated chips of the same bit error rate.
 """
 
 # %% The list of failing cells
-# One line for each failing cell: the highest voltage at which it fails, its array, row and column, and what it reads (0 or
-# 1; -1 for the inverse of what was stored). Here a tester is played by a simulated chip whose map is saved to the same
-# format.
+# One line for each failing cell: the highest voltage at which it fails, its array, row and column, and what it reads
+# (0 or 1; -1 for the inverse of what was stored). Here a tester is played by a simulated chip whose map is saved to
+# the same format.
+
+from pathlib import Path
 
 from faultsim import Chip, FaultKind, FaultModel, map_chip
 
-tester = map_chip(Chip(2026), 32, [0.9, 0.86, 0.83, 0.80], faults=FaultModel(FaultKind.STUCK_AT_RANDOM))
+tester = map_chip(
+    Chip(2026), [0.90, 0.86, 0.83, 0.80], arrays=132, faults=FaultModel(FaultKind.STUCK_AT_RANDOM)
+)
 tester.save("chip.csv")
-print(*open("chip.csv").read().splitlines()[:9], sep="\n")
+print(*Path("chip.csv").read_text().splitlines()[:9], sep="\n")
 
 # %% Reading it
 # `FaultMap` refuses cells outside the arrays and cells named twice. It knows how far down was measured: below that
@@ -47,7 +51,12 @@ for voltage in (0.86, 0.83, 0.80):
 
 faults = FaultModel(FaultKind.STUCK_AT_RANDOM)
 result = evaluate(
-    subject.model, subject.data, evaluation_chips(seed=0, count=5), voltage=0.80, faults=faults, stored=subject.stored
+    subject.model,
+    subject.data,
+    evaluation_chips(seed=0, count=5),
+    voltage=0.80,
+    faults=faults,
+    stored=subject.stored,
 )
 print(f"0.80 Vmin, five simulated chips: {100 * result.worst:.1f} to {100 * result.best:.1f} %")
 

@@ -13,19 +13,24 @@ from faultsim import models
 resnet = models.create("ResNet18")
 layers = trace_layers(resnet, (3, 32, 32))
 counts = count(layers, PAPER)
-print(f"{PAPER.rows} x {PAPER.columns} array, {len(layers)} layers, {counts.weight_memory_accesses:,} weight accesses")
+print(
+    f"{PAPER.rows} x {PAPER.columns} array, {len(layers)} layers, {counts.weight_memory_accesses:,} weight accesses"
+)
 for layer, of_layer in list(zip(counts.layers, counts.counts, strict=True))[:3]:
-    print(f"  {layer.name}: {of_layer.weight_reads:,} weights read, {of_layer.cycles:,} cycles")
+    print(f"  {layer.name}: {of_layer.filter_reads:,} weights read, {of_layer.cycles:,} cycles")
 
 # %% SCALE-Sim agrees
-# The counts above come from a closed form. SCALE-Sim simulates each cycle and gives the same numbers, more slowly. (It
-# needs the extra `energy`.) One layer is enough to show it.
+# The counts above come from a closed form. SCALE-Sim simulates each cycle and gives the same numbers, more slowly.
+# (It needs the extra `energy`.) One layer is enough to show it.
 
-print(count(layers[:1], PAPER, "scalesim").weight_memory_accesses == count(layers[:1], PAPER).weight_memory_accesses)
+print(
+    count(layers[:1], PAPER, "scalesim").weight_memory_accesses
+    == count(layers[:1], PAPER).weight_memory_accesses
+)
 
 # %% Energy saving
-# The saving is relative to the same network at Vmin. A generator in front stays at Vmin and pays for its own reads: the
-# paper's equation 2.
+# The saving is relative to the same network at Vmin. A generator in front stays at Vmin and pays for its own reads:
+# the paper's equation 2.
 
 from energy import POLICIES, break_even_voltage, energy_saving, weight_memory
 from faultsim import VoltageCurve
@@ -36,7 +41,7 @@ reads = weight_memory(resnet, (3, 32, 32))
 for name in ("ConvL", "ConvS", "UNetS"):
     generator = weight_memory(create(name), (3, 32, 32), policy=POLICIES["paper-generator"])
     saving = energy_saving(reads, curve, 0.83, generator)
-    even = break_even_voltage(reads, curve, generator)
+    even = break_even_voltage(reads, generator, curve)
     print(f"{name}: saves {100 * saving:.1f} % at 0.83 Vmin, costs more than it saves above {even:.3f} Vmin")
 
 # %% Your own network

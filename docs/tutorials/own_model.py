@@ -42,8 +42,8 @@ stored = StoredWeights.of(model)
 print(stored.summary())
 
 # %% A voltage curve
-# The characterization of your SRAM is a CSV file with three columns. Voltages must fall or rise monotonically; in between,
-# the bit error rate is interpolated log-linearly. The energy may be relative, as here, or in picojoules
+# The characterization of your SRAM is a CSV file with three columns. Voltages must fall or rise monotonically; in
+# between, the bit error rate is interpolated log-linearly. The energy may be relative, as here, or in picojoules
 # (`energy_per_access_pj`).
 
 from pathlib import Path
@@ -59,12 +59,14 @@ Path("my_sram.csv").write_text(
     "0.60,4e-2,0.56\n"
 )
 curve = VoltageCurve.from_csv("my_sram.csv")
-print(f"at 0.62 V: bit error rate {curve.bit_error_rate(0.62):.4f}, energy {curve.energy_per_access(0.62):.3f}")
+print(
+    f"at 0.62 V: bit error rate {curve.bit_error_rate(0.62):.4f}, energy {curve.energy_per_access(0.62):.3f}"
+)
 
 # %% Accuracy on chips
-# A chip is a seed: it says which cells fail first when the voltage falls. `evaluate` measures the accuracy on each chip.
-# Without chips to compare, one number says little, so it also gives the spread and the 95 % confidence interval of the
-# mean.
+# A chip is a seed: it says which cells fail first when the voltage falls. `evaluate` measures the accuracy on each
+# chip. Without chips to compare, one number says little, so it also gives the spread and the 95 % confidence interval
+# of the mean.
 
 from faultsim import evaluate, evaluation_chips
 
@@ -85,12 +87,14 @@ before = model[0].weight.clone()
 with torch.no_grad(), perturbed(model, Chip(7), voltage=0.60, curve=curve):
     difference = (model[0].weight - before).abs().gt(0.1).sum()
     faulty = (model(pixels[test]).argmax(1) == labels[test]).float().mean()
-print(f"chip 7: {int(difference)} weights of the first layer are off by more than 0.1, accuracy {100 * faulty:.0f} %")
+print(
+    f"chip 7: {int(difference)} weights of the first layer are off by more than 0.1, accuracy {100 * faulty:.0f} %"
+)
 print("the model's own weights are unchanged:", torch.equal(before, model[0].weight))
 
 # %% Another kind of fault
-# "1 % bit errors" means nothing without the kind of fault: here the failing cells are stuck at a random value, so only
-# half of them read wrong, and the memory has the layout of the code published with the NeuralFuse paper.
+# "1 % bit errors" means nothing without the kind of fault: here the failing cells are stuck at a random value, so
+# only half of them read wrong, and the memory has the layout of the code published with the NeuralFuse paper.
 
 from faultsim import FaultModel
 

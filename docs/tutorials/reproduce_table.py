@@ -12,13 +12,15 @@ import neuralfuse
 table = neuralfuse.reproduce("table7")
 print(table.title)
 for row in table.rows[:6]:
-    print(f"{row.subject:10} {row.quantity:10} ours {row.ours:6.2f}  published {row.published:6.2f}  {row.agrees}")
+    print(
+        f"{row.subject:10} {row.quantity:10} ours {row.ours:6.2f}  published {row.published:6.2f}  {row.agrees}"
+    )
 print(f"{sum(row.agrees for row in table.rows)} of {len(table.rows)} values agree ({table.criterion})")
 
 # %% Tables that need training
 # Table 1 is the accuracy of 15 base models behind six generators. Each cell needs a trained base model and a trained
-# generator. `faultsim reproduce` makes a plan, trains what is missing, most valuable cells first, and resumes when it is
-# started again:
+# generator. `faultsim reproduce` makes a plan, trains what is missing, most valuable cells first, and resumes when it
+# is started again:
 #
 #     faultsim reproduce table1 --dataset cifar10 --base VGG11 --generator ConvS --out run
 #     faultsim reproduce table1 --budget 25m --out run
@@ -32,6 +34,10 @@ print(f"{sum(row.agrees for row in table.rows)} of {len(table.rows)} values agre
 
 from neuralfuse import published
 
-rows = [row for row in published.table("relaxed_access") if row["table"] == "table1" and row["base_model"] == "VGG11"]
+rows = [
+    row
+    for row in published.table("relaxed_access")
+    if row["table"] == "table1" and row["base_model"] == "VGG11"
+]
 for row in [row for row in rows if row["dataset"] == "cifar10"][:3]:
     print(f"VGG11 + {row['generator']}: {row['perturbed_acc_nf']} % at a bit error rate of 1 %")

@@ -1,12 +1,29 @@
-"""Do the numbers and commands of the README hold?"""
+"""Do the numbers, commands and programs of the README and the site hold?"""
 
+import ast
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "results" / "README.md"]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
+TEXTS |= {
+    str(path.relative_to(ROOT)): re.sub(r"^# ?", "", path.read_text(encoding="utf-8"), flags=re.M)
+    for path in sorted((ROOT / "docs" / "tutorials").glob("*.py"))
+}
+COMMANDS = [
+    (name, line.replace("\\\n", " "))
+    for name, text in TEXTS.items()
+    for line in re.findall(r"^    (faultsim (?:\\\n|[^#\n])*)", text, re.M)
+]
+BLOCKS = [
+    pytest.param(code, id=f"{name}-{number}")
+    for name, text in TEXTS.items()
+    for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.M | re.S))
+]
 
 
 def test_saving_table():
@@ -15,7 +32,7 @@ def test_saving_table():
     from faultsim import VoltageCurve, models
     from neuralfuse import generators
 
-    text = README.read_text(encoding="utf-8").split("## Energy\n")[1]
+    text = TEXTS["docs/results.md"].split("<!-- table saving")[1].split("<!-- end of table saving")[0]
     header = re.search(r"^\| \| (.*) \|$", text, re.M).group(1).split(" | ")
     rows = dict(re.findall(r"^\| (ResNet\d+|VGG\d+) \| (.*) \|$", text, re.M))
     assert set(rows) == set(models.BASE_MODELS)
@@ -32,11 +49,13 @@ def test_saving_table():
         assert cells.split(" | ") == computed, name
 
 
-COMMANDS = re.findall(r"^    (faultsim [^#\n]*)", README.read_text(encoding="utf-8"), re.M)
+def test_there_are_commands_and_programs():
+    assert len(COMMANDS) >= 25
+    assert len(BLOCKS) >= 5
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_commands_exist_with_their_options(line):
+@pytest.mark.parametrize(("document", "line"), COMMANDS)
+def test_commands_exist_with_their_options(document, line):
     import typer
 
     from faultsim.cli import app
@@ -50,7 +69,39 @@ def test_commands_exist_with_their_options(line):
     assert {word for word in words if word.startswith("--")} <= known
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if re.search(r"train-generator|evaluate ", line)])
+@pytest.mark.parametrize(
+    "line", [line for _, line in COMMANDS if re.search(r"train-generator --base|evaluate ", line)]
+)
 def test_commands_say_how_many_errors(line):
     """Which these commands cannot do without."""
     assert re.search(r"--(voltage|bit-error-rate|flips) ", line)
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_programs_import_what_there_is(code):
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in (
+            "faultsim",
+            "energy",
+            "neuralfuse",
+        ):
+            exec(ast.unparse(node), {})
+
+
+def test_the_readme_s_program_runs(tmp_path, monkeypatch, capsys):
+    """With a network and data in the place of the user's."""
+    (tmp_path / "my_project.py").write_text(
+        "import torch\n\n\ndef net():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))\n\n\n"
+        "def validation():\n    return [(torch.randn(8, 3, 32, 32), torch.arange(8))]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (code,) = re.findall(r"^```python\n(.*?)^```", TEXTS["README.md"], re.M | re.S)
+    scope: dict = {}
+    exec(code, scope)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "0.01 0.694"
+    mean, std, *_ = second.split()
+    assert 0 <= float(mean) <= 1
+    assert 0 <= float(std) <= 0.5
+    assert scope["outputs"].shape == (1, 10)

@@ -16,15 +16,16 @@ from faultsim.io.files import write_text
 
 from .accuracy import accuracies, accuracies_in_full, base_models
 from .bundled import recipes, saving, shipped
-from .speed import eopm, evaluation, kernel, kernel_in_full
+from .speed import eopm, evaluation, kernel
 from .text import reading
 
 ROOT = Path(__file__).resolve().parents[2]
 
 TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
-    "README.md": {"shipped": shipped, "accuracies": accuracies, "saving": saving, "kernel": kernel},
-    "results/README.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
-    "benchmarks/README.md": {"kernel": kernel_in_full, "eopm": eopm, "evaluation": evaluation},
+    "README.md": {"shipped": shipped},
+    "docs/results.md": {"accuracies": accuracies, "saving": saving},
+    "docs/table1.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
+    "docs/benchmarks.md": {"kernel": kernel, "eopm": eopm, "evaluation": evaluation},
 }
 
 

@@ -37,8 +37,8 @@ def measured_by(report: dict) -> str:
 NOT_MEASURED = "{}: not measured"
 
 
-def kernel(root: Path, *, full: bool = False) -> str:
-    """Ratios of the fault kernel: of each device the first path, which is the best, with independent flips; or all."""
+def kernel(root: Path) -> str:
+    """Ratios of the fault kernel, on each path of each device."""
     columns: list[tuple[str, dict[tuple, str]]] = []
     remarks = []
     for kind, report in reports(root, "kernel"):
@@ -54,22 +54,17 @@ def kernel(root: Path, *, full: bool = False) -> str:
                 size = "" if row["weights"] == usual else f"{row['weights']:,} weights: "
                 key = (size + row["operation"], row["beside"], row["bit_error_rate"])
                 paths.setdefault(report["device"] + path, {})[key] = f"{row['ratio']:.2f}"
-            columns += list(paths.items())[: None if full else 1]
+            columns += paths.items()
             remarks.append(f"{kind}: {usual:,} weights; {measured_by(report)}")
     keys = list(dict.fromkeys(key for _, ratios in columns for key in ratios))
     rates = list(dict.fromkeys(rate for *_, rate in keys))
     rows = []
     for operation in dict.fromkeys(key[:2] for key in keys):
-        if full or operation[0].endswith(", flip"):
-            of_columns = [[ratios.get((*operation, rate), "") for rate in rates] for _, ratios in columns]
-            rows.append([*operation, *(" / ".join(of) if any(of) else "" for of in of_columns)])
+        of_columns = [[ratios.get((*operation, rate), "") for rate in rates] for _, ratios in columns]
+        rows.append([*operation, *(" / ".join(of) if any(of) else "" for of in of_columns)])
     table = markdown(["operation", "beside", *(name for name, _ in columns)], rows, 2)
     at = " / ".join(f"{rate:g}" for rate in rates)
     return remarked(table, [f"bit error rates: {at}", *remarks])
-
-
-def kernel_in_full(root: Path) -> str:
-    return kernel(root, full=True)
 
 
 def number(value: float) -> str:
