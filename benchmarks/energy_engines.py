@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from energy import POLICIES, Layer, closed_form, differences, scalesim, trace_layers
+from energy import POLICIES, Layer, closed_form, find_differences, scalesim, trace_layers
 from faultsim import models
 from faultsim.io.provenance import provenance
 from neuralfuse import generators
@@ -46,7 +46,7 @@ def main() -> None:
         layers = trace_layers(network, SHAPE, policy)
         counts = []
         simulated = milliseconds(lambda layers=layers, to=counts: to.append(scalesim.count(layers)), runs=1)
-        if found := differences(closed_form.count(layers), counts[0]):
+        if found := find_differences(closed_form.count(layers), counts[0]):
             raise SystemExit(f"{name}: the engines differ: {found}")
         traced = milliseconds(lambda net=network, policy=policy: trace_layers(net, SHAPE, policy))
         formula = milliseconds(lambda layers=layers: closed_form.count(layers))

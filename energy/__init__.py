@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from .accelerator import Accelerator as Accelerator
     from .accelerator import Dataflow as Dataflow
     from .costs import Costs as Costs
-    from .costs import model_costs as model_costs
+    from .costs import count_costs as count_costs
     from .counts import LayerCounts as LayerCounts
     from .counts import NetworkCounts as NetworkCounts
     from .engines import ENGINES as ENGINES
     from .engines import count as count
-    from .engines import differences as differences
+    from .engines import find_differences as find_differences
     from .errors import EnergyError as EnergyError
     from .errors import FaultsimError as FaultsimError
     from .layers import Layer as Layer
-    from .saving import break_even_voltage as break_even_voltage
-    from .saving import energy_optimal_voltage as energy_optimal_voltage
-    from .saving import energy_saving as energy_saving
-    from .saving import relative_energy as relative_energy
-    from .saving import weight_memory as weight_memory
+    from .saving import compute_relative_energy as compute_relative_energy
+    from .saving import compute_saving as compute_saving
+    from .saving import count_weight_accesses as count_weight_accesses
+    from .saving import find_break_even_voltage as find_break_even_voltage
+    from .saving import find_optimal_voltage as find_optimal_voltage
     from .topology import read_topology as read_topology
     from .topology import write_topology as write_topology
     from .trace import POLICIES as POLICIES
@@ -54,17 +54,17 @@ _HOME = {
     "PAPER": "accelerator",
     "POLICIES": "trace",
     "Trace": "trace",
-    "break_even_voltage": "saving",
+    "find_break_even_voltage": "saving",
     "count": "engines",
-    "differences": "engines",
-    "energy_optimal_voltage": "saving",
-    "energy_saving": "saving",
-    "model_costs": "costs",
+    "find_differences": "engines",
+    "find_optimal_voltage": "saving",
+    "compute_saving": "saving",
+    "count_costs": "costs",
     "read_topology": "topology",
-    "relative_energy": "saving",
+    "compute_relative_energy": "saving",
     "trace_layers": "trace",
     "trace_model": "trace",
-    "weight_memory": "saving",
+    "count_weight_accesses": "saving",
     "write_topology": "topology",
 }
 __all__ = [*_HOME]

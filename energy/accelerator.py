@@ -1,13 +1,11 @@
 """The systolic array whose SRAM accesses are counted."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from .errors import EnergyError
-from .integers import positive
+from .integers import checked_positive
 
 
 class Dataflow(StrEnum):
@@ -19,7 +17,7 @@ class Dataflow(StrEnum):
 
 
 def parse_dataflow(text: str) -> Dataflow:
-    """`os`, `ws` or `is`, in any case. Raises EnergyError for anything else."""
+    """Parse `os`, `ws` or `is`, in any case; EnergyError for anything else."""
     try:
         return Dataflow(str(text).lower())
     except ValueError:
@@ -33,10 +31,14 @@ def parse_dataflow(text: str) -> Dataflow:
 class Accelerator:
     """A systolic array with one SRAM for the weights, one for the inputs and one for the outputs.
 
-    The defaults are the paper's accelerator (Appendix C): 32x32, output-stationary, 256 KiB of weight memory.
-    Rows, columns and dataflow decide the number of accesses. The SRAM sizes describe the machine; they decide
-    DRAM traffic, which is not counted here. The paper gives no input and output SRAM sizes; those are
-    SCALE-Sim's defaults.
+    The defaults are the paper's accelerator (Appendix C): 32x32, output-stationary, 256 KiB of weight memory. Rows,
+    columns and dataflow decide the number of accesses. The SRAM sizes describe the machine; they decide DRAM traffic,
+    which is not counted here. The paper gives no input and output SRAM sizes; those are SCALE-Sim's defaults.
+
+    Raises
+    ------
+    EnergyError
+        For sizes below one, an unknown dataflow, and words that do not hold whole weights.
     """
 
     rows: int = 32
@@ -44,6 +46,7 @@ class Accelerator:
     columns: int = 32
     """Width of the array, in processing elements."""
     dataflow: Dataflow = Dataflow.OUTPUT_STATIONARY
+    """Which operand stays in the array."""
     weight_sram_kib: int = 256
     """Capacity of the weight memory, KiB."""
     input_sram_kib: int = 256
@@ -56,10 +59,9 @@ class Accelerator:
     """Width of one weight, bits."""
 
     def __post_init__(self) -> None:
-        """Raises EnergyError for sizes below one, an unknown dataflow and words without whole weights."""
         for name in self.__dataclass_fields__:
             if name != "dataflow":
-                value = positive(getattr(self, name), f"{name} of an accelerator")
+                value = checked_positive(getattr(self, name), f"{name} of an accelerator")
                 object.__setattr__(self, name, value)
         object.__setattr__(self, "dataflow", parse_dataflow(self.dataflow))
         if self.word_bits % self.weight_bits:
@@ -73,8 +75,8 @@ class Accelerator:
         return self.word_bits // self.weight_bits
 
     @classmethod
-    def paper(cls) -> Accelerator:
-        """The paper's accelerator (Appendix C)."""
+    def paper(cls) -> "Accelerator":
+        """Return the paper's accelerator (Appendix C)."""
         return PAPER
 
 
@@ -83,7 +85,7 @@ PAPER = Accelerator()
 
 
 def parse_array(text: str) -> tuple[int, int]:
-    """`32x16` -> (32 rows, 16 columns). Raises EnergyError for anything else."""
+    """Parse ROWSxCOLUMNS, such as 32x16, as (rows, columns); EnergyError for anything else."""
     match = re.fullmatch(r"\s*([0-9]{1,9})\s*[xX]\s*([0-9]{1,9})\s*", text)
     if match is None:
         raise EnergyError(f"{text!r} is no array size; write ROWSxCOLUMNS, for example 32x32")

@@ -25,8 +25,6 @@ A hand count of input-stationary writes: 6 output pixels, 3 filters and a window
 fold and reported the last one alone, 2 x 3 = 6.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from .accelerator import PAPER, Accelerator, Dataflow
@@ -35,7 +33,7 @@ from .layers import Layer
 
 
 def count_layer(layer: Layer, accelerator: Accelerator = PAPER) -> LayerCounts:
-    """The counts of one layer, all repeats included."""
+    """Count the accesses and cycles of one layer, all repeats included."""
     rows, columns = accelerator.rows, accelerator.columns
     height, width = layer.output_height, layer.output_width
     pixels, window, filters = height * width, layer.window, layer.filters
@@ -74,7 +72,7 @@ def count_layer(layer: Layer, accelerator: Accelerator = PAPER) -> LayerCounts:
 
 
 def count(layers: Iterable[Layer], accelerator: Accelerator = PAPER) -> NetworkCounts:
-    """The counts of all layers."""
+    """Count the accesses and cycles of all layers."""
     layers = tuple(layers)
     return NetworkCounts(
         "closed-form", accelerator, layers, tuple(count_layer(layer, accelerator) for layer in layers)
@@ -86,6 +84,6 @@ def _ceil(numerator: int, denominator: int) -> int:
 
 
 def _overlap(size: int, kernel: int, stride: int, outputs: int) -> int:
-    """Sum over the windows along one axis of what lies on the map; only the last one can hang over."""
+    """Return the sum over the windows along one axis of what lies on the map; only the last one can hang over."""
     last = size - (outputs - 1) * stride
     return outputs * kernel if last >= kernel else (outputs - 1) * kernel + max(0, last)

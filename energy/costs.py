@@ -11,11 +11,10 @@ out to the digit printed, except for ResNet18's (0.014 % apart):
   real work at stride 2.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,10 +42,20 @@ class Costs:
     """The same by the convention of the paper's Table 8."""
 
 
-def model_costs(model: nn.Module, input_shape: Sequence[int]) -> Costs:
-    """The costs of one input of `input_shape` (without the batch), such as (3, 32, 32).
+def count_costs(model: nn.Module, input_shape: Sequence[int]) -> Costs:
+    """Count the parameters and multiply-accumulates of a model for one input.
 
-    Raises EnergyError for a bad shape and for a model that can't run on it.
+    Parameters
+    ----------
+    model
+        Any module. It is unchanged afterwards.
+    input_shape
+        Shape of one input without the batch, such as (3, 32, 32).
+
+    Raises
+    ------
+    EnergyError
+        For a bad shape, and for a model that cannot run on it.
     """
     watch = dry_run(model, input_shape, lambda: _Watch(model))
     macs = watch.flops.get_total_flops() // 2
@@ -66,19 +75,19 @@ class _Watch(contextlib.ExitStack):
         self.flops = FlopCounterMode(display=False)
         self._model = model
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Self:
         for module in self._model.modules():
             self.callback(module.register_forward_hook(self._add).remove)
         self.enter_context(self.flops)
         return self
 
-    def _add(self, module: nn.Module, args: tuple, output: object) -> None:
+    def _add(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
             return
         self.extra += _extra_operations(module, args[0], output)
 
 
-def _extra_operations(module: nn.Module, x: Tensor, y: Tensor) -> int:
+def _extra_operations(module: Any, x: Tensor, y: Tensor) -> int:
     if isinstance(module, _CONVOLUTIONS):
         bias = y.numel() if module.bias is not None else 0
         if isinstance(module, _TRANSPOSED):

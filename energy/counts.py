@@ -1,7 +1,5 @@
 """What an engine finds out: accesses and cycles of each layer, and of the whole network."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 from .accelerator import Accelerator
@@ -10,10 +8,10 @@ from .layers import Layer
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """Accesses and cycles of one inference through one layer, one access per int8 value.
+    """Accesses and cycles of one inference through one layer, one access for each int8 value.
 
-    The first four are SCALE-Sim's counters. The two over-counts are the part of a counter that has no access
-    behind it in SCALE-Sim's own demand matrices (see `energy.closed_form` for where they come from).
+    The first four are SCALE-Sim's counters. The two over-counts are the part of a counter that has no access behind it
+    in SCALE-Sim's own demand matrices (see `energy.closed_form` for where they come from).
     """
 
     filter_reads: int
@@ -29,11 +27,11 @@ class LayerCounts:
     output_overcount: int
     """The part of `output_writes` that writes nothing."""
 
-    def __add__(self, other: LayerCounts) -> LayerCounts:
+    def __add__(self, other: "LayerCounts") -> "LayerCounts":
         return LayerCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
-    def times(self, repeats: int) -> LayerCounts:
-        """The counts of `repeats` runs, one after the other."""
+    def times(self, repeats: int) -> "LayerCounts":
+        """Return the counts of `repeats` runs, one after the other."""
         return LayerCounts(*(repeats * getattr(self, f.name) for f in fields(self)))
 
 
@@ -42,8 +40,11 @@ class NetworkCounts:
     """The counts of every layer of a network on one accelerator, from one engine."""
 
     engine: str
+    """Name of the engine that counted."""
     accelerator: Accelerator
+    """What it counted for."""
     layers: tuple[Layer, ...]
+    """The layers of the network."""
     counts: tuple[LayerCounts, ...]
     """As many as `layers`, in the same order."""
 
@@ -62,5 +63,5 @@ class NetworkCounts:
         return self.accesses_of(self.total)
 
     def accesses_of(self, counts: LayerCounts) -> int:
-        """Weight memory accesses that the filter reads of `counts` are worth, rounded up."""
+        """Return the weight memory accesses of the filter reads of `counts`, rounded up."""
         return -(-counts.filter_reads // self.accelerator.weights_per_access)

@@ -1,38 +1,48 @@
 """Run a model once on one input of a given shape, without data if it allows that."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .errors import EnergyError
-from .integers import positive
+from .integers import checked_positive
 
-W = TypeVar("W", bound=contextlib.AbstractContextManager)
+W = TypeVar("W", bound=contextlib.AbstractContextManager[Any])
 
 
-Example = Tensor | tuple | dict
+Example = Tensor | tuple[Any, ...] | dict[str, Any]
 """What one sample of a model's inputs is, with a batch of one: a tensor, several by position, or several by name."""
 
 
 def dry_run(model: nn.Module, input_shape: Sequence[int] | Example, watch: Callable[[], W]) -> W:
     """Run `model` in evaluation mode inside of `watch()` and return that context, now closed.
 
-    The model runs on meta tensors (shapes without data); where its forward pass needs real numbers, it runs
-    a second time, inside of a fresh `watch()`, on zeros; and where it takes no floating-point numbers, on
-    integers (tokens). `input_shape` has no batch; a batch of one is added. For a model that takes something
-    else than one tensor, an example of its inputs stands in its place. The model is unchanged afterwards.
-    Raises EnergyError for a bad shape and when the model fails each time; an EnergyError from inside of the
-    run goes through.
+    The model runs on meta tensors (shapes without data); where its forward pass needs real numbers, it runs a second
+    time, inside of a fresh `watch()`, on zeros; and where it takes no floating-point numbers, on integers (tokens).
+
+    Parameters
+    ----------
+    model
+        Any module. It is unchanged afterwards.
+    input_shape
+        Shape of one input without the batch; or an example of the inputs, for a model that takes something else than
+        one tensor.
+    watch
+        Makes a context manager.
+
+    Raises
+    ------
+    EnergyError
+        For a bad shape, and when the model fails each time; one from inside of the run goes through.
     """
     if isinstance(input_shape, Tensor | dict) or any(isinstance(size, Tensor) for size in input_shape):
-        return _run(model, input_shape, watch, "the example of its inputs")
+        example: Any = input_shape
+        return _run(model, example, watch, "the example of its inputs")
     try:
-        shape = tuple(positive(size, "a size") for size in input_shape)
+        shape = tuple(checked_positive(size, "a size") for size in input_shape)
     except EnergyError:
         shape = ()
     if not shape:
@@ -74,7 +84,7 @@ def _run(model: nn.Module, inputs: Example, watch: Callable[[], W], what: str) -
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; every module's own mode is put back."""
+    """Put a model into evaluation mode without gradients, and every module back into its own mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -104,7 +114,7 @@ def _on_device(model: nn.Module, inputs: Example, watch: W) -> W:
     return watch
 
 
-def _arguments(inputs: Example, device: torch.device | str) -> tuple[tuple, dict]:
+def _arguments(inputs: Example, device: torch.device | str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """On a device, by position and by name."""
 
     def moved(value: object) -> object:

@@ -1,7 +1,5 @@
 """The two engines by name, and where they differ."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import fields
 
@@ -28,14 +26,35 @@ ENGINES: dict[str, Callable[[Iterable[Layer], Accelerator], NetworkCounts]] = {
 def count(
     layers: Iterable[Layer], accelerator: Accelerator = PAPER, engine: str = "closed-form"
 ) -> NetworkCounts:
-    """The counts of all layers from the engine of that name. Raises EnergyError for an unknown name."""
+    """Count the accesses and cycles of all layers.
+
+    Parameters
+    ----------
+    layers
+        From `trace_layers` or `read_topology`.
+    accelerator
+        Default: the paper's.
+    engine
+        A key of `ENGINES`.
+
+    Raises
+    ------
+    EnergyError
+        For an unknown engine.
+    """
     if engine not in ENGINES:
         raise EnergyError(f"unknown engine {engine!r}; known are {', '.join(ENGINES)}")
     return ENGINES[engine](layers, accelerator)
 
 
-def differences(first: NetworkCounts, second: NetworkCounts) -> list[tuple[str, str, int, int]]:
-    """Where two counts of the same layers differ: (layer, quantity, first, second), empty if nowhere."""
+def find_differences(first: NetworkCounts, second: NetworkCounts) -> list[tuple[str, str, int, int]]:
+    """List where two counts of the same layers differ.
+
+    Returns
+    -------
+    list[tuple[str, str, int, int]]
+        (layer, quantity, first, second); empty where they are equal.
+    """
     if first.layers != second.layers:
         raise EnergyError("counts of different layers can't be compared; count the same layers twice")
     return [

@@ -1,14 +1,13 @@
 """One rule for whole numbers: those of Python and NumPy are integers, True and 3.0 are not."""
 
-from __future__ import annotations
-
 import operator
+from typing import Any
 
 from .errors import EnergyError
 
 
-def positive(value: object, name: str) -> int:
-    """`value` as an int; EnergyError, which calls it `name`, unless it is an integer above zero."""
+def checked_positive(value: Any, name: str) -> int:
+    """Return `value` as an int; EnergyError, naming it, unless it is an integer above zero."""
     try:
         number = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:

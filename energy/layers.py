@@ -1,11 +1,9 @@
 """One layer as a systolic array sees it: a convolution over a padded map, repeated."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from .errors import EnergyError
-from .integers import positive
+from .integers import checked_positive
 
 
 @dataclass(frozen=True)
@@ -13,29 +11,40 @@ class Layer:
     """A row of a SCALE-Sim topology. A fully connected layer is a 1x1 convolution on a 1x1 map.
 
     A grouped convolution is `repeats` convolutions of the size of one group, one after the other.
-    Raises EnergyError for sizes below one and for a kernel larger than the padded input.
+
+    Raises
+    ------
+    EnergyError
+        For sizes below one, and for a kernel larger than the padded input.
     """
 
     name: str
+    """Name in results."""
     input_height: int
     """Rows of the input map, padding included."""
     input_width: int
     """Columns of the input map, padding included."""
     kernel_height: int
+    """Rows of the kernel."""
     kernel_width: int
+    """Columns of the kernel."""
     channels: int
     """Input channels (of one group)."""
     filters: int
     """Output channels (of one group)."""
     stride_height: int = 1
+    """Step of the kernel from row to row."""
     stride_width: int = 1
+    """Step of the kernel from column to column."""
     repeats: int = 1
     """How often the row runs: once for each group (and for each image of a batch, if there is one)."""
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             if name != "name":
-                value = positive(getattr(self, name), f"layer {self.name!r}: {name.replace('_', ' ')}")
+                value = checked_positive(
+                    getattr(self, name), f"layer {self.name!r}: {name.replace('_', ' ')}"
+                )
                 object.__setattr__(self, name, value)
         if self.kernel_height > self.input_height or self.kernel_width > self.input_width:
             raise EnergyError(

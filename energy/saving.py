@@ -26,29 +26,43 @@ class Curve(Protocol):
     """What `faultsim.voltage.VoltageCurve` offers and this module needs."""
 
     def energy_per_access(self, voltage: float) -> float:
-        """Energy of one access at `voltage`, in any unit."""
+        """Return the energy of one access at `voltage`, in any unit."""
 
 
 AnyCurve = Curve | Callable[[float], float]
 
 
-def nominal_voltage(curve: AnyCurve) -> float:
-    """Vmin in the unit of the curve."""
+def find_nominal_voltage(curve: AnyCurve) -> float:
+    """Return Vmin in the unit of the curve."""
     return float(getattr(curve, "v_min", 1.0))
 
 
-def weight_memory(
+def count_weight_accesses(
     model: nn.Module,
     input_shape: Sequence[int],
     accelerator: Accelerator = PAPER,
     policy: CountingPolicy | None = None,
 ) -> int:
-    """Weight memory accesses of one inference (the paper's T.W.M.A.), by the closed form.
+    """Count the weight memory accesses of one inference (the paper's T.W.M.A.), by the closed form.
 
-    `policy` is how layers become rows, the paper's for base models unless given; a NeuralFuse generator is
-    counted with `energy.POLICIES["paper-generator"]`. Layers that can't be counted are left out:
-    `energy.trace_model` says which weights the counted ones read.
-    Raises EnergyError for a model of which no layer can be counted.
+    Layers that cannot be counted are left out: `energy.trace_model` says which weights the counted ones read.
+
+    Parameters
+    ----------
+    model
+        Any module. It is unchanged afterwards.
+    input_shape
+        Shape of one input without the batch, such as (3, 32, 32).
+    accelerator
+        Default: the paper's.
+    policy
+        How layers become rows. Default: the paper's for base models; `energy.POLICIES["paper-generator"]` is its policy
+        for generators.
+
+    Raises
+    ------
+    EnergyError
+        For a model of which no layer can be counted.
     """
     from .trace import POLICIES, trace_model
 
@@ -58,14 +72,17 @@ def weight_memory(
     return count(layers, accelerator).weight_memory_accesses
 
 
-def relative_energy(curve: AnyCurve, voltage: float) -> float:
-    """Energy per access at `voltage` over that at Vmin.
+def compute_relative_energy(curve: AnyCurve, voltage: float) -> float:
+    """Return the energy per access at `voltage` over that at Vmin.
 
-    Raises EnergyError for a voltage that isn't positive, and for a curve whose energy isn't.
+    Raises
+    ------
+    EnergyError
+        For a voltage that is not positive, and for a curve whose energy is not.
     """
     if not (math.isfinite(voltage) and voltage > 0):
         raise EnergyError(f"a voltage has to be a positive number, not {voltage}")
-    vmin = nominal_voltage(curve)
+    vmin = find_nominal_voltage(curve)
     energy = curve.energy_per_access if hasattr(curve, "energy_per_access") else curve
     low, nominal = float(energy(voltage)), float(energy(vmin))
     for at, value in ((voltage, low), (vmin, nominal)):
@@ -76,50 +93,78 @@ def relative_energy(curve: AnyCurve, voltage: float) -> float:
     return low / nominal
 
 
-def energy_saving(
+def compute_saving(
     base_accesses: int,
     curve: AnyCurve,
     voltage: float,
     generator_accesses: int = 0,
     generator_voltage: float | None = None,
 ) -> float:
-    """The share of the base model's energy at Vmin that is saved, from 1 downwards; negative is a loss.
+    """Return the share of the base model's energy at Vmin that is saved (the paper's equation 2).
 
-    The base model runs at `voltage` and the generator, if there is one, at `generator_voltage`, Vmin unless
-    given (the paper's equation 2).
+    Parameters
+    ----------
+    base_accesses
+        Weight memory accesses of one inference of the base model.
+    curve
+        Energy per access against voltage.
+    voltage
+        Supply voltage of the base model, in the unit of the curve.
+    generator_accesses
+        Weight memory accesses of one inference of the generator.
+    generator_voltage
+        Its supply voltage. Default: Vmin.
+
+    Returns
+    -------
+    float
+        From 1 downwards; negative is a loss.
     """
     if base_accesses < 1 or generator_accesses < 0:
         raise EnergyError(
             f"accesses have to be positive, not {base_accesses} of the base model and "
             f"{generator_accesses} of the generator"
         )
-    spent = base_accesses * relative_energy(curve, voltage)
+    spent = base_accesses * compute_relative_energy(curve, voltage)
     if generator_voltage is None:
         spent += generator_accesses
     else:
-        spent += generator_accesses * relative_energy(curve, generator_voltage)
+        spent += generator_accesses * compute_relative_energy(curve, generator_voltage)
     return 1 - spent / base_accesses
 
 
-def break_even_voltage(
+def find_break_even_voltage(
     base_accesses: int, generator_accesses: int, curve: AnyCurve, lowest: float | None = None
 ) -> float | None:
-    """The highest voltage at which a generator at Vmin costs no more than the low voltage saves.
+    """Find the highest voltage at which a generator at Vmin costs no more than the low voltage saves.
 
-    Below it, base model and generator together take less energy than the base model at Vmin. The energy per
-    access has to fall with the voltage. None when the generator doesn't pay anywhere down to `lowest`,
-    which is the curve's own `v_low`, or half of Vmin, unless given.
+    Below it, base model and generator together take less energy than the base model at Vmin. The energy per access has
+    to fall with the voltage.
+
+    Parameters
+    ----------
+    base_accesses, generator_accesses
+        Weight memory accesses of one inference of each.
+    curve
+        Energy per access against voltage.
+    lowest
+        Lowest voltage to look at. Default: the curve's own `v_low`, or half of Vmin.
+
+    Returns
+    -------
+    float or None
+        None where the generator does not pay anywhere down to `lowest`.
     """
     from scipy.optimize import brentq
 
-    vmin = nominal_voltage(curve)
+    vmin = find_nominal_voltage(curve)
     if lowest is None:
         lowest = float(getattr(curve, "v_low", vmin / 2))
     if not 0 < lowest < vmin:
         raise EnergyError(f"the lowest voltage has to lie between 0 and Vmin, {vmin:g}, not at {lowest}")
 
     def saving(voltage: float) -> float:
-        return energy_saving(base_accesses, curve, voltage, generator_accesses)
+        return compute_saving(base_accesses, curve, voltage, generator_accesses)
 
     if saving(vmin) >= 0:  # no generator, so nothing to win back
         return vmin
@@ -128,7 +173,7 @@ def break_even_voltage(
     return float(brentq(saving, lowest, vmin))
 
 
-def energy_optimal_voltage(
+def find_optimal_voltage(
     rows: Iterable[Mapping[str, Any]],
     accuracy_floor: float,
     base_accesses: int,
@@ -137,12 +182,30 @@ def energy_optimal_voltage(
     accuracy: str = "mean",
     voltage: str = "voltage",
 ) -> float | None:
-    """The voltage of a sweep that takes the least energy while its accuracy is at least `accuracy_floor`.
+    """Find the voltage of a sweep that takes the least energy while its accuracy is at least a floor.
 
-    `rows` are the summary rows of a sweep, `accuracy` and `voltage` the names of their columns; accuracy and
-    floor have one unit, fractions as in faultsim's results, or percent. Equal energies go to the higher
-    accuracy. None when no voltage reaches the floor. Raises EnergyError for a row without these columns, and
-    for a floor of the other unit.
+    Parameters
+    ----------
+    rows
+        Summary rows of a sweep.
+    accuracy_floor
+        In the unit of the accuracies: fractions as in faultsim's results, or percent.
+    base_accesses, generator_accesses
+        Weight memory accesses of one inference of each.
+    curve
+        Energy per access against voltage.
+    accuracy, voltage
+        Names of the columns.
+
+    Returns
+    -------
+    float or None
+        None where no voltage reaches the floor. Equal energies go to the higher accuracy.
+
+    Raises
+    ------
+    EnergyError
+        For a row without these columns, and for a floor of the other unit.
     """
     best: tuple[float, float, float] | None = None
     highest = 0.0
@@ -156,7 +219,7 @@ def energy_optimal_voltage(
         highest = max(highest, reached)
         if reached < accuracy_floor:
             continue
-        saved = energy_saving(base_accesses, curve, at, generator_accesses)
+        saved = compute_saving(base_accesses, curve, at, generator_accesses)
         if best is None or (saved, reached) > best[:2]:
             best = (saved, reached, at)
     if 0 < accuracy_floor <= 1 < highest or 0 < highest <= 1 < accuracy_floor:

@@ -7,8 +7,6 @@ EnergyError, and it writes no file. Layers of equal shape are simulated once. Se
 time, in threads: NumPy copies large matrices without holding the interpreter's lock.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
@@ -16,6 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from . import closed_form
 from .accelerator import PAPER, Accelerator, Dataflow
@@ -33,11 +32,24 @@ def count(
     workers: int | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> NetworkCounts:
-    """The counts of all layers, from SCALE-Sim.
+    """Count the accesses and cycles of all layers with SCALE-Sim.
 
-    `workers` layers run at the same time (the number of CPU cores unless given), fewer while they would take
-    more than `memory_limit` bytes together. Raises EnergyError when SCALE-Sim is missing or stops, and for a
-    layer that alone would pass the limit.
+    Parameters
+    ----------
+    layers
+        From `trace_layers` or `read_topology`.
+    accelerator
+        Default: the paper's.
+    workers
+        Layers that run at the same time, fewer while they would take more than `memory_limit`. Default: one for each
+        CPU core.
+    memory_limit
+        Bytes that all of them together may take.
+
+    Raises
+    ------
+    EnergyError
+        When SCALE-Sim is missing or stops, and for a layer that alone would pass the limit.
     """
     layers = tuple(layers)
     distinct: dict[Layer, Layer] = {}  # shape -> the first layer that has it
@@ -72,17 +84,17 @@ def count(
 
 
 def _shape(layer: Layer) -> Layer:
-    """What decides the counts of one run: a name changes nothing, and repeats only multiply."""
+    """Return what decides the counts of one run: a name changes nothing, and repeats only multiply."""
     return replace(layer, name="", repeats=1)
 
 
 def memory_of(layer: Layer, accelerator: Accelerator = PAPER) -> int:
-    """Bytes that SCALE-Sim takes for one layer at most, estimated from the matrices that it makes.
+    """Estimate the bytes that SCALE-Sim takes for one layer at most, from the matrices that it makes.
 
-    It makes the address matrix of the inputs from about 15 matrices of that size. Then the demand matrices
-    grow fold by fold, with a row per cycle and a column per row or column of the array; the old and the new
-    copy of the one that grows exist together. All numbers take 8 bytes. Fifteen measured peaks, from a
-    fully connected layer to a 224x224 stem, lie between 0.91 and 0.97 times this.
+    It makes the address matrix of the inputs from about 15 matrices of that size. Then the demand matrices grow fold by
+    fold, with a row per cycle and a column per row or column of the array; the old and the new copy of the one that
+    grows exist together. All numbers take 8 bytes. Fifteen measured peaks, from a fully connected layer to a 224x224
+    stem, lie between 0.91 and 0.97 times this.
     """
     cycles = closed_form.count_layer(replace(layer, repeats=1), accelerator).cycles + 1
     inputs = layer.output_pixels * layer.window
@@ -92,7 +104,7 @@ def memory_of(layer: Layer, accelerator: Accelerator = PAPER) -> int:
 
 
 class _Budget:
-    """Lets simulations wait until the ones before them have given their memory back."""
+    """Let simulations wait until the ones before them have given their memory back."""
 
     def __init__(self, limit: int) -> None:
         self._free = limit
@@ -111,8 +123,8 @@ class _Budget:
                 self._changed.notify_all()
 
 
-def _parts() -> tuple:
-    """The classes of SCALE-Sim that are needed, imported when they are first asked for."""
+def _parts() -> tuple[Any, ...]:
+    """Import the classes of SCALE-Sim that are needed."""
     try:
         from scalesim.compute.operand_matrix import operand_matrix
         from scalesim.compute.systolic_compute_is import systolic_compute_is
@@ -138,7 +150,7 @@ def _parts() -> tuple:
 
 
 def _simulate(layer: Layer, accelerator: Accelerator) -> LayerCounts:
-    """One run of one layer through SCALE-Sim's compute part."""
+    """Run one layer through SCALE-Sim's compute part once."""
     scale_config, topologies, layout, operand_matrix, systolic = _parts()
     try:
         config = scale_config()

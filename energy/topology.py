@@ -8,8 +8,6 @@ matrix products (SCALE-Sim's -i gemm) are name, M, N, K, and perhaps a sparsity 
 filters of 1 x K over an M x K map. The header tells which of both a file holds.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable
@@ -36,11 +34,15 @@ _MOST_LAYERS = 100_000
 
 
 def read_topology(path: str | Path) -> list[Layer]:
-    """The layers of a SCALE-Sim topology, of convolutions or of matrix products.
+    """Read a SCALE-Sim topology, of convolutions or of matrix products.
 
     Empty rows are passed over, and so are comments: a row that begins with #, and whatever follows the last comma.
-    Raises EnergyError, with the line, for a missing, unreadable or too large file, missing columns, values that are no
-    positive integers of at most 9 digits, sparsity, and kernels larger than their input.
+
+    Raises
+    ------
+    EnergyError
+        With the line, for a missing, unreadable or too large file, missing columns, values that are no positive
+        integers of at most 9 digits, sparsity, and kernels larger than their input.
     """
     path = Path(path)
     try:
@@ -96,7 +98,7 @@ def _parse_gemm(line: str, where: str) -> Layer:
 
 
 def _cells(line: str, where: str, header: tuple[str, ...]) -> tuple[str, list[int]]:
-    """Name and sizes of a row with the columns of `header`."""
+    """Return the name and the sizes of a row with the columns of `header`."""
     cells = [cell.strip() for cell in line.split(",")]
     for index in range(len(header), len(cells)):  # a comment, as SCALE-Sim leaves it out
         if cells[index].startswith("#") or (index == len(cells) - 1 and not _is_ratio(cells[index])):
@@ -125,10 +127,14 @@ def _is_ratio(text: str) -> bool:
 def write_topology(layers: Iterable[Layer], path: str | Path) -> None:
     """Write the layers as a topology that SCALE-Sim reads to the same counts.
 
-    A depthwise layer becomes one row with "DP" in its name; other repeated layers become a row per repeat.
-    In the names, a comma becomes a semicolon, and "DP" becomes "dp" unless SCALE-Sim is to understand it.
-    The file is written in one step. Raises EnergyError for strides that differ in the two directions, and
-    when the file can't be written.
+    A depthwise layer becomes one row with "DP" in its name; other repeated layers become a row per repeat. In the
+    names, a comma becomes a semicolon, and "DP" becomes "dp" unless SCALE-Sim is to understand it. The file is written
+    in one step.
+
+    Raises
+    ------
+    EnergyError
+        For strides that differ in the two directions, and when the file cannot be written.
     """
     rows = [", ".join(HEADER) + ","]
     for layer in layers:
@@ -144,7 +150,7 @@ def write_topology(layers: Iterable[Layer], path: str | Path) -> None:
 
 
 def _rows(layer: Layer) -> list[Layer]:
-    """The layer as rows that SCALE-Sim runs once each, or as its one depthwise row."""
+    """Return the layer as rows that SCALE-Sim runs once each, or as its one depthwise row."""
     name = layer.name.replace(",", ";").replace("\n", " ").replace(_DEPTHWISE, _DEPTHWISE.lower())
     if layer.repeats == 1:
         return [replace(layer, name=name)]

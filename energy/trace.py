@@ -6,12 +6,11 @@ counted whole: PyTorch's FLOP counter sees every matrix product there, and one t
 here is an error.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -72,16 +71,29 @@ class Trace:
     """The weights that these layers read, by their names in the model (`fc.weight`)."""
 
     def uncounted(self, weights: Iterable[Collection[str]]) -> list[str]:
-        """Those of `weights`, each by all of its names, that no layer here reads: the first names."""
+        """List those of `weights`, each by all of its names, that no layer here reads: their first names."""
         return [next(iter(names)) for names in weights if self.read.isdisjoint(names)]
 
 
 def trace_model(
     model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
 ) -> Trace:
-    """Like `trace_layers`, for any model: what can't be counted is left out, and `Trace.read` shows it.
+    """List the layers of any model that can be counted; `Trace.read` shows what was left out.
 
-    Raises EnergyError for a bad shape and a model that can't run on it.
+    Parameters
+    ----------
+    model
+        Any module. It is unchanged afterwards.
+    input_shape
+        Shape of one input without the batch, such as (3, 32, 32).
+    policy
+        How layers become rows. Default: the paper's for base models; `energy.POLICIES["paper-generator"]` is its policy
+        for generators.
+
+    Raises
+    ------
+    EnergyError
+        For a bad shape, and a model that cannot run on it.
     """
     watch = dry_run(model, input_shape, lambda: _Watch(model, policy, strict=False))
     return Trace(tuple(watch.layers), frozenset(watch.read))
@@ -90,15 +102,27 @@ def trace_model(
 def trace_layers(
     model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
 ) -> list[Layer]:
-    """The layers that hold weights and multiply by them, in the order in which they run.
+    """List the layers that hold weights and multiply by them, in the order in which they run.
 
-    `input_shape` is the shape of one input without the batch, such as (3, 32, 32). A layer that runs twice is
-    listed twice; one that never runs is not listed. Normalization and other element-wise scales are not
-    matrix-like and are left out. The model is unchanged afterwards.
+    A layer that runs twice is listed twice; one that never runs is not listed. Normalization and other element-wise
+    scales are not matrix-like and are left out.
 
-    Raises EnergyError for a bad shape, a model that can't run on it, and a layer that holds weights but
-    can't be counted (Conv3d, recurrent layers, attention, embeddings, quantized modules, a module that
-    multiplies by its own parameters), with the name of the layer.
+    Parameters
+    ----------
+    model
+        Any module. It is unchanged afterwards.
+    input_shape
+        Shape of one input without the batch, such as (3, 32, 32).
+    policy
+        How layers become rows. Default: the paper's for base models; `energy.POLICIES["paper-generator"]` is its policy
+        for generators.
+
+    Raises
+    ------
+    EnergyError
+        For a bad shape, a model that cannot run on it, and, with its name, a layer that holds weights but cannot be
+        counted (Conv3d, recurrent layers, attention, embeddings, quantized modules, a module that multiplies by its own
+        parameters).
     """
     for name, module in model.named_modules():
         _check_kind(name, module)
@@ -106,7 +130,7 @@ def trace_layers(
 
 
 def _check_kind(name: str, module: nn.Module) -> None:
-    """Raises EnergyError for a module that holds weights which no rule here counts."""
+    """Raise EnergyError for a module that holds weights which no rule here counts."""
     kind = type(module).__name__
     name = name or kind
     if isinstance(module, (*_COUNTED, *_SCALES)) or _is_conv1d(module):
@@ -152,7 +176,7 @@ class _Watch:
         self._calls: dict[str, int] = {}
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> Self:
         for name, module in self._model.named_modules():
             before = module.register_forward_pre_hook(self._begin)
             # first among the hooks, so that a hook of the user's that changes the output comes later
@@ -169,8 +193,8 @@ class _Watch:
         self._starts.append(self._flops.get_total_flops())
         self._inside.append(0)
 
-    def _end(self, name: str):
-        def hook(module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+    def _end(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             flops = self._flops.get_total_flops() - self._starts.pop()
             own = flops - self._inside.pop()
             if self._inside:
@@ -191,7 +215,7 @@ class _Watch:
         return hook
 
 
-def _row(name: str, module: nn.Module, x: Tensor, y: Tensor, policy: CountingPolicy) -> Layer:
+def _row(name: str, module: Any, x: Tensor, y: Tensor, policy: CountingPolicy) -> Layer:
     if isinstance(module, nn.Linear):
         # every row of the input is a pixel: [..., features] -> a map of that many rows
         pixels = x.numel() // module.in_features
@@ -210,35 +234,33 @@ def _row(name: str, module: nn.Module, x: Tensor, y: Tensor, policy: CountingPol
     if isinstance(module, _TRANSPOSED):
         stride = (1, 1)
         if policy.zero_insertion:
-            size = tuple(o + k - 1 for o, k in zip(out_size, kernel, strict=True))
+            size = _plane([o + k - 1 for o, k in zip(out_size, kernel, strict=True)])
         else:
-            size = tuple(o + p for o, p in zip(out_size, padding, strict=True))
+            size = _plane([o + p for o, p in zip(out_size, padding, strict=True)])
             inputs, outputs = outputs, inputs
     else:
-        size = tuple(i + p for i, p in zip(_plane(x.shape[-dimensions:]), padding, strict=True))
+        size = _plane([i + p for i, p in zip(_plane(x.shape[-dimensions:]), padding, strict=True)])
         if policy.exact_size or dilation != (1, 1):
             # the map that a kernel without gaps would need for as many outputs
             spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
             rounded = [-(-(i - span) // s) + 1 for i, span, s in zip(size, spans, stride, strict=True)]
             wanted = out_size if policy.exact_size else rounded
-            size = tuple((o - 1) * s + k for o, s, k in zip(wanted, stride, kernel, strict=True))
+            size = _plane([(o - 1) * s + k for o, s, k in zip(wanted, stride, kernel, strict=True)])
     return Layer(
         name or type(module).__name__, *size, *kernel, inputs, outputs, *stride, repeats=groups * batch
     )
 
 
 def _plane(sizes: Sequence[int]) -> tuple[int, int]:
-    """One- or two-dimensional sizes as (height, width); one-dimensional ones lie along the width."""
+    """Return one- or two-dimensional sizes as (height, width); one-dimensional ones lie along the width."""
     return (1, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
-def _padding(
-    module: nn.Module, kernel: tuple[int, int], dilation: tuple[int, int], least: int
-) -> tuple[int, int]:
-    """Rows and columns that padding adds in all, on both sides together."""
+def _padding(module: Any, kernel: tuple[int, int], dilation: tuple[int, int], least: int) -> tuple[int, int]:
+    """Return the rows and columns that padding adds in all, on both sides together."""
     one_dimensional = len(module.kernel_size) == 1
     if module.padding == "same":
-        total = tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+        total = _plane([d * (k - 1) for d, k in zip(dilation, kernel, strict=True)])
     elif module.padding == "valid":
         total = (0, 0)
     else:

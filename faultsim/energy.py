@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from energy import LayerCounts as LayerCounts
     from energy import NetworkCounts as NetworkCounts
     from energy import Trace as Trace
-    from energy import break_even_voltage as break_even_voltage
+    from energy import compute_relative_energy as compute_relative_energy
+    from energy import compute_saving as compute_saving
     from energy import count as count
-    from energy import differences as differences
-    from energy import energy_optimal_voltage as energy_optimal_voltage
-    from energy import energy_saving as energy_saving
-    from energy import model_costs as model_costs
+    from energy import count_costs as count_costs
+    from energy import count_weight_accesses as count_weight_accesses
+    from energy import find_break_even_voltage as find_break_even_voltage
+    from energy import find_differences as find_differences
+    from energy import find_optimal_voltage as find_optimal_voltage
     from energy import read_topology as read_topology
-    from energy import relative_energy as relative_energy
     from energy import trace_layers as trace_layers
     from energy import trace_model as trace_model
-    from energy import weight_memory as weight_memory
     from energy import write_topology as write_topology
 
 __all__ = list(energy.__all__)

@@ -56,10 +56,10 @@ class Subject:
     def accesses(self) -> int | None:
         """Weight memory accesses of one inference on the paper's accelerator; None where they cannot be counted."""
         from energy.errors import EnergyError
-        from energy.saving import weight_memory
+        from energy.saving import count_weight_accesses
 
         try:
-            return weight_memory(self.model, self.dataset.input_shape or self.dataset.example)
+            return count_weight_accesses(self.model, self.dataset.input_shape or self.dataset.example)
         except EnergyError:
             return None
 

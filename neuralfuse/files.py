@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from energy.saving import weight_memory
+from energy.saving import count_weight_accesses
 from energy.trace import POLICIES
 from faultsim.errors import FaultsimError
 from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file, save_weights
@@ -56,7 +56,7 @@ class SavedGenerator(NamedTuple):
             If the generator does not fit images of this shape.
         """
         check_generator_size(self.name, image_shape)
-        accesses = weight_memory(self.network, image_shape, policy=POLICIES["paper-generator"])
+        accesses = count_weight_accesses(self.network, image_shape, policy=POLICIES["paper-generator"])
         return Variant(f"with {self.name}", NeuralFuse(self.network).to(device).eval(), accesses)
 
 

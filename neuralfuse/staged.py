@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from energy.saving import weight_memory
+from energy.saving import count_weight_accesses
 from faultsim.data import Augmentation, Dataset, batches
 from faultsim.errors import FaultsimError
 from faultsim.faults import evaluation_chips
@@ -196,7 +196,7 @@ def judge(
         "patterns": success.describe() | {"fingerprint": fingerprint(outcome.patterns)},
         "classifier": {
             "accuracy": right / len(test),
-            "accesses": weight_memory(outcome.classifier, tuple(test.images.shape[1:])),
+            "accesses": count_weight_accesses(outcome.classifier, tuple(test.images.shape[1:])),
         },
         "cost": total.describe()
         | {"stages": {stage: cost.describe() for stage, cost in outcome.costs.items()}},

@@ -74,8 +74,8 @@ def energy(
     """
     from energy import topology as topologies
     from energy.accelerator import Accelerator, parse_array
-    from energy.costs import model_costs
-    from energy.engines import ENGINES, count, differences
+    from energy.costs import count_costs
+    from energy.engines import ENGINES, count, find_differences
     from energy.trace import trace_layers, trace_model
     from neuralfuse import generators
     from neuralfuse.generators import check_generator_size
@@ -109,16 +109,16 @@ def energy(
         network = _network("--model", model, (*models.NAMES, *generators.KNOWN))
         traced = trace_model(network, shape, _policy(model, counting))
         layers, memory = list(traced.layers), _memory(network, traced)
-        costs["costs"] = asdict(model_costs(network, shape))
+        costs["costs"] = asdict(count_costs(network, shape))
     if generator:
         network = _network("--generator", generator, generators.KNOWN)
         front = trace_layers(network, shape, _policy(generator, counting, generator=True))
-        costs["generator_costs"] = asdict(model_costs(network, shape))
+        costs["generator_costs"] = asdict(count_costs(network, shape))
     if write_topology:
         topologies.write_topology(layers, write_topology)
     engines = list(ENGINES) if engine == _BOTH else [engine]
     results = [count([*front, *layers], accelerator, name) for name in engines]
-    found = differences(*results) if engine == _BOTH else []
+    found = find_differences(*results) if engine == _BOTH else []
     base, before = _split(results[0], len(front))
     report = {
         "model": model or topology.name,
@@ -257,7 +257,7 @@ def _savings(
     base: NetworkCounts, before: NetworkCounts | None, curve: VoltageCurve, voltage: float | None
 ) -> dict[str, Any]:
     """What the voltage saves without and with the generator, and where the generator breaks even."""
-    from energy.saving import break_even_voltage, energy_saving
+    from energy.saving import compute_saving, find_break_even_voltage
 
     accesses = base.weight_memory_accesses
     result: dict[str, Any] = {}
@@ -266,7 +266,7 @@ def _savings(
         result["voltage"] = voltage
         result["bit_error_rate"] = curve.bit_error_rate(voltage)
         result["relative_energy_per_access"] = curve.energy_per_access(voltage)
-        result["saving"] = energy_saving(accesses, curve, voltage)
+        result["saving"] = compute_saving(accesses, curve, voltage)
     if curve.access_pj is not None:
         result["energy_per_inference_at_vmin_pj"] = curve.access_pj * accesses
         if voltage is not None:
@@ -278,8 +278,8 @@ def _savings(
         if curve.access_pj is not None:
             result["generator_energy_per_inference_pj"] = curve.access_pj * extra
         if voltage is not None:
-            result["saving_with_generator"] = energy_saving(accesses, curve, voltage, extra)
-        result["break_even_voltage"] = break_even_voltage(accesses, extra, curve)
+            result["saving_with_generator"] = compute_saving(accesses, curve, voltage, extra)
+        result["break_even_voltage"] = find_break_even_voltage(accesses, extra, curve)
     return result
 
 

@@ -165,7 +165,7 @@ def cheapest(
 ) -> list[str]:
     """For each variant, the voltage of least energy among those whose mean accuracy is at least `floor`, a fraction;
     then which of the variants takes the least."""
-    from energy.saving import energy_optimal_voltage
+    from energy.saving import find_optimal_voltage
 
     if subject.accesses is None:
         return ["which voltage takes the least energy: not known, the model's accesses can't be counted"]
@@ -175,7 +175,7 @@ def cheapest(
             r.point.voltage: r for r in results if r.variant == variant.name and r.point.voltage is not None
         }
         rows = [result.summary() for result in mine.values()]
-        best = energy_optimal_voltage(rows, floor, subject.accesses, curve, variant.transform_accesses)
+        best = find_optimal_voltage(rows, floor, subject.accesses, curve, variant.transform_accesses)
         if best is None:
             lines.append(f"{variant.name}: no voltage of this sweep keeps {percent(floor)} accuracy")
             continue

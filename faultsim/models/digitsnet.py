@@ -1,7 +1,5 @@
 """DigitsNet: the small network of the quick start, for handwritten digits scaled to 3x32x32."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 

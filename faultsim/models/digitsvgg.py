@@ -1,8 +1,6 @@
 """DigitsVGG: a network in the manner of VGG for handwritten digits scaled to 3x32x32. It reads so many weights that a
 small generator in front of it costs next to nothing."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 # channels of the convolutions of each stage; a stage ends in max pooling

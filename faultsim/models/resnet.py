@@ -5,8 +5,6 @@ projection shortcuts where the shape changes, the bottleneck's stride on its 3x3
 "Deep Residual Learning for Image Recognition"; sizes as in the NeuralFuse paper's Table 8).
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 

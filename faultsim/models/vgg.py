@@ -5,8 +5,6 @@ Zisserman, "Very Deep Convolutional Networks"; sizes as in the NeuralFuse paper'
 keep their biases.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 # convolutions per stage; the stages have 64, 128, 256, 512 and 512 channels

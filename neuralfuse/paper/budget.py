@@ -24,14 +24,14 @@ def macs(name: str) -> int:
     """Multiply-accumulate operations of one image through a base model or generator."""
     import torch
 
-    from energy.costs import model_costs
+    from energy.costs import count_costs
     from faultsim import models
 
     from .. import generators
 
     with torch.device("meta"):
         network = generators.create(name) if name in generators.NAMES else models.create(name)
-    return model_costs(network, (3, 32, 32)).macs
+    return count_costs(network, (3, 32, 32)).macs
 
 
 def operations(step: Step, *, base_epochs: int, epochs: int, n_models: int) -> int:

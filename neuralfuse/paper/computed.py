@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from energy.accelerator import PAPER
-from energy.costs import model_costs
+from energy.costs import count_costs
 from energy.engines import ENGINES, count
-from energy.saving import energy_saving
+from energy.saving import compute_saving
 from energy.trace import POLICIES, trace_layers
 from faultsim import models
 from faultsim.voltage import VoltageCurve
@@ -48,7 +48,7 @@ def accesses(name: str, engine: str) -> int:
 @cache
 def parameters(name: str) -> int:
     """Of a base model or generator."""
-    return model_costs(_create(name), INPUT_SHAPE).parameters
+    return count_costs(_create(name), INPUT_SHAPE).parameters
 
 
 def table6() -> Reproduction:
@@ -73,7 +73,7 @@ def table7() -> Reproduction:
     for row in pairs:
         base, generator, known = row["base_model"], row["generator"], float(row["energy_saving_percent"])
         for engine in ENGINES:
-            ours = 100 * energy_saving(found[engine][base], curve, VOLTAGE, found[engine][generator])
+            ours = 100 * compute_saving(found[engine][base], curve, VOLTAGE, found[engine][generator])
             agrees = abs(ours - known) <= SAVING_TOLERANCE
             rows.append(Row(f"{base} + {generator}", engine, ours, known, agrees))
     return Reproduction(
@@ -89,7 +89,7 @@ def table8() -> Reproduction:
     rows = []
     for row in published.table("model_costs"):
         name, parameters, macs = row["model"], int(row["parameters"]), int(row["macs"])
-        costs = model_costs(_create(name), INPUT_SHAPE)
+        costs = count_costs(_create(name), INPUT_SHAPE)
         rows.append(Row(name, "parameters", costs.parameters, parameters, costs.parameters == parameters))
         agrees = abs(costs.table8_macs / macs - 1) <= MACS_TOLERANCE
         rows.append(Row(name, "MACs", costs.table8_macs, macs, agrees, f"{costs.macs:,}"))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from energy.saving import energy_saving
+from energy.saving import compute_saving
 from faultsim.errors import FaultsimError
 from faultsim.io.files import write_text
 from faultsim.io.run_directory import csv_text
@@ -63,7 +63,7 @@ def _n_models(line: Line) -> int:
 def _saving(line: Line) -> float:
     """The paper's equation 2, at the voltage of a bit error rate of 1 %."""
     base, generator = (accesses(name, "closed-form") for name in (line.cell.base, line.cell.generator.name))
-    return 100 * energy_saving(base, VoltageCurve.default(), VOLTAGE, generator)
+    return 100 * compute_saving(base, VoltageCurve.default(), VOLTAGE, generator)
 
 
 def _relative_macs(line: Line) -> float:
@@ -127,7 +127,7 @@ def _tradeoff(axes: Axes, found: list[dict], lines: Sequence[Line]) -> None:
         else []
     )
     if alone:
-        saving = 100 * energy_saving(1, VoltageCurve.default(), VOLTAGE)
+        saving = 100 * compute_saving(1, VoltageCurve.default(), VOLTAGE)
         axes.scatter(saving, alone[0].mean("perturbed"), marker="s", color=BLACK)
         axes.annotate(
             "unprotected",

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from energy import EnergyError, model_costs
+from energy import EnergyError, count_costs
 
 
 def test_convolution_by_hand() -> None:
@@ -14,7 +14,7 @@ def test_convolution_by_hand() -> None:
         nn.MaxPool2d(2),
         nn.Upsample(scale_factor=2),
     )
-    costs = model_costs(model, (3, 16, 16))
+    costs = count_costs(model, (3, 16, 16))
     pixels = 16 * 16
     assert costs.parameters == 3 * 8 * 9 + 8 + 16
     assert costs.macs == pixels * 3 * 8 * 9
@@ -23,7 +23,7 @@ def test_convolution_by_hand() -> None:
 
 
 def test_transposed_convolution_by_hand() -> None:
-    costs = model_costs(nn.ConvTranspose2d(4, 3, 2, stride=2, bias=False), (4, 5, 5))
+    costs = count_costs(nn.ConvTranspose2d(4, 3, 2, stride=2, bias=False), (4, 5, 5))
     assert costs.macs == 25 * 4 * 3 * 4  # each input meets the whole kernel
     assert costs.table8_macs == 100 * 4 * 3 * 4  # as if each output did
 
@@ -32,19 +32,19 @@ def test_fully_connected_groups_and_free_layers() -> None:
     model = nn.Sequential(
         nn.Conv2d(4, 4, 1, groups=4, bias=False), nn.Tanh(), nn.Flatten(), nn.Linear(16, 10)
     )
-    costs = model_costs(model, (4, 2, 2))
+    costs = count_costs(model, (4, 2, 2))
     assert costs.macs == 4 * 4 + 160
     assert costs.table8_macs == costs.macs + 10
 
 
 def test_a_shared_tensor_is_counted_once_and_used_twice() -> None:
     layer = nn.Linear(8, 8, bias=False)
-    costs = model_costs(nn.Sequential(layer, layer), (8,))
+    costs = count_costs(nn.Sequential(layer, layer), (8,))
     assert (costs.parameters, costs.macs) == (64, 128)
 
 
 def test_bad_input_is_refused() -> None:
     with pytest.raises(EnergyError, match="input shape"):
-        model_costs(nn.Linear(8, 8), (0,))
+        count_costs(nn.Linear(8, 8), (0,))
     with pytest.raises(EnergyError, match="can't be traced"):
-        model_costs(nn.Linear(8, 8), (9,))
+        count_costs(nn.Linear(8, 8), (9,))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from energy import ENGINES, Accelerator, EnergyError, Layer, closed_form, count, differences, scalesim
+from energy import ENGINES, Accelerator, EnergyError, Layer, closed_form, count, find_differences, scalesim
 
 
 @st.composite
@@ -31,7 +31,7 @@ def layers(draw: st.DrawFn) -> Layer:
 @given(layers(), st.integers(4, 64), st.integers(4, 64), st.sampled_from(["os", "ws", "is"]))
 def test_engines_agree_on_random_layers(layer: Layer, rows: int, columns: int, flow: str) -> None:
     accelerator = Accelerator(rows, columns, flow)
-    assert differences(count([layer], accelerator), count([layer], accelerator, "scalesim")) == []
+    assert find_differences(count([layer], accelerator), count([layer], accelerator, "scalesim")) == []
 
 
 NETWORK = [
@@ -47,7 +47,7 @@ NETWORK = [
 def test_engines_agree_on_a_network(flow: str) -> None:
     accelerator = Accelerator(8, 16, flow)
     results = [count(NETWORK, accelerator, engine) for engine in ENGINES]
-    assert differences(*results) == []
+    assert find_differences(*results) == []
     assert results[0].total == results[1].total
     assert [r.engine for r in results] == list(ENGINES)
 
@@ -56,9 +56,9 @@ def test_differences_are_found_and_named() -> None:
     counts = count(NETWORK)
     wrong = dataclasses.replace(counts.counts[1], cycles=7)
     other = dataclasses.replace(counts, counts=(counts.counts[0], wrong, *counts.counts[2:]))
-    assert differences(counts, other) == [("1x1 stride 2", "cycles", counts.counts[1].cycles, 7)]
+    assert find_differences(counts, other) == [("1x1 stride 2", "cycles", counts.counts[1].cycles, 7)]
     with pytest.raises(EnergyError, match="different layers"):
-        differences(counts, count(NETWORK[1:]))
+        find_differences(counts, count(NETWORK[1:]))
 
 
 def test_unknown_engine() -> None:

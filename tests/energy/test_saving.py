@@ -11,11 +11,11 @@ from torch import nn
 from energy import (
     Accelerator,
     EnergyError,
-    break_even_voltage,
-    energy_optimal_voltage,
-    energy_saving,
-    relative_energy,
-    weight_memory,
+    compute_relative_energy,
+    compute_saving,
+    count_weight_accesses,
+    find_break_even_voltage,
+    find_optimal_voltage,
 )
 
 voltages = st.floats(0.5, 1.0)
@@ -39,43 +39,43 @@ def square(voltage: float) -> float:
 
 def test_equation_2_by_hand() -> None:
     # base 1,000 accesses, generator 100, energy at 0.5 Vmin a quarter: 1,000 -> 250 + 100
-    assert energy_saving(1000, square, 0.5, 100) == pytest.approx(0.65)
-    assert energy_saving(1000, square, 0.5) == pytest.approx(0.75)
+    assert compute_saving(1000, square, 0.5, 100) == pytest.approx(0.65)
+    assert compute_saving(1000, square, 0.5) == pytest.approx(0.75)
     # the generator at the low voltage too: 250 + 25
-    assert energy_saving(1000, square, 0.5, 100, generator_voltage=0.5) == pytest.approx(0.725)
-    assert energy_saving(1000, square, 1.0, 100) == pytest.approx(-0.1)
+    assert compute_saving(1000, square, 0.5, 100, generator_voltage=0.5) == pytest.approx(0.725)
+    assert compute_saving(1000, square, 1.0, 100) == pytest.approx(-0.1)
 
 
 def test_a_curve_in_volts_is_relative_to_its_own_vmin() -> None:
-    assert relative_energy(InVolts(), 0.8) == 1.0
-    assert energy_saving(1000, InVolts(), 0.6, 100) == pytest.approx(1 - 0.5625 - 0.1)
+    assert compute_relative_energy(InVolts(), 0.8) == 1.0
+    assert compute_saving(1000, InVolts(), 0.6, 100) == pytest.approx(1 - 0.5625 - 0.1)
 
 
 @given(accesses, voltages, st.floats(1e-6, 1e6))
 def test_the_unit_of_the_energy_does_not_matter(base: int, voltage: float, unit: float) -> None:
-    scaled = energy_saving(base, lambda v: unit * square(v), voltage, 7)
-    assert scaled == pytest.approx(energy_saving(base, square, voltage, 7))
+    scaled = compute_saving(base, lambda v: unit * square(v), voltage, 7)
+    assert scaled == pytest.approx(compute_saving(base, square, voltage, 7))
 
 
 @given(accesses, st.floats(0.001, 0.7), st.sampled_from([square, InVolts()]))
 def test_nothing_is_saved_at_the_break_even_voltage(base: int, share: float, curve) -> None:
     generator = math.ceil(share * base)
-    at = break_even_voltage(base, generator, curve)
+    at = find_break_even_voltage(base, generator, curve)
     if at is None:
         lowest = 0.6 if isinstance(curve, InVolts) else 0.5
-        assert energy_saving(base, curve, lowest, generator) < 0
+        assert compute_saving(base, curve, lowest, generator) < 0
     else:
-        assert energy_saving(base, curve, at, generator) == pytest.approx(0, abs=1e-9)
-        assert energy_saving(base, curve, 0.99 * at, generator) > 0
+        assert compute_saving(base, curve, at, generator) == pytest.approx(0, abs=1e-9)
+        assert compute_saving(base, curve, 0.99 * at, generator) > 0
 
 
 def test_break_even_ends() -> None:
-    assert break_even_voltage(1000, 0, square) == 1.0
-    assert break_even_voltage(1000, 900, square) is None
-    assert break_even_voltage(1000, 900, square, lowest=0.1) == pytest.approx(math.sqrt(0.1))
+    assert find_break_even_voltage(1000, 0, square) == 1.0
+    assert find_break_even_voltage(1000, 900, square) is None
+    assert find_break_even_voltage(1000, 900, square, lowest=0.1) == pytest.approx(math.sqrt(0.1))
     for lowest in (0.0, 1.0, -1.0):
         with pytest.raises(EnergyError, match="lowest voltage has to lie between 0 and Vmin"):
-            break_even_voltage(1000, 100, square, lowest)
+            find_break_even_voltage(1000, 100, square, lowest)
 
 
 SWEEP = [
@@ -87,39 +87,39 @@ SWEEP = [
 
 
 def test_energy_optimal_voltage() -> None:
-    assert energy_optimal_voltage(SWEEP, 90, 1000, square) == 0.90
-    assert energy_optimal_voltage(SWEEP, 87.9, 1000, square) == 0.85
-    assert energy_optimal_voltage(SWEEP, 0, 1000, square, generator_accesses=500) == 0.80
-    assert energy_optimal_voltage(SWEEP, 99, 1000, square) is None
-    flat = energy_optimal_voltage(SWEEP, 0, 1000, lambda _: 2.0)
+    assert find_optimal_voltage(SWEEP, 90, 1000, square) == 0.90
+    assert find_optimal_voltage(SWEEP, 87.9, 1000, square) == 0.85
+    assert find_optimal_voltage(SWEEP, 0, 1000, square, generator_accesses=500) == 0.80
+    assert find_optimal_voltage(SWEEP, 99, 1000, square) is None
+    flat = find_optimal_voltage(SWEEP, 0, 1000, lambda _: 2.0)
     assert flat == 1.00  # at equal energy the better accuracy
 
 
 def test_bad_input_is_refused() -> None:
     for voltage in (0.0, -0.5, math.nan, math.inf):
         with pytest.raises(EnergyError, match="voltage has to be a positive number"):
-            energy_saving(1000, square, voltage)
+            compute_saving(1000, square, voltage)
     with pytest.raises(
         EnergyError, match=r"energy per access at voltage 0\.5 has to be a positive number, not -1.0"
     ):
-        energy_saving(1000, lambda v: v - 1.5, 0.5)
+        compute_saving(1000, lambda v: v - 1.5, 0.5)
     with pytest.raises(EnergyError, match="accesses have to be positive"):
-        energy_saving(0, square, 0.5)
+        compute_saving(0, square, 0.5)
     with pytest.raises(EnergyError, match="summary row needs numbers in 'accuracy' and 'voltage'"):
-        energy_optimal_voltage(SWEEP, 90, 1000, square, accuracy="accuracy")
+        find_optimal_voltage(SWEEP, 90, 1000, square, accuracy="accuracy")
 
 
 def test_weight_memory_of_a_model() -> None:
     # 1x1 convolution, 4 -> 16 channels on an 8x8 map: 64 weights, read for 2 folds of 32 pixels
     model = nn.Conv2d(4, 16, 1)
-    assert weight_memory(model, (4, 8, 8)) == 2 * 64 // 8
-    assert weight_memory(model, (4, 8, 8), Accelerator(64, 64)) == 64 // 8
-    assert weight_memory(model, (4, 8, 8), Accelerator(word_bits=128)) == 2 * 64 // 16
+    assert count_weight_accesses(model, (4, 8, 8)) == 2 * 64 // 8
+    assert count_weight_accesses(model, (4, 8, 8), Accelerator(64, 64)) == 64 // 8
+    assert count_weight_accesses(model, (4, 8, 8), Accelerator(word_bits=128)) == 2 * 64 // 16
 
 
 def test_a_floor_of_another_unit_is_refused() -> None:
     fractions = [{"voltage": row["voltage"], "mean": float(row["mean"]) / 100} for row in SWEEP]
-    assert energy_optimal_voltage(fractions, 0.9, 1000, square) == 0.90
+    assert find_optimal_voltage(fractions, 0.9, 1000, square) == 0.90
     for rows, floor in ((SWEEP, 0.9), (fractions, 90)):
         with pytest.raises(EnergyError, match="both have to be fractions, or both percent"):
-            energy_optimal_voltage(rows, floor, 1000, square)
+            find_optimal_voltage(rows, floor, 1000, square)

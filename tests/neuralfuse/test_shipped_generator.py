@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from energy.saving import energy_saving, weight_memory
+from energy.saving import compute_saving, count_weight_accesses
 from energy.trace import POLICIES
 from faultsim import FaultModel, VoltageCurve, evaluation_chips, load_weights, models
 from faultsim import bundled as base
@@ -54,14 +54,14 @@ def test_it_says_how_it_was_trained_and_for_which_model():
 
 
 def test_the_two_save_energy_together(generator):
-    accesses = weight_memory(models.create(base.MODEL), (3, 32, 32))
+    accesses = count_weight_accesses(models.create(base.MODEL), (3, 32, 32))
     # two 3x3 convolutions on 8x8 pixels: K F ceil(P / 32) / 8 accesses (see test_sweep_energy.py)
     by_hand = (27 * 16 * 2 + 144 * 3 * 2) / 8
-    before = weight_memory(generator, (3, 32, 32), policy=POLICIES["paper-generator"])
+    before = count_weight_accesses(generator, (3, 32, 32), policy=POLICIES["paper-generator"])
     assert before == by_hand
     curve = VoltageCurve.default()
-    together = energy_saving(accesses, curve, curve.voltage(RATE), before)
-    assert together > energy_saving(accesses, curve, 0.83)  # less energy than the model alone at 1 %
+    together = compute_saving(accesses, curve, curve.voltage(RATE), before)
+    assert together > compute_saving(accesses, curve, 0.83)  # less energy than the model alone at 1 %
 
 
 def test_training_makes_such_a_file(tmp_path, monkeypatch, capsys):
@@ -105,8 +105,8 @@ def test_the_pair_says_how_it_was_trained():
 
 def test_the_pair_wins_accuracy_back_and_keeps_the_clean_one(pair):
     model, stored, network = pair
-    cost = weight_memory(network, (3, 32, 32), policy=POLICIES["paper-generator"])
-    assert cost < 0.03 * weight_memory(model, (3, 32, 32))
+    cost = count_weight_accesses(network, (3, 32, 32), policy=POLICIES["paper-generator"])
+    assert cost < 0.03 * count_weight_accesses(model, (3, 32, 32))
     found = evaluate_protected(
         model,
         list(batches(load(base.DATASET, "test").subset(torch.arange(120)), 120)),

@@ -27,7 +27,7 @@ BLOCKS = [
 
 
 def test_saving_table():
-    from energy.saving import energy_saving, weight_memory
+    from energy.saving import compute_saving, count_weight_accesses
     from energy.trace import POLICIES
     from faultsim import VoltageCurve, models
     from neuralfuse import generators
@@ -40,12 +40,12 @@ def test_saving_table():
     curve = VoltageCurve.default()
     generator = POLICIES["paper-generator"]
     costs = {
-        name: weight_memory(generators.create(name), (3, 32, 32), policy=generator)
+        name: count_weight_accesses(generators.create(name), (3, 32, 32), policy=generator)
         for name in generators.NAMES
     }
     for name, cells in rows.items():
-        accesses = weight_memory(models.create(name), (3, 32, 32))
-        computed = [f"{100 * energy_saving(accesses, curve, 0.83, costs[g]):.2f}" for g in header]
+        accesses = count_weight_accesses(models.create(name), (3, 32, 32))
+        computed = [f"{100 * compute_saving(accesses, curve, 0.83, costs[g]):.2f}" for g in header]
         assert cells.split(" | ") == computed, name
 
 

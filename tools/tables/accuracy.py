@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from energy.saving import energy_saving
+from energy.saving import compute_saving
 from faultsim.voltage import VoltageCurve
 from neuralfuse.paper.cells import FAULTS, cells
 from neuralfuse.paper.computed import accesses
@@ -45,7 +45,7 @@ def energy(result: Result) -> str:
     of the base model at Vmin."""
     cell, curve = result.cell, VoltageCurve.default()
     base, generator = (accesses(name, "closed-form") for name in (cell.base, cell.generator.name))
-    saving = energy_saving(base, curve, curve.voltage(cell.bit_error_rate), generator)
+    saving = compute_saving(base, curve, curve.voltage(cell.bit_error_rate), generator)
     return f"{100 - 100 * saving:.1f}"
 
 

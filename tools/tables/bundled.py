@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-from energy.saving import energy_saving, weight_memory
+from energy.saving import compute_saving, count_weight_accesses
 from faultsim import models
 from faultsim.io.checkpoint import read_file
 from faultsim.training.classifier import RECIPES, Recipe
@@ -43,7 +43,7 @@ def shipped_classifier() -> str:
     path = bundled.GENERATORS["DigitsVGG"].weights
     with reading(path):
         found = read_file(path)[1]["classifier"]
-        share = found["accesses"] / weight_memory(models.create("DigitsVGG"), (3, 32, 32))
+        share = found["accesses"] / count_weight_accesses(models.create("DigitsVGG"), (3, 32, 32))
         return (
             f"ConvQ's encoder with a linear head, at Vmin, without DigitsVGG: {100 * found['accuracy']:.1f} %, for "
             f"{100 * share:.1f} % of DigitsVGG's energy at Vmin"
@@ -65,7 +65,7 @@ def saving(_: Path) -> str:
         [
             base,
             *(
-                f"{100 * energy_saving(counts[base], curve, VOLTAGE, counts[name]):.2f}"
+                f"{100 * compute_saving(counts[base], curve, VOLTAGE, counts[name]):.2f}"
                 for name in generators.NAMES
             ),
         ]
