@@ -61,9 +61,9 @@ for name, alone, fused in zip(
 # %% What it costs
 # The generator reads its own weights at the safe voltage. Count them before you call it a saving.
 
-from energy import weight_memory
+from energy import count_weight_accesses
 
-own = weight_memory(fuse, (3, 32, 32))
+own = count_weight_accesses(fuse, (3, 32, 32))
 print(f"ConvQ reads {100 * own / subject.accesses:.1f} % as many weight words as DigitsVGG")
 
 # %% From the shell

@@ -32,16 +32,16 @@ print(
 # The saving is relative to the same network at Vmin. A generator in front stays at Vmin and pays for its own reads:
 # the paper's equation 2.
 
-from energy import POLICIES, break_even_voltage, energy_saving, weight_memory
+from energy import POLICIES, compute_saving, count_weight_accesses, find_break_even_voltage
 from faultsim import VoltageCurve
 from neuralfuse import create
 
 curve = VoltageCurve.default()
-reads = weight_memory(resnet, (3, 32, 32))
+reads = count_weight_accesses(resnet, (3, 32, 32))
 for name in ("ConvL", "ConvS", "UNetS"):
-    generator = weight_memory(create(name), (3, 32, 32), policy=POLICIES["paper-generator"])
-    saving = energy_saving(reads, curve, 0.83, generator)
-    even = break_even_voltage(reads, generator, curve)
+    generator = count_weight_accesses(create(name), (3, 32, 32), policy=POLICIES["paper-generator"])
+    saving = compute_saving(reads, curve, 0.83, generator)
+    even = find_break_even_voltage(reads, generator, curve)
     print(f"{name}: saves {100 * saving:.1f} % at 0.83 Vmin, costs more than it saves above {even:.3f} Vmin")
 
 # %% Your own network
@@ -50,7 +50,7 @@ for name in ("ConvL", "ConvS", "UNetS"):
 from torch import nn
 
 own = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
-print(f"{weight_memory(own, (3, 64, 64)):,} weight accesses")
+print(f"{count_weight_accesses(own, (3, 64, 64)):,} weight accesses")
 
 # %% From the shell
 #
