@@ -130,7 +130,7 @@ class Reader {
     int8_t* result = job_.type == Output::int8 ? static_cast<int8_t*>(job_.output) + out : scratch->weights;
     if (faults.touched <= BlockFaults::kFew && source != result && !stream_) {
       std::memcpy(result, source, count);
-      for (uint32_t i = 0; i < faults.touched; ++i) repair(faults, faults.word[i], in_span, count, source, result);
+      repair(faults, in_span, count, source, result);
     } else {
       const uint8_t* fail = kind == Kind::transient ? nullptr : mask_of(faults.fail, in_span, count, scratch->fail);
       const uint8_t* value = kind == Kind::flip ? nullptr : mask_of(faults.value, in_span, count, scratch->value);
@@ -161,36 +161,53 @@ class Reader {
     return spread + before;
   }
 
-  // Reads the weights of a chunk that lie in one 64-bit word of the block.
-  void repair(const BlockFaults& faults, uint32_t word, uint32_t in_span, uint32_t count, const int8_t* source,
-              int8_t* result) const {
-    const AddressMap& map = job_.map;
-    const uint64_t fail = faults.fail[word], value = faults.value[word];
-    const int64_t byte = static_cast<int64_t>(word) * 8;
-    if (map.repeat == 1) return repair_at(byte - in_span, fail, value, count, source, result);
-    const int64_t first = byte / map.word * map.word * map.repeat + byte % map.word - in_span;
-    if (first >= count) return;
-    for (uint32_t r = 0; r < map.repeat; ++r) {
-      repair_at(first + static_cast<int64_t>(r) * map.word, fail, value, count, source, result);
+  // Reads again those weights of a copied chunk that lie in words with faults.
+  void repair(const BlockFaults& faults, uint32_t in_span, uint32_t count, const int8_t* source, int8_t* result) const {
+    switch (job_.rule.kind) {
+      case Kind::flip:
+        return repair_kind<Kind::flip>(faults, in_span, count, source, result);
+      case Kind::stuck:
+        return repair_kind<Kind::stuck>(faults, in_span, count, source, result);
+      case Kind::transient:
+        return repair_kind<Kind::transient>(faults, in_span, count, source, result);
     }
   }
 
-  // The same for eight weights from number `at` of the chunk on; some of them may lie outside it.
-  void repair_at(int64_t at, uint64_t fail, uint64_t value, uint32_t count, const int8_t* source,
-                 int8_t* result) const {
+  template <Kind kind>
+  void repair_kind(const BlockFaults& faults, uint32_t in_span, uint32_t count, const int8_t* source,
+                   int8_t* result) const {
+    const AddressMap& map = job_.map;
+    for (uint32_t i = 0; i < faults.touched; ++i) {
+      const uint64_t fail = faults.fail[faults.word[i]], value = faults.value[faults.word[i]];
+      const int64_t byte = static_cast<int64_t>(faults.word[i]) * 8;
+      if (map.repeat == 1) {
+        repair_word<kind>(byte - in_span, fail, value, count, source, result);
+        continue;
+      }
+      const int64_t first = byte / map.word * map.word * map.repeat + byte % map.word - in_span;
+      for (uint32_t r = 0; r < map.repeat && first < count; ++r) {
+        repair_word<kind>(first + static_cast<int64_t>(r) * map.word, fail, value, count, source, result);
+      }
+    }
+  }
+
+  // Reads eight weights from number `at` of the chunk on; some of them may lie outside it.
+  template <Kind kind>
+  static void repair_word(int64_t at, uint64_t fail, uint64_t value, uint32_t count, const int8_t* source,
+                          int8_t* result) {
     if (at <= -8 || at >= count) return;
     if (at >= 0 && at + 8 <= count) {
       uint64_t stored;
       std::memcpy(&stored, source + at, 8);
-      stored = read_word(job_.rule.kind, stored, fail, value);
+      stored = read_word(kind, stored, fail, value);
       std::memcpy(result + at, &stored, 8);
       return;
     }
     for (int64_t byte = 0; byte < 8; ++byte) {
       if (at + byte < 0 || at + byte >= count) continue;
       const uint8_t stored = static_cast<uint8_t>(source[at + byte]);
-      result[at + byte] = static_cast<int8_t>(read_word(job_.rule.kind, stored, static_cast<uint8_t>(fail >> 8 * byte),
-                                                        static_cast<uint8_t>(value >> 8 * byte)));
+      result[at + byte] = static_cast<int8_t>(
+          read_word(kind, stored, static_cast<uint8_t>(fail >> 8 * byte), static_cast<uint8_t>(value >> 8 * byte)));
     }
   }
 
