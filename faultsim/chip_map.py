@@ -53,7 +53,7 @@ def find_failing_cells(
         )
     geometry = faults.memory.array
     if arrays is None:
-        blocks = faults.memory.layout.blocks or faults.memory.capacity_bytes // BLOCK_BYTES
+        blocks = faults.memory.address_map.blocks or faults.memory.capacity_bytes // BLOCK_BYTES
         arrays = blocks * BLOCK_BYTES // geometry.bytes
     check_extent(arrays, geometry)
     size = arrays * geometry.bytes
@@ -62,7 +62,7 @@ def find_failing_cells(
             f"{arrays} arrays at a bit error rate of {rate:g} have some {8 * size * rate:.2g} failing cells, "
             f"more than the {MOST_CELLS:,} of one map; take fewer arrays"
         )
-    seeds, table, rule = ops.seeds([chip]), ops.table(rate), ops.rule(faults)
+    seeds, table, rule = ops.encode_chips([chip]), ops.encode_rate(rate), ops.encode_kind(faults)
     addresses, stuck_at = [np.empty(0, np.int64)], [np.empty(0, np.int8)]
     for start in range(0, size, _CHUNK):
         memory = torch.empty(min(_CHUNK, size - start), dtype=torch.int8)

@@ -1,8 +1,8 @@
 """The bit error rate as the kernel's integers.
 
-An array's number of hits K is Poisson distributed with mean 32,768 * -ln(1 - p); the kernel reads K off one 64-bit
-uniform through a table of thresholds (csrc/fault.h). The table is made here with 60 decimal digits, so that it is
-exact to the last of its 64 bits and the same everywhere.
+A block's number of hits K is Poisson distributed with mean 32,768 * -ln(1 - p). The kernel finds K from one 64-bit
+uniform number by a table of thresholds (csrc/fault.h). This module computes the table with 60 decimal digits, so that
+it is exact to the last of its 64 bits and the same everywhere.
 """
 
 from decimal import Decimal, localcontext
@@ -13,17 +13,20 @@ from typing import Any
 import numpy as np
 
 from .errors import FaultsimError
+from .sram import BLOCK_BYTES
 
-CELLS = 32768  # of one draw: a 512x64 array
+CELLS = 8 * BLOCK_BYTES
+"""Cells of one block."""
 ONE = 1 << 64
-# For p = 1 no finite number of hits reaches every cell. All cells fail by decree, and this many hits decide their
-# states: more than any p < 1 draws (1.2 million at the largest float below 1), so that states agree across p.
 HITS_AT_ONE = 1 << 21
+"""Hits at p = 1. No finite number of hits reaches every cell, so the table's second entry marks all cells as failing;
+these hits decide their values. They are more than any p < 1 draws (1.2 million at the largest float below 1), so that
+values agree across p."""
 _TAIL = Decimal("1e-70")  # relative to the mode; far below what moves a 64-bit threshold
 
 
 def checked_rate(bit_error_rate: Any) -> float:
-    """`bit_error_rate` as a float; FaultsimError unless it is a number in [0, 1]."""
+    """Return `bit_error_rate` as a float; FaultsimError unless it is a number in [0, 1]."""
     try:
         rate = float(bit_error_rate)
     except (TypeError, ValueError):
@@ -62,10 +65,23 @@ def _table(rate: float) -> np.ndarray:
     return table
 
 
-def draw_table(bit_error_rate: float) -> np.ndarray:
-    """Table of K for one bit error rate: uint64 [2 + thresholds] = smallest K, 1 if every cell fails, thresholds
-    ascending. K = smallest K + number of thresholds <= uniform.
+def build_hit_table(bit_error_rate: float) -> np.ndarray:
+    """Build the table of the number of hits K at one bit error rate.
 
-    Raises FaultsimError for a rate that is no number in [0, 1].
+    Parameters
+    ----------
+    bit_error_rate
+        A fraction from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint64 [2 + thresholds], read-only: smallest K, 1 if every cell fails, thresholds in ascending order.
+        K = smallest K + number of thresholds <= uniform.
+
+    Raises
+    ------
+    FaultsimError
+        For a rate outside [0, 1].
     """
     return _table(checked_rate(bit_error_rate))

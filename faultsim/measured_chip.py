@@ -87,7 +87,7 @@ class MeasuredChip:
         if weights.dtype != torch.int8:
             raise TypeError(f"weights must be int8, not {weights.dtype}")
         stored = weights.contiguous().view(-1)
-        layout = (faults or FaultModel()).memory.layout
+        layout = (faults or FaultModel()).memory.address_map
         capacity, run = layout.blocks * BLOCK_BYTES, layout.word * layout.repeat
         end = base + stored.numel()
         if layout.repeat > 1:

@@ -169,7 +169,7 @@ def _size(shape: Sequence[int]) -> int:
 
 def _arrays(memory: SRAM, base: int, size: int) -> tuple[tuple[int, int], ...]:
     """Return the ranges of SRAM arrays that `size` weights from an address on touch."""
-    layout, array = memory.layout, memory.array.bytes
+    layout, array = memory.address_map, memory.array.bytes
     if not size:
         return ()
     run = layout.word * layout.repeat

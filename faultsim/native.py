@@ -4,7 +4,7 @@ from types import ModuleType
 
 
 def native() -> ModuleType:
-    """faultsim._native. Raises ImportError saying how to build it."""
+    """Return faultsim._native. ImportError, saying how to build it, if it cannot be loaded."""
     try:
         from . import _native
     except ImportError as error:

@@ -122,10 +122,15 @@ def _read(
     """Return int8 weights from an address on as a chip reads them."""
     if isinstance(chip, MeasuredChip):
         return chip.read(weights, voltage, faults, base)
-    seeds, table = ops.seeds([chip], weights.device), ops.table(checked_rate(rate), weights.device)
+    seeds, table = (
+        ops.encode_chips([chip], weights.device),
+        ops.encode_rate(checked_rate(rate), weights.device),
+    )
     which = torch.tensor([access], device=weights.device) if access else None
-    place = ops.place(faults, base)
-    read: Tensor = torch.ops.faultsim.corrupt(weights, seeds, table, ops.rule(faults), place, None, which)[0]
+    place = ops.encode_addresses(faults, base)
+    read: Tensor = torch.ops.faultsim.corrupt(
+        weights, seeds, table, ops.encode_kind(faults), place, None, which
+    )[0]
     return read
 
 

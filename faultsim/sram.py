@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 Address = TypeVar("Address", int, "np.ndarray")
 
-# The kernel draws faults in blocks of 32,768 cells: one array of the paper. Cells are independent, so arrays of another
-# shape are the same bits with other names.
 BLOCK_BYTES = 4096
+"""Bytes of a block, for which the kernel draws faults at once: 32,768 cells, one array of the paper. Cells are
+independent, so arrays of another shape are the same bits under other names."""
 WORD_BYTES = 8  # a layer begins on a 64-bit word
 
 
@@ -53,18 +53,24 @@ class Placement(StrEnum):
     UNLIMITED = "unlimited"  #: every weight has cells of its own
     TILED = "tiled"  #: address = offset in the model mod capacity: one bad cell hits many weights
     TILED_PER_LAYER = "tiled_per_layer"  #: the same, every layer beginning at address 0
-    NEURALFUSE_2022 = "neuralfuse_2022"  #: the layout of the published NeuralFuse code, see SRAM.layout()
+    NEURALFUSE_2022 = "neuralfuse_2022"  #: that of the published NeuralFuse code, see SRAM.address_map
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Placement as the kernel takes it: weight i of a layer with base b lies at j = b + i,
-    j -> (j // (word * repeat)) * word + j % word (for repeat > 1), mod `blocks` * 4096 (0: no end)."""
+class AddressMap:
+    """Addresses of weights, as the kernel computes them.
+
+    Weight i of a layer with base address b lies at j = b + i; for repeat > 1 at
+    (j // (word * repeat)) * word + j % word; modulo the memory's bytes unless it is unlimited.
+    """
 
     blocks: int
+    """Size of the memory, in blocks of 4,096 bytes; 0: unlimited."""
     word: int = 16
+    """Bytes of memory that serve `repeat` runs of weights before the next bytes do."""
     repeat: int = 1
     per_layer: bool = False
+    """Whether every layer begins at address 0."""
 
 
 @dataclass(frozen=True)
@@ -94,25 +100,28 @@ class SRAM:
             )
 
     @property
-    def layout(self) -> Layout:
-        """For `neuralfuse_2022`: one map of 8,192 rows x 128 columns (128 KiB) that begins anew with every layer,
-        16 weights a row, each row serving 16 runs of 16 weights (weight i uses row i // 256 mod 8192 and
-        column group i mod 16), as in the released code of the paper; `capacity_bytes` has no say there."""
+    def address_map(self) -> AddressMap:
+        """Where the weights of a layer lie.
+
+        For `neuralfuse_2022` as in the released code of the paper: one map of 8,192 rows x 128 columns (128 KiB), used
+        by every layer from its first row on, with 16 weights a row. Each row serves 16 runs of 16 weights: weight i
+        uses row i // 256 mod 8192 and column group i mod 16. `capacity_bytes` is ignored.
+        """
         blocks = self.capacity_bytes // BLOCK_BYTES
         match self.placement:
             case Placement.UNLIMITED:
-                return Layout(0)
+                return AddressMap(0)
             case Placement.TILED:
-                return Layout(blocks)
+                return AddressMap(blocks)
             case Placement.TILED_PER_LAYER:
-                return Layout(blocks, per_layer=True)
+                return AddressMap(blocks, per_layer=True)
             case Placement.NEURALFUSE_2022:
-                return Layout(8192 * 128 // 8 // BLOCK_BYTES, word=16, repeat=16, per_layer=True)
+                return AddressMap(8192 * 128 // 8 // BLOCK_BYTES, word=16, repeat=16, per_layer=True)
 
     def bases(self, sizes: list[int]) -> list[int]:
         """Address of the first weight of each layer, from the layers' sizes in weights (= bytes)."""
         bases, at = [], 0
         for size in sizes:
-            bases.append(0 if self.layout.per_layer else at)
+            bases.append(0 if self.address_map.per_layer else at)
             at += -(-size // WORD_BYTES) * WORD_BYTES
         return bases

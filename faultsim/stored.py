@@ -207,16 +207,16 @@ class StoredWeights:
         `chips` and `table` are those of `faultsim.ops`. Nothing here waits for the device: a CUDA graph can capture it.
         """
         for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
-            torch.ops.faultsim.corrupt_dequantize_out(
+            torch.ops.faultsim.corrupt_dequantize.out(
                 layer.values,
                 layer.scale,
                 layer.axis,
-                target,
                 chips,
                 table,
-                ops.rule(faults),
-                ops.place(faults, base),
+                ops.encode_kind(faults),
+                ops.encode_addresses(faults, base),
                 access=access,
+                out=target,
             )
 
     def read_chips(
@@ -256,8 +256,8 @@ class StoredWeights:
             return self._as_held(out)
         device = self.layers[0].values.device
         self.read(
-            ops.seeds(chips, device),
-            ops.table(checked_rate(bit_error_rate), device),
+            ops.encode_chips(chips, device),
+            ops.encode_rate(checked_rate(bit_error_rate), device),
             faults,
             out,
             torch.tensor([access], device=device) if access else None,

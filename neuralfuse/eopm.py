@@ -94,8 +94,8 @@ class EOPM(Objective):
         self.streams = [torch.cuda.Stream(self.device) if side_by_side else None for _ in range(in_flight)]
         self.faults = faults or FaultModel()
         self.n_models, self.divided, self.seed = n_models, divided, seed
-        self.no_errors = ops.table(0.0, self.device)
-        self.errors = ops.table(bit_error_rate, self.device)
+        self.no_errors = ops.encode_rate(0.0, self.device)
+        self.errors = ops.encode_rate(bit_error_rate, self.device)
         training_chips(seed, 0, n_models)  # a bad seed is refused before anything is done
 
     @property

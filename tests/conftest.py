@@ -1,9 +1,8 @@
 """What all suites share: GPU tests, the engines that run the kernel, and Hypothesis profiles."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,17 +56,17 @@ class Engine:
 
 
 @pytest.fixture(params=["portable", "avx2", "avx512", CUDA])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each CPU path that this processor can run, and CUDA: the operators use it while the test runs."""
     from faultsim import ops
-    from faultsim.native import native
 
     if request.param == "cuda":
-        return Engine("cuda", "cuda")
-    if request.param not in native().cpu_paths():
+        yield Engine("cuda", "cuda")
+        return
+    if request.param not in ops.cpu_paths():
         pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setattr(ops, "_launch", partial(ops._launch, path=request.param))
-    return Engine(request.param, "cpu")
+    with ops.use_cpu_path(request.param):
+        yield Engine(request.param, "cpu")
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The fault kernel beside a plain copy, or a plain dequantization, of the same weights in the same run."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
@@ -83,7 +84,7 @@ class Bench:
     def __init__(self, operation: Operation, source: Tensor, path: str | None) -> None:
         self.operation, self.path, self.source = operation, path, source
         device = source.device
-        self.chips = ops.seeds(range(1, operation.chips + 1), device)
+        self.chips = ops.encode_chips(range(1, operation.chips + 1), device)
         self.scale = torch.tensor([0.01], device=device)
         shape = [operation.chips, *source.shape]
         self.output = (
@@ -91,26 +92,15 @@ class Bench:
             if operation.in_place
             else torch.zeros(shape, dtype=operation.output, device=device)
         )
-        self.states = torch.zeros_like(self.output) if operation.output == torch.uint8 else None
+        self.value = torch.zeros_like(self.output) if operation.output == torch.uint8 else None
 
     def call(self, rate: float) -> Callable[[], object]:
         model = self.operation.model
-        floats = self.operation.output in ops.FLOATS
-        args = (
-            self.output if self.operation.in_place else self.source,
-            self.output,
-            self.chips,
-            ops.table(rate, self.source.device),
-            ops.rule(model),
-            ops.place(model),
-            None,
-            None,
-            self.states,
-            self.scale if floats else None,
-            -1,
-            self.path,
-        )
-        return lambda: ops._launch(*args)
+        table = ops.encode_rate(rate, self.source.device)
+        draw = ops.Draw(self.chips, table, ops.encode_kind(model), ops.encode_addresses(model))
+        source = self.output if self.operation.in_place else self.source
+        scale = self.scale if self.operation.output in ops.FLOATS else None
+        return lambda: ops.launch(source, self.output, draw, value=self.value, scale=scale)
 
     def plain(self, threads: int) -> Callable[[], object]:
         """What it is compared with: a copy; or a plain dequantization, torch's and this kernel's own without faults."""
@@ -129,22 +119,23 @@ class Bench:
     @property
     def bytes(self) -> int:
         """Read and written, once each."""
-        written = self.output.nbytes + (0 if self.states is None else self.states.nbytes)
-        return written + (0 if self.states is not None else self.source.nbytes)
+        written = self.output.nbytes + (0 if self.value is None else self.value.nbytes)
+        return written + (0 if self.value is not None else self.source.nbytes)
 
     def check(self, rate: float) -> None:
-        """Compares what the call does with the reference, bit for bit; FaultsimError where they disagree."""
+        """Compare the call with the reference, bit for bit; FaultsimError where they disagree."""
         small = Bench(self.operation, self.source[:CHECKED].clone(), self.path)
         small.call(rate)()
         source, seeds = small.source.cpu().numpy(), small.chips.tolist()
-        kind = ("flip", "stuck", "transient")[ops.rule(self.operation.model)[0]]
-        layout = self.operation.model.memory.layout
-        where = {"arrays": layout.blocks, "word": layout.word, "repeat": layout.repeat}
-        if small.states is not None:
+        number, _ = ops.encode_kind(self.operation.model)
+        (kind,) = (name for name, code in native().KINDS.items() if code == number)
+        addresses = self.operation.model.memory.address_map
+        where = {"blocks": addresses.blocks, "word": addresses.word, "repeat": addresses.repeat}
+        if small.value is not None:
             masks = [reference.fault_mask(source.size, seed, rate, kind, **where) for seed in seeds]
             pairs = [
                 (small.output, [mask for mask, _ in masks]),
-                (small.states, [state for _, state in masks]),
+                (small.value, [value for _, value in masks]),
             ]
         else:
             expected = reference.corrupt(source, seeds, rate, kind, **where)
@@ -173,7 +164,7 @@ def kernel_rows(device: torch.device, weights: int = WEIGHTS, seconds: float = 1
     if device.type == "cuda":
         yield from _rows(device, None, 1, weights, seconds)
         return
-    paths = native().cpu_paths()
+    paths = ops.cpu_paths()
     before = torch.get_num_threads()
     try:
         for path, threads in [*((path, 1) for path in paths), (paths[0], before)]:
@@ -195,10 +186,11 @@ def _rows(
         source = torch.randint(-127, 128, [size], dtype=torch.int8, generator=generator, device=device)
         for operation in group:
             bench = Bench(operation, source, path)
-            for rate in RATES:
-                bench.check(rate)
-            calls = [bench.plain(threads), *(bench.call(rate) for rate in RATES)]
-            base, *times = rivals(calls, device=device, seconds=seconds, graphs=True)
+            with ops.use_cpu_path(path) if path else nullcontext():
+                for rate in RATES:
+                    bench.check(rate)
+                calls = [bench.plain(threads), *(bench.call(rate) for rate in RATES)]
+                base, *times = rivals(calls, device=device, seconds=seconds, graphs=True)
             promised = cuda and size == (operation.weights or WEIGHTS)
             targets = (promised and operation.targets) or (None,) * len(RATES)
             for rate, time, target in zip(RATES, times, targets, strict=True):

@@ -89,9 +89,11 @@ def inject(
         conditions = Conditions.of(faults, [measured])
     else:
         _, rate = resolve_operating_point([Chip(chip)], voltage, bit_error_rate, load_curve(curve))
-        seeds, table, which = ops.seeds([Chip(chip)]), ops.table(rate), torch.tensor([access])
-        place = ops.place(faults, base)
-        read = torch.ops.faultsim.corrupt(stored, seeds, table, ops.rule(faults), place, None, which)[0]
+        seeds, table, which = ops.encode_chips([Chip(chip)]), ops.encode_rate(rate), torch.tensor([access])
+        place = ops.encode_addresses(faults, base)
+        read = torch.ops.faultsim.corrupt(stored, seeds, table, ops.encode_kind(faults), place, None, which)[
+            0
+        ]
         name, conditions = f"chip {chip}", Conditions(faults, curve_of(voltage, curve))
     read = read.numpy()
     wrong, changed = _differences(weights, read)

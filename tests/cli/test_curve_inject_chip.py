@@ -58,10 +58,10 @@ def weights(tmp_path) -> Path:
 def as_read(array: np.ndarray, seed: int, voltage: float, faults: FaultModel, access: int = 0) -> np.ndarray:
     return torch.ops.faultsim.corrupt(
         torch.from_numpy(array),
-        ops.seeds([Chip(seed)]),
-        ops.table(CURVE.bit_error_rate(voltage)),
-        ops.rule(faults),
-        ops.place(faults),
+        ops.encode_chips([Chip(seed)]),
+        ops.encode_rate(CURVE.bit_error_rate(voltage)),
+        ops.encode_kind(faults),
+        ops.encode_addresses(faults),
         None,
         torch.tensor([access]),
     )[0].numpy()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from faultsim import reference
-from faultsim.hit_table import draw_table
+from faultsim.hit_table import build_hit_table
 
 ROOT = Path(__file__).parents[2]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda_on_cpu'}"]
@@ -97,7 +97,7 @@ def launch(
     output,
     *,
     base=0,
-    arrays=0,
+    blocks=0,
     word=16,
     repeat=1,
     scales=None,
@@ -105,7 +105,7 @@ def launch(
     seeds=SEEDS,
     device=0,
 ):
-    table = draw_table(rate)
+    table = build_hit_table(rate)
     seeds = np.array(seeds, np.uint64).view(np.int64)
     out = np.zeros((len(seeds), source.size), OUTPUTS[output])
     states = np.zeros((len(seeds), source.size), np.uint8)
@@ -125,7 +125,7 @@ def launch(
         kind=KINDS[kind],
         ones=round(ones * WHOLE.get(kind, 0)),
         base=base,
-        blocks=arrays,
+        blocks=blocks,
         word=word,
         repeat=repeat,
         seeds=seeds.ctypes.data,
@@ -139,9 +139,9 @@ def launch(
 PLACES = [
     {},
     {"base": 4001},
-    {"arrays": 3, "base": 5},
-    {"arrays": 2, "word": 16, "repeat": 16},
-    {"arrays": 2, "word": 32, "repeat": 3, "base": 48},
+    {"blocks": 3, "base": 5},
+    {"blocks": 2, "word": 16, "repeat": 16},
+    {"blocks": 2, "word": 32, "repeat": 3, "base": 48},
 ]
 
 

@@ -29,7 +29,7 @@ def test_cells_are_those_of_the_reference(kind):
     assert found.arrays == 3
     name, ones = REFERENCE[kind]
     for array in range(3):
-        failing, states = reference.array_faults(2**64 - 3, array, 0.01, name, ones)
+        failing, states = reference.draw_block(2**64 - 3, array, 0.01, name, ones)
         here = found.in_array(array)
         cells = np.flatnonzero(failing)
         assert np.array_equal(here.row * 64 + here.column, cells)
@@ -209,7 +209,12 @@ def test_a_measured_chip_reads_as_the_chip_it_was_measured_on(placement, kind):
     weights = torch.arange(600_001, dtype=torch.int32).mul(37).to(torch.int8)
     for voltage, base in ((0.80, 0), (0.85, 40_008)):
         rate = CURVE.bit_error_rate(voltage)
-        where = ops.seeds([Chip(7)]), ops.table(rate), ops.rule(faults), ops.place(faults, base)
+        where = (
+            ops.encode_chips([Chip(7)]),
+            ops.encode_rate(rate),
+            ops.encode_kind(faults),
+            ops.encode_addresses(faults, base),
+        )
         expected = torch.ops.faultsim.corrupt(weights, *where)[0]
         assert torch.equal(measured.read(weights, voltage, faults, base), expected)
         assert not torch.equal(expected, weights)

@@ -32,14 +32,14 @@ KINDS = {
 }
 # Placement, capacity and base address, and the reference's words for them.
 PLACES = {
-    "unlimited": (Placement.UNLIMITED, 262144, 0, dict(arrays=0)),
-    "unlimited_odd": (Placement.UNLIMITED, 262144, 4099, dict(arrays=0)),
-    "tiled_one": (Placement.TILED, 4096, 0, dict(arrays=1)),
-    "tiled_three_odd": (Placement.TILED, 3 * 4096, 20477, dict(arrays=3)),
-    "tiled_large": (Placement.TILED, 262144, 262144 - 5000, dict(arrays=64)),
-    "tiled_per_layer": (Placement.TILED_PER_LAYER, 2 * 4096, 0, dict(arrays=2)),
-    "neuralfuse_2022": (Placement.NEURALFUSE_2022, 262144, 0, dict(arrays=32, word=16, repeat=16)),
-    "neuralfuse_odd": (Placement.NEURALFUSE_2022, 262144, 2035709, dict(arrays=32, word=16, repeat=16)),
+    "unlimited": (Placement.UNLIMITED, 262144, 0, dict(blocks=0)),
+    "unlimited_odd": (Placement.UNLIMITED, 262144, 4099, dict(blocks=0)),
+    "tiled_one": (Placement.TILED, 4096, 0, dict(blocks=1)),
+    "tiled_three_odd": (Placement.TILED, 3 * 4096, 20477, dict(blocks=3)),
+    "tiled_large": (Placement.TILED, 262144, 262144 - 5000, dict(blocks=64)),
+    "tiled_per_layer": (Placement.TILED_PER_LAYER, 2 * 4096, 0, dict(blocks=2)),
+    "neuralfuse_2022": (Placement.NEURALFUSE_2022, 262144, 0, dict(blocks=32, word=16, repeat=16)),
+    "neuralfuse_odd": (Placement.NEURALFUSE_2022, 262144, 2035709, dict(blocks=32, word=16, repeat=16)),
 }
 FLIP = KINDS["flip"]
 NEAR = [0, 0, 1, 1]  # base 0, memory without end, no repetition
@@ -62,7 +62,7 @@ def by_reference(source: torch.Tensor, seeds: list[int], rate: float, case=FLIP,
     flat = source.contiguous().numpy().reshape(-1)
     where = tuple(sorted({"base": base, **place}.items()))
     rows = [
-        reference.read(flat, *expected(flat.size, seed, rate, kind, ones, access, offset, where), kind)
+        reference.read_word(kind, flat, *expected(flat.size, seed, rate, kind, ones, access, offset, where))
         for seed in seeds
     ]
     return torch.from_numpy(np.stack(rows)).reshape(len(seeds), *source.shape)
@@ -71,8 +71,8 @@ def by_reference(source: torch.Tensor, seeds: list[int], rate: float, case=FLIP,
 def arguments(device: str, seeds: list[int], rate: float, model=FLIP[0], base=0, offset=0, access=0):
     """The operators' common arguments."""
     number = torch.tensor([offset, access], device=device)
-    chips, table = ops.seeds(seeds, device), ops.table(rate, device)
-    return chips, table, ops.rule(model), ops.place(model, base), number[:1], number[1:]
+    chips, table = ops.encode_chips(seeds, device), ops.encode_rate(rate, device)
+    return chips, table, ops.encode_kind(model), ops.encode_addresses(model, base), number[:1], number[1:]
 
 
 def equal(got: torch.Tensor, want: torch.Tensor) -> bool:
@@ -109,7 +109,7 @@ def test_kinds_and_placements(engine, kind, place):
 @pytest.mark.parametrize("dtype", ops.FLOATS, ids=str)
 @pytest.mark.parametrize("place", PLACES)
 def test_kinds_and_placements_dequantized(engine, place, dtype):
-    """corrupt_dequantize and corrupt_dequantize_out of every kind in every placement to every dtype."""
+    """corrupt_dequantize and corrupt_dequantize.out of every kind in every placement to every dtype."""
     placement, capacity, base, where = PLACES[place]
     source = weights_of(3 * 4096 + 1237)
     on, scale = source.to(engine.device), torch.tensor([0.0123], device=engine.device)
@@ -125,7 +125,7 @@ def test_kinds_and_placements_dequantized(engine, place, dtype):
             got = CALL.corrupt_dequantize(on, scale, -1, dtype, *common)
             assert equal(got, want)
             out = torch.empty_like(got)
-            CALL.corrupt_dequantize_out(on, scale, -1, out, *common)
+            CALL.corrupt_dequantize.out(on, scale, -1, *common, out=out)
             assert equal(out, want)
 
 
@@ -185,7 +185,7 @@ def test_dequantized(engine, dtype, axis):
             assert equal(got, want)
             out = torch.empty_like(got)
             scale_on = torch.from_numpy(values).to(engine.device)
-            CALL.corrupt_dequantize_out(source.to(engine.device), scale_on, axis, out, *common)
+            CALL.corrupt_dequantize.out(source.to(engine.device), scale_on, axis, *common, out=out)
             assert equal(out, want)
 
 
@@ -309,7 +309,7 @@ def test_float_output_at_odd_addresses(engine, dtype):
     for shift in (0, 1, 3, 7):
         buffer = torch.full((8200 + 16,), 77.0, dtype=dtype, device=engine.device)
         out = buffer[shift : shift + 8200].view(1, 8200)
-        CALL.corrupt_dequantize_out(on, scale, -1, out, *arguments(engine.device, [2], 1e-2, base=shift))
+        CALL.corrupt_dequantize.out(on, scale, -1, *arguments(engine.device, [2], 1e-2, base=shift), out=out)
         want = torch.full((8200 + 16,), 77.0, dtype=dtype)
         want[shift : shift + 8200] = (by_reference(source, [2], 1e-2, base=shift)[0].float() * 0.5).to(dtype)
         assert equal(buffer, want)
@@ -375,8 +375,8 @@ def test_few_faults_at_the_edges_of_a_piece(engine, kind, place):
 
 
 @pytest.mark.parametrize("offset", [1, 1000, 2**31, 2**32 - 1, 2**32 + 2, -1])
-def test_array_offset(engine, offset):
-    """Added to the array index, modulo 2**32: the array number is one word of the counter."""
+def test_block_offset(engine, offset):
+    """Added to the block index, modulo 2**32: the block number is one word of the counter."""
     source = weights_of(9000)
     for kind in ("flip", "stuck_fifth", "transient_rare"):
         model, *_, access = KINDS[kind]

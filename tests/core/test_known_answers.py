@@ -25,7 +25,7 @@ def _fault_sets(vectors):
     for seed, offset, p, kind, ones, access, *place, weights, failing, bits, digest in vectors(
         "fault_sets.txt"
     ):
-        place = dict(zip(("base", "arrays", "word", "repeat"), map(int, place), strict=True))
+        place = dict(zip(("base", "blocks", "word", "repeat"), map(int, place), strict=True))
         answer = [failing, bits, digest]
         yield int(seed), int(offset), float(p), kind, float(ones), int(access), place, int(weights), answer
 
@@ -49,8 +49,8 @@ def test_kernels_draw_the_recorded_fault_sets(vectors, engine):
         code, one = KINDS[kind]
         failing, states = torch.ops.faultsim.fault_mask(
             torch.zeros(weights, dtype=torch.int8, device=engine.device),
-            ops.seeds([seed], engine.device),
-            ops.table(p, engine.device),
+            ops.encode_chips([seed], engine.device),
+            ops.encode_rate(p, engine.device),
             [code, round(ones * one)],
             list(place.values()),
             torch.tensor([offset], device=engine.device),

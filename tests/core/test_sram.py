@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faultsim.errors import FaultsimError
-from faultsim.reference import addresses
+from faultsim.reference import locate_weights
 from faultsim.sram import SRAM, ArrayGeometry, Placement
 
 PAPER = SRAM()
@@ -14,8 +14,8 @@ GEOMETRIES = st.builds(ArrayGeometry, st.integers(1, 1024), st.integers(1, 32).m
 
 
 def placed(placement: str, weights: int, base: int = 0, **memory: int) -> np.ndarray:
-    layout = SRAM(placement, **memory).layout
-    return addresses(weights, base, layout.blocks, layout.word, layout.repeat)
+    addresses = SRAM(placement, **memory).address_map
+    return locate_weights(weights, base, addresses.blocks, addresses.word, addresses.repeat)
 
 
 def test_the_papers_memory_is_64_arrays_of_512_rows_and_64_columns():
@@ -68,8 +68,8 @@ def test_the_published_layout_repeats_rows_of_16_weights_16_times():
 
 def test_the_published_map_has_a_size_of_its_own():
     small = SRAM(Placement.NEURALFUSE_2022, capacity_bytes=4096)
-    assert small.layout == SRAM(Placement.NEURALFUSE_2022).layout
-    assert small.layout.blocks * 4096 == 8192 * 128 // 8
+    assert small.address_map == SRAM(Placement.NEURALFUSE_2022).address_map
+    assert small.address_map.blocks * 4096 == 8192 * 128 // 8
 
 
 @pytest.mark.parametrize(

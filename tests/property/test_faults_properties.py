@@ -12,7 +12,7 @@ from scipy.stats import poisson
 from faultsim import ops, reference
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
-from faultsim.hit_table import CELLS, HITS_AT_ONE, draw_table
+from faultsim.hit_table import CELLS, HITS_AT_ONE, build_hit_table
 from faultsim.sram import SRAM, Placement
 from faultsim.voltage import VoltageCurve
 
@@ -50,8 +50,8 @@ def model_of(kind: tuple, memory: SRAM = SRAM()) -> FaultModel:  # noqa: B008 - 
 def arguments(seed: int, rate: float, model: FaultModel, base=0, access=0, offset=0, device="cpu"):
     """The operators' common arguments, for one chip."""
     number = torch.tensor([offset, access], device=device)
-    chips, table = ops.seeds([seed], device), ops.table(rate, device)
-    return chips, table, ops.rule(model), ops.place(model, base), number[:1], number[1:]
+    chips, table = ops.encode_chips([seed], device), ops.encode_rate(rate, device)
+    return chips, table, ops.encode_kind(model), ops.encode_addresses(model, base), number[:1], number[1:]
 
 
 def mask(size: int, *where, **more) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +65,9 @@ def weights_of(size: int) -> torch.Tensor:
 
 
 LAYOUT = st.one_of(
-    MEMORY.map(lambda memory: (memory.layout.blocks, memory.layout.word, memory.layout.repeat)),
+    MEMORY.map(
+        lambda memory: (memory.address_map.blocks, memory.address_map.word, memory.address_map.repeat)
+    ),
     st.tuples(st.integers(0, 5), st.sampled_from([16, 32, 128, 1024, 4096]), st.integers(1, 40)),
 )
 
@@ -74,12 +76,12 @@ LAYOUT = st.one_of(
 @settings(max_examples=100)
 def test_kernel_is_the_reference(engine, seed, rate, kind, layout, base, size, access, offset):
     """Two chips; the masks, the weights read, and those in float16, in any layout that the kernel knows."""
-    place = dict(base=base, **dict(zip(("arrays", "word", "repeat"), layout, strict=True)))
+    place = dict(base=base, **dict(zip(("blocks", "word", "repeat"), layout, strict=True)))
     _, table, rule, _, *numbers = arguments(
         seed, rate, model_of(kind), access=access, offset=offset, device=engine.device
     )
     seeds = [seed, seed ^ 1]
-    common = (ops.seeds(seeds, engine.device), table, rule, [base, *layout], *numbers)
+    common = (ops.encode_chips(seeds, engine.device), table, rule, [base, *layout], *numbers)
     source, scale = weights_of(size), torch.tensor([0.0123])
     on = source.to(engine.device)
     masks = CALL.fault_mask(on, *common)
@@ -89,7 +91,7 @@ def test_kernel_is_the_reference(engine, seed, rate, kind, layout, base, size, a
         want = reference.fault_mask(size, one, rate, kind[2], kind[3], access, offset, **place)
         for got, expected in zip(masks, want, strict=True):
             np.testing.assert_array_equal(got[i].cpu().numpy(), expected)
-        faulty = reference.read(source.numpy(), *want, kind[2])
+        faulty = reference.read_word(kind[2], source.numpy(), *want)
         np.testing.assert_array_equal(read[i].cpu().numpy(), faulty)
         dequantized = reference.dequantize(faulty, scale.numpy(), None, "float16")
         np.testing.assert_array_equal(halves[i].cpu().numpy(), dequantized)
@@ -221,13 +223,13 @@ UNIFORM = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 1, 2**63, 2**
 
 @given(st.tuples(RATE, RATE).map(sorted), UNIFORM)
 def test_hits_grow_with_the_rate(rates, uniform):
-    low, high = (hits(draw_table(rate), uniform) for rate in rates)
+    low, high = (hits(build_hit_table(rate), uniform) for rate in rates)
     assert low <= high < HITS_AT_ONE
 
 
 @given(RATE, st.tuples(UNIFORM, UNIFORM).map(sorted))
 def test_hits_grow_with_the_uniform(rate, uniforms):
-    table = draw_table(rate)
+    table = build_hit_table(rate)
     assert (np.diff(table[2:].astype(object)) >= 0).all()
     assert hits(table, uniforms[0]) <= hits(table, uniforms[1])
 
@@ -235,7 +237,7 @@ def test_hits_grow_with_the_uniform(rate, uniforms):
 @pytest.mark.parametrize("rate", [1e-6, 1e-4, 1e-3, 1e-2, 0.1, 0.5])
 def test_hits_are_poisson_distributed(rate):
     """Against SciPy's double precision; 2**64 - 1 and 0 give the extremes that a 64-bit uniform can reach."""
-    table, mean = draw_table(rate), CELLS * -math.log1p(-rate)
+    table, mean = build_hit_table(rate), CELLS * -math.log1p(-rate)
     for k in range(int(table[0]), int(table[0]) + table.size - 2):
         at_most = int(table[2 + k - int(table[0])]) / 2**64  # P(K <= k)
         assert at_most == pytest.approx(poisson.cdf(k, mean), rel=1e-9, abs=1e-15)
@@ -248,7 +250,7 @@ def test_hits_are_poisson_distributed(rate):
 def test_thresholds_are_exact_to_the_last_bit(rate):
     """Against 100 digits by another formula: P(K <= k) is the regularized gamma function Q(k + 1, mean)."""
     mpmath = pytest.importorskip("mpmath")
-    table = draw_table(rate)
+    table = build_hit_table(rate)
     with mpmath.workdps(100):
         mean = CELLS * -mpmath.log(1 - mpmath.mpf(rate))
         for i in np.unique(np.linspace(0, table.size - 3, 25).astype(int)):
@@ -258,7 +260,7 @@ def test_thresholds_are_exact_to_the_last_bit(rate):
 
 @pytest.mark.parametrize("rate", [1e-300, 5e-324, 1e-30, 1e-12, 1 - 2**-53])
 def test_tables_of_extreme_rates(rate):
-    table = draw_table(rate)
+    table = build_hit_table(rate)
     assert hits(table, 0) <= hits(table, 2**64 - 1) < HITS_AT_ONE
     if rate <= 1e-30:
         assert hits(table, 2**64 - 1) <= 1
@@ -267,4 +269,4 @@ def test_tables_of_extreme_rates(rate):
 @pytest.mark.parametrize("rate", [-1e-9, 1.0000001, float("nan"), float("inf"), "a lot", None])
 def test_a_rate_that_is_none_is_refused(rate):
     with pytest.raises(FaultsimError, match="bit error rate"):
-        draw_table(rate)
+        build_hit_table(rate)

@@ -211,7 +211,7 @@ def by_reference(
             if id(parameter) in names and id(parameter) not in seen:
                 seen.add(id(parameter))
                 memory.append((parameter, 1 if isinstance(module, nn.ConvTranspose1d | Conv1D) else 0))
-    layout, base, read = faults.memory.layout, 0, {}
+    layout, base, read = faults.memory.address_map, 0, {}
     kind = {"flip": "flip", "transient": "transient"}.get(faults.kind, "stuck")
     ones = {"stuck_at_1": 1.0, "stuck_at_0": 0.0}.get(faults.kind, 0.5)
     for parameter, axis in memory:
@@ -219,7 +219,7 @@ def by_reference(
         axes = tuple(d for d in range(w.ndim) if d != axis) if per_channel else None
         scale = (np.abs(w).max(axis=axes, keepdims=True) / np.float32(127)).astype(np.float32)
         q = np.rint(w / scale).astype(np.int8)
-        where = {"base": 0 if layout.per_layer else base, "arrays": layout.blocks}
+        where = {"base": 0 if layout.per_layer else base, "blocks": layout.blocks}
         where |= {"word": layout.word, "repeat": layout.repeat}
         values = reference.corrupt(q, [chip], rate, kind, ones=ones, **where)[0]
         base += -(-q.size // 8) * 8

@@ -40,8 +40,8 @@ def arguments(device: str, seeds: list[int], rate: float, kind: str, place: tupl
     """The operators' common arguments; array offset and access are those of run.by_reference()."""
     code, ones, one = KINDS[kind]
     numbers = [torch.tensor([number]).to(device) for number in (3, 9)]
-    chips = ops.seeds(seeds).to(device)
-    return [chips, ops.table(rate, device), [code, round(ones * one)], list(place), *numbers]
+    chips = ops.encode_chips(seeds).to(device)
+    return [chips, ops.encode_rate(rate, device), [code, round(ones * one)], list(place), *numbers]
 
 
 def bits(tensor: torch.Tensor) -> np.ndarray:
@@ -70,7 +70,7 @@ def check(device: str, kind: str, place: tuple, rate: float) -> int:
             scale, out = torch.from_numpy(scales).to(device), room(shift, dtype, device)
             got = CALL.corrupt_dequantize(source, scale, axis, dtype, *both)
             calls += same(bits(got), np.stack(want), name, axis, *what)
-            CALL.corrupt_dequantize_out(source, scale, axis, out, *both)
+            CALL.corrupt_dequantize.out(source, scale, axis, *both, out=out)
             calls += same(bits(out), np.stack(want), name, "out", axis, *what)
         same(bits(source), weights, "source", *what)
         CALL.corrupt_(source, *one)
@@ -86,15 +86,15 @@ def check_graph(kind: str, place: tuple) -> int:
     copy, scale, out = source.clone(), torch.from_numpy(scales).to("cuda"), room(0, torch.float16, "cuda")[:1]
     call = arguments("cuda", SEEDS[:1], 1e-2, kind, place)
     CALL.corrupt_(copy, *call)  # modules are loaded before the capture
-    CALL.corrupt_dequantize_out(source, scale, 1, out, *call)
+    CALL.corrupt_dequantize.out(source, scale, 1, *call, out=out)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         CALL.corrupt_(copy, *call)
-        CALL.corrupt_dequantize_out(source, scale, 1, out, *call)
+        CALL.corrupt_dequantize.out(source, scale, 1, *call, out=out)
     seeds = [8, 2**64 - 1]
     for seed in seeds:
-        call[0].copy_(ops.seeds([seed]))
+        call[0].copy_(ops.encode_chips([seed]))
         copy.copy_(source)
         graph.replay()
         *_, read = by_reference(weights.reshape(-1), [seed], 1e-2, kind, place)

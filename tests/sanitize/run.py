@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from faultsim import reference
-from faultsim.hit_table import draw_table
+from faultsim.hit_table import build_hit_table
 
 KINDS = {
     "flip": (0, 0.5, 0),
@@ -70,12 +70,12 @@ def launch(
 ):
     """One call of the kernel; weight i has the scale number i // 5 mod their number."""
     code, ones, one = KINDS[kind]
-    table, chips = draw_table(rate).copy(), np.array(seeds, np.uint64)
+    table, chips = build_hit_table(rate).copy(), np.array(seeds, np.uint64)
     offset, access = np.array([3], np.int64), np.array([9], np.int64)
     job = native.Job(
         source=source.ctypes.data,
         output=output.ctypes.data,
-        states=0 if states is None else states.ctypes.data,
+        value=0 if states is None else states.ctypes.data,
         weights=source.size,
         chips=chips.size,
         type=list(OUTPUTS).index(name),
@@ -87,11 +87,11 @@ def launch(
         kind=code,
         ones=round(ones * one),
         base=place[0],
-        arrays=place[1],
+        blocks=place[1],
         word=place[2],
         repeat=place[3],
         seeds=chips.ctypes.data,
-        array_offset=offset.ctypes.data,
+        block_offset=offset.ctypes.data,
         access=access.ctypes.data,
     )
     native.launch_cpu(job, threads, path)
@@ -102,9 +102,9 @@ def by_reference(
 ) -> tuple[np.ndarray, ...]:
     """Failing bits, states and weights read, each [n_chips, weights]."""
     word, ones = kind.split("_")[0], KINDS[kind][1]
-    where = dict(zip(("base", "arrays", "word", "repeat"), place, strict=True))
+    where = dict(zip(("base", "blocks", "word", "repeat"), place, strict=True))
     masks = [reference.fault_mask(source.size, seed, rate, word, ones, 9, 3, **where) for seed in seeds]
-    read = [reference.read(np.ascontiguousarray(source), *mask, word) for mask in masks]
+    read = [reference.read_word(word, np.ascontiguousarray(source), *mask) for mask in masks]
     return *(np.stack(x) for x in zip(*masks, strict=True)), np.stack(read)
 
 

@@ -24,10 +24,10 @@ def masks(weights: int, rate: float, model: FaultModel, seeds=(2024,), access: i
     """Failing bits and states, uint8 [n_chips, weights]."""
     failing, states = CALL.fault_mask(
         torch.zeros(weights, dtype=torch.int8),
-        ops.seeds(seeds),
-        ops.table(rate),
-        ops.rule(model),
-        ops.place(model),
+        ops.encode_chips(seeds),
+        ops.encode_rate(rate),
+        ops.encode_kind(model),
+        ops.encode_addresses(model),
         None,
         torch.tensor([access]),
     )
@@ -179,10 +179,10 @@ def read(model: FaultModel, rate: float, weights: int, access: int = 0) -> tuple
     stored = np.random.default_rng(5).integers(-128, 128, weights, np.int8)
     got = CALL.corrupt(
         torch.from_numpy(stored),
-        ops.seeds([77]),
-        ops.table(rate),
-        ops.rule(model),
-        ops.place(model),
+        ops.encode_chips([77]),
+        ops.encode_rate(rate),
+        ops.encode_kind(model),
+        ops.encode_addresses(model),
         None,
         torch.tensor([access]),
     )

@@ -343,10 +343,10 @@ def test_chips_read_the_shipped_model_alike_on_each_device(device, kind, place):
         FaultKind.STUCK_AT_1: ("stuck", 1.0),
         FaultKind.TRANSIENT: ("transient", 0.3),
     }[kind]
-    layout, seeds, wrong = faults.memory.layout, [7, 2**63 + 5], 0
+    layout, seeds, wrong = faults.memory.address_map, [7, 2**63 + 5], 0
     found = stored.read_chips([Chip(seed) for seed in seeds], 0.01, None, faults, access=2)
     for layer, base, weights in zip(stored.layers, stored.bases(faults), found, strict=True):
-        where = {"base": base, "arrays": layout.blocks, "word": layout.word, "repeat": layout.repeat}
+        where = {"base": base, "blocks": layout.blocks, "word": layout.word, "repeat": layout.repeat}
         values = layer.values.cpu().numpy()
         read = reference.corrupt(values, seeds, 0.01, word, ones=ones, access=2, **where)
         axis = None if layer.axis < 0 else layer.axis + 1

@@ -2,21 +2,31 @@
 
 import subprocess
 import sys
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from faultsim import ops
+from faultsim import ops, reference
+from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
-from faultsim.sram import SRAM, Placement
+from faultsim.hit_table import CELLS
+from faultsim.native import native
+from faultsim.sram import BLOCK_BYTES, SRAM, Placement
 
 CALL = torch.ops.faultsim
 FLIP = FaultModel()
 
 
 def arguments(device: str = "cpu", seeds=(1, 2), rate: float = 1e-2, model: FaultModel = FLIP, base: int = 0):
-    return ops.seeds(seeds, device), ops.table(rate, device), ops.rule(model), ops.place(model, base)
+    return (
+        ops.encode_chips(seeds, device),
+        ops.encode_rate(rate, device),
+        ops.encode_kind(model),
+        ops.encode_addresses(model, base),
+    )
 
 
 def numbers(device: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,7 +61,7 @@ def test_opcheck(device, kind, shape, extra):
     for dtype in ops.FLOATS:
         torch.library.opcheck(CALL.corrupt_dequantize.default, (weights, scale, axis, dtype, *common))
         out = torch.empty(2, *shape, dtype=dtype, device=device)
-        torch.library.opcheck(CALL.corrupt_dequantize_out.default, (weights, scale, axis, out, *common))
+        torch.library.opcheck(CALL.corrupt_dequantize.out, (weights, scale, axis, *common), {"out": out})
 
 
 def test_opcheck_of_strided_weights(device):
@@ -69,7 +79,7 @@ def faulty_sum(weights, scale, chips, table, rule, place):
     CALL.corrupt_(copy, chips[:1], table, rule, place)
     floats = CALL.corrupt_dequantize(weights, scale, 0, torch.float32, chips, table, rule, place)
     out = torch.empty_like(floats)
-    CALL.corrupt_dequantize_out(weights, scale, 0, out, chips, table, rule, place)
+    CALL.corrupt_dequantize.out(weights, scale, 0, chips, table, rule, place, out=out)
     failing, states = CALL.fault_mask(weights, chips, table, rule, place)
     return read + 1, copy, floats + 1, out * 2, failing ^ states
 
@@ -117,12 +127,63 @@ def test_fake_tensors_tell_shapes_without_data():
             ([1], place, "a kind and a probability"),
             (rule, [-1, 0, 1, 1], "base address -1"),
             (rule, [0, -1, 1, 1], "blocks"),
-            (rule, [0, 0, 24, 2], "divisor of the array's 4096"),
+            (rule, [0, 0, 24, 2], "divisor of the block's 4096"),
             (rule, [0, 0, 16, 5000], "repeat 5000"),
             (rule, [0, 0, 16], "base, blocks, word and repeat"),
         ):
             with pytest.raises(ValueError, match=message):
                 CALL.corrupt(weights, chips, table, odd, place_)
+
+
+# -- the kernel's numbers, and its vector paths ----------------------------------------------------------------------
+
+
+def test_python_knows_the_kernels_numbers():
+    """What Python repeats because lighter modules need it, and what the operators read."""
+    kernel = native()
+    assert kernel.BLOCK_BYTES == BLOCK_BYTES == CELLS // 8
+    assert ops.BASE_END == kernel.MOST_BASE
+    assert kernel.KINDS.keys() == {"flip", "stuck", "transient"}
+    assert kernel.OUTPUTS.keys() == {
+        "mask",
+        "int8",
+        *(str(dtype).removeprefix("torch.") for dtype in ops.FLOATS),
+    }
+    assert ops.encode_kind(FaultModel("stuck_at_1"))[1] == kernel.CERTAIN["stuck"]
+    assert ops.encode_kind(FaultModel("transient", read_error=1))[1] == kernel.CERTAIN["transient"]
+    for kind in FaultKind:
+        assert ops.encode_kind(FaultModel(kind))[0] in kernel.KINDS.values()
+
+
+@pytest.mark.parametrize("kind", ["flip", "stuck", "transient"])
+def test_a_read_by_the_reference_is_that_of_a_hand_count(kind):
+    """All six cases of (stored, fail, value) that exist, in one byte; the kernels are compared with the reference."""
+    stored, fail, value = (np.array([bits], np.uint8) for bits in (0b101010, 0b111100, 0b110000))
+    if kind == "flip":
+        value = np.zeros(1, np.uint8)
+    expected = {"flip": 0b010110, "stuck": 0b110010, "transient": 0b011010}[kind]
+    assert reference.read_word(kind, stored.view(np.int8), fail, value).tolist() == [expected]
+
+
+def test_a_cpu_path_is_chosen_for_a_block_of_code(monkeypatch):
+    chosen = []
+
+    class Kernel:
+        def __getattr__(self, name):
+            return getattr(native(), name)
+
+        def launch_cpu(self, job, threads, path):
+            chosen.append(path)
+            native().launch_cpu(job, threads, path)
+
+    monkeypatch.setattr(ops, "_KERNEL", Kernel())
+    assert ops.cpu_paths()[-1] == "portable"
+    with ops.use_cpu_path("portable"):
+        CALL.corrupt(weights_of(9), *arguments())
+        with pytest.raises(FaultsimError, match=r"no vector path 'sse9': it has .*portable"):
+            ops.use_cpu_path("sse9").__enter__()
+    CALL.corrupt(weights_of(9), *arguments())
+    assert chosen == ["portable", ops.cpu_paths()[0]]
 
 
 # -- wrong arguments --------------------------------------------------------------------------------------------
@@ -166,11 +227,14 @@ def broken(name: str):
         case "output dtype":
             return CALL.corrupt_dequantize, [*dequantize[:3], torch.float64, *common]
         case "out shape":
-            return CALL.corrupt_dequantize_out, [*dequantize[:3], out[:1], *common]
+            return partial(CALL.corrupt_dequantize.out, out=out[:1]), [*dequantize[:3], *common]
         case "out strides":
-            return CALL.corrupt_dequantize_out, [*dequantize[:3], torch.zeros(2, 6, 4).mT, *common]
+            return partial(CALL.corrupt_dequantize.out, out=torch.zeros(2, 6, 4).mT), [
+                *dequantize[:3],
+                *common,
+            ]
         case "out dtype":
-            return CALL.corrupt_dequantize_out, [*dequantize[:3], out.to(torch.int8), *common]
+            return partial(CALL.corrupt_dequantize.out, out=out.to(torch.int8)), [*dequantize[:3], *common]
         case "unknown kind":
             return CALL.corrupt, [weights, chips, table, [3, 0], place]
         case "probability above one":
@@ -205,7 +269,7 @@ def broken(name: str):
         ("out dtype", TypeError, "int8 must be float32, bfloat16 or float16"),
         ("unknown kind", ValueError, "unknown fault kind"),
         ("probability above one", ValueError, "above one"),
-        ("word", ValueError, "divisor of the array's 4096"),
+        ("word", ValueError, "divisor of the block's 4096"),
         ("negative base", (ValueError, TypeError), "base|incompatible"),
     ],
 )
@@ -225,6 +289,45 @@ def test_wrong_arguments(name, error, message):
     )
 
 
+def job(**changed: int) -> object:
+    """The kernel's job of nothing, with some arguments changed."""
+    names = (
+        "source output value weights chips type scales scale_count scale_run table thresholds kind ones base blocks "
+        "word repeat seeds block_offset access"
+    )
+    return native().Job(**{**dict.fromkeys(names.split(), 0), "scale_run": 1, "repeat": 1, **changed})
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("weights", -1),
+        ("weights", 2**40 + 1),
+        ("chips", 2**32),
+        ("base", -5),
+        ("blocks", 2**64),
+        ("kind", 3),
+        ("type", 5),
+        ("ones", 1),  # of flips, which have no values
+        ("repeat", 0),
+        ("source", -(2**70)),
+    ],
+)
+def test_numbers_that_the_kernel_refuses_are_one_line(name, number):
+    job()
+    with pytest.raises(ValueError, match=rf"^{name} is {number}; it must be from \d+ to \d+$"):
+        job(**{name: number})
+
+
+def test_a_cuda_error_says_what_failed():
+    if torch.cuda.is_available():
+        pytest.skip("there is no such error on a machine with a GPU")
+    with pytest.raises(RuntimeError, match=r"^(cudaGetDevice on CUDA device 0: cudaError|this build)"):
+        native().launch_cuda(
+            job(source=1, output=1, weights=1, chips=1, table=1, seeds=1), device=0, stream=0
+        )
+
+
 @pytest.mark.cuda
 def test_tensors_of_different_devices_are_refused():
     weights = weights_of(9, device="cuda")
@@ -235,8 +338,8 @@ def test_tensors_of_different_devices_are_refused():
     with pytest.raises(ValueError, match="scale is on cpu"):
         CALL.corrupt_dequantize(weights, torch.ones(1), -1, torch.float32, chips, table, rule, place)
     with pytest.raises(ValueError, match="out must be"):
-        CALL.corrupt_dequantize_out(
-            weights, torch.ones(1, device="cuda"), -1, torch.empty(2, 9), chips, table, rule, place
+        CALL.corrupt_dequantize.out(
+            weights, torch.ones(1, device="cuda"), -1, chips, table, rule, place, out=torch.empty(2, 9)
         )
 
 
@@ -289,7 +392,7 @@ def test_a_captured_graph_draws_new_chips_at_each_replay(kind, place):
     def everything() -> tuple[torch.Tensor, ...]:
         copy.copy_(weights)
         CALL.corrupt_(copy, chips[:1], *call)
-        CALL.corrupt_dequantize_out(weights, scale, 0, out, chips, *call)
+        CALL.corrupt_dequantize.out(weights, scale, 0, chips, *call, out=out)
         floats = [CALL.corrupt_dequantize(weights, scale, 0, dtype, chips, *call) for dtype in ops.FLOATS]
         return (
             CALL.corrupt(weights, chips, *call),
@@ -307,7 +410,7 @@ def test_a_captured_graph_draws_new_chips_at_each_replay(kind, place):
     there, numbers_there = weights.cpu(), call[-2:]
     for step in range(3):
         seeds = [100 * step, 2**63 + step]
-        chips.copy_(ops.seeds(seeds))
+        chips.copy_(ops.encode_chips(seeds))
         numbers_there[0].fill_(step)
         numbers_there[1].fill_(7 * step)
         graph.replay()
@@ -346,7 +449,7 @@ call, kind, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(threads)
 weights = torch.ones(64 << 20, dtype=torch.int8)
 model = FaultModel(kind)
-common = ops.seeds([1]), ops.table(1e-2), ops.rule(model), ops.place(model)
+common = ops.encode_chips([1]), ops.encode_rate(1e-2), ops.encode_kind(model), ops.encode_addresses(model)
 ops_ = torch.ops.faultsim
 run = {
     "corrupt": lambda w: ops_.corrupt(w, *common),
