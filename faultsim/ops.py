@@ -58,7 +58,7 @@ ACCESS_END = 2**32
 # -- encoding of the arguments --------------------------------------------------------------------------------------
 
 
-def encode_chips(chips: Iterable[Chip | int], device: torch.device | str = "cpu") -> Tensor:
+def encode_chips(chips: Iterable[Any], device: torch.device | str = "cpu") -> Tensor:
     """Encode chips for the operators.
 
     Parameters
@@ -76,7 +76,7 @@ def encode_chips(chips: Iterable[Chip | int], device: torch.device | str = "cpu"
     Raises
     ------
     FaultsimError
-        For a number that is no seed.
+        For anything else, measured chips included: they have no seed.
     """
     numbers = [(chip if isinstance(chip, Chip) else Chip(chip)).seed for chip in chips]
     return torch.tensor([n - 2**64 if n >= 2**63 else n for n in numbers], dtype=torch.int64, device=device)

@@ -111,9 +111,9 @@ def launch(
     states = np.zeros((len(seeds), source.size), np.uint8)
     access = np.array([3], np.int64)
     job = kernel.Job(
-        source=source.ctypes.data,
+        source=0 if output == "mask" else source.ctypes.data,  # what is not needed is null
         output=out.ctypes.data,
-        value=states.ctypes.data,
+        value=states.ctypes.data if output == "mask" else 0,
         weights=source.size,
         chips=len(seeds),
         type=list(OUTPUTS).index(output),

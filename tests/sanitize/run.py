@@ -73,7 +73,7 @@ def launch(
     table, chips = build_hit_table(rate).copy(), np.array(seeds, np.uint64)
     offset, access = np.array([3], np.int64), np.array([9], np.int64)
     job = native.Job(
-        source=source.ctypes.data,
+        source=0 if name == "mask" else source.ctypes.data,  # what is not needed is null
         output=output.ctypes.data,
         value=0 if states is None else states.ctypes.data,
         weights=source.size,
