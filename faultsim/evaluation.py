@@ -30,10 +30,12 @@ WEIGHT_BYTES_AT_ONCE = 2 << 30
 """Bytes of perturbed weights held in memory: more chips are evaluated in several passes."""
 QUICK_SECONDS = 1.0
 """A group of chips that took less is followed by one that may be twice as large."""
+MOST_SHOWN = 100
+"""Chips in the table of a notebook."""
 _ALIGNMENT = 64  # bytes: libraries may compute in another order with weights that lie otherwise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What was measured on each chip.
 
@@ -116,6 +118,43 @@ class Evaluation:
     def wrong_numbers(self) -> int:
         """Answers of all chips together that were not finite."""
         return sum(self.not_finite)
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return one flat dictionary for each chip: `pandas.DataFrame(evaluation.rows())`.
+
+        Returns
+        -------
+        list of dict
+            chip (its place among the chips, from 0), correct (where right answers are counted), images, the metric
+            under its name, and not_finite where some answers were not.
+        """
+        counted = [{"correct": count} for count in self.correct] or [{}] * self.chips
+        wrong = [{"not_finite": count} for count in self.not_finite] or [{}] * self.chips
+        return [
+            {"chip": i, **count, "images": self.images, self.metric.column: value, **lost}
+            for i, (count, value, lost) in enumerate(zip(counted, self.values, wrong, strict=True))
+        ]
+
+    def __repr__(self) -> str:
+        unit, text = (" %" if self.metric.fraction else ""), self.metric.text
+        words = f"{self.metric.name} {text(self.mean)}{unit}"
+        if self.chips > 1 and math.isfinite(self.std):
+            low, high = self.interval
+            words += (
+                f" ± {text(self.std)} (95 % CI {text(low)} to {text(high)}), worst {text(self.worst)}{unit}"
+            )
+        return (
+            f"Evaluation: {words}; {self.chips} chip{'s' if self.chips != 1 else ''}, {self.images:,} samples"
+            + (f", {self.wrong_numbers:,} answers not finite" if self.wrong_numbers else "")
+        )
+
+    def _repr_html_(self) -> str:
+        from .show.tables import Table, tables_html
+
+        name, text = self.metric.label, self.metric.text
+        rows = tuple((str(i), text(value)) for i, value in enumerate(self.values[:MOST_SHOWN]))
+        more = [] if self.chips <= MOST_SHOWN else [f"the first {MOST_SHOWN} of {self.chips:,} chips"]
+        return tables_html([Table("", ("chip", name), rows)], [repr(self), *more])
 
     def joined(self, more: "Evaluation") -> "Evaluation":
         """This evaluation and that of further chips on the same data."""

@@ -47,6 +47,11 @@ class Subject:
         return list(batches(self.dataset, self.batch_size, device=self.dataset.images.device))
 
     @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.stored.layers[0].values.device
+
+    @property
     def title(self) -> str:
         """One line: the model, and how many samples of which data."""
         what = "samples" if isinstance(self.dataset, OwnBatches) else "images"
@@ -55,13 +60,7 @@ class Subject:
     @cached_property
     def accesses(self) -> int | None:
         """Weight memory accesses of one inference on the paper's accelerator; None where they cannot be counted."""
-        from energy.errors import EnergyError
-        from energy.saving import count_weight_accesses
-
-        try:
-            return count_weight_accesses(self.model, self.dataset.input_shape or self.dataset.example)
-        except EnergyError:
-            return None
+        return count_accesses(self.model, self.dataset)
 
     @cached_property
     def uncounted(self) -> list[str]:
@@ -229,6 +228,17 @@ def load_model(
     if weights is None:
         return network, StoredWeights.of(network, per_channel, select), {}
     return network, *load_weights(network, weights, per_channel=per_channel, select=select)
+
+
+def count_accesses(model: nn.Module, data: Dataset | OwnBatches) -> int | None:
+    """Count the weight memory accesses of one inference on the paper's accelerator; None where that is not possible."""
+    from energy.errors import EnergyError
+    from energy.saving import count_weight_accesses
+
+    try:
+        return count_weight_accesses(model, data.input_shape or data.example)
+    except EnergyError:
+        return None
 
 
 def count_classes(

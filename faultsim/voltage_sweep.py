@@ -1,209 +1,211 @@
 """Accuracy, or another metric, and energy against voltage: plan, run, resume."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
 
 from torch import nn
 
+from .batch import split_batch
+from .conditions import Conditions
+from .data import OwnBatches
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
-from .faults import FaultModel
-from .io.bounds import parse_integer
-from .io.run_directory import RunDirectory, cell, used_columns
-from .measured_chip import AnyChip, MeasuredChip
+from .fault_cells import TYPES
+from .faults import FaultModel, evaluation_chips
+from .inventory import Select
+from .io.files import write_text
+from .io.provenance import provenance
+from .io.run_directory import RunDirectory, cell, csv_text
+from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
+from .perturbation import stored_weights
 from .stored import StoredWeights
+from .subject import Subject, count_accesses
+from .sweep_result import (
+    OPTIONAL,
+    OperatingPoint,
+    SweepResult,
+    SweepRow,
+    Variant,
+    evaluation_in,
+    make_chip_rows,
+    row_columns,
+)
 from .voltage import VoltageCurve
 
-
-def row_columns(metric: Metric) -> tuple[str, ...]:
-    """Of results.csv."""
-    counted = ("correct",) if metric.counts else ()
-    return ("variant", "voltage", "bit_error_rate", "chip", *counted, "images", metric.column)
-
-
-ROW = row_columns(ACCURACY)
-OPTIONAL = ("not_finite",)
-"""A further column of results.csv and summary.csv, where some answers were not finite."""
-SUMMARY = (
-    "variant",
-    "voltage",
-    "bit_error_rate",
-    "energy_per_access",
-    "energy_per_inference",
-    "energy_saving",
-    "chips",
-    "images",
-    "mean",
-    "std",
-    "sample_std",
-    "ci95_low",
-    "ci95_high",
-    "worst",
-    "best",
-)
-MEASURED = ("metric", "higher_is_better")
-"""Further columns of summary.csv, where something else than accuracy was measured."""
-PICOJOULES = "energy_per_inference_pj"  #: one more, where the curve says what an access takes
-UNPROTECTED = "unprotected"
-
+FILES = ("results.csv", "summary.csv", "sweep.json", "sweep.png")
+"""What sweep_subject writes into a directory."""
+VOLTAGES = (0.78, 0.79, 0.80, 0.81, 0.82, 0.83, 0.84, 0.86, 0.90, 0.95, 1.00)
+"""Where a sweep measures on the default curve, relative to Vmin."""
 KEEP_SECONDS = 1.0
 """Least seconds between two times that rows are written, within one operating point."""
 KEEP_SHARE = 20
 """They are also at least so many times as long as writing took: the file grows, and is written anew each time."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """One operating point. A bit error rate that was asked for directly may have no voltage on the curve."""
-
-    voltage: float | None  #: in the unit of the curve
-    bit_error_rate: float
-    energy_per_access: float | None  #: relative to Vmin
+def _ignore(_: SweepRow) -> None:
+    """Report nothing."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """The model as it is, or with a transform in front."""
+def plan_points(
+    curve: VoltageCurve | None = None,
+    voltages: Sequence[float] | None = None,
+    bit_error_rates: Sequence[float] | None = None,
+    chips: Sequence[AnyChip] = (),
+) -> list[OperatingPoint]:
+    """Plan the operating points of a sweep.
 
-    name: str = UNPROTECTED
-    transform: nn.Module | None = field(default=None, compare=False)
-    transform_accesses: int = (
-        0  #: weight memory accesses of one inference of the transform, which runs at Vmin
-    )
+    Parameters
+    ----------
+    curve : VoltageCurve, optional
+        Default: the paper's.
+    voltages : sequence of float, optional
+        In the unit of the curve. Default, without bit error rates: VOLTAGES on the default curve, else the points of
+        the curve; for measured chips those at which all of them were measured.
+    bit_error_rates : sequence of float, optional
+        Instead of voltages: fractions of failing cells.
+    chips : sequence of Chip or MeasuredChip
+        The points of measured chips have the bit error rate of their fault maps, on average over the chips.
 
+    Returns
+    -------
+    list of OperatingPoint
+        From the highest voltage (lowest bit error rate) to the lowest.
 
-@dataclass(frozen=True)
-class Result:
-    """One variant at one point."""
-
-    variant: str
-    point: Point
-    evaluation: Evaluation
-    energy_per_inference: (
-        float | None
-    )  #: weight memory energy in units of one access at Vmin; None: not counted
-    energy_saving: (
-        float | None
-    )  #: fraction saved against the unprotected model at Vmin (the paper's equation 2)
-    picojoules: float | None = None  #: energy_per_inference, where the curve says what an access takes
-
-    def summary(self) -> dict[str, object]:
-        """What summary.csv says of it, under SUMMARY, MEASURED and OPTIONAL; see summary_columns."""
-        e = self.evaluation
-        low, high = e.interval
-        values = (
-            self.variant,
-            self.point.voltage,
-            self.point.bit_error_rate,
-            self.point.energy_per_access,
-            self.energy_per_inference,
-            self.energy_saving,
-            e.chips,
-            e.images,
-            e.mean,
-            e.std,
-            e.sample_std,
-            low,
-            high,
-            e.worst,
-            e.best,
-            e.metric.name,
-            e.metric.higher_is_better,
-            e.wrong_numbers,
-            self.picojoules,
-        )
-        return dict(zip((*SUMMARY, *MEASURED, *OPTIONAL, PICOJOULES), values, strict=True))
-
-
-def summary_columns(results: Sequence[Result]) -> tuple[str, ...]:
-    """Of summary.csv for these results."""
-    measured = () if all(result.evaluation.metric == ACCURACY for result in results) else MEASURED
-    absolute = () if all(result.picojoules is None for result in results) else (PICOJOULES,)
-    rows = [result.summary() for result in results]
-    return (*used_columns((*SUMMARY, *measured), OPTIONAL, rows), *absolute)
-
-
-def points(
-    curve: VoltageCurve, voltages: Sequence[float] | None, rates: Sequence[float] | None
-) -> list[Point]:
-    """Operating points from the highest voltage (lowest bit error rate) to the lowest; FaultsimError off the curve."""
-    if (voltages is None) == (rates is None):
+    Raises
+    ------
+    FaultsimError
+        For voltages off the curve, rates outside [0, 1], both or an empty list of either, and for bit error rates of
+        measured chips.
+    """
+    if voltages is not None and bit_error_rates is not None:
         raise FaultsimError("give either voltages or bit error rates")
-    if not len(rates if voltages is None else voltages):
+    given = voltages if bit_error_rates is None else bit_error_rates
+    if given is not None and not len(given):
         raise FaultsimError("no operating points: give at least one voltage or bit error rate")
-    if voltages is not None:
-        ordered = sorted(voltages, reverse=True)
-        return [Point(v, curve.bit_error_rate(v), curve.energy_per_access(v)) for v in ordered]
-    found = []
-    for rate in sorted(rates):
-        try:
-            voltage = curve.voltage(rate)
-        except FaultsimError:
-            if not 0.0 <= rate <= 1.0:
-                raise
-            found.append(Point(None, rate, None))  # a rate to study, at a voltage that nobody measured
-        else:
-            found.append(Point(voltage, rate, curve.energy_per_access(voltage)))
-    return found
-
-
-def as_far_as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Point]:
-    """The points down to the lowest voltage at which all chips were measured; all of them where there are no such."""
-    lowest = max((chip.fault_map.lowest_voltage or 0.0 for chip in chips), default=0.0)
-    return [point for point in plan if point.voltage is None or point.voltage >= lowest] or list(plan)
-
-
-def as_measured(plan: Sequence[Point], chips: Sequence[MeasuredChip]) -> list[Point]:
-    """The same voltages with the share of cells that fail on the chips themselves, on average; FaultsimError for points
-    without a voltage."""
-    if any(point.voltage is None for point in plan):
-        raise FaultsimError("measured chips are swept over voltages, not bit error rates")
+    known = VOLTAGES if curve is None else curve.voltages
+    curve = curve or VoltageCurve.default()
+    measured = [chip for chip in chips if isinstance(chip, MeasuredChip)]
+    if bit_error_rates is not None:
+        if measured:
+            raise FaultsimError("measured chips are swept over voltages, not bit error rates")
+        return [_find_point(curve, rate) for rate in sorted(bit_error_rates)]
+    if voltages is None and measured:
+        lowest = max(chip.fault_map.lowest_voltage or 0.0 for chip in measured)
+        known = [voltage for voltage in known if voltage >= lowest] or known
     return [
-        replace(
-            point,
-            bit_error_rate=sum(chip.fault_map.at(point.voltage).bit_error_rate for chip in chips)
-            / len(chips),
-        )
-        for point in plan
+        OperatingPoint(v, _share_failing(curve, measured, v), curve.energy_per_access(v))
+        for v in sorted(known if voltages is None else voltages, reverse=True)
     ]
+
+
+def _find_point(curve: VoltageCurve, rate: float) -> OperatingPoint:
+    """The operating point of a bit error rate: one that the curve does not reach may be studied, without voltage."""
+    try:
+        voltage = curve.voltage(rate)
+    except FaultsimError:
+        if not 0.0 <= rate <= 1.0:
+            raise
+        return OperatingPoint(None, rate, None)
+    return OperatingPoint(voltage, rate, curve.energy_per_access(voltage))
+
+
+def _share_failing(curve: VoltageCurve, chips: Sequence[MeasuredChip], voltage: float) -> float:
+    """The bit error rate of a curve, or of measured chips on average."""
+    if not chips:
+        return curve.bit_error_rate(voltage)
+    return sum(chip.fault_map.at(voltage).bit_error_rate for chip in chips) / len(chips)
 
 
 def sweep(
     model: nn.Module,
     data: Iterable[Any],
-    chips: Sequence[AnyChip],
-    plan: Sequence[Point],
+    chips: Sequence[AnyChip | int],
+    points: Sequence[OperatingPoint] | None = None,
     *,
-    faults: FaultModel,
-    stored: StoredWeights,
+    voltages: Sequence[float] | None = None,
+    bit_error_rates: Sequence[float] | None = None,
+    curve: VoltageCurve | None = None,
+    faults: FaultModel | None = None,
+    per_channel: bool = False,
+    select: Select = None,
+    stored: StoredWeights | None = None,
     variants: Sequence[Variant] = (Variant(),),
-    accesses: int | None = None,
-    access_pj: float | None = None,
+    accesses: int | Literal["count"] | None = "count",
     metric: AnyMetric = ACCURACY,
+    title: str = "sweep",
     directory: RunDirectory | None = None,
-    report: Callable[[Result], None] = lambda result: None,
-    progress: Callable[[Result], None] | None = None,
-) -> list[Result]:
-    """Evaluates every variant at every point on every chip and returns the results in that order of points.
+    report: Callable[[SweepRow], None] = _ignore,
+    progress: Callable[[SweepRow], None] | None = None,
+) -> SweepResult:
+    """Measure accuracy, or another metric, and energy against supply voltage.
 
-    data       batches, as for evaluate(); they must be something that can be iterated several times
-    accesses   weight memory accesses of one inference of the model, for the energy; None leaves it out
-    access_pj  picojoules of one access at Vmin, where they are known (VoltageCurve.access_pj)
-    metric     what is measured, as for evaluate()
-    directory  open RunDirectory with the columns row_columns(metric) and OPTIONAL: chips that stand in its rows are not
-               computed again, those that are computed are added to it, a group at a time
-    report     called with each result, old or new, in order
-    progress   called with the result of the chips so far, each time that a group of them is done
+        result = faultsim.sweep(model, data, range(10), voltages=[1.0, 0.9, 0.83, 0.8])
+        pandas.DataFrame(result.rows())
+
+    Parameters
+    ----------
+    model : nn.Module
+        It runs in evaluation mode and keeps its weights.
+    data : iterable of batches
+        On the device of the model, as for evaluate. It is iterated several times: a list or a DataLoader.
+    chips : sequence of Chip, MeasuredChip or int
+        Chips, or their seeds.
+    points : sequence of OperatingPoint, optional
+        Where to measure, as plan_points returns it.
+    voltages, bit_error_rates, curve
+        Instead of `points`: what plan_points makes them of.
+    faults : FaultModel, optional
+        What a failing cell does, and how the weights lie in the memory. Default: independent flips.
+    per_channel, select
+        How float weights are quantized, and which tensors lie in the memory, as for StoredWeights.of.
+    stored : StoredWeights, optional
+        Instead of these: the model's weights as they lie in the memory.
+    variants : sequence of Variant
+        The model alone (default), and behind transforms such as NeuralFuse generators.
+    accesses : int or "count", optional
+        Weight memory accesses of one inference, for the energy; default: counted on the paper's accelerator with the
+        first sample. None: no energy.
+    metric
+        What is measured, as for evaluate.
+    title : str
+        One line for tables and pictures.
+    directory : RunDirectory, optional
+        An open directory with the columns row_columns(metric) and OPTIONAL. What its rows hold is not computed again;
+        rows are added for a group of chips at a time.
+    report : callable, optional
+        Called with each row, read or new, in order.
+    progress : callable, optional
+        Called with the row of the chips so far, each time that a group of chips is done.
+
+    Returns
+    -------
+    SweepResult
+        All variants at the first point, then all at the second, and so on.
+
+    Raises
+    ------
+    FaultsimError
+        For the reasons that plan_points and evaluate have, and for a directory with the rows of another sweep.
     """
-    metric = find_metric(metric)
-    labels = [str(getattr(chip, "label", None) or chip.seed) for chip in chips]
-    known = read_known(directory, plan, variants, labels, metric) if directory else {}
-    results = []
-    for point in plan:
+    chips, faults, metric = [as_chip(chip) for chip in chips], faults or FaultModel(), find_metric(metric)
+    if points is None:
+        points = plan_points(curve, voltages, bit_error_rates, chips)
+    elif voltages is not None or bit_error_rates is not None:
+        raise FaultsimError("give either points, or voltages or bit error rates")
+    curve = curve or VoltageCurve.default()
+    stored = stored_weights(model, stored, per_channel, select)
+    if accesses == "count":
+        accesses = count_accesses(model, OwnBatches([split_batch(batch) for batch in _first(data)], title))
+    labels = [str(chip.label if isinstance(chip, MeasuredChip) else chip.seed) for chip in chips]
+    known = read_known(directory, points, variants, labels, metric) if directory else {}
+    rows = []
+    for point in points:
         for variant in variants:
             evaluation = known.get((variant.name, point))
             if evaluation is None or evaluation.chips < len(chips):
@@ -221,23 +223,140 @@ def sweep(
                     **_where(point, chips),
                 )
                 evaluation = before.joined(evaluation) if before else evaluation
-            result = _result(variant, point, evaluation, accesses, access_pj)
-            results.append(result)
-            report(result)
-    return results
+            row = _make_row(variant, point, evaluation, accesses, curve.access_pj)
+            rows.append(row)
+            report(row)
+    conditions = Conditions.of(faults, chips, curve, stored.share)
+    return SweepResult(tuple(rows), conditions, tuple(labels), title, accesses)
+
+
+def sweep_subject(
+    subject: Subject,
+    chips: int | Sequence[AnyChip] = 10,
+    points: Sequence[OperatingPoint] | None = None,
+    *,
+    voltages: Sequence[float] | None = None,
+    bit_error_rates: Sequence[float] | None = None,
+    curve: VoltageCurve | None = None,
+    faults: FaultModel | None = None,
+    transform: Variant | None = None,
+    metric: AnyMetric = ACCURACY,
+    seed: int = 0,
+    out: str | PathLike[str] | None = None,
+    report: Callable[[SweepRow], None] = _ignore,
+    progress: Callable[[SweepRow], None] | None = None,
+) -> SweepResult:
+    """Measure a subject against supply voltage, and keep the results in a directory.
+
+    A sweep that was stopped goes on when it is started again with the same directory and the same arguments.
+
+    Parameters
+    ----------
+    subject : Subject
+        Model, weights and data.
+    chips : int or sequence of Chip or MeasuredChip
+        How many simulated chips of `seed`, or which chips.
+    points, voltages, bit_error_rates, curve, faults, metric, report, progress
+        As for sweep.
+    transform : Variant, optional
+        Also measure the model behind this transform, such as neuralfuse.files.SavedGenerator.create_variant makes it.
+    seed : int
+        Which simulated chips: those of two seeds have none in common.
+    out : path, optional
+        Directory for FILES.
+
+    Returns
+    -------
+    SweepResult
+
+    Raises
+    ------
+    FaultsimError
+        For the reasons that sweep has; for a directory in use, or with a run of another configuration.
+    """
+    faults, metric = faults or FaultModel(), find_metric(metric)
+    chips = evaluation_chips(seed, chips) if isinstance(chips, int) else list(chips)
+    if points is None:
+        points = plan_points(curve, voltages, bit_error_rates, chips)
+    curve = curve or VoltageCurve.default()
+    share = subject.stored.share
+    configuration = {
+        **subject.configuration,
+        "curve": curve.describe(),
+        "points": [vars(point) for point in points],
+        "faults": faults.describe(),
+        "seed": seed,
+        "chips": [_describe_chip(chip) for chip in chips],
+        "device": subject.device.type,
+        **({} if metric == ACCURACY else {"metric": metric.describe()}),
+        **({"generator": {"name": transform.name, "weights": transform.fingerprint}} if transform else {}),
+    }
+    information = {**provenance(str(subject.device)), "memory": share.as_dict()}
+
+    def run(directory: RunDirectory | None) -> SweepResult:
+        found = sweep(
+            subject.model,
+            subject.data,
+            chips,
+            points,
+            curve=curve,
+            faults=faults,
+            stored=subject.stored,
+            variants=[Variant(), *([transform] if transform else [])],
+            accesses=subject.accesses,
+            metric=metric,
+            title=subject.title,
+            directory=directory,
+            report=report,
+            progress=progress,
+        )
+        uncounted = () if subject.accesses is None else tuple(subject.uncounted)
+        return replace(found, uncounted=uncounted, configuration=configuration, information=information)
+
+    if out is None:
+        return run(None)
+    out, constants = Path(out), Conditions.of(faults, chips, curve, share).columns
+    with RunDirectory(out, "sweep", configuration, row_columns(metric), OPTIONAL, constants) as directory:
+        directory.begin(information)
+        result = run(directory)
+        rows = result.rows()
+        write_text(out / "summary.csv", csv_text(list(rows[0]), rows))
+    result.plot(out / "sweep.png")
+    return result
+
+
+def _first(data: Iterable[Any]) -> Iterable[Any]:
+    """The first batch, if there is one and `data` can be iterated again."""
+    if iter(data) is data:
+        raise FaultsimError(
+            "a sweep iterates the data several times: give a list or a DataLoader, not an iterator"
+        )
+    for batch in data:
+        return [batch]
+    raise FaultsimError("no images to evaluate on")
+
+
+def _describe_chip(chip: AnyChip) -> int | dict[str, str]:
+    """A chip in the configuration: everything that its faults follow from."""
+    if not isinstance(chip, MeasuredChip):
+        return chip.seed
+    digest = hashlib.sha256(repr((chip.fault_map.arrays, chip.fault_map.geometry)).encode())
+    for name in TYPES:
+        digest.update(getattr(chip.fault_map, name).tobytes())
+    return {"label": chip.label, "sha256": digest.hexdigest()}
 
 
 def _keeper(
     directory: RunDirectory | None,
     variant: Variant,
-    point: Point,
+    point: OperatingPoint,
     labels: Sequence[str],
     before: Evaluation | None,
     accesses: int | None,
-    progress: Callable[[Result], None] | None,
+    progress: Callable[[SweepRow], None] | None,
 ) -> Callable[[Evaluation], None]:
-    """What to call with the evaluation of the chips so far: it adds their rows to the directory, from time to time and
-    at the end, and reports progress."""
+    """What to call with the evaluation of the chips so far: adds their rows to the directory, from time to time and at
+    the end, and reports progress."""
     kept = before.chips if before else 0
     last, pause = time.monotonic(), KEEP_SECONDS
 
@@ -246,60 +365,50 @@ def _keeper(
         found = before.joined(found) if before else found
         if directory and (found.chips == len(labels) or time.monotonic() - last >= pause):
             began = time.monotonic()
-            directory.add(_rows(variant, point, labels, found, kept))
+            directory.add(make_chip_rows(variant.name, point, labels, found, kept))
             kept, last = found.chips, time.monotonic()
             pause = max(KEEP_SECONDS, KEEP_SHARE * (last - began))
         if progress:
-            progress(_result(variant, point, found, accesses))
+            progress(_make_row(variant, point, found, accesses))
 
     return group_done
 
 
-def _where(point: Point, chips: Sequence[AnyChip]) -> dict:
+def _where(point: OperatingPoint, chips: Sequence[AnyChip]) -> dict:
     if isinstance(chips[0], MeasuredChip):
         return {"voltage": point.voltage}
     return {"bit_error_rate": point.bit_error_rate}
 
 
-def _result(
+def _make_row(
     variant: Variant,
-    point: Point,
+    point: OperatingPoint,
     evaluation: Evaluation,
     accesses: int | None,
     access_pj: float | None = None,
-) -> Result:
+) -> SweepRow:
     energy = saving = absolute = None
     if accesses is not None and point.energy_per_access is not None:
         energy = accesses * point.energy_per_access + variant.transform_accesses
         saving = 1 - energy / accesses
         absolute = None if access_pj is None else energy * access_pj
-    return Result(variant.name, point, evaluation, energy, saving, absolute)
-
-
-def _rows(
-    variant: Variant, point: Point, labels: Sequence[str], evaluation: Evaluation, first: int = 0
-) -> list[dict]:
-    """One for each chip that was evaluated, the first of `labels`, without the `first` of these."""
-    columns = (*row_columns(evaluation.metric), *OPTIONAL)
-    counted = [(count,) for count in evaluation.correct] or [()] * evaluation.chips
-    not_finite = evaluation.not_finite or (0,) * evaluation.chips
-    shared = (variant.name, point.voltage, point.bit_error_rate)
-    chips = zip(labels, counted, evaluation.values, not_finite, strict=False)
-    return [
-        dict(zip(columns, (*shared, label, *count, evaluation.images, value, wrong), strict=True))
-        for label, count, value, wrong in islice(chips, first, None)
-    ]
+    return SweepRow(variant.name, point, evaluation, energy, saving, absolute)
 
 
 def read_known(
     directory: RunDirectory,
-    plan: Sequence[Point],
+    plan: Sequence[OperatingPoint],
     variants: Sequence[Variant],
     labels: Sequence[str],
     metric: Metric,
-) -> dict[tuple[str, Point], Evaluation]:
-    """Evaluations that the directory's rows hold, the last one perhaps of the first chips only; FaultsimError unless
-    they are what this sweep began with."""
+) -> dict[tuple[str, OperatingPoint], Evaluation]:
+    """Read the evaluations that the directory's rows hold, the last one perhaps of the first chips only.
+
+    Raises
+    ------
+    FaultsimError
+        Unless they are what a sweep with this plan began with.
+    """
     known = {}
     rows = list(directory.rows)
     for point in plan:
@@ -311,7 +420,7 @@ def read_known(
                 evaluation = evaluation_in(group, metric)
                 written = [
                     {name: cell(row[name]) for name in (*directory.columns, *directory.optional)}
-                    for row in _rows(variant, point, labels, evaluation)
+                    for row in make_chip_rows(variant.name, point, labels, evaluation)
                 ]
             except (ValueError, ArithmeticError):
                 written = []
@@ -321,18 +430,6 @@ def read_known(
     if rows:
         raise _changed(directory)
     return known
-
-
-def evaluation_in(rows: Sequence[dict[str, str]], metric: Metric = ACCURACY) -> Evaluation:
-    """What the rows of results.csv say of one variant at one point. Raises ValueError for what is no number, or can't
-    be one, and KeyError for a column that is missing."""
-    images = parse_integer(rows[0]["images"])
-    not_finite = tuple(parse_integer(row.get(OPTIONAL[0]) or "0") for row in rows)
-    correct = tuple(parse_integer(row["correct"]) for row in rows) if metric.counts else ()
-    scores = () if metric.counts else tuple(float(row[metric.column] or "nan") for row in rows)
-    if not all(0 <= count <= images for count in correct) or min(not_finite) < 0:
-        raise ValueError("a count is out of range")
-    return Evaluation(correct, images, metric, scores, not_finite if any(not_finite) else ())
 
 
 def _changed(directory: RunDirectory) -> FaultsimError:

@@ -12,7 +12,7 @@ from energy.trace import POLICIES
 from faultsim.errors import FaultsimError
 from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file, save_weights
 from faultsim.stored import StoredWeights
-from faultsim.voltage_sweep import Variant
+from faultsim.sweep_result import Variant
 
 from . import generators
 from .generators import NeuralFuse, check_generator_size
@@ -57,7 +57,9 @@ class SavedGenerator(NamedTuple):
         """
         check_generator_size(self.name, image_shape)
         accesses = count_weight_accesses(self.network, image_shape, policy=POLICIES["paper-generator"])
-        return Variant(f"with {self.name}", NeuralFuse(self.network).to(device).eval(), accesses)
+        return Variant(
+            f"with {self.name}", NeuralFuse(self.network).to(device).eval(), accesses, self.fingerprint
+        )
 
 
 def read_generator(path: str | Path) -> SavedGenerator:

@@ -2,36 +2,16 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
 
-import numpy as np
 from torch import Tensor, nn
 
+from faultsim.chip_statistics import Statistics, compute_improvement
 from faultsim.evaluation import Evaluation, evaluate
 from faultsim.faults import Chip, FaultModel
-from faultsim.intervals import half_width
 from faultsim.metrics import AnyMetric
 from faultsim.stored import StoredWeights
 
 from .generators import NeuralFuse
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Mean, standard deviation and confidence interval of one number per chip; all are fractions."""
-
-    mean: float
-    std: float
-    """Population standard deviation over the chips, as the paper reports it."""
-    interval: tuple[float, float]
-    """95 % confidence interval of the mean (Student's t); NaN for one chip."""
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """Compute the statistics of one value per chip."""
-        mean, n = float(np.mean(values)), len(values)
-        half = half_width(float(np.std(values, ddof=1)) if n > 1 else np.nan, n)
-        return cls(mean, float(np.std(values)), (mean - half, mean + half))
 
 
 @dataclass(frozen=True)
@@ -56,25 +36,6 @@ class Protection:
         if self.perturbed_fused is None:
             return None
         return compute_improvement(self.perturbed, self.perturbed_fused)
-
-
-def compute_improvement(alone: Evaluation, fused: Evaluation) -> Statistics:
-    """Compute the paired difference of two evaluations of the same chips.
-
-    Parameters
-    ----------
-    alone, fused
-        The base model alone and behind a generator.
-
-    Returns
-    -------
-    Statistics
-        Of fused minus alone on each chip; of alone minus fused for a metric that is better when lower. Above 0 is
-        better in both cases.
-    """
-    sign = 1 if alone.metric.higher_is_better else -1
-    pairs = zip(alone.values, fused.values, strict=True)
-    return Statistics.of([sign * (with_generator - without) for without, with_generator in pairs])
 
 
 def evaluate_protected(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..faults import FaultModel, evaluation_chips
 from ..stored import StoredWeights
 from ..voltage import VoltageCurve
-from ..voltage_sweep import points, sweep
+from ..voltage_sweep import plan_points, sweep
 
 
 def share_of_model(
@@ -25,7 +25,7 @@ def share_of_model(
     faults, exchanging weights, preparing and counting. On a GPU both include waiting for the device."""
     device = next(model.parameters()).device
     curve = VoltageCurve.default()
-    plan = points(curve, voltages, None)
+    plan = plan_points(curve, voltages)
     inside = 0.0
     started = 0.0
 
@@ -46,10 +46,10 @@ def share_of_model(
     hooks = [model.register_forward_pre_hook(before), model.register_forward_hook(after)]
     try:
         sample = evaluation_chips(0, chips)
-        sweep(model, data[:1], sample[:1], plan[:1], faults=faults, stored=stored)  # warm-up
+        sweep(model, data[:1], sample[:1], plan[:1], faults=faults, stored=stored, accesses=None)  # warm-up
         inside = 0.0
         begin = time.perf_counter()
-        sweep(model, data, sample, plan, faults=faults, stored=stored)
+        sweep(model, data, sample, plan, faults=faults, stored=stored, accesses=None)
         finish()
         total = time.perf_counter() - begin
     finally:

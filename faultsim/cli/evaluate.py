@@ -2,8 +2,6 @@
 
 import json
 import math
-import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,11 +44,8 @@ from .options import device as device_named
 from .own_data import own_data
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from neuralfuse.protection import Protection
 
-    from ..evaluation import Evaluation
     from ..metrics import Metric
 
 
@@ -94,6 +89,7 @@ def evaluate(
     from ..io.run_directory import without_nan
     from ..metrics import ACCURACY
     from ..subject import load_subject
+    from .progress import show_chips
 
     measured = metric_named(metric)
     own = own_data(data, input_size, mean, std, dataset, data_dir)
@@ -130,7 +126,7 @@ def evaluate(
         stored=subject.stored,
         generator=fuse,
         metric=measured,
-        report=_progress(len(samples)),
+        report=show_chips(len(samples)),
     )
     rows = _rows(found)
     if as_json:
@@ -155,21 +151,6 @@ def evaluate(
     print(f"faults: {Conditions(faults, electrical)}")
     print(f"wrong bits per failing cell: {faults.visible_rate:g}")
     print(subject.stored.share)
-
-
-def _progress(chips: int) -> "Callable[[Evaluation], None]":
-    """Says on stderr from time to time how many chips are done."""
-    from .sweep_report import TELL_AFTER, value_text
-
-    told = time.monotonic()
-
-    def report(found: "Evaluation") -> None:
-        nonlocal told
-        if found.chips < chips and time.monotonic() - told >= TELL_AFTER:
-            told = time.monotonic()
-            print(f"{found.chips:,} of {chips:,} chips: {value_text(found)}", file=sys.stderr, flush=True)
-
-    return report
 
 
 def _rows(found: "Protection") -> list[dict]:

@@ -1,14 +1,35 @@
-"""Tables on the terminal: words are folded where there is little room, and no digit is ever cut."""
+"""Results on the terminal: words are folded where there is little room, and no digit is ever cut."""
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Column, Table
 
+if TYPE_CHECKING:
+    from ..show.tables import Table as Data
+
 _ROOM = 10_000  # columns: more than any table takes
 _NAME = 7  # columns that a name gets at least, folded
+
+
+def print_json(value: object) -> None:
+    """Print JSON, with null for numbers that JSON cannot say."""
+    from ..io.run_directory import without_nan
+
+    print(json.dumps(without_nan(value), indent=2, allow_nan=False))
+
+
+def print_table(table: "Data") -> None:
+    """Print a table of results."""
+    shown = Table(title=table.title, title_justify="left", title_style="bold")
+    for i, header in enumerate(table.header):
+        shown.add_column(header, justify="left" if i in table.words else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    console().print(shown)
 
 
 def console() -> Console:

@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..conditions import Conditions
-from ..voltage_sweep import Result
 from .plots import BLUE, GREEN, GREY, VERMILION, panels, styled, voltage_label
 
-_COLOURS = (VERMILION, BLUE, GREEN)
+if TYPE_CHECKING:
+    from ..conditions import Conditions
+    from ..sweep_result import SweepRow
+
+_COLORS = (VERMILION, BLUE, GREEN)
 
 
 @styled()
-def sweep_figure(results: Sequence[Result], title: str, conditions: Conditions) -> Figure:
+def sweep_figure(results: Sequence["SweepRow"], title: str, conditions: "Conditions") -> Figure:
     """Left: mean accuracy, or what else was measured, with its 95 % interval (bars) and the range from the worst chip
     to the best (band), against voltage, or against the bit error rate where some point has no voltage. Right, where
     energy was counted: the same means against the weight memory energy of one inference, relative to the unprotected
@@ -26,15 +29,15 @@ def sweep_figure(results: Sequence[Result], title: str, conditions: Conditions) 
     figure.suptitle(title, fontweight="bold")
     figure.supxlabel(f"faults: {conditions}", fontsize=8, color=GREY)
 
-    for colour, variant in zip(_COLOURS, variants, strict=False):
+    for color, variant in zip(_COLORS, variants, strict=False):
         mine = [result for result in results if result.variant == variant]
         x = [r.point.voltage if by_voltage else r.point.bit_error_rate for r in mine]
         worst, best = ([_shown(r, getattr(r.evaluation, end)) for r in mine] for end in ("worst", "best"))
-        axes[0].fill_between(x, worst, best, color=colour, alpha=0.15, linewidth=0)
-        _means(axes[0], x, mine, colour, variant)
+        axes[0].fill_between(x, worst, best, color=color, alpha=0.15, linewidth=0)
+        _means(axes[0], x, mine, color, variant)
         counted = [result for result in by_energy if result.variant == variant]
         if counted:
-            _means(axes[1], [100 * (1 - r.energy_saving) for r in counted], counted, colour, variant)
+            _means(axes[1], [100 * (1 - r.energy_saving) for r in counted], counted, color, variant)
 
     metric = results[0].evaluation.metric
     for panel in axes:
@@ -57,23 +60,23 @@ def sweep_figure(results: Sequence[Result], title: str, conditions: Conditions) 
     return figure
 
 
-def _means(axes: Axes, x: Sequence[float], results: Sequence[Result], colour: str, label: str) -> None:
+def _means(axes: Axes, x: Sequence[float], results: Sequence["SweepRow"], color: str, label: str) -> None:
     """Mean accuracies, joined, with their intervals where there is more than one chip."""
     mean = [_shown(result, result.evaluation.mean) for result in results]
-    axes.plot(x, mean, "o-", color=colour, markersize=4, label=label)
+    axes.plot(x, mean, "o-", color=color, markersize=4, label=label)
     if results[0].evaluation.chips > 1:
         low, high = zip(*(result.evaluation.interval for result in results), strict=True)
         below = [m - _shown(r, a) for r, m, a in zip(results, mean, low, strict=True)]
         above = [_shown(r, a) - m for r, m, a in zip(results, mean, high, strict=True)]
-        axes.errorbar(x, mean, [below, above], color=colour, fmt="none", capsize=2.5, linewidth=1)
+        axes.errorbar(x, mean, [below, above], color=color, fmt="none", capsize=2.5, linewidth=1)
 
 
-def _shown(result: Result, value: float) -> float:
+def _shown(result: "SweepRow", value: float) -> float:
     """Fractions in percent; what is infinite has no place on an axis."""
     return (100 if result.evaluation.metric.fraction else 1) * value if math.isfinite(value) else math.nan
 
 
-def _rates_on_top(axes: Axes, results: Sequence[Result]) -> None:
+def _rates_on_top(axes: Axes, results: Sequence["SweepRow"]) -> None:
     """The bit error rates of some of the voltages, along the top."""
     shown = {result.point.voltage: result.point.bit_error_rate for result in results}
     lowest, highest = min(shown), max(shown)
@@ -89,4 +92,5 @@ def _rates_on_top(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def _percent(rate: float) -> str:
+    """A label of an axis."""
     return "0" if rate == 0 else f"{100 * rate:.2g} %"

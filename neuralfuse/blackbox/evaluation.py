@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from faultsim.chip_statistics import Statistics, compute_improvement
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation
 
 from ..generators import NeuralFuse
-from ..protection import Statistics, compute_improvement
 from .box import BlackBox
 
 

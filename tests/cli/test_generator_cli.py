@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from faultsim import Chip, FaultModel, bundled, evaluate, evaluation_chips, load_weights, models
+from faultsim.chip_statistics import Statistics
 from faultsim.cli import main
 from faultsim.data import batches, load
 from faultsim.io.checkpoint import read_file
 from neuralfuse import generators
-from neuralfuse.protection import Statistics
 
 SMALL = ["--generator", "UNetS", "--n-models", "1", "--device", "cpu"]
 TRAIN = ["train-generator", *SMALL, "--bit-error-rate", "0.02", "--batch-size", "32"]

@@ -190,7 +190,8 @@ import torch
 from torch import nn
 from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim.io.run_directory import RunDirectory
-from faultsim.voltage_sweep import ROW, points, sweep
+from faultsim.sweep_result import ROW
+from faultsim.voltage_sweep import plan_points, sweep
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -213,7 +214,7 @@ def go(folder, last=0):
         Path.write_text, Path.chmod = map(step, (Path.write_text, Path.chmod))
     with RunDirectory(folder, "sweep", {"a": 1}, ROW) as directory:
         directory.begin({"b": 2})
-        sweep(model, data, chips, points(curve, None, [0, 0.01, 0.1, 1]), directory=directory, **run)
+        sweep(model, data, chips, plan_points(curve, None, [0, 0.01, 0.1, 1]), directory=directory, **run)
 
 whole = Path(sys.argv[1]) / "whole"
 go(whole)

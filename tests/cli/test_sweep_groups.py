@@ -16,7 +16,8 @@ from faultsim.cli import main
 from faultsim.conditions import COLUMNS
 from faultsim.io.run_directory import RunDirectory
 from faultsim.metrics import METRICS
-from faultsim.voltage_sweep import OPTIONAL, ROW, Variant, points, row_columns, sweep
+from faultsim.sweep_result import OPTIONAL, ROW, Variant, row_columns
+from faultsim.voltage_sweep import plan_points, sweep
 
 RATES = [0, 0.05]
 
@@ -43,7 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 model,
                 data,
                 chips,
-                points(VoltageCurve.default(), None, RATES),
+                plan_points(VoltageCurve.default(), None, RATES),
                 faults=FaultModel(),
                 stored=StoredWeights.of(model),
                 variants=variants,

@@ -37,9 +37,10 @@ from faultsim.metrics import ACCURACY
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.page import page
 from faultsim.subject import count_classes, find_model, load_model
+from faultsim.sweep_result import OPTIONAL, ROW, Variant
 from faultsim.training.loop import Loop
 from faultsim.voltage import VoltageCurve
-from faultsim.voltage_sweep import OPTIONAL, ROW, Variant, points, read_known
+from faultsim.voltage_sweep import plan_points, read_known
 from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import application
@@ -362,7 +363,7 @@ def _copied(source: Path, work: Path, changed: Path) -> Path:
 def _runs(folder: Path) -> list[Reader]:
     source = _run(folder)
     configuration = json.loads((source / "sweep.json").read_text())["configuration"]
-    plan = points(VoltageCurve.default(), [0.8, 0.83, 0.9], None)
+    plan = plan_points(VoltageCurve.default(), [0.8, 0.83, 0.9], None)
     labels = [str(chip.seed) for chip in evaluation_chips(0, 3)]
 
     first = next(csv.DictReader((source / "results.csv").read_text().splitlines()))

@@ -10,7 +10,7 @@ from energy import count, trace_model
 from faultsim import Chip, StoredWeights, evaluate, perturb, perturbed
 from faultsim.faults import FaultModel
 from faultsim.voltage import VoltageCurve
-from faultsim.voltage_sweep import points, sweep
+from faultsim.voltage_sweep import plan_points, sweep
 
 transformers = pytest.importorskip("transformers")
 
@@ -74,7 +74,7 @@ def test_every_matrix_is_in_memory_and_tied_ones_once(make: Callable[[], nn.Modu
         assert torch.equal(model(ids), clean)
     labels = inside.argmax(1)
     assert evaluate(model, [(ids, labels)], [Chip(3)], **options).mean == 1
-    rates = points(VoltageCurve.default(), None, [0.0, 0.03])
+    rates = plan_points(VoltageCurve.default(), None, [0.0, 0.03])
     clean_one, faulty = sweep(
         model, [(ids, clean.argmax(1))], [Chip(3), Chip(4)], rates, faults=FaultModel(), stored=stored
     )

@@ -137,8 +137,7 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
 
 def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
     """The summary of a sweep that was stopped, from its rows of single chips; energies per inference are not known."""
-    from ...voltage_sweep import Point as Operating
-    from ...voltage_sweep import Result, evaluation_in
+    from ...sweep_result import OperatingPoint, SweepRow, evaluation_in
 
     groups: dict[tuple[str, ...], list[dict]] = {}
     for row in _csv(path):
@@ -151,8 +150,8 @@ def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
         try:
             evaluation = evaluation_in(rows, metric)
             volts = parse_number(voltage) if voltage else None
-            place = Operating(volts, parse_number(errors), energies.get(volts))
-            summary = Result(variant, place, evaluation, None, None).summary()
+            place = OperatingPoint(volts, parse_number(errors), energies.get(volts))
+            summary = SweepRow(variant, place, evaluation, None, None).as_dict()
             texts = {
                 name: "" if value != value or value is None else str(value) for name, value in summary.items()
             }

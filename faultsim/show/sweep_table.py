@@ -1,0 +1,137 @@
+"""What a sweep found, as tables and the lines below them."""
+
+import math
+from typing import TYPE_CHECKING
+
+from ..chip_statistics import compute_improvement
+from .tables import Table
+from .units import format_joules, format_percent
+
+if TYPE_CHECKING:
+    from ..metrics import Metric
+    from ..sweep_result import SweepResult, SweepRow
+
+_SHORT = {
+    "mean squared error": "MSE",
+    "mean absolute error": "MAE",
+    "cross entropy": "CE",
+    "top-5 accuracy": "top-5",
+}
+"""Headings that are too long for a table of 80 columns."""
+
+
+def make_tables(result: "SweepResult") -> list[Table]:
+    """Make a table for each variant; those behind a transform show the gain over the first."""
+    (first, alone), *others = result.variants.items()
+    title = f"{result.title}, {first}" if others else result.title
+    return [
+        _make_table(title, alone),
+        *(_make_table(f"{result.title}, {name}", rows, alone) for name, rows in others),
+    ]
+
+
+def describe_sweep(result: "SweepResult") -> list[str]:
+    """Say in lines what the columns of the tables are, and under which conditions they were measured."""
+    metric, curve = result.metric, result.conditions.curve
+    chips = len(result.labels)
+    picojoules = None if curve is None else curve.access_pj
+    energy = "energy: of one read access, relative to Vmin"
+    if picojoules is not None and result.accesses is not None:
+        energy = "energy: of the weight memory in one inference"
+    gain = "in points" if metric.fraction else "in the direction that is better"
+    lines = [
+        f"{_describe_metric(metric)}: mean ± population std over {chips} chip{'s' if chips > 1 else ''}",
+        f"faults: {result.conditions}",
+        *(
+            [f"voltages: in the curve's unit (Vmin = {curve.v_min:g}); bit errors: failing cells"]
+            if curve
+            else []
+        ),
+        *([str(result.conditions.share)] if result.conditions.share else []),
+        *([energy] if metric.fraction else []),
+        *(
+            [f"gain: {gain}, on the same chips, ± half of its 95 % interval"]
+            if len(result.variants) > 1
+            else []
+        ),
+    ]
+    wrong = sum(row.evaluation.wrong_numbers for row in result)
+    if wrong:
+        lines.append(f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong")
+    if result.accesses is None:
+        lines.append("saving: not counted, the energy model does not know a layer of this model")
+        return lines
+    at = "" if picojoules is None else f" of {format_joules(picojoules)}"
+    lines.append(
+        f"saving: weight memory energy of one inference ({result.accesses:,} accesses{at}) against Vmin"
+    )
+    if result.uncounted:
+        lines.append(f"saving does not count: {', '.join(result.uncounted)}")
+    return lines
+
+
+def describe_cheapest(result: "SweepResult", accuracy: float) -> list[str]:
+    """Say in lines at which voltage each variant takes the least energy at an accuracy, and which variant does."""
+    if result.accesses is None:
+        return ["voltage of least energy: not known, the accesses of this model cannot be counted"]
+    lines, reached = [], []
+    for name in result.variants:
+        row = result.cheapest(accuracy, name)
+        if row is None or row.energy_saving is None:
+            lines.append(f"{name}: no voltage of this sweep keeps {format_percent(accuracy)} accuracy")
+            continue
+        lines.append(
+            f"{name}: least energy at {format_percent(accuracy)} accuracy at voltage {row.point.voltage:.4g} "
+            f"({100 * row.evaluation.mean:.2f} %, saving {100 * row.energy_saving:.1f} %)"
+        )
+        reached.append((row.energy_saving, row.evaluation.mean, f"{name} at voltage {row.point.voltage:.4g}"))
+    if len(result.variants) > 1 and reached:
+        lines.append(f"least energy of all: {max(reached)[-1]}")
+    return lines
+
+
+def _make_table(title: str, rows: list["SweepRow"], baseline: list["SweepRow"] | None = None) -> Table:
+    """The table of one variant. With a `baseline`, the paired gain over it replaces the energy of an access and the
+    interval: 80 columns have no room for all three."""
+    metric = rows[0].evaluation.metric
+    own = ("energy", "95 % CI") if metric.fraction else ("95 % CI",)
+    common = ("voltage", "bit errors", "saving", _SHORT.get(metric.name, metric.name), "worst")
+    cells = []
+    for row, before in zip(rows, baseline or rows, strict=True):
+        e, point = row.evaluation, row.point
+        low, high = e.interval
+        energy = "-" if point.energy_per_access is None else f"{point.energy_per_access:.3f}"
+        if row.picojoules is not None:
+            energy = format_joules(row.picojoules)
+        interval = "-" if math.isnan(low) else f"{metric.text(low, 1)}-{metric.text(high, 1)}"
+        if not metric.fraction and not math.isnan(low):
+            interval = f"{metric.text(low, 0)} to {metric.text(high, 0)}"
+        spread = f" ±{metric.text(e.std, 2 if metric.fraction else 0)}" if math.isfinite(e.std) else ""
+        cells.append(
+            (
+                "-" if point.voltage is None else f"{point.voltage:.4g}",
+                f"{100 * point.bit_error_rate:.2g} %",
+                "-" if row.energy_saving is None else f"{100 * row.energy_saving:.1f} %",
+                metric.text(e.mean) + spread,
+                metric.text(e.worst, 1),
+                *((_gain(before, row),) if baseline else (energy, interval)[-len(own) :]),
+            )
+        )
+    return Table(title, (*common, *(("gain",) if baseline else own)), tuple(cells))
+
+
+def _gain(before: "SweepRow", after: "SweepRow") -> str:
+    """In points, with half of its 95 % interval where there is more than one chip."""
+    gain = compute_improvement(before.evaluation, after.evaluation)
+    half = gain.interval[1] - gain.mean
+    scale = 100 if before.evaluation.metric.fraction else 1
+    number, spread = ("{:+.1f}", "{:.1f}") if scale == 100 else ("{:+.3g}", "{:.2g}")
+    return number.format(scale * gain.mean) + ("" if math.isnan(half) else f" ±{spread.format(scale * half)}")
+
+
+def _describe_metric(metric: "Metric") -> str:
+    """The metric with its unit and direction."""
+    if metric.counts:
+        return f"{metric.name} in %"
+    short = f"{_SHORT[metric.name]}: " if metric.name in _SHORT else ""
+    return f"{short}{metric.label.replace('(%)', 'in %')} ({metric.arrow})"

@@ -1,0 +1,338 @@
+"""What a sweep over voltages found: a record for each variant at each operating point."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from os import PathLike
+from typing import TYPE_CHECKING, Any, overload
+
+from torch import nn
+
+from .conditions import Conditions
+from .errors import FaultsimError
+from .evaluation import Evaluation
+from .io.bounds import parse_integer
+from .io.run_directory import used_columns, without_nan
+from .metrics import ACCURACY, Metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def row_columns(metric: Metric) -> tuple[str, ...]:
+    """Return the columns of results.csv for a metric."""
+    counted = ("correct",) if metric.counts else ()
+    return ("variant", "voltage", "bit_error_rate", "chip", *counted, "images", metric.column)
+
+
+ROW = row_columns(ACCURACY)
+OPTIONAL = ("not_finite",)
+"""A further column of results.csv and summary.csv, where some answers were not finite."""
+SUMMARY = (
+    "variant",
+    "voltage",
+    "bit_error_rate",
+    "energy_per_access",
+    "energy_per_inference",
+    "energy_saving",
+    "chips",
+    "images",
+    "mean",
+    "std",
+    "sample_std",
+    "ci95_low",
+    "ci95_high",
+    "worst",
+    "best",
+)
+MEASURED = ("metric", "higher_is_better")
+"""Further columns of summary.csv, for other metrics than accuracy."""
+PICOJOULES = "energy_per_inference_pj"
+"""One more column of summary.csv, where the curve knows the energy of an access in picojoules."""
+UNPROTECTED = "unprotected"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A supply voltage and the bit error rate there."""
+
+    voltage: float | None
+    """In the unit of the curve; None for a bit error rate that the curve does not reach."""
+    bit_error_rate: float
+    """Fraction of failing cells."""
+    energy_per_access: float | None
+    """Relative to Vmin; None without a voltage."""
+
+    def __str__(self) -> str:
+        """Return "V = 0.83", or "BER 1 %" where there is no voltage."""
+        from .show.units import format_percent
+
+        if self.voltage is None:
+            return f"BER {format_percent(self.bit_error_rate)}"
+        return f"V = {self.voltage:.4g}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The model as it is, or with a transform in front of it, such as a NeuralFuse generator."""
+
+    name: str = UNPROTECTED
+    transform: nn.Module | None = field(default=None, compare=False)
+    """Runs at Vmin, without bit errors."""
+    transform_accesses: int = 0
+    """Weight memory accesses of one inference of the transform."""
+    fingerprint: str = ""
+    """SHA-256 (hex) of all that the transform computes with."""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One variant at one operating point."""
+
+    variant: str
+    point: OperatingPoint
+    evaluation: Evaluation
+    energy_per_inference: float | None
+    """Weight memory energy in units of one access at Vmin; None where it was not counted."""
+    energy_saving: float | None
+    """Fraction saved relative to the unprotected model at Vmin (the paper's equation 2)."""
+    picojoules: float | None = None
+    """Weight memory energy of one inference, where the curve knows the energy of an access."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all that summary.csv may contain, by column: SUMMARY, MEASURED, OPTIONAL and PICOJOULES."""
+        e = self.evaluation
+        low, high = e.interval
+        values = (
+            self.variant,
+            self.point.voltage,
+            self.point.bit_error_rate,
+            self.point.energy_per_access,
+            self.energy_per_inference,
+            self.energy_saving,
+            e.chips,
+            e.images,
+            e.mean,
+            e.std,
+            e.sample_std,
+            low,
+            high,
+            e.worst,
+            e.best,
+            e.metric.name,
+            e.metric.higher_is_better,
+            e.wrong_numbers,
+            self.picojoules,
+        )
+        return dict(zip((*SUMMARY, *MEASURED, *OPTIONAL, PICOJOULES), values, strict=True))
+
+
+@dataclass(frozen=True, repr=False)
+class SweepResult(Sequence[SweepRow]):
+    """All that a sweep found: a sequence of SweepRow, from the highest voltage to the lowest, variant after variant.
+
+    It prints as tables, in a terminal and in a notebook. `pandas.DataFrame(result.rows())` is the summary as a data
+    frame.
+    """
+
+    records: tuple[SweepRow, ...]
+    conditions: Conditions
+    """Fault kind, placement, curve and share of the weights in the faulty memory: the same for all rows."""
+    labels: tuple[str, ...]
+    """Of the chips: the seed of a simulated chip, the name of a measured one."""
+    title: str = "sweep"
+    """What was measured, in one line."""
+    accesses: int | None = None
+    """Weight memory accesses of one inference of the model; None where they were not counted."""
+    uncounted: tuple[str, ...] = ()
+    """Names of the tensors in the faulty memory that `accesses` leaves out."""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    """All that the results depend on, as JSON values, where the sweep was one of a Subject."""
+    information: Mapping[str, Any] = field(default_factory=dict)
+    """Where and with what it was computed, as JSON values."""
+
+    @overload
+    def __getitem__(self, index: int) -> SweepRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[SweepRow, ...]: ...
+    def __getitem__(self, index: int | slice) -> SweepRow | tuple[SweepRow, ...]:
+        """Return one row, or a tuple of several."""
+        return self.records[index]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[SweepRow]:
+        """Iterate over the rows."""
+        return iter(self.records)
+
+    @property
+    def metric(self) -> Metric:
+        """What was measured."""
+        return self.records[0].evaluation.metric
+
+    @property
+    def variants(self) -> dict[str, list[SweepRow]]:
+        """The rows of each variant, by its name; the first is the one without a transform."""
+        found: dict[str, list[SweepRow]] = {}
+        for row in self.records:
+            found.setdefault(row.variant, []).append(row)
+        return found
+
+    def rows(self) -> list[dict[str, object]]:
+        """Return the rows of summary.csv as flat dictionaries.
+
+        Returns
+        -------
+        list of dict
+            Rates, accuracies and savings are fractions. Columns that say nothing about any row are left out; the last
+            ones are those of the conditions.
+        """
+        measured = () if self.metric == ACCURACY else MEASURED
+        absolute = () if all(row.picojoules is None for row in self.records) else (PICOJOULES,)
+        rows = [row.as_dict() for row in self.records]
+        columns = (*used_columns((*SUMMARY, *measured), OPTIONAL, rows), *absolute)
+        return [
+            {name: value for name, value in row.items() if name in columns} | self.conditions.columns
+            for row in rows
+        ]
+
+    def chip_rows(self) -> list[dict[str, object]]:
+        """Return the rows of results.csv: one for each variant, operating point and chip."""
+        return [
+            chip | self.conditions.columns
+            for row in self.records
+            for chip in make_chip_rows(row.variant, row.point, self.labels, row.evaluation)
+        ]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the summary, the configuration, and where it was computed, as JSON values."""
+        report = {"summary": self.rows(), "configuration": self.configuration, **self.information}
+        return without_nan(report)  # type: ignore[return-value]
+
+    def cheapest(self, accuracy: float, variant: str | None = None) -> SweepRow | None:
+        """Find the row that takes the least energy among those that are accurate enough.
+
+        Parameters
+        ----------
+        accuracy : float
+            Least mean over the chips, a fraction.
+        variant : str, optional
+            Only the rows of this variant.
+
+        Returns
+        -------
+        SweepRow or None
+            Of equal energies the row with the higher mean; None where no row is accurate enough.
+
+        Raises
+        ------
+        FaultsimError
+            Where something else than an accuracy was measured, and where the energy was not counted.
+        """
+        if not self.metric.counts:
+            raise FaultsimError(f"an accuracy cannot be combined with the metric {self.metric.name}")
+        if self.accesses is None:
+            raise FaultsimError(
+                "the voltage of least energy is not known: the weight memory accesses of this model were not counted"
+            )
+        if not 0 < accuracy <= 1:
+            raise FaultsimError(f"accuracy {accuracy:g}: it must be a fraction above 0 and at most 1")
+        enough = [
+            row
+            for row in self.records
+            if variant in (None, row.variant)
+            and row.energy_saving is not None
+            and row.evaluation.mean >= accuracy
+        ]
+        return max(enough, key=lambda row: (row.energy_saving, row.evaluation.mean), default=None)
+
+    def plot(self, path: str | PathLike[str] | None = None) -> "Figure":
+        """Draw the metric against the voltage, and against the energy where it was counted.
+
+        Parameters
+        ----------
+        path : path, optional
+            Also write the picture: .png, .pdf or .svg.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        FaultsimError
+            For another ending, and where the file cannot be written.
+        """
+        from .show import plots
+        from .show.sweep_plot import sweep_figure
+
+        figure = sweep_figure(self, self.title, self.conditions)
+        if path is not None:
+            plots.save(figure, path)
+        return figure
+
+    def __repr__(self) -> str:
+        from .show.sweep_table import describe_sweep, make_tables
+
+        return "\n".join([*map(str, make_tables(self)), *describe_sweep(self)])
+
+    def _repr_html_(self) -> str:
+        from .show.sweep_table import describe_sweep, make_tables
+        from .show.tables import tables_html
+
+        return tables_html(make_tables(self), describe_sweep(self))
+
+
+def make_chip_rows(
+    variant: str, point: OperatingPoint, labels: Sequence[str], evaluation: Evaluation, first: int = 0
+) -> list[dict[str, object]]:
+    """Make the rows of results.csv of one variant at one point.
+
+    Parameters
+    ----------
+    variant : str
+        Its name.
+    point : OperatingPoint
+        Where it was evaluated.
+    labels : sequence of str
+        Of the chips, of which the evaluation may be of the first ones only.
+    evaluation : Evaluation
+        What was measured.
+    first : int
+        So many chips are left out.
+
+    Returns
+    -------
+    list of dict
+        One for each chip, by column: row_columns(metric) and OPTIONAL.
+    """
+    columns = (*row_columns(evaluation.metric), *OPTIONAL)
+    counted = [(count,) for count in evaluation.correct] or [()] * evaluation.chips
+    not_finite = evaluation.not_finite or (0,) * evaluation.chips
+    shared = (variant, point.voltage, point.bit_error_rate)
+    chips = zip(labels, counted, evaluation.values, not_finite, strict=False)
+    return [
+        dict(zip(columns, (*shared, label, *count, evaluation.images, value, wrong), strict=True))
+        for label, count, value, wrong in islice(chips, first, None)
+    ]
+
+
+def evaluation_in(rows: Sequence[Mapping[str, str]], metric: Metric = ACCURACY) -> Evaluation:
+    """Read one variant at one point from its rows of results.csv.
+
+    Raises
+    ------
+    ValueError
+        For text that is not a number, and for a count out of range.
+    KeyError
+        For a missing column.
+    """
+    images = parse_integer(rows[0]["images"])
+    not_finite = tuple(parse_integer(row.get(OPTIONAL[0]) or "0") for row in rows)
+    correct = tuple(parse_integer(row["correct"]) for row in rows) if metric.counts else ()
+    scores = () if metric.counts else tuple(float(row[metric.column] or "nan") for row in rows)
+    if not all(0 <= count <= images for count in correct) or min(not_finite) < 0:
+        raise ValueError("a count is out of range")
+    return Evaluation(correct, images, metric, scores, not_finite if any(not_finite) else ())
