@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from torch import nn
@@ -270,7 +271,7 @@ class SweepResult(Sequence[SweepRow]):
 
         figure = sweep_figure(self, self.title, self.conditions)
         if path is not None:
-            plots.save(figure, path)
+            plots.save(figure, Path(path))
         return figure
 
     def __repr__(self) -> str:
@@ -309,7 +310,7 @@ def make_chip_rows(
         One for each chip, by column: row_columns(metric) and OPTIONAL.
     """
     columns = (*row_columns(evaluation.metric), *OPTIONAL)
-    counted = [(count,) for count in evaluation.correct] or [()] * evaluation.chips
+    counted: list[tuple[int, ...]] = [(count,) for count in evaluation.correct] or [()] * evaluation.chips
     not_finite = evaluation.not_finite or (0,) * evaluation.chips
     shared = (variant, point.voltage, point.bit_error_rate)
     chips = zip(labels, counted, evaluation.values, not_finite, strict=False)

@@ -23,7 +23,7 @@ from .io.provenance import provenance
 from .io.run_directory import RunDirectory, cell, csv_text
 from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
-from .perturbation import stored_weights
+from .perturbation import resolve_stored
 from .stored import StoredWeights
 from .subject import Subject, count_accesses
 from .sweep_result import (
@@ -199,7 +199,7 @@ def sweep(
     elif voltages is not None or bit_error_rates is not None:
         raise FaultsimError("give either points, or voltages or bit error rates")
     curve = curve or VoltageCurve.default()
-    stored = stored_weights(model, stored, per_channel, select)
+    stored = resolve_stored(model, stored, per_channel, select)
     if accesses == "count":
         accesses = count_accesses(model, OwnBatches([split_batch(batch) for batch in _first(data)], title))
     labels = [str(chip.label if isinstance(chip, MeasuredChip) else chip.seed) for chip in chips]
