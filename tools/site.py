@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,6 +26,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path, text in made_pages():
         files.append(File.generated(config, path, content=text))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Show the house as a document of its own, so that pointing at a box says what it does."""
+    return re.sub(
+        r'<img [^>]*src="house.svg"[^>]*>', '<object type="image/svg+xml" data="house.svg"></object>', html
+    )
 
 
 def made_pages() -> Iterator[tuple[str, str]]:

@@ -5,9 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import faultsim
 
@@ -64,13 +68,13 @@ def test_the_three_packages_and_the_kernel_are_installed(installed):
         theirs = {p.relative_to(installed) for p in (installed / package).rglob("*.py")}
         assert ours == theirs
     assert len(list((installed / "faultsim").glob("_native*.so"))) == 1
-    (metadata,) = installed.glob("faultsim-*.dist-info/METADATA")
-    text = metadata.read_text()
+    (about,) = installed.glob("faultsim-*.dist-info/METADATA")
+    text = about.read_text()
     assert "\nRequires-Dist: torch" in text
     assert f"\nVersion: {faultsim.__version__}\n" in text
     assert "\nLicense-Expression: Apache-2.0\n" in text
     for name in ("LICENSE", "NOTICE"):
-        assert (metadata.parent / "licenses" / name).read_bytes() == (ROOT / name).read_bytes()
+        assert (about.parent / "licenses" / name).read_bytes() == (ROOT / name).read_bytes()
 
 
 def test_nothing_else_is_installed(installed):
@@ -111,6 +115,62 @@ def test_it_runs_from_another_folder(installed, tmp_path):
     assert faultsim.__version__ in done.stdout
     script = run(sys.executable, installed / "bin" / "faultsim", "info", **settings)
     assert script.stdout == done.stdout
+
+
+def only(requirements: Iterable[str], folder: Path) -> Path:
+    """A folder with nothing but these packages of this environment and what they need."""
+    rest, seen = [Requirement(text) for text in requirements], set()
+    while rest:
+        requirement = rest.pop()
+        if requirement.name in seen or (
+            requirement.marker and not requirement.marker.evaluate({"extra": ""})
+        ):
+            continue
+        seen.add(requirement.name)
+        found = metadata.distribution(requirement.name)
+        rest += [Requirement(text) for text in found.requires or ()]
+        for top in {path.parts[0] for path in found.files or ()} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(found.locate_file(top))))
+    return folder
+
+
+PROGRAM = """
+import shlex, sys
+from faultsim.cli import main
+exec(open("readme.py").read())
+for line in open("commands.txt"):
+    try:
+        main(shlex.split(line)[1:])
+    except SystemExit as end:
+        assert not end.code, line
+foreign = {"onnx", "onnxruntime", "scalesim", "starlette", "uvicorn", "pooch", "pytest"} & set(sys.modules)
+assert not foreign, foreign
+"""
+
+
+def test_the_readme_runs_where_nothing_else_is_installed(installed, tmp_path):
+    """The program and the quick commands of the README, with the required packages only."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    only(project["dependencies"], packages)
+    (tmp_path / "my_project.py").write_text(
+        "import torch\n\ndef net():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n\n"
+        "def validation():\n    return [(torch.randn(8, 3, 32, 32), torch.arange(8))]\n"
+    )
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (tmp_path / "readme.py").write_text(re.search(r"^```python\n(.*?)^```", readme, re.M | re.S).group(1))
+    lines = re.findall(
+        r"^    (faultsim (?:sweep-voltage --model my|memory|curve|chip|energy)[^#\n]*)", readme, re.M
+    )
+    assert len(lines) == 5
+    (tmp_path / "commands.txt").write_text("\n".join(lines))
+    # -S: without the site-packages of this environment
+    path = os.pathsep.join(map(str, (installed, packages, tmp_path)))
+    done = run(sys.executable, "-S", "-c", PROGRAM, cwd=tmp_path, env={"PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {p.name for p in tmp_path.iterdir()} >= {"sweep", "curve.png", "chip.png"}
 
 
 def test_the_kernel_was_built_without_cuda_and_computes(installed, tmp_path):
