@@ -1,5 +1,6 @@
 # make demo      from nothing to the first result: installs into .venv, sweeps the shipped model, says where to look
 # make test      lint and all tests
+# make test-fast  what is quick of it, without lint: for the inner loop
 # make test-portable   the suite of torch with the vector paths of old processors: shows what differs between machines
 # make test-sanitize   the C++ core under the address and undefined-behavior sanitizers, without a warning
 # make fuzz      damaged and hostile files for every reader, 10,000 of them (FUZZ="--seconds 600 --seed 1": as long as
@@ -18,7 +19,7 @@ JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/cuda/*.cuh)
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(CXX_SOURCES)
 
-.PHONY: install install-dev demo test lint format test-portable test-sanitize fuzz bench gpu-check tables docs clean
+.PHONY: install install-dev demo test test-fast lint format test-portable test-sanitize fuzz bench gpu-check tables docs clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -40,8 +41,14 @@ demo: install
 	@echo "Next: $(VENV)/bin/faultsim sweep-voltage --help"
 
 # One process a core, each with one thread; the tests of a file stay together, for they share what takes long to make.
+# tests/conftest.py puts slow files first, so the order is kept.
+BALANCED := --dist loadfile --no-loadscope-reorder
 test: install-dev lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(BALANCED)
+
+# For the inner loop: neither lint nor what trains, compiles or starts programs.
+test-fast: install-dev
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(BALANCED) -m "not slow"
 
 test-portable: install-dev
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 TORCHINDUCTOR_CACHE_DIR=$$(mktemp -d) OMP_NUM_THREADS=1 \

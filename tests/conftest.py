@@ -1,4 +1,4 @@
-"""What all suites share: GPU tests, the engines that run the kernel, and Hypothesis profiles."""
+"""What all suites share: GPU tests, slow tests, the engines that run the kernel, and Hypothesis profiles."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,6 +15,57 @@ settings.register_profile("default", max_examples=30, **_COMMON)
 settings.register_profile("ci", max_examples=30, derandomize=True, **_COMMON)
 settings.register_profile("long", max_examples=2000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default"))
+
+
+SLOW = (
+    "neuralfuse/test_reproduce_accuracy.py",
+    "cli/test_reproduce_cli.py",
+    "packaging/test_build.py",
+    "neuralfuse/test_staged.py",
+    "neuralfuse/test_distributed.py",
+    "packaging/test_gpu_training.py",
+    "packaging/test_gpu_check.py",
+    "packaging/test_types.py",
+    "packaging/test_extras.py",
+    "packaging/test_readme.py",
+    "packaging/test_import.py",
+    "report/test_report_browser.py",
+    "core/test_cuda_logic_on_cpu.py",
+    "core/test_draw_has_no_floats.py",
+    "recorded/test_recorded.py",
+    "fuzz/test_fuzz.py",
+    "cli/test_newcomer.py",
+    "cli/test_sweep.py",
+    "cli/test_sweep_groups.py",
+    "cli/test_sweep_options.py",
+    "cli/test_generator_cli.py",
+    "cli/test_own_data.py",
+    "cli/test_blackbox_cli.py",
+    "neuralfuse/test_train_generator.py",
+    "neuralfuse/test_shipped_generator.py",
+    "neuralfuse/test_reproduce_costs.py",
+    "energy/test_engines.py",
+    "torch/test_ops.py",
+    "torch/test_transformers.py",
+    "statistical/test_rates.py",
+    "statistical/test_precision.py",
+)
+"""Files that train, compile, start programs or draw many samples, the longest first. `make test-fast` leaves them out;
+`make test` begins with them, so that no process is left with a long one at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    if missing := [name for name in SLOW if not (here / name).is_file()]:
+        raise pytest.UsageError(
+            f"tests/conftest.py: SLOW names files that are not there: {', '.join(missing)}"
+        )
+    rank = {here / name: number for number, name in enumerate(SLOW)}
+    for item in items:
+        if item.path in rank:
+            item.add_marker("slow")
+    items.sort(key=lambda item: rank.get(item.path, len(SLOW)))
 
 
 def _why_no_cuda() -> str | None:
