@@ -11,29 +11,34 @@ from .errors import FaultsimError, reason
 LABELS = ("labels", "label", "targets", "target")
 """Under one of these names a dictionary holds its labels."""
 
-Inputs = Tensor | tuple | dict
+Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 
 
 def split_batch(batch: Any) -> tuple[Inputs, Any]:
-    """(inputs, targets) of a batch:
+    """Split a batch into inputs and targets.
 
-    tensor              the inputs; there are no targets (None)
-    tuple or list       the last entry is the targets; the others are inputs. A single input may itself be a tuple or
-                        a dictionary: ((ids, mask), labels)
-    dictionary          the entry of LABELS is the targets, the others are inputs by their names
+    Parameters
+    ----------
+    batch
+        A tensor: the inputs; there are no targets (None). A tuple or list: the last entry is the targets, the others
+        are inputs; a single input may itself be a tuple or a dictionary, ((ids, mask), labels). A dictionary: the entry
+        of `LABELS` is the targets, the others are inputs by their names.
 
-    Raises FaultsimError for anything else.
+    Raises
+    ------
+    FaultsimError
+        For anything else.
     """
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, Mapping):
-        inputs = dict(batch)
-        found = [name for name in LABELS if name in inputs]
+        named = dict(batch)
+        found = [name for name in LABELS if name in named]
         if len(found) > 1:
             raise FaultsimError(f"a batch has several labels: {', '.join(found)}; one of them is needed")
-        targets = inputs.pop(found[0]) if found else None
-        if inputs:
-            return inputs, targets
+        targets = named.pop(found[0]) if found else None
+        if named:
+            return named, targets
     elif isinstance(batch, tuple | list) and len(batch) >= 2:
         *inputs, targets = batch
         if len(inputs) > 1:
@@ -51,8 +56,10 @@ def split_batch(batch: Any) -> tuple[Inputs, Any]:
 
 
 def count_samples(inputs: Inputs, targets: Any = None) -> int:
-    """Samples of a batch: the first dimension of its labels, or of its first input. Raises FaultsimError where there
-    is none."""
+    """Count the samples of a batch: the first dimension of its labels, or of its first input.
+
+    FaultsimError where there is none.
+    """
     values = (
         inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
     )
@@ -63,15 +70,18 @@ def count_samples(inputs: Inputs, targets: Any = None) -> int:
 
 
 def call_model(model: nn.Module, inputs: Inputs) -> Any:
-    """The model's output; several inputs by position or by name."""
+    """Return the model's output; several inputs by position or by name."""
     if isinstance(inputs, dict):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 def answer_of(output: Any) -> Any:
-    """The tensor in a model's output: itself; `.logits` of an output object; "logits", "out" or the only entry of a
-    dictionary; the first entry of a tuple. The output as it is where there is no such tensor."""
+    """Return the tensor in a model's output.
+
+    That is the output itself; `.logits` of an object; "logits", "out" or the only entry of a dictionary; the first
+    entry of a tuple. Where there is no such tensor, the output is returned as it is.
+    """
     found = output
     if isinstance(getattr(output, "logits", None), Tensor):
         found = output.logits
@@ -84,7 +94,7 @@ def answer_of(output: Any) -> Any:
 
 
 def describe(value: Any) -> str:
-    """Type and shape, for a message."""
+    """Return type and shape, for a message."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if isinstance(value, Mapping):
@@ -95,14 +105,14 @@ def describe(value: Any) -> str:
 
 
 def describe_inputs(inputs: Inputs) -> str:
-    """All of a model's inputs, for a message."""
+    """Return type and shape of all of a model's inputs, for a message."""
     if isinstance(inputs, dict):
         return ", ".join(f"{name} {describe(value)}" for name, value in inputs.items())
     return ", ".join(map(describe, inputs)) if isinstance(inputs, tuple) else describe(inputs)
 
 
 def first_answer(name: str, model: nn.Module, inputs: Inputs) -> Any:
-    """The model's answer to a small batch; FaultsimError when it fails."""
+    """Return the model's answer to a small batch; FaultsimError when it fails."""
     try:
         with torch.inference_mode():
             return answer_of(call_model(model, inputs))

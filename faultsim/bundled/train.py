@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from .. import models
-from ..data import augmentation_for, batches, load
+from ..data import batches, find_augmentation, load
 from ..errors import FaultsimError
 from ..io.checkpoint import save_weights
 from ..io.provenance import provenance
@@ -36,7 +36,7 @@ def main(name: str = MODEL, path: str | Path | None = None) -> None:
         training,
         recipe,
         seed=SEED,
-        augment=augmentation_for(DATASET),
+        augment=find_augmentation(DATASET),
         report=lambda epoch: print(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}", flush=True),
     )
     with torch.inference_mode():

@@ -68,7 +68,7 @@ def evaluate_blackbox(
     from ..io.checkpoint import read_file
     from ..io.provenance import provenance
     from ..io.run_directory import without_nan
-    from ..models import imported
+    from ..models import import_function
 
     if not (endpoint or onnx or function):
         raise FaultsimError("which black box? give --endpoint URL, --onnx FILE or --function MODULE:NAME")
@@ -80,7 +80,7 @@ def evaluate_blackbox(
     test = load_test_images(dataset, data_dir, images).to(where)
     boxes: list[BlackBox] = []
     for spec in function or []:
-        boxes.append(PythonCallable(imported(spec, "--function", "class numbers"), spec))
+        boxes.append(PythonCallable(import_function(spec, "--function", "class numbers"), spec))
     boxes += [OnnxFile(path) for path in onnx or []]
     for url in endpoint or []:
         found = HttpEndpoint(url, 60.0 if timeout is None else timeout)

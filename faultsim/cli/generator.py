@@ -207,7 +207,7 @@ def train_generator(
     from neuralfuse.training import train_generator as train
 
     from ..conditions import Conditions
-    from ..data import augmentation_for, load
+    from ..data import find_augmentation, load
     from ..io.checkpoint import save_weights
     from ..io.files import keep_apart
     from ..io.provenance import provenance
@@ -265,7 +265,7 @@ def train_generator(
             origin = {**origin, "surrogates": others}
         data = load(subject.dataset.name, "train", data_dir)
         common = {
-            "augment": augmentation_for(data.name),
+            "augment": find_augmentation(data.name),
             "state": out.with_suffix(".state.safetensors"),
             "context": {"generator": generator, "base": subject.network, "device": where.type, **origin},
             "pace": pace(budget),

@@ -247,9 +247,9 @@ def fault_model(
 def metric_named(text: str) -> "Metric":
     """A word of faultsim.metrics.METRICS, or the user's own package.module:name."""
     from ..metrics import find_metric
-    from ..models import imported
+    from ..models import import_function
 
-    return find_metric(imported(text, "metric", "a metric") if ":" in text else text.replace("-", "_"))
+    return find_metric(import_function(text, "metric", "a metric") if ":" in text else text.replace("-", "_"))
 
 
 def load_curve(path: str | None) -> "VoltageCurve":

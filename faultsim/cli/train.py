@@ -61,7 +61,7 @@ def train_base(
     import torch
 
     from .. import models
-    from ..data import Augmentation, OwnBatches, augmentation_for, batches, load
+    from ..data import Augmentation, OwnBatches, batches, find_augmentation, load
     from ..io.checkpoint import save_weights
     from ..io.files import write_text
     from ..io.provenance import provenance
@@ -80,7 +80,7 @@ def train_base(
     augment: Augmentation | None = None
     if own is None:
         training, test = load(dataset, "train", data_dir), load(dataset, "test", data_dir)
-        augment = augmentation_for(dataset)
+        augment = find_augmentation(dataset)
     else:
         from ..data.sources import load_own
 

@@ -1,5 +1,6 @@
-"""Images to measure on: handwritten digits, CIFAR-10, CIFAR-100 and GTSRB, all as uint8 [N, 3, 32, 32]; a folder of
-pictures (load_folder) and batches of the user's (OwnBatches).
+"""Images to measure on: handwritten digits, CIFAR-10, CIFAR-100 and GTSRB, all as uint8 [N, 3, 32, 32].
+
+Further `load_folder` for a folder of pictures, and `OwnBatches` for batches of your own.
 
     from faultsim.data import batches, load
 
@@ -20,7 +21,7 @@ SPLITS = ("train", "test")
 
 _HOME = {
     "Augmentation": "augment",
-    "augmentation_for": "augment",
+    "find_augmentation": "augment",
     "Dataset": "dataset",
     "Normalization": "dataset",
     "OwnBatches": "own",
@@ -45,16 +46,28 @@ def load(
     *,
     cache_dir: str | PathLike[str] | None = None,
 ):
-    """One split of a data set, on the CPU.
+    """Load one split of a dataset, on the CPU.
 
-    name       one of NAMES
-    split      "train" or "test" (the official division; for the digits a fixed one, see digits.py)
-    data_dir   the data set's official folder, the folder that holds it, or the folder that holds (or the path
-               of) its official archive; the digits come with scikit-learn and take none
-    cache_dir  where an official archive is kept that has to be fetched because data_dir is None
-               (default: the user's cache folder, under "faultsim")
+    Parameters
+    ----------
+    name
+        One of `NAMES`.
+    split
+        "train" or "test": the official division; for the digits a fixed one, see digits.py.
+    data_dir
+        The dataset's official folder, the folder that holds it, or the folder that holds (or the path of) its official
+        archive. Default: the archive is downloaded. The digits come with scikit-learn and take none.
+    cache_dir
+        Where a downloaded archive is kept. Default: the user's cache folder, under "faultsim".
 
-    Returns a Dataset. Raises FaultsimError, naming the file, for anything that is not the data set asked for.
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    FaultsimError
+        Naming the file, for anything that is not the dataset asked for.
     """
     if name not in NAMES:
         raise FaultsimError(f"unknown data set {name!r}; known: {', '.join(NAMES)}")

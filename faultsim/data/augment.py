@@ -16,18 +16,22 @@ from ..errors import FaultsimError
 class Augmentation:
     """The paper's augmentation (Appendix C): crop, then horizontal flip, then (GTSRB) a random affine map.
 
-    padding    pixels of black on every side before a window of the original size is cut out at random
-    flip       mirror left-right with probability 1/2
-    translate  shift by up to this part of the width and of the height, uniformly in both directions
-    scale      (low, high): enlarge by a uniformly drawn factor, about the centre
+    Raises
+    ------
+    FaultsimError
+        For numbers out of range.
     """
 
     padding: int = 4
+    """Pixels of black on every side before a window of the original size is cut out at random."""
     flip: bool = True
+    """Mirror left-right with probability 1/2."""
     translate: float = 0.0
+    """Shift by up to this fraction of the width and of the height, uniformly in both directions."""
     scale: tuple[float, float] = (1.0, 1.0)
+    """(low, high): enlarge by a uniformly drawn factor, about the center."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.padding < 0:
             raise FaultsimError(f"padding must be 0 or more pixels, got {self.padding}")
         if not 0 <= self.translate <= 1:
@@ -36,9 +40,19 @@ class Augmentation:
             raise FaultsimError(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """uint8 [B, C, H, W] -> the same shape and type, on the same device.
+        """Augment a batch.
 
-        All randomness comes from `generator` (of that device): the same state gives the same batch.
+        Parameters
+        ----------
+        images
+            uint8 [B, C, H, W].
+        generator
+            Of the same device; all randomness comes from it: the same state gives the same batch.
+
+        Returns
+        -------
+        Tensor
+            Same shape, type and device.
         """
         if images.dtype != torch.uint8 or images.dim() != 4:
             raise FaultsimError(
@@ -53,20 +67,26 @@ class Augmentation:
                 -self.padding, self.padding + 1, (2, count), generator=generator, device=device
             )
             mirrored = torch.rand(count, generator=generator, device=device) < (0.5 if self.flip else 0.0)
-            images = shifted(images, shifts, mirrored)
+            images = shift_and_mirror(images, shifts, mirrored)
         if self.translate or self.scale != (1.0, 1.0):
             draws = torch.rand(3, count, generator=generator, device=device)
             offsets = (2 * draws[:2] - 1) * self.translate
             low, high = self.scale
-            images = scaled_and_moved(images, offsets, low + (high - low) * draws[2])
+            images = scale_and_move(images, offsets, low + (high - low) * draws[2])
         return images
 
 
-def shifted(images: torch.Tensor, shifts: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
-    """Output pixel (y, x) of image b is input pixel (y + shifts[0, b], x + shifts[1, b]), black outside;
-    then the images marked in `mirrored` are flipped left-right.
+def shift_and_mirror(images: torch.Tensor, shifts: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+    """Shift images, then mirror some of them left-right.
 
-    images uint8 [B, C, H, W], shifts int64 [2, B], mirrored bool [B].
+    Parameters
+    ----------
+    images
+        uint8 [B, C, H, W].
+    shifts
+        int64 [2, B]: output pixel (y, x) of image b is input pixel (y + shifts[0, b], x + shifts[1, b]), black outside.
+    mirrored
+        bool [B].
     """
     count, channels, height, width = images.shape
     rows = torch.arange(height, device=images.device)[None, :] + shifts[0][:, None]
@@ -79,17 +99,24 @@ def shifted(images: torch.Tensor, shifts: torch.Tensor, mirrored: torch.Tensor) 
     return moved * inside[:, None]
 
 
-def scaled_and_moved(images: torch.Tensor, offsets: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """Each image enlarged by its factor about the centre, then moved; bilinear, black outside, rounded.
+def scale_and_move(images: torch.Tensor, offsets: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Enlarge each image by its factor about the center, then move it; bilinear, black outside, rounded.
 
-    images uint8 [B, C, H, W]; offsets float [2, B], right and down, parts of width and height; factors [B].
+    Parameters
+    ----------
+    images
+        uint8 [B, C, H, W].
+    offsets
+        float [2, B]: right and down, as fractions of width and height.
+    factors
+        float [B].
     """
     matrices = torch.zeros(len(images), 2, 3, device=images.device)
     # grid_sample asks where an output point comes from: input = (output - move) / factor, in [-1, 1],
     # where the whole width is 2 units.
     matrices[:, 0, 0] = matrices[:, 1, 1] = 1 / factors
     matrices[:, :, 2] = -2 * (offsets / factors).T
-    grid = functional.affine_grid(matrices, images.shape, align_corners=False)
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
     return moved.round_().clamp_(0, 255).to(torch.uint8)
 
@@ -101,6 +128,6 @@ _BY_NAME = {
 }
 
 
-def augmentation_for(name: str) -> Augmentation:
-    """The paper's augmentation for the data set `name`; for the digits, which the paper lacks, crops only."""
+def find_augmentation(name: str) -> Augmentation:
+    """Return the paper's augmentation for a dataset; for the digits, which the paper lacks, crops only."""
     return _BY_NAME.get(name, _STANDARD)

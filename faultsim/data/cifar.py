@@ -37,6 +37,7 @@ class Edition:
 
     @property
     def files(self) -> tuple[str, ...]:
+        """All files of the edition."""
         return (*self.train, *self.test, self.meta)
 
 
@@ -89,9 +90,9 @@ OFFICIAL = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 def load_cifar(
     name: str, split: str, data_dir: str | PathLike[str] | None, cache_dir: str | PathLike[str] | None = None
 ) -> Dataset:
-    """ "cifar10" or "cifar100" (with the 100 fine classes); arguments and errors as faultsim.data.load.
+    """Load "cifar10" or "cifar100" (with the 100 fine classes); arguments and errors as for `faultsim.data.load`.
 
-    Where `data_dir` holds several forms, folders go before archives and pickled before binary.
+    Where `data_dir` holds several editions, folders go before archives and pickled before binary.
     """
     root = fetch(OFFICIAL[name], cache_dir) if data_dir is None else Path(data_dir)
     edition, source = _locate(name, root)
@@ -148,7 +149,7 @@ def _locate(name: str, root: Path) -> tuple[Edition, Path]:
 
 
 def _binary(content: bytes, edition: Edition, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Records of `label_bytes` labels and 3,072 pixels -> (uint8 [n, 3072], int64 [n])."""
+    """Parse records of `label_bytes` labels and 3,072 pixels into (uint8 [n, 3072], int64 [n])."""
     length = edition.label_bytes + PIXELS
     if not content or len(content) % length:
         raise FaultsimError(
@@ -160,7 +161,7 @@ def _binary(content: bytes, edition: Edition, where: str) -> tuple[np.ndarray, n
 
 
 def _check_sizes(edition: Edition, sizes: dict[str, int], where: dict[str, str]) -> None:
-    """A binary file cut short between two records shows only beside the others.
+    """Compare the sizes of binary files: one cut short between two records shows only so.
 
     CIFAR-10's six files are equally long; CIFAR-100's training file is five times the test file.
     """
@@ -176,7 +177,7 @@ def _check_sizes(edition: Edition, sizes: dict[str, int], where: dict[str, str])
 
 
 def _pickled(content: bytes, edition: Edition, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """A batch's dictionary -> (uint8 [n, 3072], int64 [n])."""
+    """Turn a batch's dictionary into (uint8 [n, 3072], int64 [n])."""
     batch = unpickle(content, where)
     pixels, labels = batch.get("data"), batch.get(edition.labels_key)
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):

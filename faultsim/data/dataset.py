@@ -17,9 +17,11 @@ class Normalization:
     """Pixels become (x / 255 - mean) / std, channel by channel, as torchvision's Normalize after ToTensor."""
 
     mean: tuple[float, ...]
+    """One for each channel."""
     std: tuple[float, ...]
+    """One for each channel, above 0."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         numbers = (*self.mean, *self.std)
         if (
             len(self.mean) != len(self.std)
@@ -31,7 +33,7 @@ class Normalization:
             )
 
     def of(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [..., C, H, W] -> float32 of the same shape."""
+        """Normalize uint8 [..., C, H, W] to float32 of the same shape."""
         mean, std = (torch.tensor(x, device=images.device)[:, None, None] for x in (self.mean, self.std))
         return images.float().div_(torch.full([], 255.0, device=images.device)).sub_(mean).div_(std)
 
@@ -40,28 +42,30 @@ class Normalization:
 class Dataset:
     """Images with their labels.
 
-    images       pixels uint8 [N, channels, height, width], [N, 3, 32, 32] RGB in the data sets that come with faultsim;
-                 or inputs [N, ...] of another type, which a model takes as they are
-    labels       int64 [N], each in 0 .. num_classes - 1
-    class_names  one name per class
-    name, split  where the images come from, e.g. "cifar10", "test"
-    groups       int64 [N] or None: images of one group show the same object (GTSRB: one track, i.e. one
-                 physical sign filmed from a passing car) and must not be divided between training and
-                 validation
-    normalization  of pixels; None: to [-1, 1], see normalize()
-
-    Raises FaultsimError when shapes, types or labels are anything else.
+    Raises
+    ------
+    FaultsimError
+        When shapes, types or labels are anything else.
     """
 
     images: torch.Tensor
+    """Pixels uint8 [N, channels, height, width], [N, 3, 32, 32] RGB in faultsim's datasets; or inputs [N, ...] of
+    another type, which a model takes as they are."""
     labels: torch.Tensor
+    """int64 [N], each from 0 to num_classes - 1."""
     class_names: tuple[str, ...]
+    """One name for each class."""
     name: str
+    """Where the images come from, such as "cifar10"."""
     split: str
+    """Which part of it, such as "test"."""
     groups: torch.Tensor | None = None
+    """int64 [N]: images of one group show the same object (GTSRB: one track, one physical sign filmed from a passing
+    car) and must not be divided between training and validation."""
     normalization: Normalization | None = None
+    """Of pixels; None: to [-1, 1], see `normalize`."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         count = len(self.labels)
         pixels = self.images.dtype == torch.uint8
         if self.images.dim() < 2 or len(self.images) != count or (pixels and self.images.dim() != 4):
@@ -90,31 +94,34 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one image."""
+        """Shape of one image."""
         return tuple(self.images.shape[1:])
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the pixels and then the labels (int64, little-endian); equal on every device. Type and size
-        come first where they are others than uint8 [N, 3, 32, 32]."""
+        """SHA-256 (hex) of the pixels and then the labels (int64, little-endian); equal on every device.
+
+        Type and size come first where they are others than uint8 [N, 3, 32, 32].
+        """
         digest = hashlib.sha256()
         if self.images.dtype != torch.uint8 or self.input_shape != (3, SIDE, SIDE):
             digest.update(f"{self.images.dtype}{list(self.images.shape)}".encode())
-        digest.update(self.images.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        digest.update(self.labels.cpu().contiguous().numpy().astype("<i8"))
+        digest.update(self.images.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(self.labels.cpu().contiguous().numpy().astype("<i8").data)
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> "Dataset":
-        """The same data on `device`; nothing is copied when it is there already."""
+        """Return the same data on `device`; nothing is copied when it is there already."""
         groups = None if self.groups is None else self.groups.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), groups=groups)
 
     def subset(self, indices: torch.Tensor, split: str | None = None) -> "Dataset":
-        """The images at `indices` (int64 [M]), in that order; `split` renames the part."""
+        """Return the images at `indices` (int64 [M]), in that order; `split` renames the part."""
         indices = indices.to(self.labels.device)
         return replace(
             self,
@@ -126,8 +133,15 @@ class Dataset:
 
 
 def normalize(images: torch.Tensor, normalization: Normalization | None = None) -> torch.Tensor:
-    """uint8 pixels -> float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C), or by another `normalization`, on the
-    images' device: the same bits on every device. Inputs that are no pixels stay as they are."""
+    """Turn uint8 pixels into float32 in [-1, 1]: x / 127.5 - 1 (the paper, Appendix C).
+
+    Parameters
+    ----------
+    images
+        On any device: the result is the same bits on every device. Inputs that are no pixels stay as they are.
+    normalization
+        Another normalization.
+    """
     if images.dtype != torch.uint8:
         return images
     if normalization is not None:

@@ -50,10 +50,22 @@ class _Note:
 
 
 def fetch(archive: Archive, cache_dir: str | PathLike[str] | None = None) -> Path:
-    """The archive in `cache_dir` (default: the user's cache folder, under "faultsim"), fetched when needed.
+    """Download an archive, unless it is in the cache already.
 
-    A file already there is used when its checksum is right. A new one gets its name only after its checksum
-    was found right, so a broken download leaves nothing behind. Raises FaultsimError.
+    A file already there is used when its checksum is right. A new one gets its name only after its checksum was found
+    right, so a broken download leaves nothing behind. The start of a download is logged.
+
+    Parameters
+    ----------
+    archive
+        What to download.
+    cache_dir
+        Default: the user's cache folder, under "faultsim".
+
+    Raises
+    ------
+    FaultsimError
+        When it cannot be downloaded.
     """
     url = archive.base + archive.file
     advice = "download it yourself and give its folder with --data-dir"

@@ -33,7 +33,7 @@ MARKERS = {
 
 
 def not_found(name: str, data_dir: Path, expected: str) -> FaultsimError:
-    """The error for a `data_dir` that does not hold the data set `name`."""
+    """Return the error for a `data_dir` that does not hold the dataset `name`."""
     if not data_dir.exists():
         return FaultsimError(f"no such folder: {data_dir}")
     present = [data_dir.name, *sorted(os.listdir(data_dir))] if data_dir.is_dir() else [data_dir.name]
@@ -43,7 +43,7 @@ def not_found(name: str, data_dir: Path, expected: str) -> FaultsimError:
 
 
 def read_file(path: Path | str, limit: int = LARGEST_FILE) -> bytes:
-    """The whole file. Raises FaultsimError when it is missing, unreadable or larger than `limit` bytes."""
+    """Read a whole file; FaultsimError when it is missing, unreadable or larger than `limit` bytes."""
     try:
         return read_bytes(path, limit)
     except FileNotFoundError:
@@ -57,7 +57,7 @@ def read_file(path: Path | str, limit: int = LARGEST_FILE) -> bytes:
 def read_folder(
     folder: Path, known: Collection[str], wanted: Collection[str]
 ) -> tuple[dict[str, int], dict[str, bytes]]:
-    """(size of every `known` file that is there, content of every `wanted` one). All wanted must be there."""
+    """Return the size of every `known` file that is there, and the content of every `wanted` one; none may miss."""
     contents = {name: read_file(folder / name) for name in wanted}
     sizes = {name: (folder / name).stat().st_size for name in known if (folder / name).is_file()}
     return sizes, contents
@@ -66,10 +66,10 @@ def read_folder(
 def read_tar(
     archive: Path, prefix: str, known: Collection[str], wanted: Collection[str]
 ) -> tuple[dict[str, int], dict[str, bytes]]:
-    """As read_folder, for the members `prefix`/name of a .tar.gz file; nothing is written to disk.
+    """Read the members `prefix`/name of a .tar.gz file as read_folder() does; nothing is written to disk.
 
-    The archive is read to its end, so that its checksum is verified. Other members are passed over; members
-    that are not plain files, double ones and ones over the size limits are refused.
+    The archive is read to its end, so that its checksum is verified. Other members are passed over; members that are
+    not plain files, double ones and ones over the size limits are refused.
     """
     sizes: dict[str, int] = {}
     contents: dict[str, bytes] = {}
@@ -90,7 +90,8 @@ def read_tar(
                     raise FaultsimError(f"{archive}: member {member.name} is double or not a plain file")
                 sizes[name] = member.size
                 if name in wanted:
-                    contents[name] = tar.extractfile(member).read()
+                    file = tar.extractfile(member)
+                    contents[name] = b"" if file is None else file.read()
             # gzip checks its sum when it comes to the end.
             while total <= LARGEST_ARCHIVE and (rest := stream.read(1 << 20)):
                 total += len(rest)
@@ -107,7 +108,7 @@ class _Member(tarfile.TarInfo):
     """A header of a .tar archive; what extends it has a size that can be held."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
         member = super().frombuf(buf, encoding, errors)
         plain = member.isreg() or member.isdir() or member.issym() or member.islnk()
         if not plain and member.size > LARGEST_HEADER:
@@ -125,21 +126,22 @@ class FolderTree:
 
     def __init__(self, root: Path):
         self.root = root
-        self.names = set()
+        self.names: set[str] = set()
         for parent, _, names in os.walk(root):
             folder = Path(parent).relative_to(root).as_posix() + "/"
             self.names.update(filter(_shown, (folder.removeprefix("./") + name for name in names)))
 
     def where(self, name: str) -> str:
+        """Return the full name of a file, for messages."""
         return f"{self.root}/{name}"
 
     def read(self, name: str, limit: int) -> bytes:
+        """Read a file; FaultsimError where it is larger than `limit` bytes."""
         return read_file(self.where(name), limit)
 
 
 class ZipTree:
-    """The members of a zip archive below `prefix`, by their path relative to it, hidden ones left out; read in
-    memory."""
+    """The members of a zip archive below `prefix`, by their path relative to it; hidden ones are left out."""
 
     def __init__(self, archive: Path, prefix: str = ""):
         self.archive, self.prefix = archive, prefix
@@ -154,9 +156,11 @@ class ZipTree:
         }
 
     def where(self, name: str) -> str:
+        """Return the full name of a member, for messages."""
         return f"{self.archive}: {self.prefix}{name}"
 
     def read(self, name: str, limit: int) -> bytes:
+        """Read a member into memory; FaultsimError where it is larger than `limit` bytes."""
         if name not in self.names:
             raise FaultsimError(f"missing member: {self.where(name)}")
         try:

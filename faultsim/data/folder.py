@@ -31,15 +31,26 @@ def load_folder(
     normalization: Normalization | None = None,
     images: int | None = None,
 ) -> Dataset:
-    """The pictures of `folder`, on the CPU: FOLDER/CLASS/PICTURE, classes in the order of their names.
+    """Load pictures from folders, FOLDER/CLASS/PICTURE, on the CPU; classes in the order of their names.
 
-    input_size     (channels, height, width): pictures are made grey (1) or RGB (3) and resized, bilinear, as a whole
-    normalization  see Normalization; default: to [-1, 1]
-    images         the first so many only. The first picture of each class comes first, then the second of each, and so
-                   on, so that a part has all classes
+    Files whose name begins with a dot, or has another suffix than a picture's, are passed over.
 
-    Files whose name begins with a dot, or has another ending than a picture's, are passed over. Raises FaultsimError
-    for a folder without classes, a class without pictures, a damaged picture, and sizes that can't be.
+    Parameters
+    ----------
+    folder
+        Contains a folder for each class.
+    input_size
+        (channels, height, width): pictures are made gray (1) or RGB (3) and resized, bilinear, as a whole.
+    normalization
+        Default: to [-1, 1].
+    images
+        The first so many only. The first picture of each class comes first, then the second of each, and so on, so that
+        a part has all classes.
+
+    Raises
+    ------
+    FaultsimError
+        For a folder without classes, a class without pictures, a damaged picture, and sizes that cannot be.
     """
     channels, height, width = input_size
     if channels not in _MODES or not 1 <= min(height, width) <= max(height, width) <= LARGEST_SIDE:
@@ -72,7 +83,7 @@ def load_folder(
 
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
-    """Names of the classes, and (picture, class) in order."""
+    """List the names of the classes, and (picture, class) in order."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
@@ -94,12 +105,12 @@ def _listed(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
 
 
 def _decoded(path: Path, channels: int, height: int, width: int) -> np.ndarray:
-    """uint8 [height, width, channels]."""
+    """Decode a picture as uint8 [height, width, channels]."""
     try:
-        with Image.open(path, formats=(FORMATS[path.suffix.lower()],)) as image:
-            if max(image.size) > LARGEST_SIDE:
+        with Image.open(path, formats=(FORMATS[path.suffix.lower()],)) as file:
+            if max(file.size) > LARGEST_SIDE:
                 raise FaultsimError(f"{path} is larger than {LARGEST_SIDE:,} pixels a side")
-            image = image.convert(_MODES[channels])
+            image: Image.Image = file.convert(_MODES[channels])
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
             return np.asarray(image).reshape(height, width, channels)

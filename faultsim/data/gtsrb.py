@@ -47,16 +47,17 @@ _TEST_CSV = "GT-final_test.csv"
 def load_gtsrb(
     split: str, data_dir: str | PathLike[str] | None, cache_dir: str | PathLike[str] | None = None
 ) -> Dataset:
-    """All images of a split; the training set has its tracks as groups. Arguments: see faultsim.data.load.
+    """Load all images of a split; the training set has its tracks as groups. Arguments as for `faultsim.data.load`.
 
-    Order: training images by class, track and frame, test images by number. Every image of the folder must be
-    listed in its table and the other way round.
+    Order: training images by class, track and frame, test images by number. Every image of the folder must be listed in
+    its table and the other way round.
     """
     if data_dir is None:
         archives = (GTSRB_TRAIN,) if split == "train" else (GTSRB_TEST, GTSRB_TEST_LABELS)
         for archive in archives:
-            data_dir = fetch(archive, cache_dir).parent
-    root = Path(data_dir)
+            root = fetch(archive, cache_dir).parent
+    else:
+        root = Path(data_dir)
     if split == "train":
         tree = _training_tree(root)
         rows = list(_training_rows(tree))
@@ -168,7 +169,7 @@ def _rows(
 
 
 def _decoded(tree: FolderTree | ZipTree, name: str) -> np.ndarray:
-    """A PPM picture of any size -> uint8 [32, 32, 3]."""
+    """Decode a PPM picture of any size as uint8 [32, 32, 3]."""
     content = tree.read(name, LARGEST_IMAGE)
     try:
         with Image.open(io.BytesIO(content), formats=("PPM",)) as image:

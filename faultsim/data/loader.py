@@ -13,7 +13,7 @@ _ORDER, _AUGMENT = 0, 1  # independent random streams of one (seed, epoch)
 
 
 def order(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """A permutation of 0..count-1 (int64 [count], on the CPU): a pure function of its arguments."""
+    """Return a permutation of 0..count-1 (int64 [count], on the CPU): a pure function of its arguments."""
     return torch.from_numpy(seeded(seed, epoch, _ORDER).permutation(count))
 
 
@@ -26,14 +26,31 @@ def batches(
     device: torch.device | str = "cpu",
     augment: Augmentation | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """One epoch of (images float32 [B, channels, height, width] in [-1, 1], labels int64 [B]), both on `device`; the
-    images as the data set normalizes them, and inputs that are no pixels as they are.
+    """Yield one epoch of batches, (images float32 [B, channels, height, width], labels int64 [B]).
 
-    Every image comes exactly once; the last batch may be smaller. Without `shuffle_seed` the order is the
-    data set's own; with it, order and augmentation depend on (shuffle_seed, epoch) only, and the order is the
-    same on every device. The data is brought to `device` before the first batch: hand over
-    `dataset.to(device)` where there is more than one epoch.
-    Raises FaultsimError for a batch size below 1, a negative seed or epoch, and `augment` without a seed.
+    Every image comes exactly once; the last batch may be smaller. Images are normalized as the dataset says; inputs
+    that are no pixels stay as they are.
+
+    Parameters
+    ----------
+    dataset
+        Brought to `device` before the first batch: pass `dataset.to(device)` where there is more than one epoch.
+    batch_size
+        At least 1.
+    shuffle_seed
+        Default: the dataset's own order. With it, order and augmentation depend on (shuffle_seed, epoch) only, and the
+        order is the same on every device.
+    epoch
+        Its number.
+    device
+        Where the batches are.
+    augment
+        Needs `shuffle_seed`.
+
+    Raises
+    ------
+    FaultsimError
+        For a batch size below 1, a negative seed or epoch, and `augment` without a seed.
     """
     if batch_size < 1:
         raise FaultsimError(f"the batch size must be at least 1, got {batch_size}")
@@ -41,7 +58,7 @@ def batches(
         raise FaultsimError("augmentation draws at random and needs shuffle_seed")
     indices = None if shuffle_seed is None else order(len(dataset), shuffle_seed, epoch).to(device)
     generator = None
-    if augment is not None:
+    if augment is not None and shuffle_seed is not None:
         generator = torch.Generator(device)
         generator.manual_seed(int(seeded(shuffle_seed, epoch, _AUGMENT).randint(2**31)))
     return _batches(dataset.to(device), batch_size, indices, augment, generator)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from ..batch import Inputs, count_samples, describe, split_batch
 from ..errors import FaultsimError, reason
-from ..models import imported
+from ..models import import_function
 from .dataset import Dataset
 
 
@@ -22,15 +22,29 @@ from .dataset import Dataset
 class OwnBatches:
     """Batches in the forms of faultsim.batch.split_batch, all of them in memory."""
 
-    batches: list[tuple[Inputs, Any]]  #: (inputs, targets)
+    batches: list[tuple[Inputs, Any]]
+    """(inputs, targets)."""
     name: str
+    """Where they come from."""
 
     @classmethod
     def load(cls, spec: str, images: int | None = None) -> "OwnBatches":
-        """What the function `package.module:function`, called without arguments, gives: an iterable of batches, such as
-        a list, a generator or a DataLoader; with `images` the first so many samples only. NumPy arrays become tensors.
-        Raises FaultsimError for a function that is missing, or fails, and for batches that are none."""
-        function = imported(spec, "data", "batches")
+        """Call the function `package.module:function` without arguments and keep the batches that it gives.
+
+        Parameters
+        ----------
+        spec
+            The function. It gives an iterable of batches, such as a list, a generator or a DataLoader; NumPy arrays
+            become tensors.
+        images
+            The first so many samples only.
+
+        Raises
+        ------
+        FaultsimError
+            For a function that is missing, or fails, and for batches that are none.
+        """
+        function = import_function(spec, "data", "batches")
         if images is not None and images < 1:
             raise FaultsimError(f"{images} images: at least 1 is needed")
         found, count = [], 0
@@ -58,15 +72,16 @@ class OwnBatches:
         return cls(found, spec)
 
     def __len__(self) -> int:
-        """Samples."""
+        """Return the number of samples."""
         return sum(count_samples(*batch) for batch in self.batches)
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
-        """Of one sample, where a model takes one tensor of floats; else None."""
+        """Shape of one sample, where a model takes one tensor of floats; else None."""
         inputs = self.batches[0][0]
-        single = isinstance(inputs, Tensor) and inputs.is_floating_point()
-        return tuple(inputs.shape[1:]) if single else None
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():
+            return tuple(inputs.shape[1:])
+        return None
 
     @property
     def example(self) -> Inputs:
@@ -84,11 +99,11 @@ class OwnBatches:
             for leaf in leaves:
                 digest.update(describe(leaf).encode() if isinstance(leaf, Tensor) else repr(leaf).encode())
                 if isinstance(leaf, Tensor):
-                    digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                    digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> "OwnBatches":
-        """The same batches on `device`."""
+        """Return the same batches on `device`."""
         move = [
             tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, b)
             for b in self.batches
@@ -96,8 +111,11 @@ class OwnBatches:
         return replace(self, batches=move)
 
     def as_dataset(self, split: str) -> Dataset:
-        """One tensor of all inputs and one of all labels, for training. FaultsimError where they are none: several
-        inputs, sizes that differ, labels that are no class numbers [N]."""
+        """Return one tensor of all inputs and one of all labels, for training.
+
+        FaultsimError where they are none: several inputs, sizes that differ, labels that are no class numbers [N].
+        """
+        tensors: list[Tensor] = []
         for inputs, labels in self.batches:
             whole = isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point()
             if not isinstance(inputs, Tensor) or not whole or labels.dtype == torch.bool:
@@ -105,7 +123,8 @@ class OwnBatches:
                     f"data {self.name!r}: training needs batches (one tensor of inputs, class numbers [N]), not "
                     f"({describe(inputs)}, {describe(labels)})"
                 )
-        for (one, _), (other, _) in pairwise(self.batches):
+            tensors.append(inputs)
+        for one, other in pairwise(tensors):
             if (one.shape[1:], one.dtype) != (other.shape[1:], other.dtype):
                 raise FaultsimError(
                     f"data {self.name!r}: training needs inputs of one size and type, not {describe(one)} and "
@@ -113,7 +132,7 @@ class OwnBatches:
                 )
         labels = torch.cat([labels for _, labels in self.batches]).long()
         names = tuple(str(label) for label in range(int(labels.max()) + 1))
-        return Dataset(torch.cat([inputs for inputs, _ in self.batches]), labels, names, self.name, split)
+        return Dataset(torch.cat(tensors), labels, names, self.name, split)
 
 
 def _as_tensor(leaf: Any) -> Any:
@@ -121,7 +140,7 @@ def _as_tensor(leaf: Any) -> Any:
 
 
 def _first(batch: Any, samples: int, count: int) -> Any:
-    """Of a batch of `samples` the first `count`."""
+    """Return the first `count` of a batch of `samples`."""
 
     def cut(leaf: Any) -> Any:
         return leaf[:count] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == samples else leaf

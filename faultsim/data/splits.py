@@ -8,7 +8,7 @@ from .dataset import Dataset
 
 
 def seeded(*parts: int) -> np.random.RandomState:
-    """A generator that is a pure function of `parts` (non-negative integers of any size).
+    """Return a generator that is a pure function of `parts` (non-negative integers of any size).
 
     RandomState, because NumPy promises (NEP 19) never to change its stream; the newer Generator may change.
     """

@@ -84,7 +84,7 @@ def _check_opcodes(content: bytes) -> None:
             raise pickle.UnpicklingError(f"it holds more than {_MOST_OPCODES:,} values")
         if opcode.name in _MEMO:
             # The memo is a table as long as its highest index; a pickler never skips one.
-            admitted = argument <= count
+            admitted = argument is not None and argument <= count
         elif opcode.name in _STRUCTURAL:
             structural += 1
             admitted = structural <= _MOST_STRUCTURAL
@@ -98,9 +98,9 @@ def _check_opcodes(content: bytes) -> None:
 
 
 def unpickle(content: bytes, where: str) -> dict[str, object]:
-    """The dictionary in a pickled CIFAR file: {key: int, bytes, str, list, or uint8 array}.
+    """Read the dictionary in a pickled CIFAR file: {key: int, bytes, str, list, or uint8 array}.
 
-    `where` names the file in messages. Raises FaultsimError for what the official files do not hold.
+    `where` names the file in messages. FaultsimError for what the official files do not hold.
     """
     try:
         _check_opcodes(content)

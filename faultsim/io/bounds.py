@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 MOST_JSON = 16 << 20  # bytes
 MOST_DEPTH = 32  # of lists and objects in one another
@@ -31,8 +31,10 @@ _TOKEN = re.compile(rb"[0-9A-Za-z_]{20}")
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """The whole of a regular file. OSError as open() raises it; ValueError for more than `most` bytes, and for a pipe
-    or device, which may never end."""
+    """Read the whole of a regular file.
+
+    OSError as open() raises it; ValueError for more than `most` bytes, and for a pipe or device, which may never end.
+    """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -46,16 +48,19 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
 
 def read_text(path: str | Path, most: int) -> str:
-    """The same as UTF-8, a byte order mark left out; ValueError for other bytes."""
+    """Read a file as UTF-8, without its byte order mark; ValueError for other bytes."""
     try:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError("it is no text") from None
 
 
-def parse_json(text: str | bytes | bytearray, most: int = MOST_JSON, depth: int = MOST_DEPTH) -> object:
-    """The value of a JSON text of at most `most` bytes, `depth` lists and objects in one another and MOST_DIGITS
-    digits in a row, all of its numbers finite; ValueError for anything else, and for more than MOST_STRINGS strings."""
+def parse_json(text: str | bytes | bytearray, most: int = MOST_JSON, depth: int = MOST_DEPTH) -> Any:
+    """Parse a JSON text of at most `most` bytes.
+
+    ValueError for more than `depth` lists and objects in one another, MOST_DIGITS digits in a row or MOST_STRINGS
+    strings, for numbers that are not finite, and for what is no JSON.
+    """
     if isinstance(text, str):
         text = text.encode("utf-8", "surrogatepass")
     if len(text) > most:
@@ -85,14 +90,14 @@ def _finite(text: str) -> float:
 
 
 def parse_integer(text: str) -> int:
-    """Of at most 18 decimal digits: it fits into 64 bits. ValueError for anything else."""
+    """Parse an integer of at most 18 decimal digits: it fits into 64 bits. ValueError for anything else."""
     if not _INTEGER.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is no integer of at most 18 digits")
     return int(text)
 
 
 def parse_number(text: str) -> float:
-    """A finite decimal number; ValueError for anything else."""
+    """Parse a finite decimal number; ValueError for anything else."""
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is no number")
     return _finite(text)
@@ -104,8 +109,18 @@ def integers(values: Iterable[object], least: int, most: int) -> bool:
 
 
 def read_npy_header(file: IO[bytes]) -> tuple[str, tuple[int, ...], bool]:
-    """(type, such as "<f4"; shape; whether in Fortran order) of a .npy file of format 1.0 or 2.0, which is left at its
-    data. ValueError for anything else, and for sizes that aren't below 2**63."""
+    """Read the header of a .npy file of format 1.0 or 2.0, and leave the file at its data.
+
+    Returns
+    -------
+    tuple[str, tuple[int, ...], bool]
+        Type, such as "<f4"; shape; whether in Fortran order.
+
+    Raises
+    ------
+    ValueError
+        For anything else, and for sizes that are not below 2**63.
+    """
     begin = file.read(8)
     width = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4}.get(begin)
     length = int.from_bytes(file.read(width or 0), "little")

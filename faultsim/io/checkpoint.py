@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +31,29 @@ LARGEST = 1e18
 def save_weights(
     path: str | PathLike[str],
     model: nn.Module,
-    metadata: dict | None = None,
+    metadata: dict[str, Any] | None = None,
     *,
     per_channel: bool = False,
     select: Select = None,
 ) -> None:
-    """Writes `model` with the weights that lie in the memory (faultsim.inventory; `select` as for StoredWeights.of) as
-    int8. `metadata` (JSON values) is kept with it: model name, data set, recipe, ... Raises FaultsimError when the file
-    cannot be written, and for weights that are int8 in torch's own way."""
+    """Write a model to a weight file, with the weights that lie in the memory as int8.
+
+    Parameters
+    ----------
+    path
+        safetensors file.
+    model
+        Any module. It is not changed.
+    metadata
+        JSON values to keep with it: model name, dataset, recipe, ...
+    per_channel, select
+        As for `StoredWeights.of`.
+
+    Raises
+    ------
+    FaultsimError
+        When the file cannot be written, and for weights that are int8 in torch's own way.
+    """
     from safetensors.torch import save
 
     stored = StoredWeights.of(model, per_channel, select)
@@ -60,14 +76,33 @@ def save_weights(
 
 def load_weights(
     model: nn.Module, path: str | PathLike[str], *, per_channel: bool = False, select: Select = None
-) -> tuple[StoredWeights, dict]:
-    """Loads a weight file into `model` (in place) and returns the weights as stored (which: `select`, as for
-    StoredWeights.of), with the file's metadata.
+) -> tuple[StoredWeights, dict[str, Any]]:
+    """Load a weight file into a model, in place.
 
     Also takes a plain safetensors state_dict in float, in which tensors that the model shares may stand once
-    (safetensors.torch.save_model); it is quantized, `per_channel` or per tensor. Raises FaultsimError for files that
-    are truncated, no safetensors, or don't fit the model, naming the first tensor that doesn't; the model is unchanged
-    then.
+    (safetensors.torch.save_model); it is quantized, `per_channel` or per tensor.
+
+    Parameters
+    ----------
+    model
+        Any module.
+    path
+        safetensors file, from `save_weights` or not.
+    per_channel, select
+        As for `StoredWeights.of`.
+
+    Returns
+    -------
+    stored : StoredWeights
+        The weights as they lie in memory.
+    metadata : dict
+        That of the file.
+
+    Raises
+    ------
+    FaultsimError
+        For files that are truncated, no safetensors, or don't fit the model, naming the first tensor that doesn't; the
+        model is unchanged then.
     """
     tensors, metadata = read_file(path)
     state = model.state_dict()
@@ -155,7 +190,7 @@ def load_weights(
 
 
 def _names(model: nn.Module, weight: Weight | StoredLayer) -> list[str]:
-    """Every name that the model has for a weight, the first one first."""
+    """List every name that the model has for a weight, the first one first."""
     own = dict(zip(weight.modules, weight.attributes, strict=True))
     return [
         join_name(name, own[module])
@@ -165,7 +200,7 @@ def _names(model: nn.Module, weight: Weight | StoredLayer) -> list[str]:
 
 
 def _shared(state: dict[str, Tensor]) -> dict[str, list[str]]:
-    """Names of one and the same memory, by each of them."""
+    """Return the names of one and the same memory, by each of them."""
     groups: dict[object, list[str]] = {}
     for name, value in state.items():
         if value.numel() and not value.is_meta:
@@ -179,7 +214,7 @@ def _rounded(weight: Weight) -> bool:
 
 
 def _target(path: str | PathLike[str], weight: Weight, name: str) -> str:
-    """Entry of the model's state_dict that a weight of that name is loaded into."""
+    """Return the entry of the model's state_dict that a weight of that name is loaded into."""
     place = weight.held
     if _rounded(weight):
         module, _, attribute = name.rpartition(".")
@@ -194,7 +229,7 @@ def _target(path: str | PathLike[str], weight: Weight, name: str) -> str:
 def _scale(
     path: str | PathLike[str], tensors: dict[str, Tensor], name: str, weight: Weight, used: set[str]
 ) -> tuple[int, Tensor]:
-    """(axis, scale) of an int8 weight, from the file's tensors, on the device of the weight."""
+    """Return (axis, scale) of an int8 weight, from the file's tensors."""
     key = _scale_of(name)
     scale = tensors.get(key)
     used.add(key)
@@ -217,8 +252,8 @@ def _fits(path: str | PathLike[str], key: str, tensor: Tensor, shape: Sequence[i
         raise _misfit(path, f"{key!r} is {list(tensor.shape)}, the model's is {list(shape)}")
 
 
-def read_file(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict]:
-    """Tensors and metadata of a safetensors file; FaultsimError when it is none."""
+def read_file(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read tensors and metadata of a safetensors file; FaultsimError when it is none."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -253,8 +288,10 @@ def read_file(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict]
 
 
 def _check_numbers(path: Path, tensors: dict[str, Tensor]) -> None:
-    """FaultsimError where a tensor holds NaN, or a scale makes an int8 weight larger than LARGEST. (Infinities may be
-    meant: masks and ranges are buffers too. load_weights() refuses them in parameters.)"""
+    """Raise FaultsimError where a tensor holds NaN, or a scale makes an int8 weight larger than LARGEST.
+
+    Infinities may be meant, for masks and ranges are buffers too; load_weights() refuses them in parameters.
+    """
     for name, values in tensors.items():
         if not values.is_floating_point() or not values.numel():
             continue

@@ -9,9 +9,11 @@ from pathlib import Path
 from ..errors import FaultsimError
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Calls write(temporary path) and moves the result to `path` in one step, flushed to disk first: whoever looks at
-    `path`, at any instant, sees the old content or the new. FaultsimError when the disk won't have it."""
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Call write(temporary path) and move the result to `path` in one step, flushed to disk first.
+
+    Whoever looks at `path`, at any instant, sees the old content or the new. FaultsimError when it cannot be written.
+    """
     path = Path(path)
     temporary = None
     try:
@@ -36,21 +38,23 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
                 temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """UTF-8 text with "\\n" line ends, atomically."""
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text with LF line ends, atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Bytes, atomically."""
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write bytes, atomically."""
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def keep_apart(
     written: Mapping[str, Path], read: Mapping[str, str | Path | Sequence[str | Path] | None]
 ) -> None:
-    """Raises FaultsimError where a file to be written is one of those that are read, or another one to be written, by
-    whatever path or link. The keys are the options that name them."""
+    """Raise FaultsimError where a file to be written is also read or written otherwise, by whatever path or link.
+
+    The keys are the options that name the files.
+    """
     known: list[tuple[str, Path]] = []
     for option, paths in read.items():
         several = [paths] if isinstance(paths, str | Path) else paths or ()
@@ -65,7 +69,7 @@ def keep_apart(
 
 
 def check_writable(path: Path) -> None:
-    """Raises FaultsimError where a file surely can't be written, before the work for it is done."""
+    """Raise FaultsimError where a file surely can't be written, before the work for it is done."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         why = "it is a folder" if path.is_dir() else f"{folder} is not a folder that can be written to"

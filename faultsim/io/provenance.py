@@ -11,7 +11,7 @@ from .. import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of faultsim and of what decides the numbers."""
+    """Return the versions of faultsim and of what decides the numbers."""
     import numpy
     import torch
 
@@ -24,13 +24,15 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of the checkout that this code runs from, "-dirty" where it was changed, or of the one that `git archive`
-    made this copy from; None for an installed copy."""
+    """Return the commit of the checkout that this code runs from, with "-dirty" where it was changed.
+
+    For a copy made by `git archive` it is the commit of that; None for an installed copy.
+    """
     return _of_checkout() or archived()
 
 
 def archived() -> str | None:
-    """What `git archive` wrote into .git_archival.txt, by .gitattributes: the commit of the copy it made."""
+    """Return the commit that `git archive` wrote into .git_archival.txt, by .gitattributes."""
     note = Path(__file__).resolve().parents[2] / ".git_archival.txt"
     try:
         found = re.fullmatch(r"node: ([0-9a-f]{12})[0-9a-f]{28}\n", note.read_text(encoding="ascii"))
@@ -60,7 +62,7 @@ def _of_checkout() -> str | None:
 
 
 def device_name(device: str = "cpu") -> str:
-    """What a result was computed on, in words."""
+    """Return what a result is computed on, in words."""
     import torch
 
     if torch.device(device).type == "cuda":
@@ -76,7 +78,7 @@ def device_name(device: str = "cpu") -> str:
 
 
 def provenance(device: str = "cpu") -> dict:
-    """Versions, commit, device and date (UTC) of this run."""
+    """Return versions, commit, device and date (UTC) of this run."""
     return {
         "versions": versions(),
         "commit": commit(),
@@ -86,7 +88,7 @@ def provenance(device: str = "cpu") -> dict:
 
 
 def installed(package: str) -> str | None:
-    """Version of an installed distribution, None where it is missing."""
+    """Return the version of an installed distribution, None where it is missing."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

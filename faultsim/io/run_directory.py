@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..errors import FaultsimError
 from .bounds import parse_json, read_text
@@ -24,14 +24,14 @@ MOST_ROWS = 1 << 30  # bytes of results.csv
 
 
 def cell(value: object) -> str:
-    """A value as it stands in a CSV: floats in their shortest exact form; empty for what doesn't exist."""
+    """Return a value as it stands in a CSV: floats in their shortest exact form, nothing for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(value) if isinstance(value, float) else str(value)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
-    """Header and rows, "\\n" line ends."""
+    """Return header and rows as CSV, with LF line ends."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
@@ -42,13 +42,13 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> st
 def used_columns(
     columns: Sequence[str], optional: Sequence[str], rows: Iterable[Mapping[str, object]]
 ) -> tuple[str, ...]:
-    """The columns, and the optional ones if one of the rows has something there that isn't 0."""
+    """Return the columns, and the optional ones if one of the rows has something there that isn't 0."""
     said = any(str(row[name]) not in ("", "0") for row in rows for name in optional)
     return (*columns, *optional) if said else tuple(columns)
 
 
-def without_nan(value: object) -> object:
-    """The same JSON value with None for numbers that JSON cannot say."""
+def without_nan(value: Any) -> Any:
+    """Return the same JSON value with None for numbers that JSON cannot say."""
     if isinstance(value, Mapping):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,7 +57,7 @@ def without_nan(value: object) -> object:
 
 
 def first_difference(ours: object, theirs: object, at: str = "") -> tuple[str, object, object] | None:
-    """(path, ours, theirs) of the first place where two JSON values differ."""
+    """Return (path, ours, theirs) of the first place where two JSON values differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in {**ours, **theirs}:  # the first that differs, in the order in which they were written down
             found = first_difference(ours.get(key), theirs.get(key), f"{at}.{key}" if at else key)
@@ -146,10 +146,12 @@ class RunDirectory:
             self._own = None
 
     def check(self) -> None:
-        """FaultsimError when the directory, or the configuration in it, was taken away since the run began: what is
-        written afterwards would belong to nothing."""
+        """Raise FaultsimError when the directory, or the configuration in it, was removed since the run began.
+
+        What is written afterwards would belong to nothing.
+        """
         try:
-            there = os.path.samestat(os.stat(self.path), os.fstat(self._own))
+            there = self._own is not None and os.path.samestat(os.stat(self.path), os.fstat(self._own))
         except OSError:
             there = False
         if not there or (self._begun and not self.information.exists()):
@@ -161,14 +163,16 @@ class RunDirectory:
 
     @property
     def information(self) -> Path:
+        """The file with the configuration and what else is known of the run."""
         return self.path / f"{self.name}.json"
 
     @property
     def results(self) -> Path:
+        """The file with the results."""
         return self.path / "results.csv"
 
     def _clear(self) -> None:
-        """Removes what a run that was killed in the middle of writing left behind."""
+        """Remove what a run that was killed in the middle of writing left behind."""
         for name in (self.name, "results", "summary"):
             for left in self.path.glob(f".{name}-*"):
                 with contextlib.suppress(OSError):
@@ -217,18 +221,19 @@ class RunDirectory:
         self.rows = [{name: row.get(name, "0") for name in kept} for row in rows]
 
     def begin(self, information: dict) -> None:
-        """Writes the configuration and whatever else is known of the run, unless it is there already."""
+        """Write the configuration and whatever else is known of the run, unless it is there already."""
         self.check()
         if not self.information.exists():
             self.write_information(information)
 
     def write_information(self, information: dict) -> None:
+        """Write the configuration, and further facts in place of earlier ones."""
         record = {"configuration": self.configuration, **without_nan(information)}
         write_text(self.information, json.dumps(record, indent=2, allow_nan=False) + "\n")
         self._begun = True
 
     def add(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Adds rows and writes the file: all of them are there afterwards, or none."""
+        """Add rows and write the file: all of them are there afterwards, or none."""
         self.check()
         names = (*self.columns, *self.optional)
         added = [{name: cell(row[name]) for name in names} for row in rows]

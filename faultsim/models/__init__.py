@@ -36,16 +36,26 @@ BASE_MODELS = NAMES[:5]
 
 
 def unknown(name: str) -> FaultsimError:
-    """The error for a name that isn't registered."""
+    """Return the error for a name that isn't registered."""
     return FaultsimError(
         f"unknown model {name!r}; known are {', '.join(NAMES)}; your own is package.module:function"
     )
 
 
 def create(name: str, num_classes: int = 10) -> nn.Module:
-    """A new, randomly initialized model for 3x32x32 input in [-1, 1] and `num_classes` logits.
+    """Create a randomly initialized model for 3x32x32 input in [-1, 1].
 
-    Raises FaultsimError for an unknown name or a class count below one.
+    Parameters
+    ----------
+    name
+        One of `NAMES`.
+    num_classes
+        Number of logits.
+
+    Raises
+    ------
+    FaultsimError
+        For an unknown name or a class count below one.
     """
     if name not in _REGISTRY:
         raise unknown(name)
@@ -56,17 +66,25 @@ def create(name: str, num_classes: int = 10) -> nn.Module:
 
 
 def resolve(spec: str, num_classes: int = 10) -> nn.Module:
-    """The model that `spec` names: a registered name, or `package.module:function`.
+    """Return the model that `spec` names: a registered name, or `package.module:function`.
 
-    `num_classes` goes to registered models only; the user's own function is called without arguments.
-    Raises FaultsimError when the module or function is missing, the function fails, or what it returns is
-    not an `nn.Module`.
+    Parameters
+    ----------
+    spec
+        The name. A function is called without arguments.
+    num_classes
+        Number of logits of a registered model.
+
+    Raises
+    ------
+    FaultsimError
+        When the module or function is missing, the function fails, or what it returns is no `nn.Module`.
     """
     if ":" not in spec:
         return create(spec, num_classes)
     from torch import nn
 
-    function = imported(spec, "model", "a model")
+    function = import_function(spec, "model", "a model")
     function_name = spec.partition(":")[2]
     try:
         model = function()
@@ -82,10 +100,10 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
     return model
 
 
-def imported(spec: str, what: str, result: str) -> Callable:
-    """The user's own function `package.module:function`, which is to return `result`; errors call it `what`.
+def import_function(spec: str, what: str, result: str) -> Callable:
+    """Import the user's own function `package.module:function`, which is to return `result`.
 
-    Raises FaultsimError when the module or function is missing.
+    FaultsimError, which calls it `what`, when the module or function is missing.
     """
     module_name, _, function_name = spec.partition(":")
     if not module_name or not function_name:

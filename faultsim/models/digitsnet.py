@@ -26,4 +26,5 @@ class DigitsNet(nn.Module):
         self.classifier = nn.Linear(inputs * 2 * 2, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, [batch, num_classes]."""
         return self.classifier(self.features(x).flatten(1))

@@ -1,5 +1,7 @@
-"""DigitsVGG: a network in the manner of VGG for handwritten digits scaled to 3x32x32. It reads so many weights that a
-small generator in front of it costs next to nothing."""
+"""DigitsVGG: a network in the manner of VGG for handwritten digits scaled to 3x32x32.
+
+It reads so many weights that a small generator in front of it costs next to nothing.
+"""
 
 from torch import Tensor, nn
 
@@ -31,4 +33,5 @@ class DigitsVGG(nn.Module):
         self.classifier = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, [batch, num_classes]."""
         return self.classifier(self.features(x).flatten(1))

@@ -42,6 +42,7 @@ class BasicBlock(nn.Module):
         self.relu2 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
         y = self.relu1(self.norm1(self.conv1(x)))
         y = self.norm2(self.conv2(y))
         return self.relu2(y + self.skip(x))
@@ -67,6 +68,7 @@ class Bottleneck(nn.Module):
         self.relu3 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
         y = self.relu1(self.norm1(self.conv1(x)))
         y = self.relu2(self.norm2(self.conv2(y)))
         y = self.norm3(self.conv3(y))
@@ -96,6 +98,7 @@ class ResNet(nn.Module):
         self.classifier = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, [batch, num_classes]."""
         x = self.stages(self.relu(self.norm(self.conv(x))))
         return self.classifier(self.pool(x).flatten(1))
 

@@ -28,6 +28,7 @@ class VGG(nn.Module):
         self.classifier = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits, [batch, num_classes]."""
         return self.classifier(self.features(x).flatten(1))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from faultsim import bundled, models
-from faultsim.data import augmentation_for, load
+from faultsim.data import find_augmentation, load
 from faultsim.errors import FaultsimError
 from faultsim.io.checkpoint import load_weights, save_weights
 from faultsim.io.provenance import provenance
@@ -60,7 +60,7 @@ def main(name: str = bundled.MODEL, path: str | Path | None = None) -> None:
     model = models.create(name)
     stored, trained = load_weights(model, bundled.MODELS[name])
     data, base = load(bundled.DATASET, "train"), Base(model, stored)
-    augment = augmentation_for(bundled.DATASET)
+    augment = find_augmentation(bundled.DATASET)
     if isinstance(training, Training):
         curve, cost = train_generator(
             generator,

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faultsim.data import Augmentation, Dataset, augmentation_for, batches, normalize, order
-from faultsim.data.augment import scaled_and_moved, shifted
+from faultsim.data import Augmentation, Dataset, batches, find_augmentation, normalize, order
+from faultsim.data.augment import scale_and_move, shift_and_mirror
 from faultsim.errors import FaultsimError
 
 quick = settings(deadline=None, max_examples=50)
@@ -46,7 +46,7 @@ def test_a_shift_cuts_a_window_out_of_the_padded_picture(shape, data):
     mirrored = torch.tensor(
         data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), dtype=torch.bool
     )
-    out = shifted(images, shifts, mirrored)
+    out = shift_and_mirror(images, shifts, mirrored)
     padded = torch.nn.functional.pad(images, (4, 4, 4, 4))
     for index in range(count):
         down, right = (shifts[:, index] + 4).tolist()
@@ -60,8 +60,8 @@ def test_flipping_twice_gives_the_picture_back(shape):
     images = pictures(shape)
     still = torch.zeros(2, shape[0], dtype=torch.int64)
     every = torch.ones(shape[0], dtype=torch.bool)
-    assert torch.equal(shifted(images, still, every), images.flip(-1))
-    assert torch.equal(shifted(shifted(images, still, every), still, every), images)
+    assert torch.equal(shift_and_mirror(images, still, every), images.flip(-1))
+    assert torch.equal(shift_and_mirror(shift_and_mirror(images, still, every), still, every), images)
 
 
 def test_crop_offsets_and_flips_are_uniform():
@@ -80,7 +80,7 @@ def test_crop_offsets_and_flips_are_uniform():
 
 def test_an_empty_batch_stays_empty():
     for name in ("cifar10", "gtsrb"):
-        assert augmentation_for(name)(pictures((0, 3, 32, 32)), generator()).shape == (0, 3, 32, 32)
+        assert find_augmentation(name)(pictures((0, 3, 32, 32)), generator()).shape == (0, 3, 32, 32)
 
 
 def test_without_padding_and_flip_nothing_changes():
@@ -90,11 +90,11 @@ def test_without_padding_and_flip_nothing_changes():
 
 def test_what_slides_in_is_black_which_normalizes_to_minus_one():
     white = torch.full((64, 3, 32, 32), 255, dtype=torch.uint8)
-    for augment in (augmentation_for("cifar10"), augmentation_for("gtsrb")):
+    for augment in (find_augmentation("cifar10"), find_augmentation("gtsrb")):
         values = normalize(augment(white, generator(2)))
         assert float(values.min()) == -1.0
         assert float(values.max()) == 1.0
-    outside = shifted(white[:1], torch.tensor([[4], [-4]]), torch.tensor([False]))
+    outside = shift_and_mirror(white[:1], torch.tensor([[4], [-4]]), torch.tensor([False]))
     assert normalize(outside)[0, :, 28:].eq(-1).all()
     assert normalize(outside)[0, :, :, :4].eq(-1).all()
     assert normalize(outside)[0, :, :28, 4:].eq(1).all()
@@ -104,7 +104,7 @@ def test_what_slides_in_is_black_which_normalizes_to_minus_one():
 @given(sizes)
 def test_the_affine_map_that_does_nothing(shape):
     images = pictures(shape)
-    still = scaled_and_moved(images, torch.zeros(2, shape[0]), torch.ones(shape[0]))
+    still = scale_and_move(images, torch.zeros(2, shape[0]), torch.ones(shape[0]))
     assert torch.equal(still, images)
 
 
@@ -112,15 +112,17 @@ def test_the_affine_map_that_does_nothing(shape):
 def test_moving_by_whole_pixels_is_a_shift(right, down):
     images = pictures((2, 3, 32, 32))
     offsets = torch.tensor([[right / 32] * 2, [down / 32] * 2])
-    moved = scaled_and_moved(images, offsets, torch.ones(2))
-    assert torch.equal(moved, shifted(images, torch.tensor([[-down] * 2, [-right] * 2]), torch.zeros(2) > 0))
+    moved = scale_and_move(images, offsets, torch.ones(2))
+    assert torch.equal(
+        moved, shift_and_mirror(images, torch.tensor([[-down] * 2, [-right] * 2]), torch.zeros(2) > 0)
+    )
 
 
 def test_scaling_is_about_the_centre():
     square = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     square[:, :, 12:20, 12:20] = 255
     for factor, side in ((0.5, 4), (1.0, 8), (2.0, 16)):
-        out = scaled_and_moved(square, torch.zeros(2, 1), torch.tensor([factor]))
+        out = scale_and_move(square, torch.zeros(2, 1), torch.tensor([factor]))
         assert torch.equal(out, out.flip(-1))
         assert torch.equal(out, out.flip(-2))
         assert out.long().sum().item() / 255 == pytest.approx(side**2, rel=0.02)
@@ -148,10 +150,12 @@ def test_gtsrb_is_moved_and_scaled_over_the_whole_range():
 
 def test_the_papers_recipes():
     assert (
-        augmentation_for("cifar10") == augmentation_for("cifar100") == Augmentation(4, True, 0.0, (1.0, 1.0))
+        find_augmentation("cifar10")
+        == find_augmentation("cifar100")
+        == Augmentation(4, True, 0.0, (1.0, 1.0))
     )
-    assert augmentation_for("gtsrb") == Augmentation(4, True, 0.35, (0.65, 1.35))
-    assert not augmentation_for("digits").flip
+    assert find_augmentation("gtsrb") == Augmentation(4, True, 0.35, (0.65, 1.35))
+    assert not find_augmentation("digits").flip
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,7 @@ def test_augmented_batches_repeat_and_differ_between_epochs():
     dataset = made(20)
 
     def epoch(number, seed=3):
-        parts = batches(dataset, 8, shuffle_seed=seed, epoch=number, augment=augmentation_for("gtsrb"))
+        parts = batches(dataset, 8, shuffle_seed=seed, epoch=number, augment=find_augmentation("gtsrb"))
         return torch.cat([images for images, _ in parts])
 
     assert torch.equal(epoch(0), epoch(0))
@@ -249,7 +253,7 @@ def test_on_a_gpu_the_order_is_the_same_and_nothing_leaves_the_device():
         pytest.skip("no GPU")
     dataset = made(30).to("cuda")
     assert dataset.fingerprint == made(30).fingerprint
-    augment = augmentation_for("gtsrb")
+    augment = find_augmentation("gtsrb")
     labels = [labels for _, labels in batches(dataset, 8, shuffle_seed=1, device="cuda")]
     assert torch.cat(labels).tolist() == order(30, 1, 0).tolist()
     runs = [list(batches(dataset, 8, shuffle_seed=1, device="cuda", augment=augment)) for _ in range(2)]
@@ -262,8 +266,9 @@ def test_on_a_gpu_the_order_is_the_same_and_nothing_leaves_the_device():
     shifts, mirrored = torch.randint(-4, 5, (2, 30)), torch.rand(30) < 0.5
     images = made(30).images
     assert torch.equal(
-        shifted(images.cuda(), shifts.cuda(), mirrored.cuda()).cpu(), shifted(images, shifts, mirrored)
+        shift_and_mirror(images.cuda(), shifts.cuda(), mirrored.cuda()).cpu(),
+        shift_and_mirror(images, shifts, mirrored),
     )
     offsets, factors = torch.rand(2, 30) - 0.5, torch.rand(30) + 0.5
-    on_gpu = scaled_and_moved(images.cuda(), offsets.cuda(), factors.cuda()).cpu()
-    assert (on_gpu.int() - scaled_and_moved(images, offsets, factors).int()).abs().max() <= 1
+    on_gpu = scale_and_move(images.cuda(), offsets.cuda(), factors.cuda()).cpu()
+    assert (on_gpu.int() - scale_and_move(images, offsets, factors).int()).abs().max() <= 1

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from faultsim import FaultsimError, StoredWeights, bundled, evaluate, evaluation_chips, load_weights, models
-from faultsim.data import augmentation_for, batches, load
+from faultsim.data import batches, find_augmentation, load
 from faultsim.faults import TRAINING
 from faultsim.training.graphs import Graphed
 from faultsim.training.loop import Pace
@@ -51,7 +51,7 @@ def chained(base):
     torch.manual_seed(0)
     generator = generators.UNet(4)
     data = training_digits()
-    return generator, train_staged(generator, [base], data, CHAIN, augment=augmentation_for("digits"))
+    return generator, train_staged(generator, [base], data, CHAIN, augment=find_augmentation("digits"))
 
 
 def accuracy(base: Base, generator, rate: float = RATE, chips: int = 10) -> float:
@@ -119,7 +119,7 @@ def test_the_chain_beats_plain_eopm_at_equal_passes(base, chained):
         [base],
         data,
         Training(bit_error_rate=RATE, n_models=2, batch_size=64, max_epochs=epochs, window=10**6),
-        augment=augmentation_for("digits"),
+        augment=find_augmentation("digits"),
     )
     assert trained.cost.base_forward >= total.base_forward * 0.95
     staged = accuracy(base, generator)
@@ -159,7 +159,7 @@ def test_a_chain_that_was_stopped_in_a_stage_ends_in_the_same_bits(stopped, base
             [base],
             data,
             SHORT,
-            augment=augmentation_for("digits"),
+            augment=find_augmentation("digits"),
             state=state,
             pace=pace,
             report=report,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from faultsim import FaultModel, FaultsimError, StoredWeights, bundled, evaluation_chips, load_weights, models
-from faultsim.data import augmentation_for, batches, load
+from faultsim.data import batches, find_augmentation, load
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
 from neuralfuse.protection import evaluate_protected
@@ -37,7 +37,7 @@ def small_generator():
 
 def run(base, training, state=None, **options):
     generator = small_generator()
-    augment = augmentation_for("digits")
+    augment = find_augmentation("digits")
     trained = train_generator(
         generator, [Base(*base)], digits("train", 40), training, augment=augment, state=state, **options
     )
