@@ -210,7 +210,8 @@ class SweepResult(Sequence[SweepRow]):
     def as_dict(self) -> dict[str, object]:
         """Return the summary, the configuration, and where it was computed, as JSON values."""
         report = {"summary": self.rows(), "configuration": self.configuration, **self.information}
-        return without_nan(report)  # type: ignore[return-value]
+        plain: dict[str, object] = without_nan(report)
+        return plain
 
     def cheapest(self, accuracy: float, variant: str | None = None) -> SweepRow | None:
         """Find the row that takes the least energy among those that are accurate enough.
