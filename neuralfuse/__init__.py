@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from .files import save as save
     from .generators import NeuralFuse as NeuralFuse
     from .generators import create as create
-    from .paper import reproduce as reproduce
+    from .paper.reproduction import reproduce as reproduce
     from .protection import Protection as Protection
     from .protection import evaluate_protected as evaluate_protected
-    from .staged import Staged as Staged
     from .staged import train_staged as train_staged
+    from .stages import Staged as Staged
+    from .to_file import train as train
     from .training import Base as Base
     from .training import Training as Training
     from .training import train_generator as train_generator
@@ -33,13 +34,14 @@ _HOME = {
     "EOPM": "eopm",
     "NeuralFuse": "generators",
     "Protection": "protection",
-    "Staged": "staged",
+    "Staged": "stages",
     "Training": "training",
     "create": "generators",
     "evaluate_protected": "protection",
     "load": "files",
-    "reproduce": "paper",
+    "reproduce": "paper.reproduction",
     "save": "files",
+    "train": "to_file",
     "train_generator": "training",
     "train_staged": "staged",
 }

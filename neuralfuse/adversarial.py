@@ -2,13 +2,13 @@
 
     loss = CE(M(F(x)), y) + weight * CE(M_K(F(x)), y)
 
-M_K is the base model with K bits of its int8 weights inverted: those that raise the clean loss of this very batch, at
-the F(x) that the generator makes of it now, most, to first order. Every step finds new ones.
+M_K is the base model with K bits of its int8 weights inverted: those that, to first order, raise the clean loss of this
+batch most, at the current F(x). Every step finds new ones.
 
-The appendix says no more than "adversarial training" and "K flip bits", and refers to Stutz et al. (MLSys 2021). What
-is chosen here, with the literature on bit-flip attacks (Rakin et al., ICCV 2019): all K bits at once, by one gradient
-with respect to the stored weights, over all layers together. A weight may lose several bits, as it may on a chip. The
-loss has the form of EOPM's, with the same lambda; a worst case has nothing to average over, so there is one M_K.
+The appendix only says "adversarial training" and "K flip bits", and refers to Stutz et al. (MLSys 2021). This
+implementation follows the literature on bit-flip attacks (Rakin et al., ICCV 2019): it selects all K bits at once, by
+one gradient with respect to the stored weights, over all layers together. Several bits of one weight may be inverted,
+as on a chip. The loss has the form of EOPM's, with the same lambda. A worst case needs no average, so there is one M_K.
 """
 
 from collections.abc import Sequence
@@ -27,17 +27,31 @@ _BITS = 8  # of a stored weight
 
 
 def worst_flips(layers: Sequence[StoredLayer], gradients: Sequence[Tensor], flips: int) -> list[Tensor]:
-    """The `flips` bits whose inversion raises the loss most, to first order: one int8 mask a layer, in the shape of its
-    weights, to be xor-ed to its values.
+    """Find the bits whose inversion raises the loss most, to first order. Nothing waits for the device.
 
-    layers     as stored, on one device
-    gradients  of the loss with respect to each layer's dequantized weights, in their shapes
+    Inverting bit k changes a stored value by +-2**k, the sign bit (7) by -128 if it is 0 and by +128 if it is 1 (two's
+    complement). The loss changes by that times scale * gradient. Changes of the bits of one weight add up, so the
+    largest single changes give the largest sum.
 
-    Inverting bit k changes a stored value by +-2**k, the sign bit (7) by -128 where it is 0 and by +128 where it is 1
-    (two's complement); the loss changes by that times scale * gradient. Changes of one weight's bits add up, so that
-    the largest single ones make the largest sum. Bits that don't raise the loss are left alone: there may be fewer than
-    `flips`. Which of several equal ones are taken is not said. Nothing here waits for the device. Raises FaultsimError
-    unless flips is from 1 to the number of bits.
+    Parameters
+    ----------
+    layers
+        The base model's stored layers, on one device.
+    gradients
+        Of the loss with respect to each layer's dequantized weights, in their shapes.
+    flips
+        Number of bits, from 1 to the number of bits of all layers.
+
+    Returns
+    -------
+    list of Tensor
+        One int8 mask per layer, in the shape of its weights: xor it with the values. Bits that do not raise the loss
+        are never selected, so there may be fewer than `flips`. Ties are broken arbitrarily.
+
+    Raises
+    ------
+    FaultsimError
+        For a number of flips out of range.
     """
     _check(layers, flips)
     sizes = [layer.values.numel() for layer in layers]
@@ -46,12 +60,12 @@ def worst_flips(layers: Sequence[StoredLayer], gradients: Sequence[Tensor], flip
         # By the chain rule: dequantizing multiplies by the scale, and so does its derivative.
         slope = dequantize(gradient, layer.scale, layer.axis).flatten()
         values = layer.values.flatten().view(torch.uint8)
-        # Where the loss rises with the value: 0s of the bits 0 to 6, and a 1 of the sign; elsewhere the others.
+        # If the loss rises with the value: zeros of bits 0 to 6 and a one of the sign bit; otherwise the opposite.
         bits = values ^ torch.where(slope > 0, 0x7F, 0x80).to(torch.uint8)
         slopes.append(slope.abs())
         rising.append(bits)
         best.append(slopes[-1] * _highest_bit(bits))
-    # A weight with one of the `flips` best bits has a best bit among the `flips` best of those, one a weight.
+    # Every weight that has one of the `flips` best bits is among the `flips` weights with the best best bit.
     few = [torch.topk(b, min(flips, len(b)), sorted=False) for b in best]
     starts = [sum(sizes[:i]) for i in range(len(sizes))]
     where = torch.cat([top.indices + start for top, start in zip(few, starts, strict=True)])
@@ -72,7 +86,7 @@ def worst_flips(layers: Sequence[StoredLayer], gradients: Sequence[Tensor], flip
 
 
 def _highest_bit(bits: Tensor) -> Tensor:
-    """The most significant 1 of each uint8, alone."""
+    """Keep only the most significant one of each uint8."""
     for distance in (1, 2, 4):
         bits = bits | bits >> distance
     return bits ^ bits >> 1
@@ -85,11 +99,21 @@ def _check(layers: Sequence[StoredLayer], flips: int) -> None:
 
 
 class Adversarial(Objective):
-    """The base model, clean and with the worst `flips` (K) bit flips, as the loss of a generator sees it; everything
-    else as in Objective. A step costs a full backward pass, the search, and a forward and a backward pass more.
+    """Adversarial objective: clean loss plus the loss with the K worst bit flips of this batch.
 
-    The worst flips follow from the batch and the generator alone: no chip is drawn, and the step's number is not used.
-    With several processes the gradients of the weights are summed before the search, so that all find the same flips.
+    See `Objective` for the common parameters. A step costs a full backward pass, the search, and one more forward and
+    backward pass. The flips depend on the batch and the generator only: no chip is drawn, and `step` is ignored.
+    Several processes sum the gradients of the weights before the search, so that all find the same flips.
+
+    Parameters
+    ----------
+    flips
+        K, the number of inverted bits.
+
+    Raises
+    ------
+    FaultsimError
+        For values out of range.
     """
 
     def __init__(
@@ -134,7 +158,7 @@ class Adversarial(Objective):
         copy.written()
 
     def _add_gradient(self, copy: Copy, leaf: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """This process's share of the mean loss; its gradient, weighted, is added to `leaf.grad`."""
+        """Compute this process's part of the mean loss, and add its weighted gradient to `leaf.grad`."""
         share = torch.zeros([], dtype=leaf.dtype, device=self.device)
         for _, start, stop in self.ranks.pieces(1, len(leaf)):
             loss = self.loss_of(copy, leaf[start:stop], labels[start:stop]) / len(leaf)

@@ -14,7 +14,7 @@ from faultsim.faults import FaultKind, FaultModel
 from faultsim.quantization import dequantize, prepare_qat
 from faultsim.stored import StoredWeights
 from faultsim.training.graphs import AS_WRITTEN, Graphed
-from faultsim.training.loop import layout, on_device
+from faultsim.training.loop import choose_memory_format, optimizer_arguments
 
 from . import generators
 from .eopm import EOPM
@@ -49,14 +49,14 @@ def eopm_times(
     """
     device = images.device
     cuda = device.type == "cuda"
-    images = images.contiguous(memory_format=layout(device, precision))
+    images = images.contiguous(memory_format=choose_memory_format(device, precision))
     fuse = generators.NeuralFuse(prepare_qat(generators.create(generator)))
-    fuse.to(device, memory_format=layout(device, precision)).train()
+    fuse.to(device, memory_format=choose_memory_format(device, precision)).train()
     _check(model, stored, fuse, images, labels)
     model.eval()
     frozen = copy.deepcopy(model).requires_grad_(False)  # of the parts: the models change while they are used
     optimizer = torch.optim.Adam(
-        fuse.parameters(), **on_device(1e-3, device), betas=(0.5, 0.999), capturable=cuda
+        fuse.parameters(), **optimizer_arguments(1e-3, device), betas=(0.5, 0.999), capturable=cuda
     )
     number = torch.zeros([], dtype=torch.int64, device=device)
 
@@ -103,7 +103,7 @@ def eopm_times(
 
     plain = copy.deepcopy(model)
     plain_stored = StoredWeights.of(plain)
-    frozen.to(memory_format=layout(device, precision))
+    frozen.to(memory_format=choose_memory_format(device, precision))
     if not cuda:
         with opened(1) as eopm:
             for call in calls(1, eopm):

@@ -1,7 +1,7 @@
 """A classifier of a generator's own size: its encoder with a linear head.
 
-It is where the staged trainer begins, and the baseline of every generator: to draw the pattern of a class, a generator
-has to know the class.
+Staged training starts with it. It is also the baseline of every generator: to draw the pattern of an image's class, a
+generator has to know the class.
 """
 
 from torch import Tensor, nn
@@ -10,9 +10,15 @@ from . import generators
 
 
 class Classifier(nn.Module):
-    """Images [batch, 3, H, W] in [-1, 1] to logits [batch, classes]: a generator's encoder (its own parameters), the
-    mean over the places of the smallest map, and a linear layer. Raises FaultsimError for a network that is none of
-    ours."""
+    """A generator's encoder (it shares the parameters), global average pooling, and a linear layer.
+
+    It maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
+
+    Raises
+    ------
+    FaultsimError
+        For a generator whose encoder is not known.
+    """
 
     def __init__(self, generator: nn.Module, classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What training cost: image passes and seconds."""
+"""Cost of a training: image passes and seconds."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Self
@@ -10,20 +10,22 @@ from faultsim.errors import FaultsimError
 class Cost:
     """Passes of single images; a pass through a part of the generator counts as one."""
 
-    base_forward: int = 0  #: through base models, clean or perturbed
+    base_forward: int = 0
+    """Through base models, clean or perturbed."""
     base_backward: int = 0
     generator_forward: int = 0
     generator_backward: int = 0
-    seconds: float = 0.0  #: of all sessions of the run
+    seconds: float = 0.0
+    """Of all sessions."""
 
     @classmethod
     def of(cls, images: int, base: int, generator: int, seconds: float) -> Self:
-        """Of `images` that each went so many times forward and backward through base models and generator."""
+        """Return the cost of `images` images that each pass forward and backward `base` and `generator` times."""
         return cls(base * images, base * images, generator * images, generator * images, seconds)
 
     @classmethod
     def read(cls, described: object) -> Self:
-        """What describe() made, out of a file's metadata; FaultsimError where it says something else."""
+        """Parse what describe() returned, from a file's metadata. Raises FaultsimError for anything else."""
         names = [field.name for field in fields(cls)]
         try:
             values = {name: described[name] for name in names}
@@ -40,5 +42,5 @@ class Cost:
         return Cost(**{name: mine[name] + theirs[name] for name in mine})
 
     def describe(self) -> dict:
-        """For results (JSON values)."""
+        """Return JSON values, for metadata and results."""
         return {**asdict(self), "seconds": round(self.seconds, 1)}

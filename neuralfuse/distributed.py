@@ -1,8 +1,8 @@
 """One training run on several processes, as torchrun starts them: who computes what, and how it is summed.
 
-The work of an EOPM step is the N + 1 models times the B images of the batch. It is cut into as many equal parts as
-there are processes, along models first, so that a process reads the weights of its own models only. The generator,
-cheap beside them, runs on every process on the whole batch: its batch normalization sees what it would see alone. Its
+The work of an EOPM step is the N + 1 models times the B images of the batch. It is divided into equal parts, one per
+process, along models first, so that a process reads the weights of its own models only. The generator, which costs
+little, runs on every process on the whole batch: its batch normalization sees what it would see alone. Its
 backward pass is linear in the gradient of F(x), so each process takes its own share through it, and one sum of the
 generator's gradients, with the losses in the same message, ends the step. All processes then hold the same bits.
 """
@@ -21,7 +21,7 @@ from faultsim.errors import FaultsimError
 
 
 class Piece(NamedTuple):
-    """Images start to stop of the batch, through one model."""
+    """Images start to stop of the batch, passing through one model."""
 
     model: int
     start: int
@@ -30,19 +30,22 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all those of a run; they start from equal parameters and the same seed."""
+    """This process among those that share a training; all start with equal parameters and the same seed."""
 
-    rank: int = 0  #: of this process
-    count: int = 1  #: of processes
+    rank: int = 0
+    """Number of this process."""
+    count: int = 1
+    """Number of processes."""
 
     @property
     def first(self) -> bool:
-        """The one that writes files and reports progress."""
+        """Whether this process writes the files and reports progress."""
         return self.rank == 0
 
     def pieces(self, models: int, images: int) -> Iterator[Piece]:
-        """What this process computes of `models` times `images`: with all other processes' the whole, each image of
-        each model once, in parts that differ by one image at most."""
+        """Yield what this process computes of `models` times `images`.
+
+        The processes together compute each image of each model once. Their parts differ by at most one image."""
         begin, end = (models * images * rank // self.count for rank in (self.rank, self.rank + 1))
         while begin < end:
             model, start = divmod(begin, images)
@@ -51,8 +54,9 @@ class Ranks:
             begin += stop - start
 
     def total(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Sums over the processes, each of the same shape, in one message; the same bits on all of them. On a GPU
-        nobody waits for it. FaultsimError when another process is gone."""
+        """Sum tensors over the processes, in one message, to the same bits on all of them.
+
+        On a GPU nothing waits for the result. Raises FaultsimError if another process is gone."""
         if self.count == 1:
             return list(tensors)
         message = torch.cat([tensor.flatten() for tensor in tensors])
@@ -61,7 +65,7 @@ class Ranks:
         return [part.view_as(tensor).to(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
     def agree(self, facts: bytes, device: torch.device, what: str) -> None:
-        """Raises FaultsimError, on every process, unless all of them bring the same `facts`."""
+        """Raise FaultsimError, on every process, unless all of them have the same `facts`."""
         if self.count == 1:
             return
         digest = int.from_bytes(hashlib.sha256(facts).digest()[:7])  # int64 with its sign
@@ -77,7 +81,7 @@ class Ranks:
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise FaultsimError(
-                f"another process of this run has ended, or can't be reached: {reason}"
+                f"another process of this run has ended, or cannot be reached: {reason}"
             ) from None
 
 
@@ -85,11 +89,25 @@ ALONE = Ranks()
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
-    """This process's place among those that torchrun started, and its device: its own GPU where `device` is one. The
-    processes talk through NCCL on GPUs and Gloo on CPUs while this lasts. Without torchrun: ALONE, on `device`.
+def join(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
+    """Context manager: join the processes that torchrun started; without torchrun yields (ALONE, device).
 
-    Raises FaultsimError where a machine has fewer GPUs than processes, or one GPU was named for all.
+    The processes communicate through NCCL on GPUs and Gloo on CPUs.
+
+    Parameters
+    ----------
+    device
+        "cpu", or "cuda" for one GPU per process.
+
+    Yields
+    ------
+    tuple of Ranks and torch.device
+        This process, and its own device.
+
+    Raises
+    ------
+    FaultsimError
+        If a machine has fewer GPUs than processes, or one GPU is named for all.
     """
     if not distributed.is_torchelastic_launched():
         yield ALONE, device
@@ -104,17 +122,19 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     yield Ranks(distributed.get_rank(), distributed.get_world_size()), device
-    # Not after an error: the others would notice, and could be the first_to_fail(), before the cause is told.
+    # Deliberately skipped on error: leaving the group would make the peers fail first and report a misleading cause.
     distributed.destroy_process_group()
 
 
 def first_to_fail() -> bool:
-    """Whether this process is the first of its run that asks. Mistakes in options are met by all, and when one process
-    fails the others lose it: one line is enough. Always true without torchrun."""
+    """Tell whether this process is the first of its training to call this function; always true without torchrun.
+
+    All processes find the same mistake in options, and when one fails the others lose it: one error message is enough.
+    """
     if not distributed.is_torchelastic_launched():
         return True
     try:
         store, _, _ = next(distributed.rendezvous("env://", timeout=timedelta(seconds=10)))
         return store.add("faultsim/failures", 1) == 1
-    except (RuntimeError, ValueError):  # nobody there to ask
+    except (RuntimeError, ValueError):  # the store is gone
         return True

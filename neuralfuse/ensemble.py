@@ -1,4 +1,4 @@
-"""Several base models as one loss: surrogates of a base model that cannot be reached (the full paper, Table 21)."""
+"""Objective with several base models, as surrogates of one that cannot be reached (the full paper, Table 21)."""
 
 import contextlib
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from .objective import Losses, Objective
 
 
 class Ensemble(Objective):
-    """The mean of the losses of several objectives, each of which has a base model of its own on one device.
+    """Mean of several objectives, each with its own base model, all on one device.
 
-    All draw the same chips at a step; as their weights lie at other addresses, other weights are wrong in each.
+    All of them draw the same chips in a step. Their weights lie at different addresses, so the errors differ.
     """
 
     def __init__(self, members: Sequence[Objective], ranks: Ranks = ALONE) -> None:

@@ -1,13 +1,12 @@
-"""Expectation over perturbed models (EOPM): the loss of a generator, and its gradient (the paper, section 2.2).
+"""Expectation over perturbed models (EOPM): loss and gradient of a generator (the paper, section 2.2).
 
     loss = l(M(F(x)), y) + weight / N * sum of l(M_i(F(x)), y) over N perturbed models M_i
 
-l is the cross entropy, as in the paper, or the probability of a wrong answer (LOSSES of neuralfuse.objective). M is the
-base model with its int8 weights as they were stored, M_i the same as the i-th chip reads them. What is costly
-is done once: the generator runs forward and backward one time a step, for all models share F(x) and the gradient
-with respect to it is a sum. The base model is frozen, so each of the N + 1 models costs a forward pass and a backward
-pass down to its input only. On a GPU a few of these are in flight at once, for the deep layers of one are too small to
-keep it busy.
+l is the cross entropy, as in the paper, or the probability of a wrong answer (neuralfuse.objective.LOSSES). M is the
+base model with its int8 weights as stored, M_i the same as the i-th chip reads them. The generator runs forward and
+backward once per step, because all models share F(x) and the gradient with respect to F(x) is a sum. The base model is
+frozen, so each of the N + 1 models costs one forward pass and one backward pass to its input. On a GPU several models
+are computed at once, because the deep layers of one model are too small to keep the GPU busy.
 """
 
 import contextlib
@@ -24,18 +23,38 @@ from faultsim.stored import StoredWeights
 from .distributed import ALONE, Piece, Ranks
 from .objective import Losses, Objective
 
-_CHIPS = 1 << 32  # of one seed
+_CHIPS = 1 << 32  # per seed
 IN_FLIGHT = 4
-"""Models that a GPU computes side by side."""
+"""Models that a GPU computes at once."""
 
 
 def training_chips(seed: int, step: int | Tensor, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Chips of one training step, int64 [count] as the kernel wants them: TRAINING + seed * 2**32 + step * count, ...
+    """Compute the chips of one training step: TRAINING + seed * 2**32 + step * count, and the following ones.
 
-    A pure function of its arguments, made on the device; the step's number may lie there too (int64 []), and is then
-    read when the work is done: a captured CUDA graph draws new chips at each replay. No two steps share a chip, nor do
-    two seeds, and no evaluation ever draws one of them (their highest bit, TRAINING, is set). Raises FaultsimError
-    unless 0 <= seed < 2**31 and, for a step that is no tensor, the stream, of 2**32 chips, reaches that far.
+    No two steps and no two seeds share a chip. Evaluations never use these chips, because their highest bit (TRAINING)
+    is set.
+
+    Parameters
+    ----------
+    seed
+        From 0 to 2**31 - 1.
+    step
+        Number of the step. A tensor int64 [] on the device is read when the kernel runs, so that a captured CUDA graph
+        draws new chips at every replay.
+    count
+        Chips per step.
+    device
+        Device of the result.
+
+    Returns
+    -------
+    Tensor
+        int64 [count], as the kernel takes them.
+
+    Raises
+    ------
+    FaultsimError
+        For a seed out of range, and beyond the 2**32 chips of a seed.
     """
     if not 0 <= seed < 2**31:
         raise FaultsimError(f"seed {seed} must be from 0 to 2**31 - 1")
@@ -49,19 +68,30 @@ def training_chips(seed: int, step: int | Tensor, count: int, device: torch.devi
 
 
 class EOPM(Objective):
-    """The base model, clean and on ever new chips, as the loss of a generator sees it; what isn't said here stands in
-    Objective. The buffers are those of the models in flight, however large `n_models` is.
+    """EOPM objective: clean loss plus the mean loss over N freshly drawn perturbed models.
 
-    bit_error_rate  fraction of failing cells of the perturbed models
-    faults          what a failing cell does, and where weights lie
-    n_models        N, perturbed models a step (the paper takes 10)
-    divided         whether the images of a step are divided among the N + 1 models, so that each image passes through
-                    one of them, instead of all images through each: the same loss in expectation, for 1 / (N + 1) of
-                    the passes
-    seed            of the chips (training_chips)
-    in_flight       models computed side by side; None: IN_FLIGHT on a GPU, else 1
+    See `Objective` for the common parameters. Memory is needed for the models in flight only, whatever `n_models` is.
 
-    Raises FaultsimError for values out of range.
+    Parameters
+    ----------
+    bit_error_rate
+        Fraction of failing cells in the perturbed models.
+    faults
+        What a failing cell does, and which memory the weights lie in. Default: independent flips.
+    n_models
+        N, perturbed models per step. The paper uses 10.
+    divided
+        Divide the images of a step among the N + 1 models, so that each image passes through one of them: the same
+        expected loss for 1 / (N + 1) of the passes.
+    seed
+        Seed of the chips (see `training_chips`).
+    in_flight
+        Models that are computed at once. Default: IN_FLIGHT on a GPU, else 1.
+
+    Raises
+    ------
+    FaultsimError
+        For values out of range.
     """
 
     def __init__(
@@ -96,21 +126,21 @@ class EOPM(Objective):
         self.n_models, self.divided, self.seed = n_models, divided, seed
         self.no_errors = ops.encode_rate(0.0, self.device)
         self.errors = ops.encode_rate(bit_error_rate, self.device)
-        training_chips(seed, 0, n_models)  # a bad seed is refused before anything is done
+        training_chips(seed, 0, n_models)  # refuse a bad seed now
 
     @property
     def passes(self) -> int:
         return 1 if self.divided else 1 + self.n_models
 
     def _bounds(self, model: int, images: int) -> tuple[int, int]:
-        """The images of a batch that pass through a model, of 0, the clean one, to N."""
+        """Return the range of images that pass through a model: 0 is the clean one, 1 to N the perturbed ones."""
         if not self.divided:
             return 0, images
         first, last = (images * part // (1 + self.n_models) for part in (model, model + 1))
         return first, last
 
     def _pieces(self, images: int) -> Iterator[Piece]:
-        """What this process computes of a batch."""
+        """Yield the parts of a batch that this process computes."""
         if not self.divided:
             yield from self.ranks.pieces(1 + self.n_models, images)
             return
@@ -129,7 +159,7 @@ class EOPM(Objective):
                 leaf = self.leaf(fused)
                 losses = torch.zeros(len(Losses._fields), dtype=leaf.dtype, device=self.device)
                 for model, start, stop in pieces[lane :: self.in_flight]:
-                    if model == 0:  # as it was stored: no chip has errors at this rate
+                    if model == 0:  # as stored: at this rate no chip has errors
                         self.memory.read(chips[:1], self.no_errors, self.faults, copy.buffers)
                     else:
                         self.memory.read(chips[model - 1 : model], self.errors, self.faults, copy.buffers)
@@ -148,7 +178,7 @@ class EOPM(Objective):
 
 @contextlib.contextmanager
 def _queued_on(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """What is done inside goes to another stream, behind all that the current one was given before."""
+    """Run the block on another stream, after all work that is queued on the current one."""
     if stream is None:
         yield
         return

@@ -32,7 +32,7 @@ REDUCTION = 8
 
 
 def check_generator_size(name: str, shape: tuple[int, ...] | None) -> None:
-    """FaultsimError for inputs that no generator takes; `shape` is that of one input, None where there are several."""
+    """Raise FaultsimError for inputs that no generator takes; `shape` is that of one input, None for several inputs."""
     step = REDUCTION
     if shape is None or len(shape) != 3 or shape[0] != 3 or shape[1] % step or shape[2] % step:
         found = "something else than one image" if shape is None else "x".join(map(str, shape))
@@ -43,13 +43,13 @@ def check_generator_size(name: str, shape: tuple[int, ...] | None) -> None:
 
 
 def _block(inputs: int, outputs: int, bias: bool = True) -> list[nn.Module]:
-    """A ConvBlock of Tables 3 and 4."""
+    """Create a ConvBlock of Tables 3 and 4."""
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def _up_block(inputs: int, outputs: int) -> list[nn.Module]:
-    """A DeConvBlock of Table 3: it doubles height and width."""
+    """Create a DeConvBlock of Table 3; it doubles height and width."""
     convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
@@ -71,12 +71,12 @@ def _small_encoder() -> list[nn.Module]:
 
 
 def _with_tanh(layers: list[nn.Module]) -> nn.Sequential:
-    """The last block of Table 3 ends in tanh instead of ReLU."""
+    """Replace the last ReLU by tanh, as in the last block of Table 3."""
     return nn.Sequential(*layers[:-1], nn.Tanh())
 
 
 def conv_large() -> nn.Sequential:
-    """ConvL: 723,273 parameters."""
+    """Create a ConvL: 723,273 parameters."""
     decoder: list[nn.Module] = []
     for inputs, channels in ((128, 128), (128, 64), (64, 32)):
         decoder += [*_block(inputs, channels), nn.Upsample(scale_factor=2), *_block(channels, channels)]
@@ -84,7 +84,7 @@ def conv_large() -> nn.Sequential:
 
 
 def conv_small() -> nn.Sequential:
-    """ConvS: 113,187 parameters."""
+    """Create a ConvS: 113,187 parameters."""
     decoder: list[nn.Module] = []
     for inputs, channels in ((64, 64), (64, 32), (32, 3)):
         decoder += [*_block(inputs, channels), nn.Upsample(scale_factor=2)]
@@ -92,29 +92,31 @@ def conv_small() -> nn.Sequential:
 
 
 def deconv_large() -> nn.Sequential:
-    """DeConvL: 647,785 parameters."""
+    """Create a DeConvL: 647,785 parameters."""
     decoder = [*_block(128, 128), *_up_block(128, 64), *_block(64, 64), *_up_block(64, 32), *_block(32, 32)]
     return _with_tanh([*_large_encoder(), *decoder, *_up_block(32, 3)])
 
 
 def deconv_small() -> nn.Sequential:
-    """DeConvS: 156,777 parameters."""
+    """Create a DeConvS: 156,777 parameters."""
     return _with_tanh([*_small_encoder(), *_up_block(64, 64), *_up_block(64, 32), *_up_block(32, 3)])
 
 
 def conv_extra_small() -> nn.Sequential:
-    """ConvXS, which is not in the paper: 921 parameters, for base models that take less energy than the paper's six.
+    """Create a ConvXS (not in the paper): 921 parameters, for base models that need less energy than the paper's six.
 
-    Two convolutions on the image at a quarter of its height and width, where they cost a sixteenth; the
-    perturbation is enlarged again. It can shift light and contrast, not draw fine patterns.
+    It has two convolutions at a quarter of height and width, where they cost a sixteenth, and upsamples the
+    perturbation. It can shift brightness and contrast, but cannot draw fine patterns.
     """
     small = _with_tanh([nn.AvgPool2d(4), *_block(3, 16), *_block(16, 3)])
     return small.append(nn.Upsample(scale_factor=4, mode="bilinear"))
 
 
 def conv_quarter() -> nn.Sequential:
-    """ConvQ, which is not in the paper: 11,865 parameters. It works at a quarter of height and width and at an eighth,
-    and sees the whole of a 32x32 image at each place, so that it can know a class and draw its pattern.
+    """Create a ConvQ (not in the paper): 11,865 parameters.
+
+    It works at a quarter and at an eighth of height and width. Its receptive field covers a whole 32x32 image, so that
+    it can know the class and draw the pattern of the class.
     """
     draw = nn.ConvTranspose2d(24, 3, 6, stride=2, padding=2)
     return nn.Sequential(
@@ -146,7 +148,7 @@ class UNet(nn.Module):
         self.last = nn.Conv2d(width, 3, 1)
 
     def encode(self, x: Tensor) -> list[Tensor]:
-        """The maps of all scales, the largest first."""
+        """Return the feature maps of all scales, the largest first."""
         maps = [self.down[0](x)]
         for down in self.down[1:]:
             maps.append(down(self.pool(maps[-1])))
@@ -178,7 +180,23 @@ KNOWN = tuple(_REGISTRY)
 
 
 def create(name: str) -> nn.Module:
-    """A new, randomly initialized generator. Raises FaultsimError for an unknown name."""
+    """Create a generator G with random weights.
+
+    Parameters
+    ----------
+    name
+        One of KNOWN.
+
+    Returns
+    -------
+    nn.Module
+        Images [B, 3, H, W] in [-1, 1] to a perturbation of the same shape. `NeuralFuse(G)` adds it to the image.
+
+    Raises
+    ------
+    FaultsimError
+        For an unknown name.
+    """
     if name not in _REGISTRY:
         raise FaultsimError(f"unknown generator {name!r}; known are {', '.join(KNOWN)}")
     return _REGISTRY[name]()
@@ -196,8 +214,9 @@ def has_architecture(network: nn.Module, name: str) -> bool:
 
 
 def coarseness(generator: nn.Module) -> int:
-    """Pixels of the image a pixel of the map that a generator draws last at a lower resolution and with no more
-    channels than an image has: details finer than that it cannot choose."""
+    """Return the side of the square of image pixels below which a generator cannot choose details.
+
+    It is the factor of the last upsampling after which only layers with at most 3 input channels follow."""
     if isinstance(generator, nn.Sequential):
         factor = 1.0
         for layer in reversed(generator):
@@ -210,7 +229,7 @@ def coarseness(generator: nn.Module) -> int:
 
 
 def same_encoder(one: str, other: str) -> bool:
-    """Whether two generators, by their names, have the same network down to the smallest map."""
+    """Tell whether two generators, given their names, have the same encoder."""
     shapes = []
     for name in (one, other):
         with torch.device("meta"):
@@ -219,9 +238,14 @@ def same_encoder(one: str, other: str) -> bool:
 
 
 class Encoder(nn.Module):
-    """The part of a generator down to its smallest map, with the generator's own parameters.
+    """The part of a generator down to its smallest feature map; it shares the generator's parameters.
 
-    Images [batch, 3, H, W] to [batch, channels, h, w]. Raises FaultsimError for a network that is none of ours.
+    It maps images [B, 3, H, W] to features [B, channels, h, w].
+
+    Raises
+    ------
+    FaultsimError
+        For a network that `create` did not create.
     """
 
     def __init__(self, generator: nn.Module) -> None:
@@ -230,12 +254,12 @@ class Encoder(nn.Module):
             self.down, self.pool = generator.down, generator.pool
         elif isinstance(generator, nn.Sequential):
             kinds = [type(layer) for layer in generator]
-            # up to the last pooling; those that begin with the mean of 4x4 pixels draw the map with one layer
+            # up to the last pooling; generators that start with 4x4 average pooling end with one decoder layer
             last = nn.ReLU if kinds[0] is nn.AvgPool2d else nn.MaxPool2d
             end = max(index for index, kind in enumerate(kinds) if kind is last)
             self.layers = generator[: end + 1]
         else:
-            raise FaultsimError(f"a {type(generator).__name__} has no encoder that is known here")
+            raise FaultsimError(f"a {type(generator).__name__} has no known encoder")
         convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
         self.channels = convolutions[-1].out_channels
 
@@ -246,17 +270,22 @@ class Encoder(nn.Module):
 
 
 class NeuralFuse(nn.Module):
-    """F(x) = clamp(x + G(x), -1, 1), what the base model sees instead of x (the paper, section 2.1)."""
+    """F(x) = clamp(x + G(x), -1, 1), which the base model sees instead of x (the paper, section 2.1).
+
+    Parameters
+    ----------
+    generator
+        The network G (see `create`).
+    """
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images [batch, 3, H, W] in [-1, 1] to images of the same shape and range.
+        """Map images [B, 3, H, W] in [-1, 1] to images of the same shape and range.
 
-        Raises FaultsimError when height or width is not a multiple of 8.
-        """
+        Raises FaultsimError if height or width is not a multiple of 8."""
         if x.shape[-1] % REDUCTION or x.shape[-2] % REDUCTION:
             raise FaultsimError(
                 f"a generator needs a height and a width that are multiples of {REDUCTION}, "

@@ -1,4 +1,4 @@
-"""What the trainers of a generator share: the frozen base model as a loss of F(x), with weights that change at will."""
+"""Base class of the generator objectives: the loss of a frozen base model at F(x), with swappable weights."""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -13,56 +13,75 @@ from faultsim.errors import FaultsimError
 from faultsim.fold import folded
 from faultsim.modes import evaluation_mode
 from faultsim.stored import StoredWeights
-from faultsim.training.loop import layout
+from faultsim.training.loop import choose_memory_format
 
 from .distributed import ALONE, Ranks
 
 PRECISIONS = ("float32", "bfloat16")
 LOSSES = ("cross_entropy", "error_probability")
-"""Of a model's answer to an image of class y: -log p(y), the paper's, or 1 - p(y), which is bounded: a few chips that
-are confidently wrong cannot outweigh all others (Ghosh et al., AAAI 2017, study it against wrong labels)."""
+"""Loss of an image of class y: -log p(y), as in the paper, or 1 - p(y). The latter is bounded, so that a few chips with
+confident wrong answers cannot outweigh all others (Ghosh et al., AAAI 2017, study it for noisy labels)."""
 
 
 class Losses(NamedTuple):
-    """Of one step; tensors [] on the device, so that nobody has to wait for them."""
+    """Losses of one step: tensors [] on the device, so that nothing waits for it."""
 
-    clean: Tensor  #: mean loss of the base model without bit errors
-    perturbed: Tensor  #: mean loss of the perturbed models
+    clean: Tensor
+    """Mean loss of the base model without bit errors."""
+    perturbed: Tensor
+    """Mean loss of the perturbed models."""
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Weights of one model, in memory that is written again and again."""
+    """Weights of one model in buffers that are overwritten for every perturbed model."""
 
-    buffers: list[Tensor]  #: one tensor [1, *shape] a layer, as StoredWeights reads them
-    weights: list[Tensor]  #: the same, as the model computes with them
+    buffers: list[Tensor]
+    """One tensor [1, *shape] per layer, as StoredWeights reads into them."""
+    weights: list[Tensor]
+    """The same weights, in the dtype and memory format that the model computes with."""
 
     def written(self) -> None:
-        """The buffers hold other weights now: the model computes with them from here on."""
+        """Copy the buffers to `weights`; call it after every write to the buffers."""
         for weights, buffer in zip(self.weights, self.buffers, strict=True):
             if weights.data_ptr() != buffer.data_ptr():
                 weights.copy_(buffer[0])
 
 
 class Objective(ABC):
-    """loss(F(x)) = clean + weight * perturbed, of a frozen base model and what bit errors make of it:
+    """Base class of the generator objectives: clean + weight * perturbed loss of a frozen base model at F(x).
 
         with EOPM(...) as objective:  # or Adversarial(...)
-            losses = objective.backward(fuse, images, labels, step)  # gradients lie in fuse.parameters()
+            losses = objective.backward(fuse, images, labels, step)  # gradients are in fuse.parameters()
 
-    model      the base model; inside `with` it is in evaluation mode, its parameters need no gradient, its batch
-               normalization is part of its convolutions (faultsim.fold), and it computes with `copies` of its weights.
-               Afterwards everything is as it was; its own parameters are never written to
-    stored     its weights in memory
-    weight     lambda (the paper takes 5)
-    loss       one of LOSSES
-    precision  "float32" or "bfloat16": of the matrix products (autocast) and, then, of the buffers
-    ranks      this process among those that share the work
-    in_flight  models whose weights are there at once, each in a Copy
+    Inside the `with` block the base model is in evaluation mode, its parameters need no gradient, its batch
+    normalization is folded into its convolutions (faultsim.fold), and it computes with `copies` of its weights. On exit
+    everything is restored; the model's own parameters are never written to.
 
-    Which perturbed models there are, a trainer says by input_gradient(): it writes their weights, as `memory` scales
-    them, into the buffers of a copy, calls its written(), and sums loss_of(). Raises FaultsimError for values out
-    of range.
+    Subclasses implement `input_gradient()`: for each perturbed model, write its dequantized weights into
+    `copy.buffers`, call `copy.written()`, and accumulate `loss_of(copy, ...)`.
+
+    Parameters
+    ----------
+    model
+        Base model.
+    stored
+        Its int8 weights.
+    weight
+        Lambda, the weight of the perturbed loss. The paper uses 5.
+    loss
+        Loss per image, one of LOSSES.
+    precision
+        Of matrix products (autocast) and buffers: "float32" or "bfloat16".
+    ranks
+        This process among those that share the training.
+    in_flight
+        Perturbed models whose weights exist at once, each in a Copy.
+
+    Raises
+    ------
+    FaultsimError
+        For values out of range, and for a model that computes in int8.
     """
 
     def __init__(
@@ -106,13 +125,13 @@ class Objective(ABC):
 
     def _copy(self) -> Copy:
         buffers = self.memory.empty(1, torch.bfloat16 if self.mixed else None)
-        # The kernel writes float32 at most, in row-major order: a model in float64, and one that wants its weights
-        # channels last, compute with copies of the buffers.
+        # The kernel writes row-major float32 or smaller. A model in float64, or with channels-last weights, computes
+        # with copies of the buffers.
         types = [torch.bfloat16 if self.mixed else layer.dtype for layer in self.memory.layers]
         weights = [
             buffer[0].to(
                 dtype,
-                memory_format=layout(self.device, self.precision)
+                memory_format=choose_memory_format(self.device, self.precision)
                 if buffer[0].dim() == 4
                 else torch.preserve_format,
             )
@@ -121,13 +140,28 @@ class Objective(ABC):
         return Copy(buffers, weights)
 
     def autocast(self) -> torch.autocast:
-        """Inside, matrix products are computed in the precision that was asked for."""
+        """Return the context in which matrix products have the objective's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
     def backward(self, fuse: nn.Module, images: Tensor, labels: Tensor, step: int | Tensor) -> Losses:
-        """Adds the gradient of the loss to the parameters of `fuse` (F, see neuralfuse.generators.NeuralFuse): images
-        float [B, 3, H, W] in [-1, 1], labels int64 [B], the step's number, which may lie on the device. Nothing here
-        waits for the device. Every process hands over the whole batch and gets the whole gradient."""
+        """Add the gradient of the loss to the gradients of a generator's parameters. Nothing waits for the device.
+
+        Parameters
+        ----------
+        fuse
+            NeuralFuse module, F.
+        images
+            float [B, 3, H, W] in [-1, 1]; with several processes the whole batch on each.
+        labels
+            int64 [B].
+        step
+            Number of the step; it may be a tensor int64 [] on the device.
+
+        Returns
+        -------
+        Losses
+            Of the whole batch, on every process, as is the gradient.
+        """
         with self.autocast():
             fused = fuse(images)
         losses, gradient = self.input_gradient(fused, labels, step)
@@ -140,22 +174,37 @@ class Objective(ABC):
 
     @abstractmethod
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
-        """The losses at F(x), float [B, 3, H, W], and the gradient of the whole loss with respect to F(x); with several
-        processes this one's share, and the sum of all shares is the whole."""
+        """Compute the losses at F(x) and the gradient of their weighted sum with respect to F(x).
+
+        With several processes each one returns its part; the sum over the processes is the whole.
+
+        Parameters
+        ----------
+        fused
+            F(x), float [B, 3, H, W].
+        labels
+            int64 [B].
+        step
+            Number of the step.
+        """
 
     @property
     @abstractmethod
     def passes(self) -> int:
-        """Forward passes, and as many backward passes, that an image of a step takes through the base model."""
+        """Forward passes (and as many backward passes) of one image through the base model per step."""
 
     def leaf(self, fused: Tensor) -> Tensor:
-        """F(x) cut off from the generator, with a gradient of zeros that all models add theirs to."""
-        leaf = fused.detach().to(memory_format=layout(self.device, self.precision)).requires_grad_()
+        """Return F(x) detached from the generator, with a zero gradient that all models add to."""
+        leaf = (
+            fused.detach()
+            .to(memory_format=choose_memory_format(self.device, self.precision))
+            .requires_grad_()
+        )
         leaf.grad = torch.zeros_like(leaf)
         return leaf
 
     def loss_of(self, copy: Copy, fused: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the base model with the weights of a copy, summed over images."""
+        """Compute the loss of the base model with the weights of a copy, summed over the images."""
         with self.autocast(), self.memory.replaced(copy.weights):
             logits = self.model(fused)
         logits = logits if logits.dtype == fused.dtype else logits.float()

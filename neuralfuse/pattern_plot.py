@@ -13,15 +13,16 @@ from .patterns import LIMIT
 
 
 @styled()
-def pattern_figure(patterns: Tensor, class_names: Sequence[str], told: str) -> Figure:
-    """Each pattern, float32 [classes, 3, H, W], as it looks on a grey image, below its class's name; at the bottom what
-    is `told` of them."""
+def draw_patterns(patterns: Tensor, class_names: Sequence[str], note: str) -> Figure:
+    """Draw patterns, float32 [classes, 3, H, W], as they look on a gray image, with the names of their classes.
+
+    `note` is the text below them."""
     count = len(patterns)
     columns = min(count, 5 if count <= 10 else 10)
     rows = math.ceil(count / columns)
     figure, grid = panels(rows, columns, 1.3 * columns + 0.2, 1.5 * rows + 0.5)
     figure.suptitle("Class patterns", fontweight="bold")
-    figure.supxlabel(fill(told, 100), fontsize=8, color=GREY)
+    figure.supxlabel(fill(note, 100), fontsize=8, color=GREY)
     for axes in grid.flat:
         axes.axis("off")
     seen = (patterns.clamp(-LIMIT, LIMIT) / LIMIT + 1) / 2

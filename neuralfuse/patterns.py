@@ -1,8 +1,8 @@
-"""Class patterns: for each class one pattern that makes perturbed models answer it, whatever image lies under it.
+"""Class patterns: for each class one pattern that makes perturbed models predict this class for any image.
 
 They are targeted universal perturbations (Moosavi-Dezfooli et al., CVPR 2017), found by expectation over perturbed
-models, so that they work on chips that were never seen. A generator that draws the pattern of an image's class is
-right where it knows the class and the pattern works: the success of the patterns bounds what a generator can reach.
+models, so that they work on unseen chips. A generator that draws the pattern of an image's class protects the images
+whose class it knows, if the pattern works: the success of the patterns bounds the accuracy of the generator.
 """
 
 import hashlib
@@ -24,17 +24,26 @@ from faultsim.io.files import write_atomically
 from faultsim.stored import StoredWeights
 
 LIMIT = 1.0
-"""Patterns lie in [-LIMIT, LIMIT], the range of a generator that ends in tanh."""
+"""Patterns are in [-LIMIT, LIMIT], the range of a generator that ends in tanh."""
 
 
 class ClassPatterns(nn.Module):
-    """One additive pattern a class: what the base model sees is clamp(x + pattern, -1, 1).
+    """One additive pattern per class: the base model sees clamp(x + pattern, -1, 1).
 
-    classes     number of patterns
-    shape       (3, H, W), of the images
-    coarseness  pixels of the image a pixel of the pattern, which is enlarged bilinearly: what a generator can draw
+    Parameters
+    ----------
+    classes
+        Number of patterns.
+    shape
+        (3, H, W) of the images.
+    coarseness
+        Side of the square of image pixels that one pattern pixel covers, with bilinear interpolation: the resolution
+        that a generator can draw (see generators.coarseness).
 
-    Raises FaultsimError when the shape is not divisible by the coarseness.
+    Raises
+    ------
+    FaultsimError
+        If the shape is not divisible by the coarseness.
     """
 
     def __init__(self, classes: int, shape: Sequence[int], coarseness: int = 1) -> None:
@@ -48,30 +57,32 @@ class ClassPatterns(nn.Module):
         self.values = nn.Parameter(torch.zeros(classes, channels, height // coarseness, width // coarseness))
 
     def drawn(self) -> Tensor:
-        """All patterns at the size of the images: float32 [classes, 3, H, W] in [-LIMIT, LIMIT]."""
+        """Return all patterns at the size of the images: float32 [classes, 3, H, W] in [-LIMIT, LIMIT]."""
         if self.coarseness == 1:
             return self.values
         return functional.interpolate(self.values, self.shape[1:], mode="bilinear")
 
     def forward(self, x: Tensor, classes: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [-1, 1] under the patterns of `classes`, int64 [B]; the same shape and range."""
+        """Add the patterns of `classes`, int64 [B], to images [B, 3, H, W] in [-1, 1]; same shape and range."""
         return torch.clamp(x + self.drawn()[classes], -1.0, 1.0)
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Brings the patterns back into their range, after a step of an optimizer."""
+        """Clamp the patterns to their range, after a step of an optimizer."""
         self.values.clamp_(-LIMIT, LIMIT)
 
 
 @dataclass(frozen=True)
 class Success:
-    """How often perturbed models answer the class of the pattern that lies on an image of any class; fractions."""
+    """How often perturbed models predict the class of the pattern on an image of any class; fractions."""
 
-    chips: Evaluation  #: over images and classes, on each chip
-    classes: tuple[float, ...]  #: of each class, over images and chips
+    chips: Evaluation
+    """On each chip, over images and classes."""
+    classes: tuple[float, ...]
+    """Of each class, over images and chips."""
 
     def describe(self) -> dict:
-        """For results (JSON values)."""
+        """Return JSON values, for metadata and results."""
         return {
             "mean": self.chips.mean,
             "worst_chip": self.chips.worst,
@@ -92,8 +103,20 @@ def measure_success(
     faults: FaultModel,
     images: int = 20,
 ) -> Success:
-    """Lays each pattern, float32 [classes, 3, H, W], on the first `images` images of `data` (test images, of any class)
-    and counts how often the model answers the pattern's class on each of `chips`. Arguments as for faultsim.evaluate.
+    """Measure how often a perturbed model predicts the class of a pattern on any image.
+
+    Parameters
+    ----------
+    patterns
+        float32 [classes, 3, H, W].
+    model, stored
+        Base model and its int8 weights.
+    data
+        Test images of any class; the first `images` of them are used.
+    chips, bit_error_rate, faults
+        As for faultsim.evaluate.
+    images
+        Number of images.
     """
     device = stored.layers[0].values.device
     under = normalize(data.images[:images].to(device))
@@ -108,12 +131,12 @@ def measure_success(
 
 
 def fingerprint(patterns: Tensor) -> str:
-    """SHA-256 (hex) of float32 patterns."""
+    """Compute the SHA-256 (hex) of float32 patterns."""
     return hashlib.sha256(patterns.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def save_patterns(path: str | Path, patterns: Tensor, metadata: dict) -> None:
-    """Writes float32 [classes, 3, H, W] and JSON values to a safetensors file, atomically."""
+    """Write patterns, float32 [classes, 3, H, W], and JSON values to a safetensors file, atomically."""
     from safetensors.torch import save
 
     header = {"faultsim": json.dumps(metadata, sort_keys=True)}
@@ -122,7 +145,7 @@ def save_patterns(path: str | Path, patterns: Tensor, metadata: dict) -> None:
 
 
 def load_patterns(path: str | Path) -> tuple[Tensor, dict]:
-    """What save_patterns() wrote; FaultsimError for another file."""
+    """Read what save_patterns() wrote: patterns and metadata. Raises FaultsimError for another file."""
     tensors, metadata = read_file(path)
     patterns = tensors.get("patterns")
     if len(tensors) != 1 or patterns is None or patterns.dtype != torch.float32 or patterns.dim() != 4:

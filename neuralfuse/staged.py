@@ -1,18 +1,18 @@
-"""Staged training of a generator: what EOPM has to discover at once is learnt one thing after the other.
+"""Training of a generator in stages, which learn one after the other what EOPM has to discover at once.
 
 1. classifier  the generator's encoder with a linear head learns the classes by cross entropy, without the base model
-2. patterns    class patterns (neuralfuse.patterns), by EOPM over images and chips
+2. patterns    a search by EOPM over images and chips finds class patterns (neuralfuse.patterns)
 3. drawing     the generator learns to draw the pattern of the image's class, without the base model
-4. eopm        expectation over perturbed models, which are from here on right where the generator knows the class
+4. eopm        EOPM, which starts from a generator that protects every image whose class it knows
 
-Each stage is a Loop with a state of its own, so that the chain goes on where it was stopped, to the same result.
+Each stage has a state of its own, so that the training continues from any point to the same result.
 """
 
 import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,107 +25,37 @@ from faultsim.data import Augmentation, Dataset, batches
 from faultsim.errors import FaultsimError
 from faultsim.faults import evaluation_chips
 from faultsim.quantization import finish_qat, prepare_qat
-from faultsim.training.loop import Loop, Pace, layout, on_device, schedule
+from faultsim.training.loop import Loop, Pace, choose_memory_format, create_schedule, optimizer_arguments
 
 from . import generators
 from .classifier import Classifier
 from .cost import Cost
 from .patterns import ClassPatterns, fingerprint, measure_success
-from .training import Base, Training, train_generator
-
-STAGES = ("classifier", "patterns", "drawing", "eopm")
-_PATTERN_CHIPS = 1 << 30  # added to the seed: no chip of the patterns comes again in the last stage
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Length and steps of one stage."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: (
-        float  #: the peak of one cycle (classifier, drawing), or where the linear fall begins (patterns)
-    )
-    steps: int = 0  #: at least so many: a small data set is shown more often
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0:
-            raise FaultsimError(
-                f"a stage needs at least one epoch, one image and a learning rate above 0: {self}"
-            )
-
-    def epochs_of(self, images: int) -> int:
-        """Of a data set with so many images."""
-        return max(self.epochs, -(-self.steps // -(-images // self.batch_size)))
-
-
-@dataclass(frozen=True)
-class Staged:
-    """How a generator is trained in stages. The defaults were chosen by experiment (docs of results)."""
-
-    eopm: Training  #: the last stage; its bit errors, seed and precision are those of all stages
-    classifier: Stage = Stage(20, 128, 0.01, 400)
-    patterns: Stage = Stage(2, 48, 0.05, 1000)
-    pattern_models: int = 3  #: perturbed models a step of the patterns
-    drawing: Stage = Stage(6, 128, 0.02, 400)
-    smoothing: float = 0.05  #: of the labels of the classifier
-    weight_decay: float = 0.01  #: of AdamW (classifier and drawing)
-    temperature: float = 0.03  #: of the choice among the patterns by their distance, in the loss of drawing
-    choice: float = 0.02  #: weight of that choice beside the squared error
-
-    def __post_init__(self) -> None:
-        if self.eopm.bit_error_rate is None:
-            raise FaultsimError("staged training needs a bit error rate, not a number of chosen flips")
-        if self.eopm.seed >= _PATTERN_CHIPS:
-            raise FaultsimError(f"seed {self.eopm.seed}: staged training takes seeds below {_PATTERN_CHIPS}")
-
-    def describe(self) -> dict:
-        """Everything about it, for results."""
-        return {**self.eopm.describe(), "trainer": "staged", "stages": self.stages()}
-
-    def of(self, stage: str) -> dict:
-        """What a stage but the last depends on: those that are done stay when later ones are changed."""
-        used = {
-            "classifier": ("smoothing", "weight_decay"),
-            "patterns": ("pattern_models",),
-            "drawing": ("weight_decay", "temperature", "choice"),
-        }[stage]
-        eopm = ("seed", "precision", *(("bit_error_rate", "faults", "weight") if stage == "patterns" else ()))
-        described, last = asdict(self), self.eopm.describe()
-        return {name: described[name] for name in (stage, *used)} | {name: last[name] for name in eopm}
-
-    def stages(self) -> dict:
-        """What comes before EOPM, for results."""
-        return {key: value for key, value in asdict(self).items() if key != "eopm"}
-
-
-EOPM_STAGE = {
-    "n_models": 5,
-    "loss": "error_probability",
-    "divided": True,
-    "learning_rate": 1e-3,
-    "schedule": "linear",
-    "batch_size": 96,
-    "max_epochs": 2,
-}
-"""Arguments of Training that suit the last stage."""
+from .stages import PATTERN_CHIPS, Stage, Staged
+from .training import Base, train_generator
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a stage came to in an earlier training, and what it cost there."""
+    """Result of a stage in an earlier training."""
 
-    value: Classifier | Tensor  #: of stage 1, or float32 [classes, 3, H, W] of stage 2
+    value: Classifier | Tensor
+    """Classifier of stage 1, or patterns float32 [classes, 3, H, W] of stage 2."""
     cost: Cost
+    """What it cost there."""
 
 
 class Outcome(NamedTuple):
-    """What staged training came to, besides the generator."""
+    """What staged training returns besides the generator."""
 
-    curves: dict[str, list[dict]]  #: of each of STAGES: one entry an epoch
-    patterns: Tensor  #: float32 [classes, 3, H, W], on the CPU
-    costs: dict[str, Cost]  #: of each of STAGES
-    classifier: Classifier  #: as the first stage left it, a copy: the baseline of the generator's size
+    curves: dict[str, list[dict]]
+    """One entry per epoch, for each of STAGES."""
+    patterns: Tensor
+    """float32 [classes, 3, H, W], on the CPU."""
+    costs: dict[str, Cost]
+    """For each of STAGES."""
+    classifier: Classifier
+    """A copy of the classifier after stage 1: the baseline of the generator's size."""
 
 
 def train_staged(
@@ -143,13 +73,33 @@ def train_staged(
     classifier: Known | None = None,
     patterns: Known | None = None,
 ) -> Outcome:
-    """Trains `generator` in place, as train_generator() does; arguments as there. `report` is called with the stage's
-    name and each new entry of its curve. The states of the stages lie beside `state`, a name of each stage in theirs.
-    With `classifier`, of a generator with the same encoder, or `patterns`, for the same base models and bit errors, a
-    stage is not done again; its cost counts all the same (see neuralfuse.stages.reusable).
+    """Train a generator in place, in stages.
 
-    Raises OutOfTime at the deadline of `pace`, FaultsimError for a state of another run, a generator whose encoder is
-    not known, and when a loss is no longer a number.
+    Parameters
+    ----------
+    generator, bases, data, augment, context, pace, in_flight
+        As for `train_generator`.
+    staged
+        How to train.
+    state
+        State file of the whole training: each stage has its own file, STEM.STAGE.safetensors.
+    report
+        Called after every epoch with the stage's name and the new entry of its curve.
+    classifier
+        Classifier of a generator with the same encoder; replaces stage 1. Its cost is added.
+    patterns
+        Patterns for the same base models and bit errors; replace stage 2. Their cost is added.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    OutOfTime
+        At the deadline of `pace`.
+    FaultsimError
+        For the state of another training, a generator whose encoder is not known, and if a loss is not finite.
     """
     run = _Run(
         generator, bases, data, staged, augment, state, context or {}, report, pace or Pace(), in_flight
@@ -157,7 +107,7 @@ def train_staged(
     if classifier is None:
         network = run.classify()
     else:
-        network = copy.deepcopy(classifier.value).to(run.device)  # files are read to the CPU
+        network = copy.deepcopy(classifier.value).to(run.device)  # it was loaded to the CPU
         run.take_over("classifier", classifier, network.state_dict().values())
         run.begin_with(network)
     if patterns is None:
@@ -170,13 +120,31 @@ def train_staged(
     return Outcome(run.curves, drawn.cpu(), run.costs, network)
 
 
-def judge(
+def measure_baselines(
     outcome: Outcome, base: Base, test: Dataset, staged: Staged, *, chips: int = 50, images: int = 10
 ) -> dict:
-    """What the generator's accuracy is to be seen beside, for results: of the class patterns, how often a base model
-    answers their class (see measure_success); of the classifier alone, its accuracy on `test` and its weight memory
-    accesses; and the cost of all stages."""
-    # seed 1: the chips of results have seed 0
+    """Measure the baselines of a generator's accuracy, for metadata and results.
+
+    Parameters
+    ----------
+    outcome
+        What train_staged returned.
+    base
+        The base model.
+    test
+        Test images.
+    staged
+        How the generator was trained.
+    chips, images
+        How many chips and images the patterns are measured with.
+
+    Returns
+    -------
+    dict
+        "patterns": how often the perturbed base model predicts a pattern's class (see measure_success); "classifier":
+        accuracy on `test` and weight memory accesses of the classifier alone; "cost": of all stages.
+    """
+    # seed 1, because results use the chips of seed 0
     success = measure_success(
         outcome.patterns,
         *base,
@@ -222,17 +190,17 @@ class _Run:
         self.device = self.bases[0].stored.layers[0].values.device
         self.precision = self.staged.eopm.precision
         self.data = self.data.to(self.device)
-        self.layout = layout(self.device, self.precision)
-        # everything that is drawn at random is drawn before the first stage: a run that goes on draws the same
+        self.memory_format = choose_memory_format(self.device, self.precision)
+        # all random initialization happens before the first stage, so that a continued training draws the same
         classes = self.data.num_classes
         self.classifier = prepare_qat(Classifier(self.generator, classes)).to(
-            self.device, memory_format=self.layout
+            self.device, memory_format=self.memory_format
         )
-        prepare_qat(self.generator).to(self.device, memory_format=self.layout)
-        self.before = hashlib.sha256()  # what the stages so far came to
+        prepare_qat(self.generator).to(self.device, memory_format=self.memory_format)
+        self.before = hashlib.sha256()  # results of the stages so far
 
     def classify(self) -> Classifier:
-        """Stage 1; returns a copy of the classifier."""
+        """Stage 1. Returns a copy of the classifier."""
         options, network = self.staged.classifier, self.classifier.train()
         optimizer = self._adam(network, options, self.staged.weight_decay)
 
@@ -250,18 +218,20 @@ class _Run:
         return finish_qat(copy.deepcopy(network)).eval()
 
     def begin_with(self, classifier: Classifier) -> None:
-        """The encoder becomes that of a classifier which was trained before."""
+        """Copy the encoder of a classifier from an earlier training."""
         ours, theirs = (_plain_names(network.encoder) for network in (self.classifier, classifier))
         if {name: value.shape for name, value in ours.items()} != {
             name: value.shape for name, value in theirs.items()
         }:
-            raise FaultsimError("the classifier has another encoder than the generator: train it anew")
+            raise FaultsimError(
+                "the classifier and the generator have different encoders: train the classifier anew"
+            )
         with torch.no_grad():
             for name, value in ours.items():
                 value.copy_(theirs[name])
 
     def take_over(self, stage: str, known: Known, values: Iterable[Tensor]) -> None:
-        """A stage was done before, and came to `values`."""
+        """Take over a stage of an earlier training, whose result is `values`."""
         self.curves[stage], self.costs[stage] = [], known.cost
         self._mark(values)
 
@@ -273,22 +243,22 @@ class _Run:
         patterns = ClassPatterns(classes, shape, coarseness).to(self.device)
         optimizer = torch.optim.Adam(
             patterns.parameters(),
-            **on_device(options.learning_rate, self.device),
+            **optimizer_arguments(options.learning_rate, self.device),
             capturable=self.device.type == "cuda",
         )
-        # bounded: else a few chips on which nothing works outweigh all others
+        # bounded, or a few chips on which no pattern works would outweigh all others
         training = replace(
             self.staged.eopm,
             n_models=self.staged.pattern_models,
-            seed=self.staged.eopm.seed + _PATTERN_CHIPS,
+            seed=self.staged.eopm.seed + PATTERN_CHIPS,
             loss="error_probability",
             divided=True,
         )
-        with training.objective(self.bases, in_flight=self.in_flight) as objective:
+        with training.create_objective(self.bases, in_flight=self.in_flight) as objective:
 
             def step(images: Tensor, labels: Tensor, number: Tensor) -> Tensor:
                 places = torch.arange(len(images), device=self.device)
-                wanted = (number * options.batch_size + places) % classes  # whatever the images show
+                wanted = (number * options.batch_size + places) % classes  # regardless of the images' classes
                 optimizer.zero_grad(set_to_none=True)
                 under = patterns(images, wanted)
                 losses, gradient = objective.input_gradient(under, wanted, number)
@@ -316,7 +286,7 @@ class _Run:
             drawn = drawn.float()
             under = torch.clamp(images + patterns[labels], -1.0, 1.0)
             error = functional.mse_loss(torch.clamp(images + drawn, -1.0, 1.0), under)
-            # |drawn - pattern|^2 but for |drawn|^2, which is the same for all patterns
+            # |drawn - pattern|^2 without |drawn|^2, which is equal for all patterns
             distances = (lengths - 2 * drawn.flatten(1) @ flat.T) / flat.shape[1]
             choice = functional.cross_entropy(-distances / staged.temperature, labels)
             (error + staged.choice * choice).backward()
@@ -348,7 +318,7 @@ class _Run:
     def _adam(self, network: nn.Module, options: Stage, decay: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             network.parameters(),
-            **on_device(options.learning_rate, self.device),
+            **optimizer_arguments(options.learning_rate, self.device),
             weight_decay=decay,
             capturable=self.device.type == "cuda",
         )
@@ -379,18 +349,18 @@ class _Run:
         epochs = options.epochs_of(len(self.data))
         steps = -(-len(self.data) // options.batch_size) * epochs
         loop = Loop(
-            {"module": module},
-            optimizer,
-            step,
-            len(names),
-            self.data,
-            options.batch_size,
-            self.staged.eopm.seed,
-            self.augment,
-            json.loads(json.dumps(about)),
-            self._file(stage),
-            schedule(falling, optimizer, options.learning_rate, steps),
-            self.layout,
+            modules={"module": module},
+            optimizer=optimizer,
+            step=step,
+            values=len(names),
+            data=self.data,
+            batch_size=options.batch_size,
+            seed=self.staged.eopm.seed,
+            augment=self.augment,
+            identity=json.loads(json.dumps(about)),
+            state=self._file(stage),
+            schedule=create_schedule(falling, optimizer, options.learning_rate, steps),
+            memory_format=self.memory_format,
             pace=self.pace,
         )
         loop.resume()
@@ -412,7 +382,7 @@ class _Run:
 
 
 def _plain_names(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, quantization-aware or not."""
+    """Return parameters and buffers under the same names, quantization-aware or not."""
     return {
         name.replace("parametrizations.weight.original", "weight"): value
         for name, value in module.state_dict().items()
@@ -421,7 +391,5 @@ def _plain_names(module: nn.Module) -> dict[str, Tensor]:
 
 def _entry(stage: str, epoch: int, means: dict[str, float]) -> dict:
     if any(value != value for value in means.values()):
-        raise FaultsimError(
-            f"the loss of epoch {epoch} ({stage}) is no number: a lower learning rate may help"
-        )
+        raise FaultsimError(f"the loss of epoch {epoch} ({stage}) is not finite: try a lower learning rate")
     return {"epoch": epoch, **means}

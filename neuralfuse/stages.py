@@ -1,80 +1,96 @@
-"""Files of the first two stages of staged training, for other generators to begin with."""
+"""The stages of staged training: their lengths, learning rates and losses."""
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from faultsim.io.checkpoint import load_weights, read_file, save_weights
+from faultsim.errors import FaultsimError
 
-from . import generators
-from .classifier import Classifier
-from .cost import Cost
-from .patterns import load_patterns, save_patterns
-from .staged import Known, Outcome
+from .training import Training
+
+STAGES = ("classifier", "patterns", "drawing", "eopm")
+PATTERN_CHIPS = 1 << 30
+"""Added to the seed of the search for patterns, so that the last stage uses other chips."""
 
 
-def save_stages(out: Path, outcome: Outcome, about: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Writes OUT.classifier.safetensors and OUT.patterns.safetensors beside a generator's file. `about` says how they
-    came about (generator, dataset_fingerprint, base, training, provenance), `found` is what judge() said."""
-    stages = found["cost"]["stages"]
-    save_weights(
-        out.with_suffix(".classifier.safetensors"),
-        outcome.classifier,
-        {
-            **{key: value for key, value in about.items() if key not in ("generator", "base")},
-            "classifier": about["generator"],
-            "num_classes": outcome.classifier.head.out_features,
-            **found["classifier"],
-            "cost": stages["classifier"],
-        },
-    )
-    metadata = {**about, **found["patterns"], "cost": stages["patterns"]}
-    save_patterns(out.with_suffix(".patterns.safetensors"), outcome.patterns, metadata)
+@dataclass(frozen=True)
+class Stage:
+    """Length and steps of one stage."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    """The peak of the one-cycle schedule (classifier, drawing), or the start of the linear schedule (patterns)."""
+    steps: int = 0
+    """Smallest number of steps: a small dataset is repeated more often."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise FaultsimError(
+                f"a stage needs at least one epoch, one image and a learning rate above 0: {self}"
+            )
+
+    def epochs_of(self, images: int) -> int:
+        """Return the number of epochs for a dataset of so many images."""
+        return max(self.epochs, -(-self.steps // -(-images // self.batch_size)))
 
 
-def reusable(directory: Path, out: Path, about: Mapping[str, Any]) -> dict[str, Known]:
-    """Arguments of train_staged(): the classifier and the patterns in a folder that fit a training, as `about` tells it
-    (generator, dataset_fingerprint, base, training); the first ones by their names. What the training to `out` has
-    begun or done itself stays its own. Raises FaultsimError for damaged files."""
-    found = {}
-    for stage, read in (("classifier", _read_classifier), ("patterns", _read_patterns)):
-        if out.with_suffix(f".state.{stage}.safetensors").exists():
-            continue
-        for path in sorted(directory.glob(f"*.{stage}.safetensors")):
-            own = path.name == out.with_suffix(f".{stage}.safetensors").name
-            if own or ".state." in path.name or (known := read(path, about)) is None:
-                continue
-            found[stage] = known
-            break
-    return found
+@dataclass(frozen=True)
+class Staged:
+    """How a generator is trained in stages. The defaults were chosen by experiment (results/README.md)."""
+
+    eopm: Training
+    """The last stage. Its bit errors, seed and precision are those of all stages."""
+    classifier: Stage = Stage(20, 128, 0.01, 400)
+    patterns: Stage = Stage(2, 48, 0.05, 1000)
+    pattern_models: int = 3
+    """Perturbed models per step of the search for patterns."""
+    drawing: Stage = Stage(6, 128, 0.02, 400)
+    smoothing: float = 0.05
+    """Label smoothing of the classifier."""
+    weight_decay: float = 0.01
+    """Of AdamW (classifier and drawing)."""
+    temperature: float = 0.03
+    """Of the softmax over the distances to all patterns, in the loss of drawing."""
+    choice: float = 0.02
+    """Weight of the cross entropy of that softmax; the squared error has weight 1."""
+
+    def __post_init__(self) -> None:
+        if self.eopm.bit_error_rate is None:
+            raise FaultsimError("staged training needs a bit error rate, not a number of chosen flips")
+        if self.eopm.seed >= PATTERN_CHIPS:
+            raise FaultsimError(f"seed {self.eopm.seed}: staged training takes seeds below {PATTERN_CHIPS}")
+
+    def describe(self) -> dict:
+        """Return JSON values for metadata and results."""
+        return {**self.eopm.describe(), "trainer": "staged", "stages": self.stages()}
+
+    def count_epochs(self, images: int) -> dict[str, int]:
+        """Return the largest number of epochs of each of STAGES, for a dataset of so many images."""
+        before = {stage: getattr(self, stage).epochs_of(images) for stage in STAGES[:-1]}
+        return {**before, STAGES[-1]: self.eopm.max_epochs}
+
+    def of(self, stage: str) -> dict:
+        """Return what a stage before EOPM depends on. A finished stage stays valid when later ones change."""
+        used = {
+            "classifier": ("smoothing", "weight_decay"),
+            "patterns": ("pattern_models",),
+            "drawing": ("weight_decay", "temperature", "choice"),
+        }[stage]
+        eopm = ("seed", "precision", *(("bit_error_rate", "faults", "weight") if stage == "patterns" else ()))
+        described, last = asdict(self), self.eopm.describe()
+        return {name: described[name] for name in (stage, *used)} | {name: last[name] for name in eopm}
+
+    def stages(self) -> dict:
+        """Return the settings of the stages before EOPM, for metadata and results."""
+        return {key: value for key, value in asdict(self).items() if key != "eopm"}
 
 
-def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known | None:
-    """A classifier that save_stages() wrote; None where it has another encoder or was trained on other images."""
-    metadata = read_file(path)[1]
-    name, classes = metadata.get("classifier"), metadata.get("num_classes")
-    if metadata.get("dataset_fingerprint") != about["dataset_fingerprint"] or name not in generators.KNOWN:
-        return None
-    if not generators.same_encoder(name, about["generator"]):
-        return None
-    network = Classifier(generators.create(name), classes)
-    load_weights(network, path)
-    return Known(network.eval(), Cost.read(metadata.get("cost")))
-
-
-def _read_patterns(path: Path, about: Mapping[str, Any]) -> Known | None:
-    """Patterns that save_stages() wrote; None where they were found for other data, base models or bit errors, or are
-    finer or coarser than the generator draws."""
-    patterns, metadata = load_patterns(path)
-    if any(metadata.get(key) != about[key] for key in ("dataset_fingerprint", "base")):
-        return None
-    theirs, ours = metadata["training"], about["training"]
-    if any(theirs.get(key) != ours[key] for key in ("bit_error_rate", "faults")):
-        return None
-    if _coarseness(metadata["generator"]) != _coarseness(about["generator"]):
-        return None
-    return Known(patterns, Cost.read(metadata.get("cost")))
-
-
-def _coarseness(name: str) -> int:
-    return generators.coarseness(generators.create(name))
+EOPM_STAGE = {
+    "n_models": 5,
+    "loss": "error_probability",
+    "divided": True,
+    "learning_rate": 1e-3,
+    "schedule": "linear",
+    "batch_size": 96,
+    "max_epochs": 2,
+}
+"""Default arguments of Training for the last stage."""

@@ -15,7 +15,7 @@ from faultsim.errors import FaultsimError
 from faultsim.faults import FaultModel
 from faultsim.quantization import prepare_qat
 from faultsim.stored import StoredWeights
-from faultsim.training.loop import Loop, Pace, layout, on_device, schedule
+from faultsim.training.loop import Loop, Pace, choose_memory_format, create_schedule, optimizer_arguments
 
 from .adversarial import Adversarial
 from .cost import Cost
@@ -26,49 +26,59 @@ from .generators import NeuralFuse
 from .objective import Objective
 
 TRAINERS = ("eopm", "adversarial", "staged")
-"""The last one is neuralfuse.staged."""
+"""Trainers; "staged" is neuralfuse.staged."""
 SCHEDULES = ("constant", "linear")
 _ONLY = {"eopm": ("bit_error_rate", "voltage", "faults", "n_models", "divided"), "adversarial": ("flips",)}
 
 
 class Base(NamedTuple):
-    """A frozen base model, and its weights in memory."""
+    """A frozen base model."""
 
     model: nn.Module
     stored: StoredWeights
+    """Its int8 weights."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a generator is trained: at a bit error rate by EOPM, or against a number of bit flips (adversarial). The
-    defaults are the paper's (Appendix D), the betas those of its released code."""
+    """How a generator is trained: by EOPM at a bit error rate, or against chosen bit flips (adversarial training).
 
-    bit_error_rate: float | None = None  #: EOPM: fraction of failing cells of the perturbed models
-    flips: int | None = None  #: adversarial: K, the bits that are inverted, the worst ones of each step
-    voltage: float | None = None  #: that the rate belongs to, where one was chosen; for the record
-    faults: FaultModel = field(default_factory=FaultModel)  #: EOPM: what a failing cell does
-    n_models: int = 10  #: EOPM: N, perturbed models a step
-    weight: float = 5.0  #: lambda, of the perturbed loss
-    loss: str = "cross_entropy"  #: of one answer, see neuralfuse.objective.LOSSES
-    divided: bool = False  #: EOPM: whether each image of a step passes through one model only, see EOPM
-    learning_rate: float = 1e-3  #: of Adam
+    The defaults are the paper's (Appendix D); the betas are those of its released code.
+    """
+
+    bit_error_rate: float | None = None
+    """EOPM: fraction of failing cells in the perturbed models."""
+    flips: int | None = None
+    """Adversarial training: K, the number of worst bits that every step inverts."""
+    voltage: float | None = None
+    """The voltage that the rate was computed from, for the record."""
+    faults: FaultModel = field(default_factory=FaultModel)
+    """EOPM: what a failing cell does, and which memory the weights lie in."""
+    n_models: int = 10
+    """EOPM: N, perturbed models per step."""
+    weight: float = 5.0
+    """Lambda, the weight of the perturbed loss."""
+    loss: str = "cross_entropy"
+    """Loss per image, one of neuralfuse.objective.LOSSES."""
+    divided: bool = False
+    """EOPM: whether each image of a step passes through one model only (see EOPM)."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
     betas: tuple[float, float] = (0.5, 0.999)
     batch_size: int = 256
-    precision: str = (
-        "float32"  #: or "bfloat16": of the matrix products (autocast); which is faster: benchmarks/README.md
-    )
-    seed: int = 0  #: of order, augmentation and chips
-    schedule: str = (
-        "constant"  #: of the learning rate; "linear": to 0 at the end of max_epochs, when training ends
-    )
-    average: float = (
-        0.0  #: decay a step of an average of the generator's weights, which is the result; 0: none
-    )
+    precision: str = "float32"
+    """Of matrix products (autocast): "float32" or "bfloat16"; benchmarks/README.md says which is faster where."""
+    seed: int = 0
+    """Of order, augmentation and chips."""
+    schedule: str = "constant"
+    """Learning rate schedule; "linear" falls to 0 at the end of max_epochs, where the training ends."""
+    average: float = 0.0
+    """Decay per step of an average of the generator's weights, which is the result; 0: no average."""
     max_epochs: int = 100
-    window: int = (
-        1000  #: steps whose losses are averaged to see whether there is still progress, see converged()
-    )
-    tolerance: float = 0.005  #: see converged()
+    window: int = 1000
+    """Steps whose losses are averaged to detect convergence (see converged)."""
+    tolerance: float = 0.005
+    """See converged."""
 
     def __post_init__(self) -> None:
         if (self.bit_error_rate is None) == (self.flips is None):
@@ -85,22 +95,21 @@ class Training:
 
     @property
     def trainer(self) -> str:
-        """One of TRAINERS, but for "staged", of which this is the last stage."""
+        """ "eopm" or "adversarial"; training in stages is a `Staged`."""
         return "eopm" if self.flips is None else "adversarial"
 
     def describe(self) -> dict:
-        """Everything about it, for results; nothing that only the other trainer would use."""
+        """Return JSON values for metadata and results, without what only the other trainer uses."""
         described = {"trainer": self.trainer, **asdict(self), "faults": self.faults.describe()}
         unused = [name for trainer in _ONLY if trainer != self.trainer for name in _ONLY[trainer]]
         return {name: value for name, value in described.items() if name not in unused}
 
-    def objective(
+    def create_objective(
         self, bases: Sequence[Base], ranks: Ranks = ALONE, in_flight: int | None = None
     ) -> Objective:
-        """The loss that the generator is trained with: the mean over the base models, on one device; `in_flight` as for
-        EOPM."""
+        """Create the objective: of one base model, or the mean over several, all on one device."""
         if len(bases) > 1:
-            return Ensemble([self.objective([base], ranks, in_flight) for base in bases], ranks)
+            return Ensemble([self.create_objective([base], ranks, in_flight) for base in bases], ranks)
         common = {"weight": self.weight, "loss": self.loss, "precision": self.precision, "ranks": ranks}
         if self.flips is not None:
             return Adversarial(*bases[0], flips=self.flips, **common)
@@ -118,27 +127,33 @@ class Training:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training came to: means over its images, as they were augmented, and over its chips."""
+    """Means of one epoch, over its images (as augmented) and its chips."""
 
     epoch: int
-    loss: float  #: clean + lambda * perturbed
-    clean: float  #: mean loss of the base model without bit errors
-    perturbed: float  #: mean loss of the perturbed models
+    """From 1."""
+    loss: float
+    """clean + lambda * perturbed."""
+    clean: float
+    """Loss of the base model without bit errors."""
+    perturbed: float
+    """Mean loss of the perturbed models."""
 
 
 class Trained(NamedTuple):
-    """What a training came to, besides the generator."""
+    """What a training returns besides the generator."""
 
     curve: list[Epoch]
     cost: Cost
 
 
 def converged(losses: Sequence[float], window: int, tolerance: float) -> bool:
-    """The rule of early stopping: the mean loss of the last `window` epochs is less than `tolerance` (a fraction) below
-    that of the `window` epochs before them. Training.window, in steps, is rounded up to whole epochs.
+    """Tell whether a training has converged.
 
-    Every step has new chips, and the loss of single chips differs by half its mean: a mean over 1,000 steps with 10
-    chips each is good to about the 0.5 % that the default asks for.
+    It has if the mean loss of the last `window` epochs is less than `tolerance` (a fraction) below that of the `window`
+    epochs before. Training.window is in steps and rounded up to whole epochs.
+
+    Every step draws new chips, and the loss of single chips varies by half its mean. A mean over 1,000 steps with 10
+    chips each is precise to about the default tolerance of 0.5 %.
     """
     if len(losses) < 2 * window:
         return False
@@ -160,29 +175,58 @@ def train_generator(
     pace: Pace | None = None,
     in_flight: int | None = None,
 ) -> Trained:
-    """Trains `generator` in place on the device of its base models, which stay as they are: one, or several as
-    surrogates of another one, whose losses are averaged. The generator's weights are quantization-aware afterwards (see
-    faultsim.prepare_qat).
+    """Train a generator in place. Its weights become quantization-aware (see faultsim.prepare_qat).
 
-    Order, augmentation and chips are functions of (seed, epoch, step). Stops when converged() (with a constant learning
-    rate), at the latest after `max_epochs`. With `state`, a file, the run is kept (see `pace`) and goes on from there
-    when it is started again, to the same result; `context` (JSON values) says what else the run depends on, such as the
-    base model, and must be the same then. More epochs may be asked for, unless the learning rate follows from their
-    number. `report` is called with each new epoch.
+    Parameters
+    ----------
+    generator
+        The network G, as `neuralfuse.create` returns it. It moves to the device of the base models.
+    bases
+        The frozen base model, or several as surrogates of a model that cannot be reached; their losses are averaged.
+    data
+        Training images and labels.
+    training
+        How to train.
+    augment
+        Augmentation of the images. Default: none.
+    state
+        State file. If it exists, the training continues from it, to the same result. More epochs are allowed then,
+        unless the learning rate depends on their number.
+    context
+        JSON values that a state must agree with, such as the base model's fingerprint.
+    report
+        Called after every epoch.
+    ranks
+        This process among those that share the training. Each calls this function with the same arguments and gets the
+        same generator; the first one writes the state and reports. The number of processes may change when a training
+        continues: only the order in which sums are rounded depends on it.
+    pace
+        How often the state is written, and the deadline.
+    in_flight
+        Perturbed models that a GPU computes at once (see EOPM). It may change when a training continues, too.
 
-    With several `ranks` each of these processes calls this with the same arguments and ends with the same generator;
-    the first one alone writes the state, which all read, and reports. A run may go on with another number of processes:
-    sums are then rounded in another order, and nothing else differs. The same goes for `in_flight`, the models that a
-    GPU computes at once (see EOPM).
+    Returns
+    -------
+    Trained
+        The curve, and the cost.
 
-    Raises OutOfTime at the deadline of `pace`, FaultsimError for a state of another run, when the processes differ, and
-    when the loss is no longer a number.
+    Raises
+    ------
+    OutOfTime
+        At the deadline of `pace`.
+    FaultsimError
+        For the state of another training, if the processes differ, and if a loss is not finite.
+
+    Notes
+    -----
+    Order, augmentation and chips are functions of (seed, epoch, step). With a constant learning rate the training stops
+    when it has `converged`; it always stops after `max_epochs`.
     """
     device = bases[0].stored.layers[0].values.device
     data = data.to(device)
     fuse = (
         NeuralFuse(prepare_qat(generator))
-        .to(device, memory_format=layout(device, training.precision))
+        .to(device, memory_format=choose_memory_format(device, training.precision))
         .train()
     )
     modules: dict[str, nn.Module] = {"module": fuse}
@@ -191,37 +235,39 @@ def train_generator(
         average, now = (_numbers(module) for module in (modules["average"], fuse))
     optimizer = torch.optim.Adam(
         fuse.parameters(),
-        **on_device(training.learning_rate, device),
+        **optimizer_arguments(training.learning_rate, device),
         betas=training.betas,
         capturable=device.type == "cuda",
     )
     steps = -(-len(data) // training.batch_size)
     window = -(-training.window // steps)
     constant = training.schedule == "constant"
-    with training.objective(bases, ranks, in_flight) as objective:
+    with training.create_objective(bases, ranks, in_flight) as objective:
 
         def step(images: Tensor, labels: Tensor, number: Tensor) -> Tensor:
             optimizer.zero_grad(set_to_none=True)
             losses = objective.backward(fuse, images, labels, number)
             optimizer.step()
             if training.average:
-                # torch's AveragedModel would wait for the device at every step
+                # torch's AveragedModel waits for the device at every step
                 torch._foreach_lerp_(average, now, 1 - training.average)
             return torch.stack(losses)
 
         loop = Loop(
-            modules,
-            optimizer,
-            step,
-            2,
-            data,
-            training.batch_size,
-            training.seed,
-            augment,
-            _identity(training, data, context or {}),
-            state,
-            schedule(training.schedule, optimizer, training.learning_rate, steps * training.max_epochs),
-            layout(device, training.precision),
+            modules=modules,
+            optimizer=optimizer,
+            step=step,
+            values=2,
+            data=data,
+            batch_size=training.batch_size,
+            seed=training.seed,
+            augment=augment,
+            identity=_identity(training, data, context or {}),
+            state=state,
+            schedule=create_schedule(
+                training.schedule, optimizer, training.learning_rate, steps * training.max_epochs
+            ),
+            memory_format=choose_memory_format(device, training.precision),
             captured=ranks.count == 1,
             writes=ranks.first,
             pace=pace or Pace(),
@@ -245,7 +291,7 @@ def train_generator(
 
 
 def _numbers(module: nn.Module) -> list[Tensor]:
-    """Parameters, and statistics of batch normalization, which belong to them."""
+    """Return the parameters, and the statistics of batch normalization that belong to them."""
     return [value for value in module.state_dict().values() if value.is_floating_point()]
 
 
@@ -253,20 +299,20 @@ def _entry(epoch: int, means: Sequence[float], weight: float) -> Epoch:
     clean, perturbed = means
     loss = clean + weight * perturbed
     if loss != loss:
-        raise FaultsimError(f"the loss of epoch {epoch} is no number: a lower learning rate may help")
+        raise FaultsimError(f"the loss of epoch {epoch} is not finite: try a lower learning rate")
     return Epoch(epoch, loss, clean, perturbed)
 
 
 def _identity(training: Training, data: Dataset, context: dict) -> dict:
-    """What must be equal for a run to go on, as JSON would say it: everything but when it ends, unless the learning
-    rate follows from that."""
+    """Return what must be equal for a training to continue, as JSON values: everything but when it ends, unless the
+    learning rate depends on that."""
     described = training.describe()
     ends = (
         ("window", "tolerance") if training.schedule != "constant" else ("max_epochs", "window", "tolerance")
     )
-    for name in ("trainer", *ends):  # the trainer follows from what it needs
+    for name in ("trainer", *ends):  # the trainer follows from the other values
         del described[name]
-    if training.loss == "cross_entropy":  # states of older versions don't name it
+    if training.loss == "cross_entropy":  # states of older versions lack it
         del described["loss"]
     if not training.divided:
         described.pop("divided", None)

@@ -37,9 +37,9 @@ import packed  # noqa: E402
 
 from faultsim.errors import FaultsimError  # noqa: E402
 from faultsim.io.files import write_atomically, write_text  # noqa: E402
-from neuralfuse.paper.budget import duration, operations  # noqa: E402
-from neuralfuse.paper.cells import cells, trained_by  # noqa: E402
-from neuralfuse.paper.plan import Kind, file_of, steps  # noqa: E402
+from neuralfuse.paper.budget import count_operations, format_duration  # noqa: E402
+from neuralfuse.paper.cells import select_cells, trained_by  # noqa: E402
+from neuralfuse.paper.plan import Kind, file_of, plan_steps  # noqa: E402
 from neuralfuse.paper.result import Cell, read  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,7 +93,7 @@ class Job:
     @property
     def comparison(self) -> bool:
         """Whether it is plain EOPM."""
-        return self.kind is Kind.RESULT and self.cell.generator.trainer is None
+        return self.kind is Kind.RESULT and self.cell.spec.trainer is None
 
     def own(self) -> tuple[str, ...]:
         """How the names of its files begin."""
@@ -114,8 +114,8 @@ def of_table(
     trainer: str = "staged",
 ) -> list[Job]:
     """The cells of a base model that the paper's table has, in the order of `generators`."""
-    found = cells(TABLES[rate], [dataset], [base], faults=[faults])
-    by_name = {cell.generator.name: trained_by(cell, trainer) for cell in found}
+    found = select_cells(TABLES[rate], [dataset], [base], faults=[faults])
+    by_name = {cell.spec.name: trained_by(cell, trainer) for cell in found}
     return [Job(Kind.RESULT, by_name[name], recipe) for name in generators if name in by_name]
 
 
@@ -158,12 +158,12 @@ def full_jobs(recipe: str) -> list[Job]:
 
 
 def has(dataset: str, base: str, rate: float) -> bool:
-    return any((cell.dataset, cell.base) == (dataset, base) for cell in cells(TABLES[rate]))
+    return any((cell.dataset, cell.base) == (dataset, base) for cell in select_cells(TABLES[rate]))
 
 
 def small_jobs(recipe: str) -> list[Job]:
     """A base model, and one generator by each trainer."""
-    found = cells("table1", generators=["UNetS"], faults=["neuralfuse_2022"], smoke=True)[:1]
+    found = select_cells("table1", generators=["UNetS"], faults=["neuralfuse_2022"], smoke=True)[:1]
     return with_bases(
         [Job(Kind.RESULT, trained_by(found[0], trainer), recipe) for trainer in ("staged", "eopm")]
     )
@@ -192,13 +192,15 @@ def estimate(job: Job, scale: Scale, share: float) -> float:
     if job.comparison:
         return share + 2 * scale.start
     kinds = (Kind.BASE,) if job.kind is Kind.BASE else (Kind.GENERATOR, Kind.UNPROTECTED, Kind.RESULT)
-    from faultsim.training.classifier import recipe
-    from neuralfuse.staged import EOPM_STAGE
+    from faultsim.training.classifier import choose_recipe
+    from neuralfuse.stages import EOPM_STAGE
 
-    epochs = recipe(job.recipe, job.cell.dataset).epochs
-    planned = steps([job.cell], job.recipe, Path(), (job.kind,))
+    epochs = choose_recipe(job.recipe, job.cell.dataset).epochs
+    planned = plan_steps([job.cell], job.recipe, Path(), (job.kind,))
     work = sum(
-        operations(step, base_epochs=epochs, epochs=EOPM_STAGE["max_epochs"], n_models=EOPM_STAGE["n_models"])
+        count_operations(
+            step, base_epochs=epochs, epochs=EOPM_STAGE["max_epochs"], n_models=EOPM_STAGE["n_models"]
+        )
         for step in planned
         if step.kind in kinds
     )
@@ -278,7 +280,7 @@ class Plant:
             return
         cell, made = job.cell, job.file(Kind.GENERATOR, folder)
         train = (
-            "train-generator", "--generator", cell.generator.name, "--out", str(made),
+            "train-generator", "--generator", cell.spec.name, "--out", str(made),
             "--base", str(job.file(Kind.BASE, folder)), "--dataset", cell.dataset, "--preset", cell.faults,
             "--bit-error-rate", f"{cell.bit_error_rate:g}", *where,
         )  # fmt: skip
@@ -297,8 +299,8 @@ class Plant:
             yield Command((*train, *stages, *self.scale.staged, *budget(self.left())))
         rows = ("--dataset", cell.dataset, "--base", cell.base) if "--smoke" not in self.scale.common else ()
         yield Command((
-            "reproduce", TABLES[cell.bit_error_rate], *rows, "--generator", cell.generator.name,
-            "--faults", cell.faults, "--recipe", job.recipe, "--trainer", cell.generator.trainer or "eopm",
+            "reproduce", TABLES[cell.bit_error_rate], *rows, "--generator", cell.spec.name,
+            "--faults", cell.faults, "--recipe", job.recipe, "--trainer", cell.spec.trainer or "eopm",
             *self.scale.common, "--out", str(folder), *where, *budget(self.left()),
         ))  # fmt: skip
 
@@ -446,13 +448,13 @@ def choose(
 ) -> Job | None:
     """The next job: the first in order that is ready and fits; where none fits, the first that is ready, which goes on
     another time."""
-    busy = {(run.job.cell.dataset, run.job.cell.generator.name) for run in running if run.job.cell.generator}
+    busy = {(run.job.cell.dataset, run.job.cell.spec.name) for run in running if run.job.cell.generator}
     ready = []
     for job in jobs:
         if records[job.name]["outcome"] != "waiting" or job.cell.dataset not in plant.data:
             continue
         if job.kind is Kind.RESULT:
-            same = TAKES_OVER.get(job.cell.generator.name)
+            same = TAKES_OVER.get(job.cell.spec.name)
             if plant.base(job) is None or (job.cell.dataset, same) in busy:
                 continue
         ready.append(job)
@@ -466,7 +468,7 @@ def begin(job: Job, plant: Plant, record: dict) -> Running:
     run = Running(job, folder, plant.commands(job, folder), output, record, time.monotonic())
     record["outcome"] = "running"
     run.next()
-    print(f"begun    {job.name} (about {duration(record['estimated_s'])})", flush=True)
+    print(f"begun    {job.name} (about {format_duration(record['estimated_s'])})", flush=True)
     return run
 
 
@@ -622,7 +624,7 @@ def show(jobs: Sequence[Job], plant: Plant, estimates: dict[str, float]) -> None
     for number, job in enumerate(jobs, 1):
         done = plant.is_done(job)
         total += 0 if done else estimates[job.name]
-        cost = "there" if done else f"{duration(estimates[job.name])}, {duration(total)} in all"
+        cost = "there" if done else f"{format_duration(estimates[job.name])}, {format_duration(total)} in all"
         print(f"{number:4}. {job.name}: {cost}")
     print(
         "Seconds of one process by itself, roughly guessed for an H100; what is taken over from others costs nothing."

@@ -1,60 +1,37 @@
-"""Trains a shipped model anew: `python -m faultsim.bundled.train [MODEL [FILE]]`. Takes a minute on a CPU."""
+"""Train a bundled model anew: `python -m faultsim.bundled.train [MODEL [FILE]]`. Takes a minute on a CPU."""
 
 import sys
 from pathlib import Path
 
-import torch
-
-from .. import models
-from ..data import batches, find_augmentation, load
+from ..data import find_augmentation, load
 from ..errors import FaultsimError
-from ..io.checkpoint import save_weights
-from ..io.provenance import provenance
-from ..training.classifier import Recipe, train_classifier
+from ..training.classifier import Recipe
+from ..training.to_file import train_classifier_to_file
 from . import DATASET, MODEL, MODELS
 
-SEED = 0
 RECIPES = {
-    "DigitsNet": Recipe(
-        "digits", epochs=40, batch_size=128, learning_rate=0.1, weight_decay=5e-4, schedule="one_cycle"
-    ),
-    "DigitsVGG": Recipe(
-        "digits", epochs=30, batch_size=128, learning_rate=0.1, weight_decay=5e-4, schedule="one_cycle"
-    ),
+    name: Recipe(
+        "digits", epochs=epochs, batch_size=128, learning_rate=0.1, weight_decay=5e-4, schedule="one_cycle"
+    )
+    for name, epochs in {"DigitsNet": 40, "DigitsVGG": 30}.items()
 }
 
 
 def main(name: str = MODEL, path: str | Path | None = None) -> None:
+    """Train one of MODELS to its file, or to another one."""
     if name not in MODELS:
-        raise FaultsimError(f"no model {name!r} ships with faultsim; those that do: {', '.join(MODELS)}")
-    path, recipe = path or MODELS[name], RECIPES[name]
-    torch.manual_seed(SEED)
-    model = models.create(name)
-    training, test = load(DATASET, "train"), load(DATASET, "test")
-    train_classifier(
-        model,
-        training,
-        recipe,
-        seed=SEED,
+        raise FaultsimError(f"no bundled model {name!r}; the bundled models are {', '.join(MODELS)}")
+    metadata = train_classifier_to_file(
+        path or MODELS[name],
+        name,
+        load(DATASET, "train"),
+        load(DATASET, "test"),
+        RECIPES[name],
         augment=find_augmentation(DATASET),
-        report=lambda epoch: print(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}", flush=True),
+        report=print,
+        resumable=False,
     )
-    with torch.inference_mode():
-        correct = sum(int((model(x).argmax(1) == y).sum()) for x, y in batches(test, 512))
-    accuracy = correct / len(test)
-    print(f"test accuracy {100 * accuracy:.2f} %")
-    metadata = {
-        "model": name,
-        "num_classes": test.num_classes,
-        "dataset": DATASET,
-        "dataset_fingerprint": training.fingerprint,
-        "recipe": vars(recipe),
-        "seed": SEED,
-        "test_accuracy": accuracy,
-        **provenance(),
-    }
-    save_weights(path, model, metadata)
-    print(f"written to {path}")
+    print(f"test accuracy {100 * metadata['test_accuracy']:.2f} %, written to {path or MODELS[name]}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def patterns(
     out: Annotated[Path, typer.Option(help="The picture to write.")],
 ) -> None:
     """Draw class patterns: what makes perturbed models answer a class, whatever image lies under it."""
-    from neuralfuse.pattern_plot import pattern_figure
+    from neuralfuse.pattern_plot import draw_patterns
     from neuralfuse.patterns import load_patterns
 
     from ..show.plots import save
@@ -31,6 +31,6 @@ def patterns(
         if {"mean", "chips", "worst_chip"} <= about.keys() and rate is not None
         else "how often they work was not measured"
     )
-    save(pattern_figure(found, names, told), out)
+    save(draw_patterns(found, names, told), out)
     print(f"{len(found)} patterns: {told}")
     print(f"written: {out}")

@@ -1,4 +1,4 @@
-"""What `reproduce` shows besides tables of cells: computed tables, the status of all, figures as files."""
+"""What `reproduce` prints besides tables of accuracies: the status of all tables, and computed tables."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 from .accuracy_table import console
 
 if TYPE_CHECKING:
-    from neuralfuse.paper import Reproduction
+    from neuralfuse.paper.comparison import Reproduction
     from neuralfuse.paper.rows import Line
 
 
-def status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
-    """Of each table and fault model: what is reproduced, how far off, on what hardware."""
+def show_status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
+    """Print for each table and fault model what is reproduced, how far off, and on what hardware."""
     from rich import box
     from rich.table import Table
 
-    from neuralfuse.paper.status import status as counted
+    from neuralfuse.paper.status import count_status
 
-    rows = counted(found)
+    rows = count_status(found)
     if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return
@@ -53,8 +53,8 @@ def status(found: "Mapping[str, Sequence[Line]]", as_json: bool) -> None:
         console().print(f"[{number}] {note}")
 
 
-def computed(result: "Reproduction", as_json: bool) -> None:
-    """A table that was computed on the spot."""
+def show_computed(result: "Reproduction", as_json: bool) -> None:
+    """Print a table that needs no trained model."""
     from rich import box
     from rich.table import Table
 
@@ -76,10 +76,4 @@ def computed(result: "Reproduction", as_json: bool) -> None:
         agrees = "yes" if row.agrees else "NO"
         table.add_row(row.subject, row.quantity, *cells, agrees, *([row.note] if result.note else []))
     console().print(table)
-    console().print(agreement(result))
-
-
-def agreement(result: "Reproduction") -> str:
-    """In one sentence."""
-    agreeing = sum(row.agrees for row in result.rows)
-    return f"{agreeing} of {len(result.rows)} values agree ({result.criterion})."
+    console().print(result.summary)

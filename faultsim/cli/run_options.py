@@ -1,41 +1,24 @@
-"""The options of commands that train what a table lacks, declared once: `reproduce` and `transfer`."""
+"""Options of commands that train what a table lacks (`reproduce`, `transfer`), as one group, and of budgets."""
 
 from __future__ import annotations
 
 import re
-import time
+import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import FaultsimError
 
 if TYPE_CHECKING:
-    from ..training.loop import Pace
-    from .reproduce_steps import Settings
+    from collections.abc import Mapping, Sequence
 
-PAPER = {
-    "recipe": "paper",
-    "trainer": "eopm",
-    "base-epochs": None,
-    "epochs": 100,
-    "n-models": 10,
-    "batch-size": 256,
-    "precision": "float32",
-    "learning-rate": 1e-3,
-    "schedule": "constant",
-    "average": 0.0,
-    "seed": 0,
-}
-STAGED = PAPER | {
-    "epochs": 2,
-    "n-models": 5,
-    "batch-size": 96,
-    "learning-rate": 1e-3,
-    "schedule": "linear",
-}
-SMOKE = PAPER | {"recipe": "modern", "base-epochs": 4, "epochs": 2, "n-models": 2}
+    from neuralfuse.paper.result import Cell
+    from neuralfuse.paper.settings import Settings
+
+    from ..training.loop import Pace
 
 NamesOption = Annotated[
     list[str] | None, typer.Option(help="Only this one; several with commas, or repeated.")
@@ -46,10 +29,10 @@ FaultsOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option(help="Run directory: holds everything that was computed; the next call goes on with it."),
+    typer.Option(help="Run directory with everything that was computed; the next call continues in it."),
 ]
 DataFolderOption = Annotated[
-    Path | None, typer.Option(help="Folder that holds the data sets. [default: they are downloaded]")
+    Path | None, typer.Option(help="Folder of the datasets. [default: they are downloaded]")
 ]
 RecipeOption = Annotated[
     str | None, typer.Option(help="Recipe of the base models: paper, paper_short or modern. [default: paper]")
@@ -57,19 +40,21 @@ RecipeOption = Annotated[
 TrainerOption = Annotated[
     str | None,
     typer.Option(
-        help="Of generators: eopm, as in the paper, or staged, which takes a hundredth of its passes or less; see "
-        "'faultsim train-generator --help'. With staged the options below are of its last stage, whose defaults are "
-        "2 epochs, batches of 96, N = 5 and a rate falling to 0. [default: eopm]",
+        help="Trainer of generators: eopm, as in the paper, or staged, which needs a hundredth of its passes or less "
+        "('faultsim train-generator --help'). With staged the following options are those of its last stage; their "
+        "defaults are 2 epochs, batches of 96, N = 5 and a linear schedule. [default: eopm]",
         show_default=False,
     ),
 ]
 BaseEpochsOption = Annotated[
     int | None, typer.Option(help="Epochs of the base models. [default: the recipe's]")
 ]
-EpochsOption = Annotated[int | None, typer.Option(help="Epochs of generators, at most. [default: 100]")]
-NModelsOption = Annotated[int | None, typer.Option(help="N: perturbed models a step. [default: 10]")]
+EpochsOption = Annotated[
+    int | None, typer.Option(help="Largest number of epochs of generators. [default: 100]")
+]
+NModelsOption = Annotated[int | None, typer.Option(help="N: perturbed models per step. [default: 10]")]
 BatchOption = Annotated[
-    int | None, typer.Option(help="Images of one step of generators' training. [default: 256]")
+    int | None, typer.Option(help="Images per step of generators' training. [default: 256]")
 ]
 PrecisionOption = Annotated[
     str | None,
@@ -81,48 +66,120 @@ LearningRateOption = Annotated[
 ScheduleOption = Annotated[
     str | None,
     typer.Option(
-        help="Schedule of the learning rate: constant, or linear (to 0 in the last of --epochs). [default: constant]"
+        help="Learning rate schedule: constant, or linear to 0 at the end of --epochs. [default: constant]"
     ),
 ]
 AverageOption = Annotated[
     float | None,
     typer.Option(
-        help="Decay a step, like 0.998, of an average of a generator's weights, which is the result; 0: none. "
-        "[default: 0]"
+        help="Decay per step, like 0.998, of a moving average of a generator's weights, which is the result; 0: no "
+        "average. [default: 0]"
     ),
 ]
-SeedOption = Annotated[int | None, typer.Option(help="Seed of all training. [default: 0]")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of all trainings. [default: 0]")]
 RunDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")]
 BudgetOption = Annotated[
     str | None,
     typer.Option(
-        help="Stop after this time, like 90s, 30m or 2h: the most valuable missing steps come first, and the state of "
-        "an unfinished training is kept."
+        help="Stop after this time, like 90s, 30m or 2h. The most valuable missing steps come first; the next call "
+        "continues an unfinished training."
     ),
 ]
 TrainingBudgetOption = Annotated[
     str | None,
-    typer.Option(help="Stop after this time, like 90s, 30m or 2h; the state of the training is kept."),
+    typer.Option(help="Stop after this time, like 90s, 30m or 2h; the same command continues the training."),
 ]
 PlanOption = Annotated[
-    bool, typer.Option("--plan", help="Say which steps are missing and what they cost, and do none.")
+    bool, typer.Option("--plan", help="List the missing steps and their cost, and compute nothing.")
 ]
-ShowOption = Annotated[bool, typer.Option("--show", help="Show what there is, and compute nothing.")]
+ShowOption = Annotated[bool, typer.Option("--show", help="Show the existing results, and compute nothing.")]
 
 
-def settings(options: dict[str, Any], smoke: bool = False) -> tuple[str, Settings]:
-    """(recipe, everything else) of a run from its options, by their names; FaultsimError for impossible values."""
-    from .reproduce_steps import Settings
+@dataclass(frozen=True)
+class RunOptions:
+    """A run directory, and how everything in it is trained."""
 
-    defaults = SMOKE if smoke else STAGED if options.get("trainer") == "staged" else PAPER
-    recipe, *rest = (default if options[key] is None else options[key] for key, default in defaults.items())
-    found = Settings(*rest)
-    found.check(recipe)
-    return recipe, found
+    faults: FaultsOption = None
+    out: OutOption = None
+    data_dir: DataFolderOption = None
+    recipe: RecipeOption = None
+    trainer: TrainerOption = None
+    base_epochs: BaseEpochsOption = None
+    epochs: EpochsOption = None
+    n_models: NModelsOption = None
+    batch_size: BatchOption = None
+    precision: PrecisionOption = None
+    learning_rate: LearningRateOption = None
+    schedule: ScheduleOption = None
+    average: AverageOption = None
+    seed: SeedOption = None
+    device: RunDeviceOption = None
+    budget: BudgetOption = None
+    plan: PlanOption = False
+    show: ShowOption = False
+
+    @property
+    def given(self) -> list[str]:
+        """The options that the user gave, without dashes in front."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return [name.replace("_", "-") for name, value in values.items() if value not in (None, False)]
+
+    def settings(self, *, smoke: bool = False) -> Settings:
+        """The settings; FaultsimError for impossible values."""
+        from neuralfuse.paper.settings import Settings
+
+        return Settings.choose(
+            smoke=smoke, **{field.name: getattr(self, field.name) for field in fields(Settings)}
+        )
+
+    def presets(self) -> list[str]:
+        """The presets of bit errors; the default is both."""
+        from neuralfuse.paper.cells import FAULTS
+
+        return names(self.faults, "--faults") or list(FAULTS)
+
+    def compute(self, tables: Mapping[str, Sequence[Cell]], settings: Settings) -> bool:
+        """Do what the run directory lacks, or what --plan and --show say; False if there is nothing to show then."""
+        from neuralfuse.paper.budget import Clock
+        from neuralfuse.paper.run import Plan, carry_out
+
+        from .options import device as device_named
+
+        if self.show:
+            check_run_directory(self.out)
+            return True
+        if self.out is None:
+            raise FaultsimError(
+                "where shall models and results be kept? add --out RUN_DIR, or --show to see what there is"
+            )
+        plan, device = Plan.of(tables, self.out, settings), self.device or "auto"
+        budget = seconds(self.budget)
+        if not self.plan:
+            where = {"data_dir": self.data_dir, "device": device}
+            carry_out(plan, self.out, **where, budget=budget, report=say)
+            return True
+        if budget is not None:
+            raise FaultsimError("--budget cannot be combined with --plan, which does nothing")
+        for line in plan.describe(Clock.of(settings, device_named(device))):
+            say(line)
+        return False
+
+
+def check_run_directory(out: Path | None) -> None:
+    """Raise FaultsimError for a run directory that does not exist."""
+    if out is not None and not out.is_dir():
+        raise FaultsimError(f"{out} is no run directory: nothing was computed there yet")
+
+
+def check_only(given: Sequence[str], allowed: Sequence[str], what: str) -> None:
+    """Raise FaultsimError for a given option that is not allowed with something."""
+    for option in given:
+        if option not in allowed:
+            raise FaultsimError(f"--{option} cannot be combined with {what}")
 
 
 def names(words: list[str] | None, option: str) -> list[str]:
-    """The words of an option that may be repeated and holds lists with commas."""
+    """Split the values of an option that may be repeated and holds lists with commas."""
     found = [name.strip() for word in words or [] for name in word.split(",")]
     if "" in found:
         raise FaultsimError(f"{option}: an empty name; write names with commas between them")
@@ -130,7 +187,7 @@ def names(words: list[str] | None, option: str) -> list[str]:
 
 
 def seconds(budget: str | None) -> float | None:
-    """What --budget says."""
+    """Parse --budget."""
     if budget is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget.strip())
@@ -140,8 +197,12 @@ def seconds(budget: str | None) -> float | None:
 
 
 def pace(budget: str | None) -> Pace:
-    """When a training that begins now keeps its state, and stops."""
+    """Return the pace of a training that starts now."""
     from ..training.loop import Pace
 
-    left = seconds(budget)
-    return Pace() if left is None else Pace(deadline=time.monotonic() + left)
+    return Pace.within(seconds(budget))
+
+
+def say(line: str) -> None:
+    """Print progress to stderr; stdout is for results."""
+    print(line, file=sys.stderr, flush=True)

@@ -33,7 +33,7 @@ def serve_model(
     classes: Annotated[
         int | None,
         typer.Option(
-            help="Classes of a registered model, where --weights doesn't say. [default: 10]",
+            help="Number of classes, if --weights does not say. [default: 10]",
             show_default=False,
         ),
     ] = None,
@@ -50,12 +50,15 @@ def serve_model(
     per_channel: PerChannelOption = False,
     device: DeviceOption = "auto",
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Whoever reaches it may ask: there is no password.")
+        str,
+        typer.Option(help="Address to listen on. There is no password: everybody who reaches it can use it."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8000,
-    max_batch: Annotated[int, typer.Option(help="Most images in one request.")] = 1024,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8000,
+    max_batch: Annotated[int, typer.Option(help="Largest number of images per request.")] = 1024,
     max_body: Annotated[int, typer.Option(help="Largest request, in MiB.")] = 16,
-    max_seconds: Annotated[float, typer.Option(help="Seconds in which a request's body must arrive.")] = 30.0,
+    max_seconds: Annotated[
+        float, typer.Option(help="Time limit for the body of a request, in seconds.")
+    ] = 30.0,
 ) -> None:
     """Serve predictions of a model on a simulated chip, and nothing else, over HTTP.
 

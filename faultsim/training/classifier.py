@@ -11,22 +11,27 @@ from torch.nn import functional
 from ..data import Augmentation, Dataset
 from ..errors import FaultsimError
 from ..quantization import prepare_qat
-from .loop import Loop, Pace, layout, on_device, schedule
+from .loop import Loop, Pace, choose_memory_format, create_schedule, optimizer_arguments
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a base model is trained. Robustness to bit errors depends on it as much as on the fault model, so every
-    result names it."""
+    """How a base model is trained.
+
+    Robustness to bit errors depends on it as much as on the fault model, so every result names its recipe.
+    """
 
     name: str
     epochs: int
     batch_size: int = 256
-    learning_rate: float = 1e-3  #: of SGD; the peak where there is a schedule
+    learning_rate: float = 1e-3
+    """Of SGD; the peak if there is a schedule."""
     momentum: float = 0.9
     weight_decay: float = 0.0
-    schedule: str = "constant"  #: one of faultsim.training.loop.SCHEDULES; "one_cycle" with Nesterov momentum
-    precision: str = "float32"  #: or "bfloat16": of the matrix products (autocast) on GPUs; on CPUs float32
+    schedule: str = "constant"
+    """One of faultsim.training.loop.SCHEDULES; "one_cycle" uses Nesterov momentum."""
+    precision: str = "float32"
+    """Or "bfloat16": precision of matrix products (autocast) on GPUs; CPUs always use float32."""
 
 
 RECIPES = {
@@ -48,8 +53,23 @@ RECIPES = {
 }
 
 
-def recipe(name: str, dataset: str, epochs: int | None = None) -> Recipe:
-    """A named recipe for a data set; with another number of epochs its name says so. FaultsimError for other names."""
+def choose_recipe(name: str, dataset: str, epochs: int | None = None) -> Recipe:
+    """Return a recipe for a dataset.
+
+    Parameters
+    ----------
+    name
+        One of RECIPES.
+    dataset
+        Name of the dataset; the paper trains twice as long on "cifar100".
+    epochs
+        Another number of epochs, which becomes part of the recipe's name.
+
+    Raises
+    ------
+    FaultsimError
+        For an unknown recipe, and for fewer than 1 epoch.
+    """
     if name not in RECIPES:
         raise FaultsimError(f"unknown recipe {name!r}: it can be {', '.join(RECIPES)}")
     found = RECIPES[name]
@@ -64,11 +84,14 @@ def recipe(name: str, dataset: str, epochs: int | None = None) -> Recipe:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training came to."""
+    """Means over the training images of one epoch, as they were augmented."""
 
     epoch: int
-    loss: float  #: mean cross entropy over the training images, as they were augmented
-    accuracy: float  #: fraction, on the same
+    """From 1."""
+    loss: float
+    """Cross entropy."""
+    accuracy: float
+    """Fraction of right answers."""
 
 
 def train_classifier(
@@ -82,18 +105,44 @@ def train_classifier(
     report: Callable[[Epoch], None] = lambda epoch: None,
     pace: Pace | None = None,
 ) -> list[Epoch]:
-    """Trains `model` in place on its own device; its weights are quantization-aware afterwards (see prepare_qat).
+    """Train a base model in place, on its own device. Its weights become quantization-aware (see prepare_qat).
 
-    Order and augmentation are functions of (seed, epoch). With `state`, a file, the run is kept (see `pace`) and goes
-    on from there when it is started again, to the same result. Returns the curve; `report` is called with each new
-    epoch. Raises OutOfTime at the deadline of `pace`, FaultsimError for a state of another run.
+    Parameters
+    ----------
+    model
+        Takes images float32 [B, C, H, W] and returns logits [B, classes].
+    data
+        Training images and labels.
+    recipe
+        Optimizer, learning rate, epochs.
+    seed
+        Order and augmentation are functions of (seed, epoch).
+    augment
+        Augmentation of the images. Default: none.
+    state
+        State file. If it exists, the training continues from it, to the same result.
+    report
+        Called after every epoch.
+    pace
+        How often the state is written, and the deadline.
+
+    Returns
+    -------
+    list of Epoch
+
+    Raises
+    ------
+    OutOfTime
+        At the deadline of `pace`.
+    FaultsimError
+        For the state of another training.
     """
     device = next(model.parameters()).device
     data = data.to(device)
-    prepare_qat(model).to(memory_format=layout(device)).train()
+    prepare_qat(model).to(memory_format=choose_memory_format(device)).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
-        **on_device(recipe.learning_rate, device),
+        **optimizer_arguments(recipe.learning_rate, device),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.schedule == "one_cycle",
@@ -115,18 +164,18 @@ def train_classifier(
 
     steps = -(-len(data) // recipe.batch_size)
     loop = Loop(
-        {"module": model},
-        optimizer,
-        step,
-        2,
-        data,
-        recipe.batch_size,
-        seed,
-        augment,
-        {"recipe": asdict(recipe), "seed": seed, "data": data.fingerprint},
-        state,
-        schedule(recipe.schedule, optimizer, recipe.learning_rate, steps * recipe.epochs),
-        layout(device),
+        modules={"module": model},
+        optimizer=optimizer,
+        step=step,
+        values=2,
+        data=data,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        augment=augment,
+        identity={"recipe": asdict(recipe), "seed": seed, "data": data.fingerprint},
+        state=state,
+        schedule=create_schedule(recipe.schedule, optimizer, recipe.learning_rate, steps * recipe.epochs),
+        memory_format=choose_memory_format(device),
         pace=pace or Pace(),
     )
     loop.resume()

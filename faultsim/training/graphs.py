@@ -1,4 +1,4 @@
-"""The same GPU work again and again, launched at once: CUDA graphs, for steps of training and of evaluation."""
+"""CUDA graphs: steps of training and evaluation that are captured once and replayed."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 R = TypeVar("R")
+_log = logging.getLogger(__name__)
 
 AS_WRITTEN = 3
-"""Calls before the capture, in which libraries choose algorithms and optimizers make their state."""
-
-_log = logging.getLogger(__name__)
+"""Calls before the capture, in which libraries choose algorithms and optimizers create their state."""
 
 
 class Graphed(Generic[R]):
@@ -21,12 +20,12 @@ class Graphed(Generic[R]):
         step = Graphed(function, device)
         result = step(images, labels)
 
-    On a GPU the first calls run as they are written; then the function is captured once, and further calls copy their
-    arguments in and replay it. Each call does what the function does, once. Its result is the same memory each time:
-    use it before the next call. The function must not wait for the device, nor change anything in Python that later
-    calls need. Arguments of another shape than the first ones run as written, and so does, with one line on stderr, a
-    function that CUDA cannot capture (whose model looks at its numbers in Python, for instance). On a CPU every call
-    runs as written.
+    On a GPU the first calls run eagerly. Then the function is captured once, and further calls copy their arguments in
+    and replay it. Each call does what the function does, once. The result is the same memory each time:
+    use it before the next call. The function must not wait for the device, nor change Python state that later calls
+    need. Calls with arguments of another shape than the first ones run eagerly. So does, after a logged warning, a
+    function that CUDA cannot capture, for instance because its model reads numbers in Python. On a CPU every call runs
+    eagerly.
     """
 
     def __init__(self, function: Callable[..., R], device: torch.device) -> None:
@@ -55,7 +54,7 @@ class Graphed(Generic[R]):
         return self._as_written(inputs)
 
     def _as_written(self, inputs: tuple[Tensor, ...]) -> R:
-        # on the stream of the capture, not the default one: what libraries and autograd keep for a stream is there then
+        # on the stream of the capture, so that what libraries and autograd cache per stream exists there
         current = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):
@@ -72,7 +71,8 @@ class Graphed(Generic[R]):
         except RuntimeError as error:
             self.calls_before = None
             torch.cuda.synchronize()
-            # PyTorch's own source of random numbers believes in the capture for ever: a copy of its state does not
+            # A failed capture leaves the default generator registered with the graph. Replacing its state with a clone
+            # unregisters it.
             random = torch.cuda.default_generators[self.stream.device.index]
             random.graphsafe_set_state(random.clone_state())
             _log.warning("runs without a CUDA graph: %s", str(error).splitlines()[0])

@@ -1,11 +1,11 @@
-"""Epochs of training that can be killed at any instant, and go on to the same result."""
+"""Training loop: epochs that can be interrupted at any time and continue to the same result."""
 
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,13 @@ from .graphs import Graphed
 from .state import load_state, save_state
 
 SCHEDULES = ("constant", "linear", "one_cycle")
-"""Of the learning rate: "linear" falls to 0 at the end; "one_cycle": Smith and Topin, arXiv 1708.07120."""
-MOST_STEPS = 100_000_000  #: of a training
+"""Learning rate schedules: constant; linear to 0 at the end; one-cycle (Smith and Topin, arXiv 1708.07120)."""
+MOST_STEPS = 100_000_000
+"""Steps of one training; a state that claims more is damaged."""
 
 
 class OutOfTime(FaultsimError):
-    """The deadline of a training came before its end. Its state is kept, where there is a file for it."""
+    """A training reached its deadline. Its state is written, if it has a state file."""
 
     def __init__(self, where: str, epoch: int, epochs: int) -> None:
         super().__init__(
@@ -34,43 +35,58 @@ class OutOfTime(FaultsimError):
 
 @dataclass(frozen=True)
 class Pace:
-    """When a training keeps its state, besides after every epoch, and when it has to stop."""
+    """How often a training writes its state, besides after every epoch, and when it has to stop."""
 
-    seconds: float = 60.0  #: between two states
-    deadline: float = math.inf  #: as time.monotonic() counts
+    seconds: float = 60.0
+    """Between two states."""
+    deadline: float = math.inf
+    """As time.monotonic() counts."""
+
+    @classmethod
+    def within(cls, seconds: float | None) -> Self:
+        """Return the pace of a training that starts now and may take this long; None: as long as it takes."""
+        return cls() if seconds is None else cls(deadline=time.monotonic() + seconds)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Loop:
-    """One training. Order and augmentation are functions of (seed, epoch), so that a run goes on to the same result."""
+    """One training. Order and augmentation are functions of (seed, epoch), so that it continues to the same result."""
 
-    modules: Mapping[
-        str, nn.Module
-    ]  #: what is trained, and what else is kept in the state, by their names there
+    modules: Mapping[str, nn.Module]
+    """What is trained, and what else belongs to the state, by their names in the state file."""
     optimizer: Optimizer
-    #: (images, labels, number of the step as int64 [] on the device) -> float [values], means over the images. It
-    #: updates the parameters; on a GPU it is replayed as a CUDA graph (see Graphed) if it may be `captured`
     step: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """(images, labels, number of the step: int64 [] on the device) -> float [values], means over the images.
+
+    It updates the parameters. On a GPU it is replayed as a CUDA graph (see Graphed) if `captured`."""
     values: int
-    data: Dataset  #: on the device
+    """How many numbers `step` returns."""
+    data: Dataset
+    """Training data, on the device."""
     batch_size: int
     seed: int
     augment: Augmentation | None
-    identity: Mapping[str, Any]  #: JSON values that a state has to agree in for a run to go on from it
-    state: Path | None = None  #: file
+    identity: Mapping[str, Any]
+    """JSON values that a state must contain for the training to continue from it."""
+    state: Path | None = None
+    """State file; None: the training cannot be continued."""
     schedule: LRScheduler | None = None
-    layout: torch.memory_format = torch.contiguous_format  #: of the images
+    memory_format: torch.memory_format = torch.contiguous_format
+    """Of the images."""
     captured: bool = True
-    writes: bool = True  #: whether this process is the one that keeps the state and reports
+    writes: bool = True
+    """Whether this process writes the state and reports."""
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
-        self.curve: list[dict] = []  #: entries of the epochs that are done
-        self.done = 0  #: steps of the next epoch that are done
-        self.sums = torch.zeros(self.values, dtype=torch.float64, device=self.device)  #: over their images
+        self.curve: list[dict[str, Any]] = []  # entries of the finished epochs
+        self.done = 0  # steps of the next epoch
+        self.sums = torch.zeros(
+            self.values, dtype=torch.float64, device=self.device
+        )  # over the images of those steps
         self.number = torch.zeros([], dtype=torch.int64, device=self.device)
         self.kept = self.counted = time.monotonic()
-        self.seconds = 0.0  #: that the steps done so far took, in all sessions
+        self.seconds = 0.0  # of all sessions
 
     @property
     def device(self) -> torch.device:
@@ -78,11 +94,11 @@ class Loop:
 
     @property
     def steps(self) -> int:
-        """Of one epoch."""
+        """Steps of one epoch."""
         return -(-len(self.data) // self.batch_size)
 
     def resume(self) -> None:
-        """Takes up what the state holds, where there is one. Raises FaultsimError for a state of another run."""
+        """Continue from the state file, if there is one. Raises FaultsimError for the state of another training."""
         facts = None if self.state is None else load_state(self.state, self.modules, self.optimizer)
         if facts is None:
             return
@@ -96,13 +112,12 @@ class Loop:
         begun = len(self.curve) * self.steps + self.done
         self.number.fill_(begun)
         if self.schedule is not None:
-            self.optimizer._opt_called = True  # these steps were taken before the run was interrupted
+            self.optimizer._opt_called = True  # the optimizer took these steps before the interruption
             for _ in range(begun):
                 self.schedule.step()
 
     def _progress(self, facts: Mapping[str, Any]) -> tuple[list[dict], int, float, list[float]]:
-        """Entries of the epochs that are done, steps of the next, seconds of all, sums over the steps; FaultsimError
-        where it can't be."""
+        """Return finished entries, steps of the next epoch, seconds, sums; FaultsimError for impossible values."""
         curve, done, sums = (facts.get(key) for key in ("curve", "done", "sums"))
         seconds = facts.get("seconds", 0.0)  # states of older versions lack it
         known = isinstance(curve, list) and all(isinstance(entry, dict) for entry in curve)
@@ -115,7 +130,7 @@ class Loop:
         return curve, done, float(seconds), sums
 
     def facts(self) -> dict[str, Any]:
-        """What the state says besides tensors."""
+        """Return what the state contains besides tensors, without the seconds."""
         progress = {"curve": self.curve, "done": self.done, "sums": self.sums.tolist()}
         return {"run": dict(self.identity), **progress}
 
@@ -131,12 +146,24 @@ class Loop:
         report: Callable[[dict], None] = lambda entry: None,
         ended: Callable[[Sequence[dict]], bool] = lambda curve: False,
     ) -> None:
-        """Trains until the curve has `epochs` entries, or `ended` says so of it.
+        """Train until the curve has `epochs` entries or `ended(curve)` is true.
 
-        `entry` makes an entry (JSON values) from the epoch's number, from 1, and its means; `report` is called with
-        each new one. The state is kept before. Raises OutOfTime at the deadline.
+        Parameters
+        ----------
+        epochs
+            Number of epochs, counted from the first session.
+        entry
+            (epoch from 1, means) -> the record of an epoch, as JSON values.
+        report
+            Called with each new record, after the state is written.
+        ended
+            Called with all records so far; true ends the training early.
+
+        Raises
+        ------
+        OutOfTime
+            At the deadline of `pace`.
         """
-        self.counted = time.monotonic()
         call = Graphed(self._one, self.device) if self.captured else self._one
         while len(self.curve) < epochs and not ended(self.curve):
             self._epoch(call, epochs)
@@ -165,9 +192,9 @@ class Loop:
             augment=self.augment,
         )
         for index, (images, labels) in enumerate(parts):
-            if index < begun:  # done, but the augmentation of the others draws from the same stream
+            if index < begun:  # done; iterated because the augmentation draws from one stream
                 continue
-            call(images.contiguous(memory_format=self.layout), labels)
+            call(images.contiguous(memory_format=self.memory_format), labels)
             if self.schedule is not None:
                 self.schedule.step()
             self.done = index + 1
@@ -186,9 +213,21 @@ class Loop:
         self.kept = time.monotonic()
 
 
-def schedule(name: str, optimizer: Optimizer, learning_rate: float, steps: int) -> LRScheduler | None:
-    """One of SCHEDULES over so many steps, from the learning rate, or for "one_cycle" up to it. FaultsimError for
-    other names."""
+def create_schedule(name: str, optimizer: Optimizer, learning_rate: float, steps: int) -> LRScheduler | None:
+    """Create one of SCHEDULES over `steps` steps; None for "constant".
+
+    Parameters
+    ----------
+    name
+        One of SCHEDULES.
+    learning_rate
+        Where the linear schedule starts; the peak of the one-cycle schedule.
+
+    Raises
+    ------
+    FaultsimError
+        For another name.
+    """
     if name == "constant":
         return None
     if name == "linear":
@@ -198,16 +237,22 @@ def schedule(name: str, optimizer: Optimizer, learning_rate: float, steps: int) 
     raise FaultsimError(f"unknown schedule {name!r}: it can be {', '.join(SCHEDULES)}")
 
 
-def on_device(learning_rate: float, device: torch.device) -> dict[str, Any]:
-    """Arguments of an optimizer for its parameters' device: on a GPU the learning rate lies there, where a schedule can
-    change it under a captured step, and one kernel updates all parameters."""
+def optimizer_arguments(learning_rate: float, device: torch.device) -> dict[str, Any]:
+    """Return the optimizer arguments that suit the device of the parameters.
+
+    On a GPU the learning rate is a tensor, so that a schedule can change it under a captured step, and one fused
+    kernel updates all parameters.
+    """
     if device.type != "cuda":
         return {"lr": learning_rate}
     return {"lr": torch.tensor(learning_rate, device=device), "fused": True}
 
 
-def layout(device: torch.device, precision: str = "float32") -> torch.memory_format:
-    """Of images and convolutions: tensor cores and bfloat16 want channels last; in float32 it made VGG11 slower by a
-    quarter on a CPU without AMX (benchmarks/README.md)."""
+def choose_memory_format(device: torch.device, precision: str = "float32") -> torch.memory_format:
+    """Choose the memory format of images and convolutions.
+
+    Channels last for tensor cores and bfloat16. In float32 it made VGG11 slower by a quarter on a CPU without AMX
+    (benchmarks/README.md).
+    """
     last = device.type == "cuda" or precision == "bfloat16"
     return torch.channels_last if last else torch.contiguous_format

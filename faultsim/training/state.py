@@ -16,15 +16,15 @@ from ..io.files import write_atomically
 
 ADAM = {"step", "exp_avg", "exp_avg_sq"}
 SGD = {"momentum_buffer"}
-"""Names of what the optimizers of our trainings keep for each parameter."""
+"""Names of the optimizers' state tensors per parameter."""
 BOUNDS = {"step": (0.0, 1e8), "exp_avg_sq": (0.0, torch.inf)}
-"""What it lies within."""
+"""Valid ranges of their values."""
 
 
 def save_state(
     path: str | Path, modules: Mapping[str, nn.Module], optimizer: Optimizer, facts: Mapping[str, Any]
 ) -> None:
-    """Parameters and buffers of the modules, the optimizer's state, and `facts` (JSON values), atomically."""
+    """Write parameters and buffers of the modules, the optimizer's state, and `facts` (JSON values), atomically."""
     from safetensors.torch import save
 
     tensors = {
@@ -41,8 +41,13 @@ def save_state(
 
 
 def load_state(path: str | Path, modules: Mapping[str, nn.Module], optimizer: Optimizer) -> dict | None:
-    """Restores what save_state() wrote and returns its facts; None where there is no file. FaultsimError for a file of
-    another model or optimizer."""
+    """Restore what save_state() wrote and return its facts, or None if there is no file.
+
+    Raises
+    ------
+    FaultsimError
+        For a damaged file, and the state of another model or optimizer.
+    """
     if not Path(path).exists():
         return None
     tensors, metadata = read_file(path)
@@ -61,8 +66,8 @@ def load_state(path: str | Path, modules: Mapping[str, nn.Module], optimizer: Op
 
 
 def _optimizer_state(tensors: dict[str, torch.Tensor], optimizer: Optimizer) -> dict[int, dict]:
-    """What save_state() wrote of an optimizer of this kind, taken out of the file's tensors; ValueError for anything
-    else: the next step would fail on it, or compute something else."""
+    """Take an optimizer's state out of the file's tensors. ValueError for any tensor that this kind of optimizer would
+    not have written: the next step would fail on it, or compute something else."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict] = {}
     for key in [key for key in tensors if key.startswith("optimizer.")]:

@@ -1,7 +1,7 @@
-"""Restricted access (the paper, section 3.2): models of which nothing but predictions can be had.
+"""Restricted access (the paper, section 3.2): models that only return predictions.
 
-A generator that was trained on a model of one's own is put in front of such a black box. Images go in, class numbers
-come out; no weight, logit or gradient crosses the line. Import from the modules (`neuralfuse.blackbox.client`, ...):
+A generator that was trained with another model is put in front of such a black box. Images go in, class numbers come
+out; the box reveals no weight, logit or gradient. Import from the modules (`neuralfuse.blackbox.client`, ...):
 
     box         what a black box is, and one made of a Python function
     onnxfile    one made of an ONNX file

@@ -10,7 +10,7 @@ from faultsim.errors import FaultsimError
 from faultsim.extras import needs_extra
 
 from . import wire
-from .box import BlackBox, checked_images
+from .box import BlackBox, check_images
 
 with needs_extra("serve"):
     from starlette.applications import Starlette
@@ -91,7 +91,7 @@ def _fitting(images: np.ndarray, description: wire.Description) -> np.ndarray:
         raise FaultsimError(
             f"{len(images)} images are more than {description.limits.batch}: send fewer at once"
         )
-    return checked_images(images)
+    return check_images(images)
 
 
 async def _refuse(request: Request, error: HTTPException) -> Response:

@@ -1,4 +1,4 @@
-"""What a black box is: images in, class numbers out."""
+"""Black boxes: images in, class numbers out."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
@@ -10,33 +10,41 @@ from faultsim.errors import FaultsimError
 
 @runtime_checkable
 class BlackBox(Protocol):
-    """A classifier of which only predictions can be had."""
+    """A classifier that only returns predictions."""
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """float32 [B, C, H, W] in [-1, 1] -> int64 [B], the class of each image. Raises FaultsimError."""
+        """Return the class of each image, int64 [B], for images float32 [B, C, H, W] in [-1, 1]."""
 
 
 class PythonCallable:
-    """A black box made of a function from images to class numbers: a driver of a device, a client of a service."""
+    """A black box made of a function from images to class numbers: the driver of a device, the client of a service.
+
+    Parameters
+    ----------
+    function
+        Images float32 [B, C, H, W] in [-1, 1] (NumPy) to class numbers [B].
+    name
+        What errors call it.
+    """
 
     def __init__(self, function: Callable[[np.ndarray], object], name: str = "the function") -> None:
         self._function, self._name = function, name
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """As BlackBox.predict. Raises FaultsimError when the function fails or answers anything else than one class
-        number for each image."""
-        images = checked_images(images)
+        """Return the class of each image. Raises FaultsimError if the function fails or returns anything else than one
+        class number per image."""
+        images = check_images(images)
         try:
             answer = self._function(images)
         except Exception as error:  # the user's function may fail in any way
             raise FaultsimError(
                 f"{self._name} fails on images {list(images.shape)}: {type(error).__name__}: {error}"
             ) from error
-        return checked_classes(answer, len(images), self._name)
+        return check_classes(answer, len(images), self._name)
 
 
-def checked_images(images: np.ndarray) -> np.ndarray:
-    """The same images; FaultsimError unless they are float32 [B, C, H, W] with B >= 1, all within [-1, 1]."""
+def check_images(images: np.ndarray) -> np.ndarray:
+    """Return the same images. Raises FaultsimError unless they are float32 [B, C, H, W] in [-1, 1] with B >= 1."""
     if images.dtype != np.float32 or images.ndim != 4:
         raise FaultsimError(f"images must be float32 [B, C, H, W], not {images.dtype} {list(images.shape)}")
     if not images.size:
@@ -47,8 +55,8 @@ def checked_images(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def checked_classes(answer: object, count: int, who: str) -> np.ndarray:
-    """What `who` answered to `count` images, as int64 [count]; FaultsimError unless it is one class number each."""
+def check_classes(answer: object, count: int, who: str) -> np.ndarray:
+    """Return an answer of `who` as int64 [count]. Raises FaultsimError unless it is one class number per image."""
     try:
         classes = np.asarray(answer)
     except ValueError:  # lists of unequal lengths

@@ -9,15 +9,15 @@ from torch import nn
 from faultsim.faults import Chip, FaultKind, FaultModel
 from faultsim.stored import StoredWeights
 
-from .box import checked_images
+from .box import check_images
 
 
 class ModelOnChip:
-    """`model` with its weights as `chip` reads them at a bit error rate: corrupted once and held, or, for transient
-    faults, drawn anew for every batch (whose number is the index of the access, as in faultsim.evaluate).
+    """A black box made of a model whose weights are read by a chip at a bit error rate.
 
-    May be asked by several threads; the model runs for one at a time. It is put into evaluation mode, and keeps its own
-    weights.
+    The weights are corrupted once; with transient faults they are read again for every batch, whose number is the index
+    of the access, as in faultsim.evaluate. Several threads may call `predict`; the model runs for one at a time. It is
+    put into evaluation mode and keeps its own weights.
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class ModelOnChip:
         return [weight[0] for weight in found]
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """As BlackBox.predict."""
-        images = checked_images(images)
+        """Return the class of each image (see BlackBox.predict)."""
+        images = check_images(images)
         with self._alone, torch.inference_mode():
             if self._access and self._faults.kind is FaultKind.TRANSIENT:
                 self._weights = self._read()

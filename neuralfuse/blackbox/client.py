@@ -7,7 +7,7 @@ from faultsim.extras import needs_extra
 from faultsim.io.bounds import parse_json
 
 from . import wire
-from .box import checked_classes, checked_images
+from .box import check_classes, check_images
 
 with needs_extra("serve"):
     import urllib3
@@ -17,11 +17,19 @@ _CONNECT_SECONDS = 5.0
 
 
 class HttpEndpoint:
-    """The endpoint at `url` (http or https); connections are kept open from one request to the next.
+    """A black box behind an HTTP endpoint. Connections stay open between requests.
 
-    Asks for the endpoint's description at once and raises FaultsimError when nobody answers or when what answers is no
-    black box. `timeout` is in seconds, for each request; an idempotent request whose kept connection broke is sent once
-    more.
+    Parameters
+    ----------
+    url
+        http or https address. Its description is read at once.
+    timeout
+        Seconds per request. A request is repeated once if an open connection breaks.
+
+    Raises
+    ------
+    FaultsimError
+        If nobody answers, or the endpoint is no black box.
     """
 
     def __init__(self, url: str, timeout: float = 60.0) -> None:
@@ -34,7 +42,7 @@ class HttpEndpoint:
         if not 0.0 < timeout < float("inf"):
             raise FaultsimError(f"a timeout of {timeout} s: it must be above 0 and finite")
         self.url = url.rstrip("/")
-        # neither proxies nor credentials are taken from the surroundings: images go to `url` and nowhere else
+        # no proxies or credentials from the environment: images go to `url` and nowhere else
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=min(timeout, _CONNECT_SECONDS), read=timeout),
             retries=urllib3.Retry(
@@ -57,8 +65,8 @@ class HttpEndpoint:
             raise FaultsimError(f"{self.url} takes bodies too small for a single image")
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """As BlackBox.predict, in as many requests as the endpoint's limits ask for."""
-        images = checked_images(images)
+        """Return the class of each image, in as many requests as the limits of the endpoint demand."""
+        images = check_images(images)
         if images.shape[1:] != self.description.input_shape:
             raise FaultsimError(
                 f"{self.url} takes images {list(self.description.input_shape)}, not {list(images.shape[1:])}"
@@ -73,7 +81,7 @@ class HttpEndpoint:
             classes = wire.from_npy(answer, wire.CLASSES)
         except FaultsimError as error:
             raise FaultsimError(f"{self.url} answers no predictions: {error}") from error
-        return checked_classes(classes, len(images), self.url)
+        return check_classes(classes, len(images), self.url)
 
     def _ask(self, method: str, path: str, most: int, body: bytes | None = None) -> bytes:
         """The body of an answer 200, `most` bytes at most."""

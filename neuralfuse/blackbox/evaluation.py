@@ -16,30 +16,44 @@ from .box import BlackBox
 
 @dataclass(frozen=True)
 class Restricted:
-    """Right answers of each black box; `fused` is None where there is no generator."""
+    """Accuracy of black boxes; `fused` is None without a generator."""
 
     alone: Evaluation
     fused: Evaluation | None = None
 
     @property
     def improvement(self) -> Statistics | None:
-        """Box by box, so that its interval is that of the difference."""
+        """IP of each box, so that the interval is that of the paired difference."""
         return None if self.fused is None else compute_improvement(self.alone, self.fused)
 
 
 def evaluate_restricted(
-    boxes: Sequence[BlackBox], data: Iterable[tuple[Tensor, Tensor]], fuse: NeuralFuse | None = None
+    boxes: Sequence[BlackBox], data: Iterable[tuple[Tensor, Tensor]], generator: NeuralFuse | None = None
 ) -> Restricted:
-    """Accuracy of each black box (say, one for each chip) on `data`, alone and behind `fuse`.
+    """Evaluate black boxes alone and behind a generator.
 
-    data  batches (images float32 [B, C, H, W] in [-1, 1], labels int64 [B]) on the device of the generator
-    fuse  runs here, once a batch, in evaluation mode and without gradients; the boxes get its output as NumPy arrays
+    Parameters
+    ----------
+    boxes
+        One or several, for instance one per chip.
+    data
+        Batches (images float32 [B, C, H, W] in [-1, 1], labels int64 [B]) on the device of the generator.
+    generator
+        NeuralFuse module. It runs here, once per batch, in evaluation mode; the boxes receive its output as NumPy
+        arrays. Default: the boxes alone are evaluated.
 
-    Raises FaultsimError for no boxes, no images, and for whatever the boxes raise.
+    Returns
+    -------
+    Restricted
+
+    Raises
+    ------
+    FaultsimError
+        If there are no boxes or no images, and for what the boxes raise.
     """
     if not boxes:
         raise FaultsimError("no black box to evaluate: give at least one")
-    ways = [None] if fuse is None else [None, fuse.eval()]
+    ways = [None] if generator is None else [None, generator.eval()]
     right = [[0] * len(boxes) for _ in ways]
     images = 0
     for inputs, labels in data:

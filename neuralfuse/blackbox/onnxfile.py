@@ -7,14 +7,24 @@ import numpy as np
 from faultsim.errors import FaultsimError
 from faultsim.extras import needs_extra
 
-from .box import checked_classes, checked_images
+from .box import check_classes, check_images
 
 
 class OnnxFile:
-    """A classifier in ONNX: one input, float32 [B, C, H, W]; its first output holds scores [B, classes], of which the
-    highest wins, or class numbers [B]. A model for a fixed number of images gets them in portions of that size.
+    """A classifier in ONNX, on the CPU.
 
-    Runs on the CPU. Raises FaultsimError for a file that cannot be read or is of another kind.
+    It must have one input, float32 [B, C, H, W]. Its first output must be scores [B, classes] or class numbers [B]. A
+    model with a fixed batch size gets batches of that size.
+
+    Parameters
+    ----------
+    path
+        ONNX file.
+
+    Raises
+    ------
+    FaultsimError
+        For a file that cannot be read, or has other inputs.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -43,8 +53,8 @@ class OnnxFile:
         self._output = self._session.get_outputs()[0].name
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """As BlackBox.predict."""
-        images = checked_images(images)
+        """Return the class of each image (see BlackBox.predict)."""
+        images = check_images(images)
         if any(n not in (None, m) for n, m in zip(self._shape, images.shape[1:], strict=True)):
             raise FaultsimError(f"{self.name} takes images {self._shape}, not {list(images.shape[1:])}")
         size = self._batch or len(images)
@@ -52,7 +62,7 @@ class OnnxFile:
         return np.concatenate(answers)
 
     def _run(self, images: np.ndarray, size: int) -> np.ndarray:
-        """Classes of one portion, filled up to `size` images."""
+        """Return the classes of one batch, padded to `size` images."""
         missing = [(0, size - len(images)), (0, 0), (0, 0), (0, 0)]
         try:
             found = self._session.run([self._output], {self._input: np.pad(images, missing)})[0]
@@ -62,7 +72,7 @@ class OnnxFile:
             ) from error
         if found.ndim == 2 and found.dtype.kind == "f" and found.shape[1]:
             found = found.argmax(1)
-        return checked_classes(found, size, self.name)[: len(images)]
+        return check_classes(found, size, self.name)[: len(images)]
 
 
 def _first(error: Exception) -> str:

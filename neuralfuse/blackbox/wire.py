@@ -1,8 +1,8 @@
-"""What client and server say to each other: a description, images, class numbers.
+"""Messages between client and server: a description, images, class numbers.
 
 Arrays travel as the bytes of a .npy file (version 1.0 or 2.0 of NumPy's format, C order, little-endian) or as JSON.
-Nothing that is read here can hold code: .npy headers are read as literals, arrays of objects are refused, and an array
-must fill its body exactly before any memory is taken for it.
+No message can contain code: .npy headers are parsed as literals, arrays of objects are refused, and an array must fill
+its body exactly before memory is allocated for it.
 """
 
 import io
@@ -25,11 +25,14 @@ _DEPTH = 8  # of lists in one another: images take four
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes in one request."""
+    """Limits of one request."""
 
-    batch: int = 1024  #: images
-    body: int = 16 << 20  #: bytes
-    seconds: float = 30.0  #: from the first byte of the body to its last
+    batch: int = 1024
+    """Images."""
+    body: int = 16 << 20
+    """Bytes."""
+    seconds: float = 30.0
+    """From the first byte of the body to its last."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch <= _MOST or not 1 <= self.body <= _MOST:
@@ -42,15 +45,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Description:
-    """What a black box tells about itself."""
+    """What a black box publishes about itself."""
 
     name: str
-    input_shape: tuple[int, int, int]  #: channels, height, width of float32 images in [-1, 1]
+    input_shape: tuple[int, int, int]
+    """Channels, height, width of float32 images in [-1, 1]."""
     classes: int
     limits: Limits
 
     def as_json(self) -> dict[str, Any]:
-        """As the server answers it to GET /."""
+        """Return the answer to GET /."""
         return {
             "name": self.name,
             "input": {"shape": list(self.input_shape), "dtype": "float32", "range": [-1, 1]},
@@ -64,7 +68,7 @@ class Description:
 
     @classmethod
     def from_json(cls, found: Any) -> "Description":
-        """Raises FaultsimError for anything that as_json() doesn't write."""
+        """Parse what as_json() returned. Raises FaultsimError for anything else."""
         try:
             shape, limits = tuple(found["input"]["shape"]), found["limits"]
             seconds = limits["seconds"]
@@ -85,21 +89,21 @@ class Description:
 
     @property
     def images_at_once(self) -> int:
-        """Images of this shape that one request in .npy can carry; 0 where not even one fits."""
+        """How many images fit into one request in .npy format."""
         channels, height, width = self.input_shape
         image = IMAGES.itemsize * channels * height * width
         return max(0, min(self.limits.batch, (self.limits.body - HEADER) // image))
 
 
 def to_npy(array: np.ndarray) -> bytes:
-    """The bytes of a .npy file; the array must be of IMAGES or CLASSES type."""
+    """Return the bytes of a .npy file. The array must have dtype IMAGES or CLASSES."""
     file = io.BytesIO()
     np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False)
     return file.getvalue()
 
 
 def from_npy(body: bytes | bytearray, dtype: np.dtype) -> np.ndarray:
-    """The array of a .npy file, a view of `body`; FaultsimError unless it is a whole one of `dtype` in C order."""
+    """Parse a .npy file to a view of `body`. Raises FaultsimError unless it is complete, of `dtype`, in C order."""
     file = io.BytesIO(body)
     try:
         kind, shape, by_columns = read_npy_header(file)
@@ -119,12 +123,12 @@ def from_npy(body: bytes | bytearray, dtype: np.dtype) -> np.ndarray:
 
 
 def to_json(classes: np.ndarray) -> bytes:
-    """{"classes": [...]}"""
+    """Return the JSON {"classes": [...]}."""
     return json.dumps({"classes": classes.tolist()}).encode()
 
 
 def images_from_json(body: bytes | bytearray) -> np.ndarray:
-    """float32 images of {"images": [...]}; FaultsimError for anything else. Their shape and range stay unchecked."""
+    """Parse {"images": [...]} to float32; shape and range stay unchecked. Raises FaultsimError for anything else."""
     try:
         content = parse_json(body, _MOST, _DEPTH)
     except ValueError as error:

@@ -1,22 +1,23 @@
-"""Generators that ship with faultsim, one for each of its shipped models (faultsim.bundled), trained by train.py
-beside this file."""
+"""Bundled generators, one for each bundled model (faultsim.bundled), trained by train.py in this folder."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 
-class Embedded(NamedTuple):
-    """A generator that ships."""
+class BundledGenerator(NamedTuple):
+    """A bundled generator."""
 
-    name: str  #: one of neuralfuse.generators.KNOWN
+    name: str
+    """Architecture, one of neuralfuse.generators.KNOWN."""
     weights: Path
+    """Weight file, for `neuralfuse.load`."""
 
 
 GENERATORS = {
-    model: Embedded(name, Path(__file__).parent / f"{name.lower()}.safetensors")
+    model: BundledGenerator(name, Path(__file__).parent / f"{name.lower()}.safetensors")
     for model, name in {"DigitsNet": "ConvXS", "DigitsVGG": "ConvQ"}.items()
 }
-"""By the model that they protect."""
+"""By the name of the model that they protect."""
 
 GENERATOR, WEIGHTS = GENERATORS["DigitsNet"]
-"""Of the default model."""
+"""Those of the default model."""

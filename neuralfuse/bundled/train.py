@@ -1,24 +1,21 @@
-"""Trains a shipped generator anew: `python -m neuralfuse.bundled.train [MODEL [FILE]]`. Takes some minutes on a CPU.
+"""Train a bundled generator anew: `python -m neuralfuse.bundled.train [MODEL [FILE]]`. Takes some minutes on a CPU.
 
-The bit error rate is that of a voltage where the shipped model has begun to fail. ConvXS is trained by EOPM; its steps
-differ far more by their chips than by their images, so a step has many chips and few images. ConvQ is trained in
-stages, and every length and rate is written down here, so that the command stays what it was.
+The bit error rate is that of a voltage where the bundled model begins to fail. ConvXS is trained by EOPM; the loss of a
+step depends far more on its chips than on its images, so a step has many chips and few images. ConvQ is trained in
+stages. Every number that differs from, or equals, a default is written out, so that the result does not change with the
+defaults.
 """
 
 import sys
 from pathlib import Path
 
-import torch
-
-from faultsim import bundled, models
-from faultsim.data import find_augmentation, load
+from faultsim import bundled
 from faultsim.errors import FaultsimError
-from faultsim.io.checkpoint import load_weights, save_weights
-from faultsim.io.provenance import provenance
+from faultsim.subject import load_subject
 
-from .. import generators
-from ..staged import Stage, Staged, judge, train_staged
-from ..training import Base, Training, train_generator
+from ..stages import Stage, Staged
+from ..to_file import train
+from ..training import Training
 from . import GENERATORS
 
 TRAININGS: dict[str, Training | Staged] = {
@@ -50,51 +47,12 @@ TRAININGS: dict[str, Training | Staged] = {
 
 
 def main(name: str = bundled.MODEL, path: str | Path | None = None) -> None:
+    """Train the generator of a bundled model to its file, or to another one."""
     if name not in GENERATORS:
-        known = ", ".join(GENERATORS)
-        raise FaultsimError(f"no generator for {name!r} ships with faultsim, but for {known}")
-    training, made = TRAININGS[name], GENERATORS[name]
-    eopm = training if isinstance(training, Training) else training.eopm
-    torch.manual_seed(eopm.seed)
-    generator = generators.create(made.name)
-    model = models.create(name)
-    stored, trained = load_weights(model, bundled.MODELS[name])
-    data, base = load(bundled.DATASET, "train"), Base(model, stored)
-    augment = find_augmentation(bundled.DATASET)
-    if isinstance(training, Training):
-        curve, cost = train_generator(
-            generator,
-            [base],
-            data,
-            training,
-            augment=augment,
-            report=lambda epoch: print(f"epoch {epoch.epoch}: loss {epoch.loss:.4f}", flush=True),
-        )
-        losses, found = vars(curve[-1]), {"cost": cost.describe()}
-    else:
-        outcome = train_staged(
-            generator,
-            [base],
-            data,
-            training,
-            augment=augment,
-            report=lambda stage, entry: print(stage, entry, flush=True),
-        )
-        curve = outcome.curves["eopm"]
-        losses, found = curve[-1], judge(outcome, base, load(bundled.DATASET, "test"), training)
-    metadata = {
-        "generator": made.name,
-        "dataset": data.name,
-        "dataset_fingerprint": data.fingerprint,
-        "base": {"model": name, "trained": trained},
-        "training": training.describe(),
-        **found,
-        "epochs": len(curve),
-        "losses": losses,
-        **provenance(),
-    }
-    path = path or made.weights
-    save_weights(path, generator, metadata)
+        raise FaultsimError(f"no bundled generator for {name!r}; there are some for {', '.join(GENERATORS)}")
+    generator = GENERATORS[name]
+    path = path or generator.weights
+    train(path, generator.name, lambda: [load_subject(name)], TRAININGS[name], report=print, resumable=False)
     print(f"written to {path}")
 
 

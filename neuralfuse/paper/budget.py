@@ -1,27 +1,29 @@
-"""What missing steps cost, and which of them are worth the time there is."""
+"""What missing steps cost, and which of them a budget is spent on."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from .cells import CHIPS
-from .plan import Kind, Step, chain, ends
+from .plan import Kind, Step, chain_steps, find_ends
 from .result import TRAINING_IMAGES, Cell
 
 if TYPE_CHECKING:
     import torch
 
+    from .settings import Settings
+
 TEST_IMAGES = {"digits": 359, "cifar10": 10_000, "cifar100": 10_000, "gtsrb": 12_630}
-"""Of each data set (the paper, Appendix C; scikit-learn's digits)."""
+"""Of each dataset (the paper, Appendix C; scikit-learn's digits)."""
 
 
 @cache
-def macs(name: str) -> int:
-    """Multiply-accumulate operations of one image through a base model or generator."""
+def count_macs(name: str) -> int:
+    """Count the multiply-accumulate operations of one image through a base model or generator."""
     import torch
 
     from energy.costs import count_costs
@@ -34,19 +36,21 @@ def macs(name: str) -> int:
     return count_costs(network, (3, 32, 32)).macs
 
 
-def operations(step: Step, *, base_epochs: int, epochs: int, n_models: int) -> int:
-    """Multiply-accumulate operations of a whole step, training at its full length. A backward pass counts twice a
-    forward pass; to the input of a frozen model alone, once."""
+def count_operations(step: Step, *, base_epochs: int, epochs: int, n_models: int) -> int:
+    """Count the multiply-accumulate operations of a whole step, with trainings at their full length.
+
+    A backward pass counts as two forward passes; one to the input of a frozen model only, as one.
+    """
     cell = step.cell
     train, test = TRAINING_IMAGES[cell.dataset], TEST_IMAGES[cell.dataset]
-    base = macs(cell.base)
+    base = count_macs(cell.base)
     if step.kind is Kind.BASE:
         return 3 * base * train * base_epochs
     if step.kind is Kind.UNPROTECTED:
         return (CHIPS + 1) * base * test
-    generator = macs(cell.generator.name)
-    if step.kind is Kind.GENERATOR and cell.generator.trainer == "staged":
-        from ..staged import Staged
+    generator = count_macs(cell.spec.name)
+    if step.kind is Kind.GENERATOR and cell.spec.trainer == "staged":
+        from ..stages import Staged
 
         defaults = {field.name: field.default for field in fields(Staged)}
         first, patterns, drawing = (
@@ -57,29 +61,27 @@ def operations(step: Step, *, base_epochs: int, epochs: int, n_models: int) -> i
         return alone + 2 * base * train * patterns + (2 * base + 3 * generator) * train * epochs
     if step.kind is Kind.GENERATOR:
         # chosen flips: the clean model, one perturbed model, and the gradient that chooses
-        passes = (
-            2 * (1 + (cell.generator.n_models or n_models)) if cell.generator.flips is None else 2 * 2 + 3
-        )
+        passes = 2 * (1 + (cell.spec.n_models or n_models)) if cell.spec.flips is None else 2 * 2 + 3
         return (passes * base + 3 * generator) * train * epochs
     if step.kind is Kind.OUTPUTS:
         return 2 * (2 * base + generator) * test
     return (CHIPS + 1) * (base + generator) * test
 
 
-def operations_per_second(device: torch.device, precision: str = "float32", seconds: float = 1.0) -> float:
-    """Multiply-accumulate operations a second of this device in training, from a few steps of a small network."""
+def measure_speed(device: torch.device, precision: str = "float32", seconds: float = 1.0) -> float:
+    """Measure multiply-accumulate operations per second of a device, in a few training steps of a small network."""
     import torch
     from torch import nn
 
-    from faultsim.training.loop import layout
+    from faultsim.training.loop import choose_memory_format
 
-    count = (
-        2048 if device.type == "cuda" else 64
-    )  # so much that a GPU computes longer than it takes to launch
+    count = 2048 if device.type == "cuda" else 64  # enough that a GPU computes longer than a launch takes
     layers = [nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
     network = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Conv2d(64, 256, 3, padding=1))
-    network = network.to(device, memory_format=layout(device, precision))
-    images = torch.zeros(count, 64, 16, 16, device=device).to(memory_format=layout(device, precision))
+    network = network.to(device, memory_format=choose_memory_format(device, precision))
+    images = torch.zeros(count, 64, 16, 16, device=device).to(
+        memory_format=choose_memory_format(device, precision)
+    )
     work = 3 * count * 9 * (64 * 64 * 256 + 64 * 256 * 64)  # images x kernel x channels x places
 
     def step() -> None:
@@ -87,32 +89,79 @@ def operations_per_second(device: torch.device, precision: str = "float32", seco
             loss = network(images).float().mean()
         loss.backward()
 
-    def timed() -> float:
+    def time_step() -> float:
         began = time.perf_counter()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - began
 
-    timed()
-    until, best = time.perf_counter() + seconds, timed()
-    while time.perf_counter() < until:  # the fastest: what else the machine does is not the device's speed
-        best = min(best, timed())
+    time_step()
+    until, best = time.perf_counter() + seconds, time_step()
+    while time.perf_counter() < until:  # the fastest: the others were slowed down by something else
+        best = min(best, time_step())
     return work / best
 
 
-def most_valuable(
+@dataclass
+class Clock:
+    """Estimates how long steps take: their operations over the device's speed, corrected by every finished step."""
+
+    settings: Settings
+    speed: float
+    """Multiply-accumulate operations per second."""
+    expected: float = 0.0
+    taken: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings, device: torch.device) -> Self:
+        """Measure the device's speed."""
+        return cls(settings, measure_speed(device, settings.precision))
+
+    def estimate(self, step: Step) -> float:
+        """Estimate the seconds of what is left of a step; of a training, the largest possible."""
+        from faultsim.training.classifier import choose_recipe
+        from faultsim.training.epoch_log import ENDING
+
+        base_epochs = choose_recipe(step.recipe, step.cell.dataset, self.settings.base_epochs).epochs
+        epochs = self.settings.epochs
+        work: float = count_operations(
+            step, base_epochs=base_epochs, epochs=epochs, n_models=self.settings.n_models
+        )
+        if step.kind in (Kind.BASE, Kind.GENERATOR):
+            log = step.file.with_suffix(ENDING)
+            done = len(log.read_text(encoding="utf-8", errors="replace").splitlines()) if log.exists() else 0
+            work *= max(0.0, 1 - done / (base_epochs if step.kind is Kind.BASE else epochs))
+        return work / self.speed * self._correction
+
+    def learn(self, expected: float, taken: float) -> None:
+        """Correct further estimates by a finished step: `expected` is its estimate, `taken` its seconds."""
+        self.expected += expected / self._correction
+        self.taken += taken
+
+    @property
+    def _correction(self) -> float:
+        # less than a minute tells nothing about how fast this machine is
+        return self.taken / self.expected if self.expected > 60 else 1.0
+
+
+def choose_next(
     planned: Sequence[Step],
     wanted: Mapping[Cell, int],
     seconds_of: Callable[[Step], float],
     budget: float,
 ) -> list[Step]:
-    """The missing steps to that result which is wanted by the most tables for its time, if it fits into `budget`
-    seconds; none when nothing fits. What earlier steps left costs nothing more."""
+    """Choose the missing steps to the result that most tables need for its time, if it fits into `budget` seconds.
+
+    Returns
+    -------
+    list of Step
+        Empty if nothing fits.
+    """
     best: list[Step] = []
     best_worth = 0.0
-    for last in ends(planned):
-        todo = chain(last, planned)
+    for last in find_ends(planned):
+        todo = chain_steps(last, planned)
         seconds = sum(seconds_of(step) for step in todo)
         if not todo or seconds > budget:
             continue
@@ -122,8 +171,8 @@ def most_valuable(
     return best
 
 
-def duration(seconds: float) -> str:
-    """In words: 40 s, 25 min, 3.5 h, 12 days."""
+def format_duration(seconds: float) -> str:
+    """Format seconds: "40 s", "25 min", "3.5 h", "12 days"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

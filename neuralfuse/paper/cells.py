@@ -12,7 +12,7 @@ from faultsim import models
 from faultsim.errors import FaultsimError
 
 from .. import published
-from .result import Cell, Generator
+from .result import Cell, GeneratorSpec
 
 FAULTS = ("neuralfuse_2022", "iid_flips")
 """Each cell is computed under both: as the paper's released code has it, and with honest independent flips."""
@@ -27,12 +27,12 @@ SMOKE_N, SMOKE_FLIPS = 2, 500
 """And what takes more perturbed models or flips a step is left out."""
 
 
-def relaxed(dataset: str, base: str, generator: str, bit_error_rate: float) -> Cell:
+def relaxed_cell(dataset: str, base: str, generator: str, bit_error_rate: float) -> Cell:
     """A generator that was trained for the very model and bit error rate it is measured with."""
-    return Cell(dataset, base, Generator(generator, base, bit_error_rate), "", bit_error_rate)
+    return Cell(dataset, base, GeneratorSpec(generator, base, bit_error_rate), "", bit_error_rate)
 
 
-def transferred(
+def transfer_cells(
     dataset: str,
     sources: Sequence[str],
     targets: Sequence[str],
@@ -60,7 +60,7 @@ def transferred(
         if not 0 < rate <= 1:
             raise FaultsimError(f"bit error rate {rate:g} must be above 0 and at most 1")
     return [
-        Cell(dataset, target, Generator(generator, source, train), preset, test)
+        Cell(dataset, target, GeneratorSpec(generator, source, train), preset, test)
         for source in sources
         for train in train_rates
         for target in targets
@@ -75,7 +75,7 @@ def _relaxed_table(name: str) -> list[Cell]:
     order = list(dict.fromkeys(row["dataset"] for row in rows))
     rows.sort(key=lambda row: order.index(row["dataset"]))  # stable: the rows of a data set stand together
     return [
-        relaxed(row["dataset"], row["base_model"], row["generator"], float(row["bit_error_rate"]))
+        relaxed_cell(row["dataset"], row["base_model"], row["generator"], float(row["bit_error_rate"]))
         for row in rows
     ]
 
@@ -85,7 +85,7 @@ def _transfer_table(name: str) -> list[Cell]:
         Cell(
             row["dataset"],
             row["target_model"],
-            Generator(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
+            GeneratorSpec(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
             "",
             float(row["test_bit_error_rate"]),
         )
@@ -96,7 +96,7 @@ def _transfer_table(name: str) -> list[Cell]:
 
 def _table5(name: str) -> list[Cell]:
     return [
-        relaxed("cifar10", row["base_model"], row["generator"], float(row["bit_error_rate"]))
+        relaxed_cell("cifar10", row["base_model"], row["generator"], float(row["bit_error_rate"]))
         for row in published.table("efficiency_ratio")
     ]
 
@@ -104,7 +104,7 @@ def _table5(name: str) -> list[Cell]:
 def _table16(name: str) -> list[Cell]:
     """ConvL on ResNet18, CIFAR-10, measured at 1 % (the paper, Appendix L)."""
     return [
-        Cell("cifar10", "ResNet18", Generator("ConvL", "ResNet18", flips=int(row["flip_bits"])), "", 0.01)
+        Cell("cifar10", "ResNet18", GeneratorSpec("ConvL", "ResNet18", flips=int(row["flip_bits"])), "", 0.01)
         for row in published.table("adversarial_training")
     ]
 
@@ -112,14 +112,14 @@ def _table16(name: str) -> list[Cell]:
 def _figure4(name: str) -> list[Cell]:
     """ConvL and ConvS on ResNet18, CIFAR-10, 1 % (the paper, Appendix F)."""
     return [
-        Cell("cifar10", "ResNet18", Generator(generator, "ResNet18", 0.01, n_models), "", 0.01)
+        Cell("cifar10", "ResNet18", GeneratorSpec(generator, "ResNet18", 0.01, n_models), "", 0.01)
         for generator in ("ConvL", "ConvS")
         for n_models in N_STUDIED
     ]
 
 
 def _figure3(name: str) -> list[Cell]:
-    return [relaxed("cifar10", "ResNet18", generator, 0.01) for generator in ("ConvL", "ConvS")]
+    return [relaxed_cell("cifar10", "ResNet18", generator, 0.01) for generator in ("ConvL", "ConvS")]
 
 
 def _figure5(name: str) -> list[Cell]:
@@ -156,7 +156,7 @@ NEED_OUTPUTS = ("figure3",)
 TITLES = {name: title for name, (title, _) in _CELLS.items()}
 
 
-def cells(
+def select_cells(
     name: str,
     datasets: Sequence[str] = (),
     bases: Sequence[str] = (),
@@ -182,7 +182,7 @@ def cells(
     for what, asked, of in (
         ("dataset", datasets, lambda cell: cell.dataset),
         ("base model", bases, lambda cell: cell.base),
-        ("generator", generators, lambda cell: cell.generator.name),
+        ("generator", generators, lambda cell: cell.spec.name),
     ):
         known = list(dict.fromkeys(of(cell) for cell in found))
         for word in asked:
@@ -198,15 +198,15 @@ def cells(
 
 
 def _ordinary(cell: Cell, n_models: int | None) -> Cell:
-    if cell.generator.n_models != n_models:
+    if cell.spec.n_models != n_models:
         return cell
-    return replace(cell, generator=replace(cell.generator, n_models=None))
+    return replace(cell, generator=replace(cell.spec, n_models=None))
 
 
 def trained_by(cell: Cell, trainer: str) -> Cell:
     """The cell with a generator by that trainer ("eopm" or "staged"); those that study N of EOPM or chosen flips stay
     as they are."""
-    generator = cell.generator
+    generator = cell.spec
     if trainer == "eopm" or generator.n_models is not None or generator.flips is not None:
         return cell
     return replace(cell, generator=replace(generator, trainer=trainer))
@@ -215,17 +215,17 @@ def trained_by(cell: Cell, trainer: str) -> Cell:
 def _small(cells: Iterable[Cell]) -> list[Cell]:
     found = []
     for cell in cells:
-        own = cell.base == cell.generator.source
-        name = SMOKE.get(cell.generator.name, cell.generator.name) if own else "ConvS"
-        generator = replace(cell.generator, name=name, source="DigitsNet")
+        own = cell.base == cell.spec.source
+        name = SMOKE.get(cell.spec.name, cell.spec.name) if own else "ConvS"
+        generator = replace(cell.spec, name=name, source="DigitsNet")
         if (generator.n_models or 0) <= SMOKE_N and (generator.flips or 0) <= SMOKE_FLIPS:
             base = "DigitsNet" if own else "VGG11"
             found.append(replace(cell, dataset="digits", base=base, generator=generator))
     return found
 
 
-def union(lists: Iterable[Sequence[Cell]]) -> dict[Cell, int]:
-    """Cells of several tables and in how many of them each stands."""
+def count_cells(lists: Iterable[Sequence[Cell]]) -> dict[Cell, int]:
+    """Return the cells of several tables, and to how many of them each belongs."""
     counts: dict[Cell, int] = {}
     for wanted in lists:
         for cell in wanted:

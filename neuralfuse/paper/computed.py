@@ -17,7 +17,7 @@ from faultsim import models
 from faultsim.voltage import VoltageCurve
 
 from .. import generators, published
-from . import Reproduction, Row
+from .comparison import Reproduction, Row
 
 INPUT_SHAPE = (3, 32, 32)
 """All images of the paper, GTSRB's too, are 32x32 (Appendix C)."""
@@ -35,9 +35,8 @@ def _create(name: str) -> nn.Module:
 
 
 @cache
-def accesses(name: str, engine: str) -> int:
-    """Weight memory accesses of a base model or generator on the paper's accelerator, counted as the paper
-    does.
+def count_accesses(name: str, engine: str) -> int:
+    """Count the weight memory accesses of a base model or generator on the paper's accelerator, as the paper does.
 
     The paper counts its generators with padding 1 on every convolution (Appendix G: `paper-generator`).
     """
@@ -46,28 +45,27 @@ def accesses(name: str, engine: str) -> int:
 
 
 @cache
-def parameters(name: str) -> int:
-    """Of a base model or generator."""
+def count_parameters(name: str) -> int:
+    """Count the parameters of a base model or generator."""
     return count_costs(_create(name), INPUT_SHAPE).parameters
 
 
-def table6() -> Reproduction:
-    """Total weight memory accesses of the 11 networks, from both engines."""
+def compute_table6() -> Reproduction:
+    """Compute Table 6: total weight memory accesses of the 11 networks, from both engines."""
     rows = []
     for row in published.table("model_costs"):
         known = int(row["weight_memory_accesses"])
         for engine in ENGINES:
-            ours = accesses(row["model"], engine)
+            ours = count_accesses(row["model"], engine)
             rows.append(Row(row["model"], engine, ours, known, ours == known))
     return Reproduction("Table 6: total weight memory accesses", tuple(rows), 0, "the counts are equal")
 
 
-def table7() -> Reproduction:
-    """Energy saving in percent of the 30 pairs of base model and generator at 0.83 Vmin, from both
-    engines."""
+def compute_table7() -> Reproduction:
+    """Compute Table 7: energy saving in percent of the 30 pairs of base model and generator at 0.83 Vmin."""
     pairs = published.table("energy_saving")
     names = {row["base_model"] for row in pairs} | {row["generator"] for row in pairs}
-    found = {engine: {name: accesses(name, engine) for name in names} for engine in ENGINES}
+    found = {engine: {name: count_accesses(name, engine) for name in names} for engine in ENGINES}
     curve = VoltageCurve.default()
     rows = []
     for row in pairs:
@@ -84,8 +82,8 @@ def table7() -> Reproduction:
     )
 
 
-def table8() -> Reproduction:
-    """Parameters and MACs of the 11 networks; the note of a MACs row is the usual count."""
+def compute_table8() -> Reproduction:
+    """Compute Table 8: parameters and MACs of the 11 networks; the note of a MACs row is the usual count."""
     rows = []
     for row in published.table("model_costs"):
         name, parameters, macs = row["model"], int(row["parameters"]), int(row["macs"])
@@ -102,9 +100,9 @@ def table8() -> Reproduction:
     )
 
 
-def figure2() -> Reproduction:
-    """What the text says of the curve: at 0.83 Vmin the bit error rate is 1 %, the energy of an access approximately
-    30 % lower than at Vmin, where there are no errors."""
+def compute_figure2() -> Reproduction:
+    """Compute what the paper says about Figure 2: at 0.83 Vmin the bit error rate is 1 % and the energy of an access
+    approximately 30 % lower than at Vmin, where there are no errors."""
     curve = VoltageCurve.default()
     rows = [
         ("Vmin", "bit error rate, %", 100 * curve.bit_error_rate(1.0), 0.0, 0.0),

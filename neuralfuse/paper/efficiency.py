@@ -22,7 +22,7 @@ def published_efficiency(line: Line) -> Efficiency | None:
     cell = line.cell
     for row in published.table("efficiency_ratio"):
         key = (row["base_model"], row["generator"], float(row["bit_error_rate"]))
-        if cell.dataset == "cifar10" and key == (cell.base, cell.generator.name, cell.bit_error_rate):
+        if cell.dataset == "cifar10" and key == (cell.base, cell.spec.name, cell.bit_error_rate):
             return Efficiency(
                 float(row["improvement_per_million_params"]), float(row["improvement_per_100m_macs"])
             )
@@ -31,7 +31,7 @@ def published_efficiency(line: Line) -> Efficiency | None:
 
 def efficiency(result: Result) -> Efficiency:
     """Ours, with the parameters and MACs that Table 8 prints."""
-    costs = next(row for row in published.table("model_costs") if row["model"] == result.cell.generator.name)
+    costs = next(row for row in published.table("model_costs") if row["model"] == result.cell.spec.name)
     return Efficiency(
         result.improvement / (int(costs["parameters"]) / 1e6), result.improvement / (int(costs["macs"]) / 1e8)
     )

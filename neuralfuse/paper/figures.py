@@ -22,7 +22,7 @@ from faultsim.show.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, V
 from faultsim.voltage import COLUMNS as CURVE_COLUMNS
 from faultsim.voltage import VoltageCurve
 
-from .computed import VOLTAGE, accesses, parameters
+from .computed import VOLTAGE, count_accesses, count_parameters
 from .plan import Kind, file_of
 from .rows import Line
 from .words import PRESETS
@@ -51,7 +51,7 @@ def collect_rows(name: str, lines: Sequence[Line]) -> list[dict[str, object]]:
         if result is not None:
             cell = line.cell
             values = (result.mean("perturbed_fused"), result.std("perturbed_fused"), known)
-            about = (cell.dataset, cell.base, cell.generator.name, cell.faults, of(line))
+            about = (cell.dataset, cell.base, cell.spec.name, cell.faults, of(line))
             found.append(dict(zip(COLUMNS, (*about, *values), strict=True)))
     return found
 
@@ -62,14 +62,14 @@ def _n_models(line: Line) -> int:
 
 def _saving(line: Line) -> float:
     """The paper's equation 2, at the voltage of a bit error rate of 1 %."""
-    base, generator = (accesses(name, "closed-form") for name in (line.cell.base, line.cell.generator.name))
+    base, generator = (count_accesses(name, "closed-form") for name in (line.cell.base, line.cell.spec.name))
     return 100 * compute_saving(base, VoltageCurve.default(), VOLTAGE, generator)
 
 
 def _relative_macs(line: Line) -> float:
-    from .budget import macs
+    from .budget import count_macs
 
-    return macs(line.cell.generator.name) / macs(line.cell.base)
+    return count_macs(line.cell.spec.name) / count_macs(line.cell.base)
 
 
 @styled()
@@ -116,7 +116,7 @@ def _study_of_n(axes: Axes, found: list[dict], generator: str) -> None:
 def _tradeoff(axes: Axes, found: list[dict], lines: Sequence[Line]) -> None:
     for color, row in zip(COLORS, found, strict=False):
         # the area says how large the generator is beside the base model
-        area = min(2000.0, 4000 * parameters(row["generator"]) / parameters(row["base"]))
+        area = min(2000.0, 4000 * count_parameters(row["generator"]) / count_parameters(row["base"]))
         axes.scatter(row["x"], row["perturbed_fused"], s=area, color=color, alpha=0.6, linewidth=0)
         axes.annotate(row["generator"], (row["x"], row["perturbed_fused"]), ha="center", va="center", size=8)
         if row["published"] is not None:
@@ -251,7 +251,7 @@ def _write_tsne(lines: Sequence[Line], recipe: str, directory: Path) -> list[Pat
     written = []
     for faults in dict.fromkeys(line.cell.faults for line in lines):
         files = [
-            (line.cell.generator.name, file_of(Kind.OUTPUTS, line.cell, recipe, directory))
+            (line.cell.spec.name, file_of(Kind.OUTPUTS, line.cell, recipe, directory))
             for line in lines
             if line.cell.faults == faults
         ]

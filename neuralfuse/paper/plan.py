@@ -1,6 +1,6 @@
-"""What is missing to compute cells: one planner for all tables and figures.
+"""Steps to the results of cells: which files a run directory needs, and in which order.
 
-A plan is a list of files that are not there yet. Who carries it out is another matter; nothing here needs torch.
+Nothing here needs torch. neuralfuse.paper.run carries steps out.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from .result import Cell, Generator
+from .result import Cell, GeneratorSpec
 
 
 class Kind(StrEnum):
-    """What a step makes; the files' names begin with it."""
+    """What a step makes. The names of files begin with it."""
 
     BASE = "base"
     UNPROTECTED = "unprotected"
@@ -25,15 +25,18 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One file to make. It is there, whole, when the step is done."""
+    """One file to make. The step is done when the file exists."""
 
     kind: Kind
-    cell: Cell  #: what it is about; of a generator: as it is trained
-    recipe: str  #: of the base model
+    cell: Cell
+    """What the file is about; for a generator: as it is trained."""
+    recipe: str
+    """Recipe of the base model."""
     file: Path
 
     @property
     def description(self) -> str:
+        """What the step does, in one line."""
         cell = self.cell
         base = f"{cell.base} on {cell.dataset}"
         at = f"{cell.faults} at {cell.bit_error_rate:g}"
@@ -41,7 +44,7 @@ class Step:
             return f"train {base}, recipe {self.recipe}"
         if self.kind is Kind.UNPROTECTED:
             return f"evaluate {base} alone, {at}"
-        generator = cell.generator
+        generator = cell.spec
         how = ""
         if self.kind is Kind.GENERATOR:
             if generator.flips is not None:
@@ -59,16 +62,16 @@ class Step:
         return f"{verb} {generator.name} with {base}, {at}{how}{_by(generator)}"
 
     def sibling(self, kind: Kind) -> Path:
-        """The file of another kind that belongs to the same cell; of a generator's step: its base model's."""
+        """Return the file of another kind for the same cell."""
         return file_of(kind, self.cell, self.recipe, self.file.parent)
 
 
-def _by(generator: Generator) -> str:
+def _by(generator: GeneratorSpec) -> str:
     return "" if generator.trainer is None else f", {generator.trainer}"
 
 
 def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
-    """Where a run directory holds the outcome of a step."""
+    """Return the file of a step in a run directory."""
     words = [kind.value]
     generator = cell.generator if kind not in (Kind.BASE, Kind.UNPROTECTED) else None
     if kind is Kind.GENERATOR:
@@ -93,7 +96,7 @@ def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
 
 
 def _needs(kind: Kind, cell: Cell) -> list[tuple[Kind, Cell]]:
-    """What a step needs, in the order in which it is done."""
+    """Return what a step needs, in the order in which it is done."""
     alone = replace(cell, generator=None)
     if kind is Kind.BASE:
         return []
@@ -106,11 +109,22 @@ def _needs(kind: Kind, cell: Cell) -> list[tuple[Kind, Cell]]:
     return [*bases, (Kind.UNPROTECTED, alone), (Kind.GENERATOR, trained)]
 
 
-def steps(
+def plan_steps(
     wanted: Iterable[Cell], recipe: str, directory: Path, kinds: Sequence[Kind] = (Kind.RESULT,)
 ) -> list[Step]:
-    """Every step to the results of these cells (or what else of `kinds` is wanted of them), each after those that it
-    needs, done or not."""
+    """Plan every step to the results of cells, done or not; each comes after those that it needs.
+
+    Parameters
+    ----------
+    wanted
+        Cells.
+    recipe
+        Recipe of the base models.
+    directory
+        Run directory.
+    kinds
+        What is wanted of each cell: Kind.RESULT, Kind.OUTPUTS.
+    """
     found: dict[Path, Step] = {}
 
     def add(kind: Kind, cell: Cell) -> None:
@@ -125,21 +139,21 @@ def steps(
     return list(found.values())
 
 
-def chain(last: Step, planned: Sequence[Step]) -> list[Step]:
-    """The missing steps of a plan that lead to `last`, itself the last of them; none when it is done."""
+def chain_steps(last: Step, planned: Sequence[Step]) -> list[Step]:
+    """Return the missing steps of a plan that lead to `last`, which is the last one; none if it is done."""
     if last.file.exists():
         return []
-    wanted = steps([last.cell], last.recipe, last.file.parent, (last.kind,))
+    wanted = plan_steps([last.cell], last.recipe, last.file.parent, (last.kind,))
     files = {step.file for step in wanted}
     return [step for step in planned if step.file in files and not step.file.exists()]
 
 
-def missing(planned: Sequence[Step]) -> list[Step]:
-    """The steps that are still to be done: those without their file, but for what only finished results would need."""
-    needed = {step for last in ends(planned) for step in chain(last, planned)}
+def find_missing(planned: Sequence[Step]) -> list[Step]:
+    """Return the steps whose file is missing, without prerequisites of results that exist."""
+    needed = {step for last in find_ends(planned) for step in chain_steps(last, planned)}
     return [step for step in planned if step in needed]
 
 
-def ends(planned: Sequence[Step]) -> list[Step]:
-    """The steps that a plan is made for."""
+def find_ends(planned: Sequence[Step]) -> list[Step]:
+    """Return the steps that a plan is made for."""
     return [step for step in planned if step.kind in (Kind.RESULT, Kind.OUTPUTS)]

@@ -1,6 +1,6 @@
-"""Accuracies that were measured, as data. results/README.md says what a file holds.
+"""Measured accuracies as data. results/README.md documents the file format.
 
-Reading them needs no torch.
+Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
+from typing import Any
 
 from faultsim.errors import FaultsimError
 from faultsim.io.bounds import parse_json
@@ -17,36 +18,51 @@ FORMAT = 1
 KEPT = Path(__file__).parents[2] / "results"
 """Where a source tree keeps the results that its documents show."""
 ALONE = ("clean", "perturbed")
-"""What is counted of a base model: right answers without bit errors, and on each chip."""
-TRAINING_IMAGES = {"digits": 1438, "cifar10": 50_000, "cifar100": 50_000, "gtsrb": 39_209}
-"""Of each data set (the paper, Appendix C; scikit-learn's digits)."""
+"""Counts of a base model: right answers without bit errors, and on each chip."""
 FUSED = ("clean_fused", "perturbed_fused")
 """The same behind a generator."""
+TRAINING_IMAGES = {"digits": 1438, "cifar10": 50_000, "cifar100": 50_000, "gtsrb": 39_209}
+"""Of each dataset (the paper, Appendix C; scikit-learn's digits)."""
 
 
 @dataclass(frozen=True)
-class Generator:
-    """How a generator came about: by EOPM at a bit error rate, or against chosen bit flips."""
+class GeneratorSpec:
+    """How a generator is trained: by EOPM at a bit error rate, or against chosen bit flips."""
 
-    name: str  #: ConvL, ...
-    source: str  #: the base model that it was trained for
-    bit_error_rate: float | None = (
-        None  #: fraction of failing cells it was trained at; None: against chosen flips
-    )
-    n_models: int | None = None  #: N of EOPM, where N is what is studied; None: as the configuration says
-    flips: int | None = None  #: chosen bit flips a step
-    trainer: str | None = None  #: "staged"; None: EOPM from the beginning to the end, or against chosen flips
+    name: str
+    """Architecture: ConvL, ..."""
+    source: str
+    """Base model that it is trained for."""
+    bit_error_rate: float | None = None
+    """Fraction of failing cells in training; None: against chosen flips."""
+    n_models: int | None = None
+    """N of EOPM, in cells that study N; None: as the settings say."""
+    flips: int | None = None
+    """Chosen bit flips per step."""
+    trainer: str | None = None
+    """"staged", or None: EOPM from the beginning to the end, or against chosen flips."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one result is about."""
+    """What one measured accuracy is about: one cell of a table."""
 
     dataset: str
     base: str
-    generator: Generator | None  #: None: the base model alone
-    faults: str  #: a preset of faultsim.faults, for training and evaluation
-    bit_error_rate: float  #: fraction of failing cells
+    """Base model that is measured."""
+    generator: GeneratorSpec | None
+    """Generator in front; None: the base model alone."""
+    faults: str
+    """Preset of faultsim.FaultModel, in training and evaluation."""
+    bit_error_rate: float
+    """Fraction of failing cells in evaluation."""
+
+    @property
+    def spec(self) -> GeneratorSpec:
+        """The generator. Raises FaultsimError in a cell that is about the base model alone."""
+        if self.generator is None:
+            raise FaultsimError(f"{self.base} alone has no generator")
+        return self.generator
 
     @property
     def transferred(self) -> bool:
@@ -55,10 +71,10 @@ class Cell:
         return (trained.base, trained.bit_error_rate) != (self.base, self.bit_error_rate)
 
     def trained(self) -> Cell:
-        """The same where its generator was trained: with its own base model and bit error rate."""
-        rate = self.generator.bit_error_rate
+        """Return the cell of the generator's training: its own base model and bit error rate."""
+        rate = self.spec.bit_error_rate
         return replace(
-            self, base=self.generator.source, bit_error_rate=self.bit_error_rate if rate is None else rate
+            self, base=self.spec.source, bit_error_rate=self.bit_error_rate if rate is None else rate
         )
 
 
@@ -68,22 +84,24 @@ class Result:
 
     cell: Cell
     images: int
-    correct: dict[
-        str, list[int]
-    ]  #: ALONE, and FUSED where there is a generator; chips in one order throughout
-    configuration: dict  #: everything that the counts depend on
-    provenance: dict  #: where and when they were computed
+    """Test images."""
+    correct: dict[str, list[int]]
+    """Right answers: of ALONE, and of FUSED if there is a generator, on each chip, in one order throughout."""
+    configuration: dict[str, Any]
+    """Everything that the counts depend on."""
+    provenance: dict[str, Any]
+    """Where and when they were computed."""
 
     def accuracies(self, part: str) -> list[float]:
-        """Of each chip, in percent."""
+        """Return the accuracy on each chip, in percent."""
         return [100 * count / self.images for count in self.correct[part]]
 
     def mean(self, part: str) -> float:
-        """Over the chips, in percent."""
+        """Return the mean accuracy over the chips, in percent."""
         return fmean(self.accuracies(part))
 
     def std(self, part: str) -> float:
-        """Population standard deviation over the chips, as the paper reports it, in percent."""
+        """Return the population standard deviation over the chips, as the paper reports it, in percent."""
         return pstdev(self.accuracies(part))
 
     @property
@@ -92,8 +110,7 @@ class Result:
         return self.mean("perturbed_fused") - self.mean("perturbed")
 
     def is_of(self, cell: Cell) -> bool:
-        """Whether this is a result of that cell, by whatever trainer: where N of EOPM is what is studied, one that was
-        trained with this N."""
+        """Tell whether this is a result of a cell, by any trainer; if the cell studies N, one with this N."""
         ours, theirs = self.cell.generator, cell.generator
         if ours is None or theirs is None:
             return self.cell == cell
@@ -106,12 +123,12 @@ class Result:
 
     @property
     def trainer(self) -> str:
-        """Of the generator: "eopm", "staged" or "adversarial"."""
+        """Trainer of the generator: "eopm", "staged" or "adversarial"."""
         return self.configuration["generator"]["training"].get("trainer", "eopm")
 
     @property
     def base_passes(self) -> int:
-        """Image passes through the base model, each forward and backward, that training the generator took."""
+        """Image passes through the base model (each forward and backward) in the generator's training."""
         generator = self.configuration["generator"]
         cost = generator.get("cost") or self.provenance["generator"].get("cost")
         if cost is not None:
@@ -121,12 +138,12 @@ class Result:
         return models * TRAINING_IMAGES[self.cell.dataset] * generator["epochs"]
 
     def text(self) -> str:
-        """The file's content."""
+        """Return the content of the result's file."""
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, allow_nan=False) + "\n"
 
 
 def read(path: Path) -> Result:
-    """The result in a file; FaultsimError when it holds none."""
+    """Read a result's file. Raises FaultsimError for a damaged file or another format."""
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
         if found.pop("format") != FORMAT:
@@ -134,7 +151,7 @@ def read(path: Path) -> Result:
                 f"{path} was written by another version of faultsim (this one reads format {FORMAT})"
             )
         about = found["cell"]
-        generator = about["generator"] and Generator(**about["generator"])
+        generator = about["generator"] and GeneratorSpec(**about["generator"])
         result = Result(**{**found, "cell": Cell(**{**about, "generator": generator})})
         parts = ALONE if result.cell.generator is None else ALONE + FUSED
         complete = set(result.correct) == set(parts) and len(result.correct["perturbed"]) >= 1
@@ -143,14 +160,32 @@ def read(path: Path) -> Result:
     except FaultsimError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FaultsimError(f"{path} is no result that faultsim wrote ({error}): move it away") from None
+        raise FaultsimError(
+            f"{path} is no result that faultsim wrote ({error}): delete or rename it"
+        ) from None
     return result
 
 
-def obtained(directory: Path | None = None, kind: str = "result") -> list[Result]:
-    """All results that a run directory holds (result-*.json; of base models alone: kind "unprotected"), in the order of
-    their names; without a directory those of the source tree
-    (an installed copy has none). Raises FaultsimError for a damaged file."""
+def read_results(directory: Path | None = None, kind: str = "result") -> list[Result]:
+    """Read all results of a directory.
+
+    Parameters
+    ----------
+    directory
+        Run directory. Default: results/ of the source tree; an installed copy has none.
+    kind
+        "result", or "unprotected" for base models alone.
+
+    Returns
+    -------
+    list of Result
+        In the order of their files' names.
+
+    Raises
+    ------
+    FaultsimError
+        For a damaged file.
+    """
     folder = KEPT if directory is None else directory
     if not folder.is_dir():
         return []

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from .. import published
-from .result import Cell, Result, obtained
+from .result import Cell, Result, read_results
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class Published:
 @cache
 def _rows() -> dict[Cell, Published]:
     """All of them; `faults` is empty, for the paper knows of one fault model only."""
-    from .cells import NAMES
-    from .cells import cells as cells_of
+    from .cells import NAMES, select_cells
 
     alone = {
         (row["dataset"], row["base_model"], float(row["bit_error_rate"])): {
@@ -47,7 +46,7 @@ def _rows() -> dict[Cell, Published]:
     for file, names in tables.items():
         for name in names:
             rows = [row for row in published.table(file) if row.get("table", name) == name]
-            for cell in (replace(cell, faults="") for cell in cells_of(name, faults=("iid_flips",))):
+            for cell in (replace(cell, faults="") for cell in select_cells(name, faults=("iid_flips",))):
                 row = next(row for row in rows if _is(row, cell))
                 found[cell] = Published(
                     **alone.get((cell.dataset, cell.base, cell.bit_error_rate), {}),
@@ -61,7 +60,7 @@ def _rows() -> dict[Cell, Published]:
 
 def _is(row: dict[str, str], cell: Cell) -> bool:
     """Whether a published row is that of a cell: what the row names must be equal."""
-    generator = cell.generator
+    generator = cell.spec
     known = {
         "dataset": cell.dataset,
         "base_model": cell.base,
@@ -99,11 +98,21 @@ class Line:
     results: tuple[Result, ...]  #: none, or one for each recipe (or other configuration) it was obtained with
 
 
-def lines(wanted: Iterable[Cell], directory: Path | None = None, *, shipped: bool = True) -> list[Line]:
-    """The cells with the results that come with faultsim (`shipped`) and those of a run directory."""
-    found = obtained() if shipped else []
+def collect_lines(wanted: Iterable[Cell], directory: Path | None = None, *, kept: bool = True) -> list[Line]:
+    """Collect the published row and the results of cells.
+
+    Parameters
+    ----------
+    wanted
+        Cells.
+    directory
+        Run directory with further results.
+    kept
+        Whether to take the results in results/ of the source tree, too.
+    """
+    found = read_results() if kept else []
     if directory is not None:
-        found += [result for result in obtained(directory) if result not in found]
+        found += [result for result in read_results(directory) if result not in found]
     return [
         Line(cell, published_row(cell), tuple(result for result in found if result.is_of(cell)))
         for cell in wanted

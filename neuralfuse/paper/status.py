@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from .cells import NAMES, TITLES, cells
-from .rows import Line, lines
+from .cells import NAMES, TITLES, select_cells
+from .rows import Line, collect_lines
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Status:
     recipes: tuple[str, ...]  #: of their base models
 
 
-def status(found: Mapping[str, Sequence[Line]]) -> list[Status]:
+def count_status(found: Mapping[str, Sequence[Line]]) -> list[Status]:
     """Of tables and figures with their lines (rows.lines), under each fault model, by each trainer that there are
     results of. Of several results of a cell the last one counts."""
     counted = []
@@ -69,10 +69,10 @@ def _status(name: str, faults: str, trainer: str, of_faults: Sequence[Line]) -> 
     )
 
 
-def everything(directory: Path | None = None) -> dict[str, list[Line]]:
+def collect_everything(directory: Path | None = None) -> dict[str, list[Line]]:
     """The lines of every table and figure that needs trained models: with the results that come with faultsim, and
     those of a run directory."""
-    return {name: lines(cells(name), directory) for name in NAMES}
+    return {name: collect_lines(select_cells(name), directory) for name in NAMES}
 
 
 def _distinct(words: Iterable[str]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ PRESETS = {
 
 def label_row(cell: Cell) -> str:
     """Return the short label of a cell's row in a terminal: dataset, base model, generator."""
-    generator = cell.generator
+    generator = cell.spec
     if cell.transferred:
         return f"{cell.base} {format_rate(cell.bit_error_rate)} {generator.name}"
     n_models = "" if generator.n_models is None else f" N={generator.n_models}"
@@ -36,7 +36,7 @@ def label_row(cell: Cell) -> str:
 
 def label_pair(cell: Cell) -> str:
     """Return the label of base model and generator in a report, below a title that names the dataset."""
-    generator = cell.generator
+    generator = cell.spec
     flips = "" if generator.flips is None else f", K = {generator.flips:,}"
     n_models = "" if generator.n_models is None else f", N = {generator.n_models}"
     return f"{cell.base} + {generator.name}{flips}{n_models}"
@@ -56,9 +56,9 @@ def title_table(cell: Cell) -> str:
     title = f"Accuracy on {cell.dataset} at a bit error rate of {format_rate(cell.bit_error_rate)}"
     if cell.transferred:
         title += f", generators trained for {trained.base} at {format_rate(trained.bit_error_rate)}"
-    elif cell.generator.flips is not None:
+    elif cell.spec.flips is not None:
         title += ", generators trained against chosen bit flips"
-    elif cell.generator.n_models is not None:
+    elif cell.spec.n_models is not None:
         title += ", by N, the perturbed models of a training step"
     return title
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-import faultsim.cli.generator
-import faultsim.cli.train
 import neuralfuse.paper.budget
 from faultsim.cli import main
 from faultsim.data import digits
@@ -20,7 +18,7 @@ from faultsim.faults import FaultModel, evaluation_chips
 from faultsim.training.loop import Pace
 from neuralfuse.paper import figures
 from neuralfuse.paper.cells import NAMES
-from neuralfuse.paper.result import obtained, read
+from neuralfuse.paper.result import read, read_results
 
 TINY = ["--smoke", "--device", "cpu", "--base-epochs", "2", "--epochs", "1", "--n-models", "1"]
 
@@ -74,7 +72,7 @@ def test_everything_on_a_few_digits(run: Callable, few_digits: None, tmp_path: P
         assert (directory / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert table(directory / f"{figure}.csv")
 
-    by_cell = {result.cell: result for result in obtained(directory)}
+    by_cell = {result.cell: result for result in read_results(directory)}
     drawn = table(directory / "figure5.csv")
     assert {row["faults"] for row in drawn} == {"neuralfuse_2022", "iid_flips"}
     for row in drawn:
@@ -115,7 +113,7 @@ def test_outputs_are_the_model_s_logits_and_what_tsne_sees(
         np.testing.assert_array_equal(ours, theirs)
 
     # the same model, chip and generator through evaluate(): as many right answers
-    (found,) = obtained(tmp_path)
+    (found,) = read_results(tmp_path)
     base = next(tmp_path.glob("base-*.safetensors"))
     from faultsim.subject import load_subject
 
@@ -188,9 +186,8 @@ def test_budgets_add_up(run: Callable, few_digits: None, tmp_path: Path, monkeyp
     assert run("reproduce", *options, "--out", tmp_path / "whole").status == 0
     said = []
     with monkeypatch.context() as slow:
-        slow.setattr(neuralfuse.paper.budget, "operations_per_second", lambda *_: 1.0)
-        for command in (faultsim.cli.train, faultsim.cli.generator):
-            slow.setattr(command, "pace", lambda budget: Pace(deadline=0.0))
+        slow.setattr(neuralfuse.paper.budget, "measure_speed", lambda *_: 1.0)
+        slow.setattr(Pace, "within", lambda seconds: Pace(deadline=0.0))
         for _ in range(20):
             end = run("reproduce", *options, "--out", tmp_path / "short", "--budget", "10m")
             assert end.status == 0

@@ -46,7 +46,7 @@ from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import application
 from neuralfuse.blackbox.box import PythonCallable
 from neuralfuse.files import read_generator
-from neuralfuse.paper import result as obtained
+from neuralfuse.paper import result as results
 from neuralfuse.paper.report import READER
 
 from . import mutations
@@ -303,7 +303,8 @@ def _loop(optimizer: str, state: Path) -> Loop:
         return loss.detach().reshape(1)
 
     return Loop(
-        {"model": model}, chosen, step, 1, data, 4, 0, None, {"seed": 0}, state, captured=False,
+        modules={"model": model}, optimizer=chosen, step=step, values=1, data=data, batch_size=4, seed=0,
+        augment=None, identity={"seed": 0}, state=state, captured=False,
     )  # fmt: skip
 
 
@@ -391,7 +392,7 @@ def _runs(folder: Path) -> list[Reader]:
 
 def _reports(folder: Path) -> list[Reader]:
     source = _run(folder)
-    result = next(obtained.KEPT.glob("result-*.json"))
+    result = next(results.KEPT.glob("result-*.json"))
     reproduced = folder / "reproduced"
     reproduced.mkdir(exist_ok=True)
     shutil.copy(result, reproduced / result.name)
@@ -417,7 +418,7 @@ def _reports(folder: Path) -> list[Reader]:
         return len(collect([run], (READER, *OWN)))
 
     def one(path: Path, _: Path) -> object:
-        return obtained.read(path).cell
+        return results.read(path).cell
 
     files = ("sweep.json", "summary.csv")
     samples = {name: (source / name).read_bytes() for name in files}

@@ -23,7 +23,7 @@ from faultsim import (
 from faultsim.data import batches, load
 from neuralfuse import generators
 from neuralfuse.blackbox import wire
-from neuralfuse.blackbox.box import BlackBox, PythonCallable, checked_classes, checked_images
+from neuralfuse.blackbox.box import BlackBox, PythonCallable, check_classes, check_images
 from neuralfuse.blackbox.chip import ModelOnChip
 from neuralfuse.blackbox.evaluation import evaluate_restricted
 from neuralfuse.blackbox.onnxfile import OnnxFile
@@ -176,7 +176,7 @@ def test_chips_and_rates_matter(network):
 )
 def test_images_that_no_box_takes(images, words):
     with pytest.raises(FaultsimError, match=words):
-        checked_images(images)
+        check_images(images)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_images_that_no_box_takes(images, words):
 )
 def test_answers_that_are_no_classes(answer):
     with pytest.raises(FaultsimError, match="the driver answers"):
-        checked_classes(answer, 2, "the driver")
+        check_classes(answer, 2, "the driver")
 
 
 def test_a_function_that_fails():
@@ -258,7 +258,7 @@ def test_any_json_is_numbers_or_refused(value):
 def test_json_that_is_deep_is_refused():
     for body in (b"[" * 100_000, b'{"images":' * 50_000, b'{"images": ' + b"[" * 900 + b"]" * 900 + b"}"):
         with pytest.raises(FaultsimError):
-            checked_images(wire.images_from_json(body))
+            check_images(wire.images_from_json(body))
 
 
 def test_json_keeps_every_bit():

@@ -81,13 +81,13 @@ AT_ONCE = """
 import json, os, sys, torch
 sys.path.insert(0, sys.argv[1])
 from test_distributed import CASES, step_of
-from neuralfuse.distributed import joined
+from neuralfuse.distributed import join
 answers = []
 for count, port in enumerate(sys.argv[2:], 2):
     os.environ |= {"WORLD_SIZE": str(count), "MASTER_PORT": port}
     if int(os.environ["RANK"]) >= count:
         continue
-    with joined(torch.device("cpu")) as (ranks, device):
+    with join(torch.device("cpu")) as (ranks, device):
         found = [step_of(ranks, *case) for case in CASES]
         try:
             ranks.agree(bytes(ranks.first), device, "something")

@@ -7,10 +7,10 @@ import pytest
 from faultsim import models
 from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file
 from neuralfuse.files import read_generator
-from neuralfuse.paper.result import obtained
+from neuralfuse.paper.result import read_results
 
 KEPT = sorted((Path(__file__).parents[2] / "results/models").glob("*.safetensors"))
-RESULTS = obtained()
+RESULTS = read_results()
 
 
 def test_they_are_few_and_small():

@@ -9,13 +9,21 @@ from hypothesis import strategies as st
 
 from faultsim import FaultsimError, models
 from neuralfuse import generators, published
-from neuralfuse.paper.budget import duration, macs, most_valuable, operations
-from neuralfuse.paper.cells import FAULTS, N_STUDIED, NAMES, cells, relaxed, transferred, union
+from neuralfuse.paper.budget import choose_next, count_macs, count_operations, format_duration
+from neuralfuse.paper.cells import (
+    FAULTS,
+    N_STUDIED,
+    NAMES,
+    count_cells,
+    relaxed_cell,
+    select_cells,
+    transfer_cells,
+)
 from neuralfuse.paper.efficiency import efficiency, published_efficiency
-from neuralfuse.paper.plan import Kind, Step, chain, ends, file_of, missing, steps
-from neuralfuse.paper.result import Cell, Generator, Result
+from neuralfuse.paper.plan import Kind, Step, chain_steps, file_of, find_ends, find_missing, plan_steps
+from neuralfuse.paper.result import Cell, GeneratorSpec, Result
 from neuralfuse.paper.rows import Line, published_row
-from neuralfuse.paper.status import status
+from neuralfuse.paper.status import count_status
 
 TRANSFER = ("table2", "table11", "table12", "table13", "table14", "table15")
 
@@ -36,13 +44,13 @@ def made_up(cell: Cell, accuracy: int = 70, device: str = "a machine", n_models:
 def test_every_published_transfer_has_its_cells():
     for name in TRANSFER:
         rows = [row for row in published.table("transfer") if row["table"] == name]
-        found = cells(name, faults=("iid_flips",))
+        found = select_cells(name, faults=("iid_flips",))
         assert len(found) == len(rows) > 0
         for row in rows:
             cell = Cell(
                 row["dataset"],
                 row["target_model"],
-                Generator(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
+                GeneratorSpec(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
                 "iid_flips",
                 float(row["test_bit_error_rate"]),
             )
@@ -54,10 +62,10 @@ def test_every_published_transfer_has_its_cells():
 
 def test_transfers_that_everybody_can_look_up():
     """Table 2: UNetL from VGG19 to VGG11 at 1 %; Table 16: 5000 flips."""
-    (cell,) = transferred("cifar10", ["VGG19"], ["VGG11"], ["UNetL"], [0.015], [0.01], ["iid_flips"])
+    (cell,) = transfer_cells("cifar10", ["VGG19"], ["VGG11"], ["UNetL"], [0.015], [0.01], ["iid_flips"])
     assert (published_row(cell).perturbed_fused, published_row(cell).perturbed_fused_std) == (81.9, 3.9)
     assert (published_row(cell).clean, published_row(cell).perturbed) == (88.35, 42.2)
-    (flips,) = (c for c in cells("table16", faults=["iid_flips"]) if c.generator.flips == 5000)
+    (flips,) = (c for c in select_cells("table16", faults=["iid_flips"]) if c.generator.flips == 5000)
     assert (published_row(flips).clean_fused, published_row(flips).improvement) == (92.57, -0.092)
 
 
@@ -65,7 +73,7 @@ def test_the_published_tables_agree_with_each_other():
     """Improvement is the difference of the accuracies, as far as the digits printed tell."""
     differences = []
     for name in NAMES:
-        for cell in cells(name, faults=("iid_flips",)):
+        for cell in select_cells(name, faults=("iid_flips",)):
             row = published_row(cell)
             if row is not None and None not in (row.perturbed, row.perturbed_fused, row.improvement):
                 differences.append(abs(row.perturbed_fused - row.perturbed - row.improvement))
@@ -78,7 +86,9 @@ def test_table_5_divides_what_tables_1_and_9_say():
     """48.8 / 0.723273 = 67.47 (printed 67.481). Two rows of the paper, VGG11 with UNetL, don't follow from its own
     improvements."""
     off = set()
-    for line in (Line(cell, published_row(cell), ()) for cell in cells("table5", faults=["iid_flips"])):
+    for line in (
+        Line(cell, published_row(cell), ()) for cell in select_cells("table5", faults=["iid_flips"])
+    ):
         known, improvement = published_efficiency(line), line.published.improvement
         ours = efficiency(replace(made_up(line.cell), correct=_correct(improvement)))
         pairs = zip(astuple(ours), astuple(known), strict=True)
@@ -93,13 +103,13 @@ def _correct(improvement: float) -> dict[str, list[int]]:
 
 
 def test_an_n_that_is_the_run_s_own_is_not_trained_twice():
-    found = cells("figure4", faults=["iid_flips"], n_models=10)
+    found = select_cells("figure4", faults=["iid_flips"], n_models=10)
     assert {cell.generator.n_models for cell in found} == {*N_STUDIED, None} - {10}
-    assert relaxed("cifar10", "ResNet18", "ConvL", 0.01) in [replace(cell, faults="") for cell in found]
+    assert relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01) in [replace(cell, faults="") for cell in found]
 
 
 def test_a_result_answers_for_its_n():
-    ordinary = replace(relaxed("cifar10", "ResNet18", "ConvL", 0.01), faults="iid_flips")
+    ordinary = replace(relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01), faults="iid_flips")
     studied = replace(ordinary, generator=replace(ordinary.generator, n_models=5))
     assert made_up(ordinary, n_models=5).is_of(studied)
     assert not made_up(ordinary, n_models=10).is_of(studied)
@@ -109,7 +119,7 @@ def test_a_result_answers_for_its_n():
 
 def test_smoke_stands_on_digits_only():
     for name in NAMES:
-        found = cells(name, smoke=True)
+        found = select_cells(name, smoke=True)
         assert found
         assert {cell.dataset for cell in found} == {"digits"}
         assert {cell.base for cell in found} <= {"DigitsNet", "VGG11"}
@@ -128,18 +138,18 @@ def test_smoke_stands_on_digits_only():
 )
 def test_transfers_that_make_no_sense_are_refused(arguments: tuple, message: str):
     with pytest.raises(FaultsimError, match=message):
-        transferred(*arguments)
+        transfer_cells(*arguments)
 
 
 # ---------------------------------------------------------------------------------------------- plan
 
 GENERATORS = st.builds(
-    Generator,
+    GeneratorSpec,
     st.sampled_from(["ConvS", "UNetL"]),
     st.sampled_from(["VGG11", "VGG19"]),
     st.sampled_from([0.01, 0.015]),
     st.sampled_from([None, 1]),
-) | st.builds(Generator, st.just("ConvL"), st.just("VGG11"), flips=st.sampled_from([100, 500]))
+) | st.builds(GeneratorSpec, st.just("ConvL"), st.just("VGG11"), flips=st.sampled_from([100, 500]))
 CELLS = st.builds(
     Cell,
     st.sampled_from(["cifar10", "gtsrb"]),
@@ -152,25 +162,25 @@ CELLS = st.builds(
 
 @given(st.lists(CELLS, min_size=1, max_size=6, unique=True))
 def test_a_plan_has_one_file_a_step_and_needs_come_first(wanted: list[Cell]):
-    planned = steps(wanted, "modern", Path("run"), (Kind.RESULT, Kind.OUTPUTS))
+    planned = plan_steps(wanted, "modern", Path("run"), (Kind.RESULT, Kind.OUTPUTS))
     files = [step.file for step in planned]
     assert len(set(files)) == len(files)
     assert [step.cell for step in planned if step.kind is Kind.RESULT] == wanted, "no two cells share a file"
-    for last in ends(planned):
-        needed = chain(last, planned)
+    for last in find_ends(planned):
+        needed = chain_steps(last, planned)
         assert needed[-1] == last
         kinds = {(step.kind, step.cell.base) for step in needed}
         assert {(Kind.BASE, last.cell.base), (Kind.BASE, last.cell.generator.source)} <= kinds
         assert [step.kind for step in needed].count(Kind.GENERATOR) == 1
-    assert missing(planned) == planned, "nothing is there yet"
+    assert find_missing(planned) == planned, "nothing is there yet"
 
 
 def test_transfers_share_the_generator(tmp_path: Path):
     """One generator, two targets, two rates: trained once; nothing of a target is trained but its base model."""
-    wanted = transferred(
+    wanted = transfer_cells(
         "cifar10", ["VGG19"], ["VGG19", "VGG11"], ["ConvL"], [0.015], [0.01, 0.005], ["iid_flips"]
     )
-    planned = steps(wanted, "modern", tmp_path)
+    planned = plan_steps(wanted, "modern", tmp_path)
     trained = [step for step in planned if step.kind is Kind.GENERATOR]
     assert [(step.cell.base, step.cell.bit_error_rate) for step in trained] == [("VGG19", 0.015)]
     assert len([step for step in planned if step.kind is Kind.BASE]) == 2
@@ -178,7 +188,7 @@ def test_transfers_share_the_generator(tmp_path: Path):
 
 
 def test_a_chosen_flips_generator_knows_no_fault_model(tmp_path: Path):
-    planned = steps(cells("table16"), "modern", tmp_path)
+    planned = plan_steps(select_cells("table16"), "modern", tmp_path)
     assert len([step for step in planned if step.kind is Kind.GENERATOR]) == 5
     assert len([step for step in planned if step.kind is Kind.RESULT]) == 10
 
@@ -189,9 +199,9 @@ def test_a_chosen_flips_generator_knows_no_fault_model(tmp_path: Path):
 def test_operations_by_hand(tmp_path: Path):
     """VGG11 needs 153 million MACs an image, ConvS 10 million."""
     options = {"base_epochs": 100, "epochs": 50, "n_models": 10}
-    cell = replace(relaxed("cifar10", "VGG11", "ConvS", 0.01), faults="iid_flips")
-    by_kind = {step.kind: operations(step, **options) for step in steps([cell], "paper", tmp_path)}
-    vgg, convs = macs("VGG11"), macs("ConvS")
+    cell = replace(relaxed_cell("cifar10", "VGG11", "ConvS", 0.01), faults="iid_flips")
+    by_kind = {step.kind: count_operations(step, **options) for step in plan_steps([cell], "paper", tmp_path)}
+    vgg, convs = count_macs("VGG11"), count_macs("ConvS")
     assert 150e6 < vgg < 155e6
     assert by_kind == {
         Kind.BASE: 3 * vgg * 50_000 * 100,
@@ -209,21 +219,22 @@ def cost(step: Step) -> float:
 
 def test_a_budget_goes_to_what_most_tables_want_for_its_time(tmp_path: Path):
     small, large = (
-        replace(relaxed("cifar10", base, "ConvS", 0.01), faults="iid_flips") for base in ("VGG11", "VGG19")
+        replace(relaxed_cell("cifar10", base, "ConvS", 0.01), faults="iid_flips")
+        for base in ("VGG11", "VGG19")
     )
-    planned = steps([large, small], "modern", tmp_path)
-    chosen = most_valuable(planned, {large: 1, small: 1}, cost, 1e9)
+    planned = plan_steps([large, small], "modern", tmp_path)
+    chosen = choose_next(planned, {large: 1, small: 1}, cost, 1e9)
     assert chosen[-1].cell == small
     assert [step.kind for step in chosen] == [Kind.BASE, Kind.UNPROTECTED, Kind.GENERATOR, Kind.RESULT]
-    assert most_valuable(planned, {large: 20, small: 1}, cost, 1e9)[-1].cell == large
-    assert most_valuable(planned, {large: 20, small: 1}, cost, 200)[-1].cell == small, "the other doesn't fit"
-    assert most_valuable(planned, {large: 20, small: 1}, cost, 151) == []
+    assert choose_next(planned, {large: 20, small: 1}, cost, 1e9)[-1].cell == large
+    assert choose_next(planned, {large: 20, small: 1}, cost, 200)[-1].cell == small, "the other doesn't fit"
+    assert choose_next(planned, {large: 20, small: 1}, cost, 151) == []
     file_of(Kind.BASE, small, "modern", tmp_path).touch()
-    assert len(most_valuable(planned, {}, cost, 60)) == 3, "what is there costs nothing"
+    assert len(choose_next(planned, {}, cost, 60)) == 3, "what is there costs nothing"
 
 
 def test_durations_in_words():
-    assert [duration(s) for s in (0.4, 40, 600, 7200, 4 * 86400)] == [
+    assert [format_duration(s) for s in (0.4, 40, 600, 7200, 4 * 86400)] == [
         "0 s",
         "40 s",
         "10 min",
@@ -238,7 +249,7 @@ def test_durations_in_words():
 def test_status_counts_what_is_there():
     found = [
         Line(cell, published_row(cell), ())
-        for cell in cells("table1", ["cifar10"], ["VGG11"], ["ConvS", "UNetS"])
+        for cell in select_cells("table1", ["cifar10"], ["VGG11"], ["ConvS", "UNetS"])
     ]
     first, second = found[0], found[2]
     assert first.published.perturbed_fused == 66.3
@@ -249,7 +260,7 @@ def test_status_counts_what_is_there():
         replace(second, results=(made_up(second.cell, 70, "another"),)),
         found[3],
     ]
-    ours, theirs = status({"table1": lines})
+    ours, theirs = count_status({"table1": lines})
     assert (ours.faults, ours.cells, ours.obtained, ours.compared, ours.at_or_above) == (
         FAULTS[0],
         2,
@@ -263,8 +274,8 @@ def test_status_counts_what_is_there():
 
 
 def test_what_several_tables_want_counts_more():
-    cell = replace(relaxed("cifar10", "ResNet18", "ConvL", 0.01), faults=FAULTS[0])
-    counts = union(cells(name) for name in NAMES)
+    cell = replace(relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01), faults=FAULTS[0])
+    counts = count_cells(select_cells(name) for name in NAMES)
     assert counts[cell] == 5  # Tables 1 and 5, Figures 3, 5 and 6
     assert {cell.generator.name for cell in counts} == set(generators.NAMES)
     assert {cell.base for cell in counts} == set(models.BASE_MODELS)

@@ -21,9 +21,9 @@ from faultsim import FaultsimError, bundled
 from faultsim.cli import main
 from faultsim.data import digits
 from neuralfuse import published
-from neuralfuse.paper.cells import FAULTS, NAMES, cells, relaxed
-from neuralfuse.paper.plan import Kind, file_of, missing, steps
-from neuralfuse.paper.result import ALONE, Cell, Generator, Result, obtained, read
+from neuralfuse.paper.cells import FAULTS, NAMES, relaxed_cell, select_cells
+from neuralfuse.paper.plan import Kind, file_of, find_missing, plan_steps
+from neuralfuse.paper.result import ALONE, Cell, GeneratorSpec, Result, read, read_results
 from neuralfuse.paper.rows import published_row
 
 RELAXED = ("table1", "table9", "table10")
@@ -63,7 +63,7 @@ def result(generator: str | None = "ConvS", **changed: object) -> Result:
     correct = {"clean": [90], "perturbed": [40, 60], "clean_fused": [88], "perturbed_fused": [70, 75]}
     values = {
         "cell": Cell(
-            "cifar10", "VGG11", generator and Generator(generator, "VGG11", 0.01), "iid_flips", 0.01
+            "cifar10", "VGG11", generator and GeneratorSpec(generator, "VGG11", 0.01), "iid_flips", 0.01
         ),
         "images": 100,
         "correct": correct if generator else {part: correct[part] for part in ALONE},
@@ -89,7 +89,7 @@ def test_every_published_row_has_its_cells():
     rows = published.table("relaxed_access")
     for name in RELAXED:
         ours = [row for row in rows if row["table"] == name]
-        found = cells(name)
+        found = select_cells(name)
         assert len(found) == 2 * len(ours) > 0
         assert {cell.faults for cell in found} == set(FAULTS)
         for row in ours:
@@ -105,32 +105,38 @@ def test_every_published_row_has_its_cells():
 
 def test_a_row_that_everybody_can_look_up():
     """Table 1, CIFAR-10, VGG11 with ConvS."""
-    row = published_row(relaxed("cifar10", "VGG11", "ConvS", 0.01))
+    row = published_row(relaxed_cell("cifar10", "VGG11", "ConvS", 0.01))
     assert (row.clean, row.perturbed, row.perturbed_std) == (88.35, 42.2, 11.6)
     assert (row.clean_fused, row.perturbed_fused, row.perturbed_fused_std) == (84.9, 66.3, 7.5)
     assert row.improvement == 24.1
-    assert published_row(relaxed("cifar10", "VGG19", "ConvS", 0.01)).perturbed_std is None
-    assert published_row(relaxed("digits", "DigitsNet", "ConvS", 0.01)) is None
+    assert published_row(relaxed_cell("cifar10", "VGG19", "ConvS", 0.01)).perturbed_std is None
+    assert published_row(relaxed_cell("digits", "DigitsNet", "ConvS", 0.01)) is None
 
 
 def test_the_tables_differ_in_their_bit_error_rate_and_data_sets():
-    rates = {name: {cell.bit_error_rate for cell in cells(name)} for name in RELAXED}
+    rates = {name: {cell.bit_error_rate for cell in select_cells(name)} for name in RELAXED}
     assert rates == {"table1": {0.01}, "table9": {0.005}, "table10": {0.0035}}
-    assert {cell.dataset for cell in cells("table10")} == {"cifar100"}
-    assert list(dict.fromkeys(cell.dataset for cell in cells("table1"))) == ["cifar10", "gtsrb", "cifar100"]
+    assert {cell.dataset for cell in select_cells("table10")} == {"cifar100"}
+    assert list(dict.fromkeys(cell.dataset for cell in select_cells("table1"))) == [
+        "cifar10",
+        "gtsrb",
+        "cifar100",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- the plan
 
 
 def test_any_subset():
-    found = cells("table1", ["cifar10", "gtsrb"], ["VGG11"], ["ConvS", "UNetS"])
+    found = select_cells("table1", ["cifar10", "gtsrb"], ["VGG11"], ["ConvS", "UNetS"])
     assert len(found) == 2 * 2 * len(FAULTS)
     assert {cell.base for cell in found} == {"VGG11"}
 
 
 def test_what_several_rows_need_is_planned_once(tmp_path: Path):
-    planned = steps(cells("table1", ["cifar10"], ["VGG11"], ["ConvS", "UNetS"]), "modern", tmp_path)
+    planned = plan_steps(
+        select_cells("table1", ["cifar10"], ["VGG11"], ["ConvS", "UNetS"]), "modern", tmp_path
+    )
     kinds = [step.kind for step in planned]
     counts = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     assert counts == {Kind.BASE: 1, Kind.UNPROTECTED: 2, Kind.GENERATOR: 4, Kind.RESULT: 4}
@@ -144,16 +150,16 @@ def test_what_several_rows_need_is_planned_once(tmp_path: Path):
 
 
 def test_what_is_there_is_not_planned_again(tmp_path: Path):
-    wanted = cells("table1", ["cifar10"], ["VGG11"], ["ConvS"])
-    planned = steps(wanted, "modern", tmp_path)
-    assert missing(planned) == planned
+    wanted = select_cells("table1", ["cifar10"], ["VGG11"], ["ConvS"])
+    planned = plan_steps(wanted, "modern", tmp_path)
+    assert find_missing(planned) == planned
     file_of(Kind.BASE, wanted[0], "modern", tmp_path).touch()
-    assert missing(planned) == planned[1:]
+    assert find_missing(planned) == planned[1:]
     file_of(Kind.RESULT, wanted[0], "modern", tmp_path).touch()
-    assert {step.cell.faults for step in missing(planned)} == {wanted[1].faults}
+    assert {step.cell.faults for step in find_missing(planned)} == {wanted[1].faults}
     file_of(Kind.RESULT, wanted[1], "modern", tmp_path).touch()
-    assert missing(planned) == []
-    assert missing(steps(wanted, "paper", tmp_path)), "results of another recipe are no substitute"
+    assert find_missing(planned) == []
+    assert find_missing(plan_steps(wanted, "paper", tmp_path)), "results of another recipe are no substitute"
 
 
 # ---------------------------------------------------------------------------------------------- results
@@ -170,8 +176,8 @@ def test_the_numbers_of_a_result():
 def test_a_result_is_read_as_it_was_written(tmp_path: Path):
     for number, made in enumerate((result(), result(None))):
         (tmp_path / f"result-{number}.json").write_text(made.text(), encoding="utf-8")
-    assert obtained(tmp_path) == [result(), result(None)]
-    assert obtained(tmp_path / "nowhere") == []
+    assert read_results(tmp_path) == [result(), result(None)]
+    assert read_results(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(
@@ -193,8 +199,8 @@ def test_damaged_results_are_refused(tmp_path: Path, damage: Callable[[str], str
 
 
 def test_results_that_come_with_faultsim_belong_to_the_tables():
-    known = [cell for name in NAMES for cell in cells(name)]
-    for found in obtained():
+    known = [cell for name in NAMES for cell in select_cells(name)]
+    for found in read_results():
         assert any(found.is_of(cell) for cell in known)
         assert len(found.correct["perturbed"]) >= 10
         assert "dirty" not in (found.provenance["commit"] or "")
@@ -243,7 +249,9 @@ def test_the_largest_table_fits_the_screen(run: Callable):
 
 def outcome(directory: Path) -> list[tuple]:
     """What must be equal however a run got there: everything but provenance."""
-    return [(found.cell, found.images, found.correct, found.configuration) for found in obtained(directory)]
+    return [
+        (found.cell, found.images, found.correct, found.configuration) for found in read_results(directory)
+    ]
 
 
 @pytest.fixture
@@ -345,7 +353,7 @@ def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch:
 
 def test_counts_are_those_of_evaluate(run: Callable, whole: Path, capsys: pytest.CaptureFixture):
     """The other command that measures the same thing, on the same chips."""
-    for found in obtained(whole):
+    for found in read_results(whole):
         stem = f"DigitsNet-digits-modern-{found.cell.faults}-0.01.safetensors"
         with pytest.raises(SystemExit):
             main(

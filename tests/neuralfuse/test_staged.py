@@ -17,8 +17,9 @@ from neuralfuse.cost import Cost
 from neuralfuse.eopm import EOPM, training_chips
 from neuralfuse.objective import Objective
 from neuralfuse.patterns import ClassPatterns, load_patterns, measure_success, save_patterns
-from neuralfuse.staged import EOPM_STAGE, STAGES, Stage, Staged, judge, train_staged
-from neuralfuse.stages import reusable, save_stages
+from neuralfuse.stage_files import find_reusable, save_stages
+from neuralfuse.staged import measure_baselines, train_staged
+from neuralfuse.stages import EOPM_STAGE, STAGES, Stage, Staged
 from neuralfuse.training import Base, Training, train_generator
 
 RATE = 0.03
@@ -271,7 +272,7 @@ def test_an_ensemble_is_the_mean_of_its_members(base):
     training = Training(bit_error_rate=0.01, n_models=2)
     found = []
     for members in (bases[:1], bases[1:], bases):
-        with training.objective(members) as objective:
+        with training.create_objective(members) as objective:
             assert isinstance(objective, Objective)
             found.append((objective.input_gradient(images, labels, 7), objective.passes))
     (first, second, both) = found
@@ -344,7 +345,7 @@ def test_stages_are_taken_over_where_they_fit(base, tmp_path):
     found = {"patterns": {}, "classifier": {}, "cost": {"stages": stages}}
     save_stages(tmp_path / "one.safetensors", outcome, about, found)
     out = tmp_path / "two.safetensors"
-    known = reusable(tmp_path, out, about)
+    known = find_reusable(tmp_path, out, about)
     assert torch.equal(known["patterns"].value, outcome.patterns)
     again = train_staged(generators.create("UNetS"), [base], data, SHORT, **known)
     passes = [sum(cost.base_forward for cost in costs.values()) for costs in (again.costs, outcome.costs)]
@@ -352,12 +353,12 @@ def test_stages_are_taken_over_where_they_fit(base, tmp_path):
     assert torch.equal(again.patterns, outcome.patterns)
     for name, value in outcome.classifier.state_dict().items():
         torch.testing.assert_close(again.classifier.state_dict()[name], value)
-    assert not reusable(tmp_path, tmp_path / "one.safetensors", about)  # its own
-    assert set(reusable(tmp_path, out, about | {"generator": "ConvL"})) == {"patterns"}
-    assert set(reusable(tmp_path, out, about | {"generator": "ConvS"})) == set()
+    assert not find_reusable(tmp_path, tmp_path / "one.safetensors", about)  # its own
+    assert set(find_reusable(tmp_path, out, about | {"generator": "ConvL"})) == {"patterns"}
+    assert set(find_reusable(tmp_path, out, about | {"generator": "ConvS"})) == set()
     rate = about["training"] | {"bit_error_rate": 0.005}
-    assert set(reusable(tmp_path, out, about | {"training": rate})) == {"classifier"}
-    assert reusable(tmp_path, out, about | {"dataset_fingerprint": "other"}) == {}
+    assert set(find_reusable(tmp_path, out, about | {"training": rate})) == {"classifier"}
+    assert find_reusable(tmp_path, out, about | {"dataset_fingerprint": "other"}) == {}
 
 
 def on_gpu() -> Base:
@@ -433,11 +434,11 @@ def test_stages_of_files_are_taken_over_on_a_gpu(tmp_path):
     about = json.loads(json.dumps(about))
     outcome = train_staged(generators.create("UNetS"), [base], data, SHORT)
     test = load("digits", "test")
-    first = judge(outcome, base, test, SHORT, chips=2, images=2)
+    first = measure_baselines(outcome, base, test, SHORT, chips=2, images=2)
     save_stages(tmp_path / "one.safetensors", outcome, about, first)
-    known = reusable(tmp_path, tmp_path / "two.safetensors", about)
+    known = find_reusable(tmp_path, tmp_path / "two.safetensors", about)
     assert set(known) == {"classifier", "patterns"}
-    again = judge(
+    again = measure_baselines(
         train_staged(generators.create("UNetS"), [base], data, SHORT, **known),
         base, test, SHORT, chips=2, images=2,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from neuralfuse.paper.plan import Kind
-from neuralfuse.paper.result import obtained
+from neuralfuse.paper.result import read_results
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools" / "gpu_training.py"
@@ -95,7 +95,7 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path):
     summary = json.loads((kept / "summary.json").read_text())
     assert summary["jobs"][BASE]["outcome"] == "done"
     assert summary["jobs"][STAGED]["outcome"] == "running"
-    assert not obtained(kept)
+    assert not read_results(kept)
     base = out / "bases" / f"{BASE}.safetensors"
     trained = base.stat().st_mtime_ns
 
@@ -104,7 +104,7 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path):
     assert (second.returncode, err) == (0, "")
     assert "3 done" in said
     assert base.stat().st_mtime_ns == trained
-    results = obtained(kept)
+    results = read_results(kept)
     assert [result.trainer for result in results] == ["staged", "eopm"] or [r.trainer for r in results] == [
         "eopm", "staged",
     ]  # fmt: skip

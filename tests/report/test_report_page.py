@@ -17,7 +17,7 @@ from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.document import Chart, Point, Section, Series, Table
 from faultsim.show.report.page import page
 from neuralfuse.paper.report import READER
-from neuralfuse.paper.result import Cell, Generator, read
+from neuralfuse.paper.result import Cell, GeneratorSpec, read
 from neuralfuse.paper.rows import published_row
 
 READERS = (READER, *OWN)
@@ -111,7 +111,7 @@ def test_reproduced_accuracies_stand_beside_the_published_ones(reproduced, tmp_p
         assert row.cells[5] == f"{result.improvement:+.2f}"
     assert not [row for row in section.tables[0].rows if row.kind == "published"]
 
-    cell = Cell("cifar10", "VGG11", Generator("ConvS", "VGG11", 0.01), "iid_flips", 0.01)
+    cell = Cell("cifar10", "VGG11", GeneratorSpec("ConvS", "VGG11", 0.01), "iid_flips", 0.01)
     found = json.loads(files[0].read_text())
     found["cell"] = {**vars(cell), "generator": vars(cell.generator)}
     (tmp_path / "result-a.json").write_text(json.dumps(found))

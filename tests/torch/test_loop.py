@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from faultsim import FaultsimError
 from faultsim.data import Augmentation, Dataset
-from faultsim.training.classifier import RECIPES, recipe
+from faultsim.training.classifier import RECIPES, choose_recipe
 from faultsim.training.graphs import Graphed
-from faultsim.training.loop import SCHEDULES, Loop, OutOfTime, Pace, schedule
+from faultsim.training.loop import SCHEDULES, Loop, OutOfTime, Pace, create_schedule
 
 EPOCHS, BATCH = 3, 8
 
@@ -37,17 +37,17 @@ def loop(state=None, pace=None, name="linear", identity=None, on_step=lambda num
 
     data = images()
     return Loop(
-        {"module": model},
-        optimizer,
-        step,
-        2,
-        data,
-        BATCH,
-        0,
-        Augmentation(padding=2),
-        identity or {"run": 1},
-        state,
-        schedule(name, optimizer, 1e-2, EPOCHS * 4),
+        modules={"module": model},
+        optimizer=optimizer,
+        step=step,
+        values=2,
+        data=data,
+        batch_size=BATCH,
+        seed=0,
+        augment=Augmentation(padding=2),
+        identity=identity or {"run": 1},
+        state=state,
+        schedule=create_schedule(name, optimizer, 1e-2, EPOCHS * 4),
         pace=pace or Pace(),
     )
 
@@ -112,7 +112,7 @@ def test_the_learning_rate_follows_its_schedule():
     for name in SCHEDULES:
         parameter = nn.Parameter(torch.zeros(1))
         optimizer = torch.optim.SGD([parameter], lr=0.5)
-        found, made = [], schedule(name, optimizer, 0.5, 100)
+        found, made = [], create_schedule(name, optimizer, 0.5, 100)
         for _ in range(100):
             found.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
@@ -124,13 +124,13 @@ def test_the_learning_rate_follows_its_schedule():
     assert max(rates["one_cycle"]) == pytest.approx(0.5, rel=1e-3)
     assert rates["one_cycle"][0] < 0.05 > rates["one_cycle"][-1]
     with pytest.raises(FaultsimError, match="constant, linear, one_cycle"):
-        schedule("cosine", optimizer, 0.5, 100)
+        create_schedule("cosine", optimizer, 0.5, 100)
 
 
 def test_the_short_recipe_goes_as_far_as_the_papers():
     """The sum of the learning rates over all steps of CIFAR-10 differs by less than a quarter; nothing else of the
     optimizer differs."""
-    paper, short = recipe("paper", "cifar10"), recipe("paper_short", "cifar10")
+    paper, short = choose_recipe("paper", "cifar10"), choose_recipe("paper_short", "cifar10")
     assert (short.momentum, short.weight_decay) == (paper.momentum, paper.weight_decay) == (0.9, 0.0)
 
     def distance(of) -> float:
@@ -138,8 +138,8 @@ def test_the_short_recipe_goes_as_far_as_the_papers():
         return steps * of.learning_rate * (0.5 if of.schedule == "linear" else 1.0)
 
     assert distance(short) == pytest.approx(distance(paper), rel=0.25)
-    assert recipe("paper", "cifar100").epochs == 2 * paper.epochs
-    assert recipe("paper_short", "cifar100").epochs == 2 * short.epochs
+    assert choose_recipe("paper", "cifar100").epochs == 2 * paper.epochs
+    assert choose_recipe("paper_short", "cifar100").epochs == 2 * short.epochs
     assert {of.schedule for of in RECIPES.values()} == set(SCHEDULES)
 
 
@@ -174,8 +174,9 @@ def test_a_replayed_step_is_the_step_as_written():
             return torch.stack([loss, number.float()])
 
         made = Loop(
-            {"module": model}, optimizer, step, 2, images().to("cuda"), BATCH, 0, Augmentation(padding=2), {},
-            schedule=schedule("linear", optimizer, 1e-2, 5 * 4), captured=captured,
+            modules={"module": model}, optimizer=optimizer, step=step, values=2, data=images().to("cuda"),
+            batch_size=BATCH, seed=0, augment=Augmentation(padding=2), identity={},
+            schedule=create_schedule("linear", optimizer, 1e-2, 5 * 4), captured=captured,
         )  # fmt: skip
         curve = run(made, epochs=5)
         assert int(made.number) == 20

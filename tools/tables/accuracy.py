@@ -8,10 +8,10 @@ from pathlib import Path
 
 from energy.saving import compute_saving
 from faultsim.voltage import VoltageCurve
-from neuralfuse.paper.cells import FAULTS, cells
-from neuralfuse.paper.computed import accesses
-from neuralfuse.paper.result import TRAINING_IMAGES, Result, obtained
-from neuralfuse.paper.rows import Line, lines
+from neuralfuse.paper.cells import FAULTS, select_cells
+from neuralfuse.paper.computed import count_accesses
+from neuralfuse.paper.result import TRAINING_IMAGES, Result, read_results
+from neuralfuse.paper.rows import Line, collect_lines
 from neuralfuse.paper.words import HEADINGS, format_published, format_result, format_spread
 
 from .text import Notes, commit_and_date, markdown, reading
@@ -19,7 +19,7 @@ from .text import Notes, commit_and_date, markdown, reading
 
 def table1(root: Path) -> list[Line]:
     """The cells of Table 1, each with everything that was obtained of it."""
-    return lines(cells("table1"), root / "results", shipped=False)
+    return collect_lines(select_cells("table1"), root / "results", kept=False)
 
 
 def of_base(result: Result) -> str:
@@ -44,7 +44,7 @@ def energy(result: Result) -> str:
     """Of the weight memory's reads, base model at the voltage of its bit error rate and generator at Vmin, in percent
     of the base model at Vmin."""
     cell, curve = result.cell, VoltageCurve.default()
-    base, generator = (accesses(name, "closed-form") for name in (cell.base, cell.generator.name))
+    base, generator = (count_accesses(name, "closed-form") for name in (cell.base, cell.spec.name))
     saving = compute_saving(base, curve, curve.voltage(cell.bit_error_rate), generator)
     return f"{100 - 100 * saving:.1f}"
 
@@ -55,7 +55,7 @@ def classifier(result: Result) -> str:
     found = result.configuration["generator"].get("classifier")
     if found is None:
         return ""
-    share = found["accesses"] / accesses(result.cell.base, "closed-form")
+    share = found["accesses"] / count_accesses(result.cell.base, "closed-form")
     return f"{100 * found['accuracy']:.2f} at {100 * share:.1f}"
 
 
@@ -139,7 +139,7 @@ def accuracies_in_full(root: Path) -> str:
         for base, group in groupby(of_dataset, key=lambda line: line.cell.base):
             whole = list(group)
             rows += side_by_side(base, whole, lambda values: [*values[:2], ""], base_model, notes)
-            for generator, pair in groupby(whole, key=lambda line: line.cell.generator.name):
+            for generator, pair in groupby(whole, key=lambda line: line.cell.spec.name):
                 rows += side_by_side(f"+ {generator}", list(pair), lambda values: values[2:], both, notes)
         sections.append(f"### {dataset}\n\n{markdown(head, rows, 1)}")
     return notes.below("\n\n".join(sections))
@@ -159,7 +159,7 @@ def both(result: Result) -> tuple[str, ...]:
 def base_models(root: Path) -> str:
     """Base models without a generator, one row for each training of them: the paper's accuracies beside ours."""
     found: dict[tuple, dict[str, Result]] = {}
-    for result in [*obtained(root / "results", "unprotected"), *obtained(root / "results")]:
+    for result in [*read_results(root / "results", "unprotected"), *read_results(root / "results")]:
         cell = result.cell
         with reading(f"a result of {cell.dataset}, {cell.base}"):
             key = (cell.dataset, cell.base, result.configuration["base"]["weights"], cell.bit_error_rate)
@@ -205,7 +205,7 @@ def side_by_side(
     found: list[tuple[tuple[str, ...], dict[str, tuple[list[str], str]]]] = []
     for line in of_row:
         for result in line.results:
-            with reading(f"a result of {line.cell.dataset}, {line.cell.base}, {line.cell.generator.name}"):
+            with reading(f"a result of {line.cell.dataset}, {line.cell.base}, {line.cell.spec.name}"):
                 key, note = way(result), notes.number(origin(result))
             ours = shown(format_result(result))
             of_key = (row for other, row in found if other == key)

@@ -12,7 +12,7 @@ from faultsim.io.checkpoint import read_file
 from faultsim.training.classifier import RECIPES, Recipe
 from faultsim.voltage import VoltageCurve
 from neuralfuse import bundled, generators
-from neuralfuse.paper.computed import VOLTAGE, accesses
+from neuralfuse.paper.computed import VOLTAGE, count_accesses
 
 from .text import commit_and_date, markdown, reading, remarked
 
@@ -60,7 +60,7 @@ def recipes(_: Path) -> str:
 def saving(_: Path) -> str:
     """Table 7: energy saving in percent at 0.83 Vmin."""
     curve = VoltageCurve.default()
-    counts = {name: accesses(name, "closed-form") for name in (*models.BASE_MODELS, *generators.NAMES)}
+    counts = {name: count_accesses(name, "closed-form") for name in (*models.BASE_MODELS, *generators.NAMES)}
     rows = [
         [
             base,

@@ -1,0 +1,108 @@
+"""Files with the results of the first two stages, which other generators can start from."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from faultsim.io.checkpoint import load_weights, read_file, save_weights
+
+from . import generators
+from .classifier import Classifier
+from .cost import Cost
+from .patterns import load_patterns, save_patterns
+from .staged import Known, Outcome
+
+
+def save_stages(out: Path, outcome: Outcome, about: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Write OUT.classifier.safetensors and OUT.patterns.safetensors next to a generator's file.
+
+    Parameters
+    ----------
+    out
+        The generator's file.
+    outcome
+        What train_staged returned.
+    about
+        Metadata: generator, dataset_fingerprint, base, training, provenance.
+    found
+        What measure_baselines returned.
+    """
+    stages = found["cost"]["stages"]
+    save_weights(
+        out.with_suffix(".classifier.safetensors"),
+        outcome.classifier,
+        {
+            **{key: value for key, value in about.items() if key not in ("generator", "base")},
+            "classifier": about["generator"],
+            "num_classes": outcome.classifier.head.out_features,
+            **found["classifier"],
+            "cost": stages["classifier"],
+        },
+    )
+    metadata = {**about, **found["patterns"], "cost": stages["patterns"]}
+    save_patterns(out.with_suffix(".patterns.safetensors"), outcome.patterns, metadata)
+
+
+def find_reusable(directory: Path, out: Path, about: Mapping[str, Any]) -> dict[str, Known]:
+    """Find the classifier and the patterns of earlier trainings that a training can start from.
+
+    Parameters
+    ----------
+    directory
+        Folder with generators trained in stages. The first fitting files by their names are taken.
+    out
+        File of the generator that is trained. Stages that this training has begun itself are not replaced.
+    about
+        Metadata of the training: generator, dataset_fingerprint, base, training.
+
+    Returns
+    -------
+    dict
+        Arguments "classifier" and "patterns" of train_staged.
+
+    Raises
+    ------
+    FaultsimError
+        For damaged files.
+    """
+    found = {}
+    for stage, read in (("classifier", _read_classifier), ("patterns", _read_patterns)):
+        if out.with_suffix(f".state.{stage}.safetensors").exists():
+            continue
+        for path in sorted(directory.glob(f"*.{stage}.safetensors")):
+            own = path.name == out.with_suffix(f".{stage}.safetensors").name
+            if own or ".state." in path.name or (known := read(path, about)) is None:
+                continue
+            found[stage] = known
+            break
+    return found
+
+
+def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known | None:
+    """Read a classifier; None if it has another encoder or was trained on other images."""
+    metadata = read_file(path)[1]
+    name, classes = metadata.get("classifier"), metadata.get("num_classes")
+    if metadata.get("dataset_fingerprint") != about["dataset_fingerprint"] or name not in generators.KNOWN:
+        return None
+    if not generators.same_encoder(name, about["generator"]):
+        return None
+    network = Classifier(generators.create(name), classes)
+    load_weights(network, path)
+    return Known(network.eval(), Cost.read(metadata.get("cost")))
+
+
+def _read_patterns(path: Path, about: Mapping[str, Any]) -> Known | None:
+    """Read patterns; None if they are for other data, base models or bit errors, or of another coarseness."""
+    patterns, metadata = load_patterns(path)
+    if any(metadata.get(key) != about[key] for key in ("dataset_fingerprint", "base")):
+        return None
+    theirs, ours = metadata["training"], about["training"]
+    if any(theirs.get(key) != ours[key] for key in ("bit_error_rate", "faults")):
+        return None
+    if _coarseness(metadata["generator"]) != _coarseness(about["generator"]):
+        return None
+    return Known(patterns, Cost.read(metadata.get("cost")))
+
+
+def _coarseness(name: str) -> int:
+    return generators.coarseness(generators.create(name))
