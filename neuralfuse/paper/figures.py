@@ -160,9 +160,11 @@ def read_outputs(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in (*OUTPUTS, "labels")}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise FaultsimError(f"{path} holds no outputs that faultsim wrote ({error}): move it away") from None
+        raise FaultsimError(
+            f"{path} holds no outputs that faultsim wrote ({error}): delete or rename it"
+        ) from None
     if any(found[name].shape[:1] != found["labels"].shape for name in OUTPUTS):
-        raise FaultsimError(f"{path} holds outputs of different numbers of images: move it away")
+        raise FaultsimError(f"{path} holds outputs of different numbers of images: delete or rename it")
     return found
 
 

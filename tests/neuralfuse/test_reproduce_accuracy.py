@@ -12,11 +12,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-import faultsim.evaluation
-import faultsim.io.checkpoint
-import faultsim.training.classifier
 import faultsim.training.loop
-import neuralfuse.training
+import faultsim.training.to_file
+import neuralfuse.paper.actions
+import neuralfuse.to_file
 from faultsim import FaultsimError, bundled
 from faultsim.cli import main
 from faultsim.data import digits
@@ -288,8 +287,8 @@ def test_a_killed_run_goes_on_to_the_same_results(
     dies(
         faultsim.training.loop, "save_state", 5
     )  # and, after a third call for it, the second one of the first generator
-    dies(faultsim.io.checkpoint, "save_weights", 3)  # the second generator is trained, but not written
-    dies(faultsim.evaluation, "evaluate", 4)  # between clean and perturbed, behind the first generator
+    dies(neuralfuse.to_file, "save_weights", 2)  # the second generator is trained, but not written
+    dies(neuralfuse.paper.actions, "evaluate", 4)  # between clean and perturbed, behind the first generator
     directory = tmp_path / "killed"
     statuses = [run(*TINY, "--out", directory).status for _ in range(5)]
     assert statuses == [130, 130, 130, 130, 0]
@@ -329,9 +328,9 @@ def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch:
         pytest.fail("this was done already")
 
     for module, name in (
-        (faultsim.training.classifier, "train_classifier"),
-        (neuralfuse.training, "train_generator"),
-        (faultsim.evaluation, "evaluate"),
+        (faultsim.training.to_file, "train_classifier"),
+        (neuralfuse.to_file, "train_generator"),
+        (neuralfuse.paper.actions, "evaluate"),
     ):
         monkeypatch.setattr(module, name, never)
     again = run(*TINY, "--out", whole)
@@ -344,8 +343,8 @@ def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch:
     lost = whole / "result-ConvS-DigitsNet-digits-modern-iid_flips-0.01.json"
     counts = read(lost).correct
     lost.unlink()
-    monkeypatch.setattr(faultsim.training.classifier, "train_classifier", never)
-    monkeypatch.setattr(neuralfuse.training, "train_generator", never)
+    monkeypatch.setattr(faultsim.training.to_file, "train_classifier", never)
+    monkeypatch.setattr(neuralfuse.to_file, "train_generator", never)
     shrink(monkeypatch)
     assert "1 are missing" in run(*TINY, "--out", whole).err
     assert read(lost).correct == counts
@@ -387,7 +386,7 @@ def test_models_that_do_not_belong_together_are_refused(run: Callable, whole: Pa
     second.write_bytes(first.read_bytes())
     end = run(*TINY, "--out", whole)
     assert (end.status, end.out) == (2, "")
-    assert "was trained with another fault model: move it away" in end.err
+    assert "was trained with another fault model: delete or rename it" in end.err
     second.write_bytes(right)
     base.write_bytes(bundled.WEIGHTS.read_bytes())
     assert "recipe digits, where DigitsNet on digits, recipe modern" in run(*TINY, "--out", whole).err
@@ -414,7 +413,7 @@ def test_a_directory_of_other_settings_or_in_use_is_refused(run: Callable, whole
         ("--status table1", "--status is about all tables"),
         ("--status --epochs 3", "--epochs cannot be combined with --status"),
         ("--status --out nowhere", "nowhere is no run directory"),
-        ("table1 --smoke --out run --batch-size 0", "--batch-size 0: at least 1 is needed"),
+        ("table1 --smoke --out run --batch-size 0", "batch-size 0: at least 1 is needed"),
         (
             "table1 --show --dataset imagenet",
             "table1 has no dataset 'imagenet'; it has cifar10, gtsrb, cifar100",
@@ -431,11 +430,11 @@ def test_a_directory_of_other_settings_or_in_use_is_refused(run: Callable, whole
             "table1 --smoke --out run --recipe best",
             "unknown recipe 'best': it can be paper, paper_short, modern",
         ),
-        ("table1 --smoke --out run --epochs 0", "--epochs 0: at least 1 is needed"),
+        ("table1 --smoke --out run --epochs 0", "epochs 0: at least 1 is needed"),
         ("table1 --smoke --out run --base-epochs 0", "0 epochs: at least 1 is needed"),
-        ("table1 --smoke --out run --n-models 0", "--n-models 0: at least 1 is needed"),
+        ("table1 --smoke --out run --n-models 0", "n-models 0: at least 1 is needed"),
         ("table1 --smoke --out run --precision half", "unknown precision 'half'"),
-        ("table1 --smoke --out run --seed -1", "--seed -1 must be from 0"),
+        ("table1 --smoke --out run --seed -1", "seed -1: it must be from 0"),
         ("table1 --smoke --out run --device tpu", "device 'tpu': it can be"),
         ("table1 --smoke --out run --data-dir here", "the digits come with scikit-learn"),
         ("table6 --out run", "--out cannot be combined with table6"),

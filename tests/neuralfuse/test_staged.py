@@ -320,7 +320,7 @@ def test_patterns_keep_in_a_file(tmp_path):
         (lambda: Staged(replace(LAST, seed=1 << 30)), "takes seeds below"),
         (lambda: Stage(0, 10, 0.1), "at least one epoch"),
         (lambda: ClassPatterns(10, (3, 32, 32), 5), "cannot have coarseness 5"),
-        (lambda: generators.Encoder(torch.nn.Identity()), "has no encoder"),
+        (lambda: generators.Encoder(torch.nn.Identity()), "has no known encoder"),
     ],
 )
 def test_bad_values_are_refused(wrong, words):
