@@ -40,7 +40,12 @@ if TYPE_CHECKING:
     from .sram import ArrayGeometry as ArrayGeometry
     from .sram import Placement as Placement
     from .stored import StoredWeights as StoredWeights
+    from .subject import Subject as Subject
+    from .subject import load_subject as load_subject
+    from .sweep_result import SweepResult as SweepResult
     from .voltage import VoltageCurve as VoltageCurve
+    from .voltage_sweep import sweep as sweep
+    from .voltage_sweep import sweep_subject as sweep_subject
 
 __version__ = "0.2.0"
 
@@ -58,6 +63,8 @@ _HOME = {
     "Placement": "sram",
     "SRAM": "sram",
     "StoredWeights": "stored",
+    "Subject": "subject",
+    "SweepResult": "sweep_result",
     "VoltageCurve": "voltage",
     "corrupt": "perturbation",
     "corrupt_stored": "perturbation",
@@ -67,6 +74,7 @@ _HOME = {
     "export_onnx": "export",
     "find_failing_cells": "chip_map",
     "finish_qat": "quantization",
+    "load_subject": "subject",
     "load_weights": "io.checkpoint",
     "map_chip": "chip_map",
     "margin_of_error": "campaign",
@@ -76,6 +84,8 @@ _HOME = {
     "quantize": "quantization",
     "sample_size": "campaign",
     "save_weights": "io.checkpoint",
+    "sweep": "voltage_sweep",
+    "sweep_subject": "voltage_sweep",
 }
 __all__ = [*_HOME, "__version__", "energy"]
 

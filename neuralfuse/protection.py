@@ -1,7 +1,8 @@
 """Accuracy without and with a generator, on the same chips: the columns of the paper's Table 1."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,6 +37,34 @@ class Protection:
         if self.perturbed_fused is None:
             return None
         return compute_improvement(self.perturbed, self.perturbed_fused)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one dictionary for each column of the paper's Table 1; accuracies are fractions.
+
+        Returns
+        -------
+        list of dict
+            name and mean; with bit errors also std, interval and the value on each chip; not_finite where some answers
+            were not. The last one, with a generator, is IP.
+        """
+        rows: list[dict[str, Any]] = []
+        for name, evaluation, without_errors in (
+            ("C.A.", self.clean, True),
+            ("P.A.", self.perturbed, False),
+            ("C.A.+N.F.", self.clean_fused, True),
+            ("P.A.+N.F.", self.perturbed_fused, False),
+        ):
+            if evaluation is None:
+                continue
+            row: dict[str, Any] = {"name": name, "mean": evaluation.mean}
+            if not without_errors:  # without errors all chips are alike
+                row |= {"std": evaluation.std, "interval": evaluation.interval, "chips": evaluation.values}
+            if evaluation.wrong_numbers:
+                row["not_finite"] = evaluation.wrong_numbers
+            rows.append(row)
+        if self.improvement is not None:
+            rows.append({"name": "IP", **asdict(self.improvement)})
+        return rows
 
 
 def evaluate_protected(

@@ -18,6 +18,7 @@ from . import (
     bench,
     blackbox,
     campaign,
+    chip,
     curve,
     energy,
     evaluate,
@@ -51,7 +52,7 @@ app.command("train-generator")(generator.train_generator)
 app.command("patterns")(patterns.patterns)
 app.command("export")(export.export)
 app.command("curve")(curve.curve)
-app.command("chip")(inject.chip)
+app.command("chip")(chip.chip)
 app.command("inject")(inject.inject)
 app.command("info")(curve.info)
 app.command("energy")(energy.energy)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
-from .evaluate import print_accuracies
 from .options import (
     BatchSizeOption,
     DataDirOption,
@@ -69,6 +68,8 @@ def evaluate_blackbox(
     from ..io.provenance import provenance
     from ..io.run_directory import without_nan
     from ..models import import_function
+    from ..show.accuracy_table import make_accuracy_table
+    from .tables import print_table
 
     if not (endpoint or onnx or function):
         raise FaultsimError("which black box? give --endpoint URL, --onnx FILE or --function MODULE:NAME")
@@ -111,7 +112,8 @@ def evaluate_blackbox(
         report = {"accuracy": rows, "configuration": configuration, **provenance(str(where))}
         print(json.dumps(without_nan(report), indent=2, allow_nan=False))
         return
-    print_accuracies(rows, f"{', '.join(configuration['boxes'])} on {len(test):,} {test.name} images")
+    title = f"{', '.join(configuration['boxes'])} on {len(test):,} {test.name} images"
+    print_table(make_accuracy_table(rows, title))
     print("faults: those of the black box, which tells neither fault kind, placement nor voltage")
     if len(boxes) > 1:
         print(f"±: standard deviation over {len(boxes)} black boxes")

@@ -225,8 +225,8 @@ WRONG = {
     "curve --out curve.gif": "must end in .png, .pdf, .svg or .csv",
     "curve --out in.npy/curve.png": "cannot write in.npy/curve.png",
     "inject in.npy out.npy --voltage 0.83": "either --chip SEED or --fault-map FILE",
-    "inject in.npy out.npy --chip 7": "either a voltage or a bit error rate",
-    "inject in.npy out.npy --chip 7 --voltage 0.83 --bit-error-rate 0.1": "either a voltage or a bit error rate",
+    "inject in.npy out.npy --chip 7": "either --voltage or --bit-error-rate",
+    "inject in.npy out.npy --chip 7 --voltage 0.83 --bit-error-rate 0.1": "either --voltage or --bit-error-rate",
     "inject in.npy out.npy --chip 7 --voltage nan": "outside the curve",
     "inject in.npy out.npy --chip 7 --bit-error-rate nan": "outside [0, 1]",
     "inject in.npy out.npy --chip 7 --bit-error-rate 1.5": "1 % is 0.01",
@@ -243,7 +243,7 @@ WRONG = {
     "inject uint8.npy out.npy --chip 7 --voltage 0.83": "holds uint8, int8 is needed",
     "inject objects.npy out.npy --chip 7 --voltage 0.83": "truncated, damaged, or an array of Python objects",
     "inject short.npy out.npy --chip 7 --voltage 0.83": "truncated, damaged",
-    "inject unsorted.csv out.npy --chip 7 --voltage 0.83": "no .npy file",
+    "inject unsorted.csv out.npy --chip 7 --voltage 0.83": "not a .npy file",
     "inject in.npy out.npy --fault-map none.npz --voltage 0.83": "none.npz: there is no such file",
     "inject in.npy out.npy --fault-map in.npy --voltage 0.83": "must end in .npz or .csv",
     "inject in.npy out.npy --fault-map two.csv": "say at which voltage",
@@ -259,7 +259,7 @@ WRONG = {
     "chip 7 --voltage 0.83 --fault-kind transient --out a.csv": "differ from read to read",
     "chip 7 --fault-map map.csv": "either a SEED or --fault-map FILE",
     "chip --fault-map map.csv --arrays 2": "give it a --voltage only",
-    "chip --fault-map map.csv --voltage 0.8,0.9": "at one voltage",
+    "chip --fault-map map.csv --voltage 0.8,0.9": "one voltage, or",
     "chip --fault-map bad.csv --out a.npz": "bad.csv, line 2: row 600 is outside 0 to 511",
 }
 
