@@ -10,9 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = sorted((ROOT / "faultsim" / "cli").glob("*.py"))
-FUNCTION, FILE, SHARE = 45, 300, 0.20
-LATER = {"energy.py", "generator.py", "train.py"}
-"""Files that are still to be emptied into the library."""
+FUNCTION, FILE, SHARE = 45, 300, 0.16
+LATER = {"energy.py"}
+"""Files whose contents are still to move into the library."""
 
 
 def statements(function: ast.FunctionDef) -> int:
