@@ -4,7 +4,11 @@ The simulations are small ones of benchmarks/precision.py. Seeds are fixed; each
 probability of rejecting, with a seed drawn anew, intervals that cover with the probability that the test asks for.
 """
 
+import importlib.util
+import json
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +21,18 @@ from faultsim.errors import FaultsimError
 from faultsim.precision import BOUNDARY, LEAST_CHIPS, chips_needed, half_widths
 
 ALARM = 1e-6
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "precision.py"
 
 accuracies = arrays(np.float64, st.integers(1, 60), elements=st.integers(0, 50).map(lambda right: right / 50))
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("benchmark_of_precision", BENCHMARK)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_boundary_is_that_of_a_wiener_process():
@@ -113,3 +127,23 @@ def test_all_looks_together_cover(draw, mean):
     means = values.cumsum(axis=-1) / np.arange(1, 501)
     missed = int((np.abs(means - mean) > widths).any(axis=-1).sum())
     assert stats.binom.sf(missed - 1, sweeps, 0.05) > ALARM
+
+
+def test_default_sweep_takes_few_chips_and_covers(benchmark):
+    """A small part of benchmarks/results/precision-cpu.json, on what 200 chips of the default sweep measured."""
+    sweeps = 100
+    found = benchmark.study(benchmark.measured(), 0.01, sweeps, ["sequence"], seed=1)["rules"]["sequence"]
+    assert found["share_of_fixed"] < 0.5
+    covered = [share for point in found["points"] for share in point["covers"]]
+    missed = round(sweeps * (1 - min(covered)))
+    assert stats.binom.sf(missed - 1, sweeps, 0.06) > ALARM / len(covered)
+
+
+def test_results_kept_are_those_promised():
+    """2,000 sweeps: at most half the chips of a fixed number for half a point, and 94 % of all intervals cover."""
+    report = json.loads((BENCHMARK.parent / "results" / "precision-cpu.json").read_text(encoding="utf-8"))
+    studies = {study["precision"]: study for study in report["studies"]}
+    assert studies[0.005]["sweeps"] == 2000
+    assert studies[0.005]["rules"]["sequence"]["share_of_fixed"] < 0.5
+    for study in studies.values():
+        assert study["rules"]["sequence"]["covers_least"] > 0.94
