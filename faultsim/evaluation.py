@@ -5,7 +5,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -155,6 +155,18 @@ class Evaluation:
         rows = tuple((str(i), text(value)) for i, value in enumerate(self.values[:MOST_SHOWN]))
         more = [] if self.chips <= MOST_SHOWN else [f"the first {MOST_SHOWN} of {self.chips:,} chips"]
         return tables_html([Table("", ("chip", name), rows)], [repr(self), *more])
+
+    def first(self, chips: int) -> "Evaluation":
+        """This evaluation of the first chips only."""
+        if chips >= self.chips:
+            return self
+        not_finite = self.not_finite[:chips]
+        return replace(
+            self,
+            correct=self.correct[:chips],
+            scores=self.scores[:chips],
+            not_finite=not_finite if any(not_finite) else (),
+        )
 
     def joined(self, more: "Evaluation") -> "Evaluation":
         """This evaluation and that of further chips on the same data."""

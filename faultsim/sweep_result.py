@@ -1,8 +1,9 @@
 """What a sweep over voltages found: a record for each variant at each operating point."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -15,6 +16,7 @@ from .evaluation import Evaluation
 from .io.bounds import parse_integer
 from .io.run_directory import used_columns, without_nan
 from .metrics import ACCURACY, Metric
+from .stopping import plan_looks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,11 +101,29 @@ class SweepRow:
     """Fraction saved relative to the unprotected model at Vmin (the paper's equation 2)."""
     picojoules: float | None = None
     """Weight memory energy of one inference, where the curve knows the energy of an access."""
+    half_width: float | None = None
+    """Of the interval, where the sweep stopped at a precision."""
+    gain_half_width: float | None = None
+    """Of the interval of the difference to the first variant, where the sweep stopped at a precision."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the mean, of fractions within [0, 1]; NaN where it is not known.
+
+        That of faultsim.precision where the sweep stopped at a precision, else Student's t.
+        """
+        e, half = self.evaluation, self.half_width
+        if half is None:
+            return e.interval
+        if not (math.isfinite(half) and math.isfinite(e.mean)):
+            return math.nan, math.nan
+        low, high = e.mean - half, e.mean + half
+        return (max(0.0, low), min(1.0, high)) if e.metric.fraction else (low, high)
 
     def as_dict(self) -> dict[str, object]:
         """Return all that summary.csv may contain, by column: SUMMARY, MEASURED, OPTIONAL and PICOJOULES."""
         e = self.evaluation
-        low, high = e.interval
+        low, high = self.interval
         values = (
             self.variant,
             self.point.voltage,
@@ -151,6 +171,9 @@ class SweepResult(Sequence[SweepRow]):
     """All that the results depend on, as JSON values, where the sweep was one of a Subject."""
     information: Mapping[str, Any] = field(default_factory=dict)
     """Where and with what it was computed, as JSON values."""
+    precision: float | None = None
+    """Half width at which the sweep stopped at each operating point, in the unit of the metric; None for a fixed number
+    of chips."""
 
     @overload
     def __getitem__(self, index: int) -> SweepRow: ...
@@ -200,11 +223,19 @@ class SweepResult(Sequence[SweepRow]):
         ]
 
     def chip_rows(self) -> list[dict[str, object]]:
-        """Return the rows of results.csv: one for each variant, operating point and chip."""
+        """Return the rows of results.csv: one for each variant, operating point and chip.
+
+        They have the order in which they were computed: operating points, looks of a sweep that stops at a precision,
+        variants, chips.
+        """
+        looks = plan_looks(len(self.labels), self.precision)
+        together = len(self.variants)
         return [
             chip | self.conditions.columns
-            for row in self.records
-            for chip in make_chip_rows(row.variant, row.point, self.labels, row.evaluation)
+            for at in range(0, len(self.records), together)
+            for first, end in pairwise((0, *looks))
+            for row in self.records[at : at + together]
+            for chip in make_chip_rows(row.variant, row.point, self.labels[:end], row.evaluation, first)
         ]
 
     def as_dict(self) -> dict[str, object]:

@@ -20,19 +20,20 @@ from .faults import FaultModel, evaluation_chips
 from .inventory import Select
 from .io.files import write_text
 from .io.provenance import provenance
-from .io.run_directory import RunDirectory, cell, csv_text
+from .io.run_directory import RunDirectory, csv_text
 from .measured_chip import AnyChip, MeasuredChip, as_chip
-from .metrics import ACCURACY, AnyMetric, Metric, find_metric
+from .metrics import ACCURACY, AnyMetric, find_metric
 from .perturbation import resolve_stored
+from .stopping import check_stopping, is_precise, measure_widths, plan_looks
 from .stored import StoredWeights
 from .subject import Subject, count_accesses
+from .sweep_directory import read_known
 from .sweep_result import (
     OPTIONAL,
     OperatingPoint,
     SweepResult,
     SweepRow,
     Variant,
-    evaluation_in,
     make_chip_rows,
     row_columns,
 )
@@ -138,6 +139,7 @@ def sweep(
     variants: Sequence[Variant] = (Variant(),),
     accesses: int | Literal["count"] | None = "count",
     metric: AnyMetric = ACCURACY,
+    precision: float | None = None,
     title: str = "sweep",
     directory: RunDirectory | None = None,
     report: Callable[[SweepRow], None] = _ignore,
@@ -173,6 +175,10 @@ def sweep(
         first sample. None: no energy.
     metric
         What is measured, as for evaluate.
+    precision : float, optional
+        Stop at each operating point once the 95 % interval of every variant, and of its difference to the first on the
+        same chips, has at most this half width, in the unit of the metric (a fraction for an accuracy). `chips` are
+        then the most that are evaluated, in this order. The intervals are those of faultsim.precision.
     title : str
         One line for tables and pictures.
     directory : RunDirectory, optional
@@ -203,31 +209,50 @@ def sweep(
     if accesses == "count":
         accesses = count_accesses(model, OwnBatches([split_batch(batch) for batch in _first(data)], title))
     labels = [str(chip.label if isinstance(chip, MeasuredChip) else chip.seed) for chip in chips]
-    known = read_known(directory, points, variants, labels, metric) if directory else {}
+    precision = check_stopping(precision, chips)
+    known = read_known(directory, points, variants, labels, metric, precision) if directory else {}
+    looks = plan_looks(len(chips), precision)
     rows = []
+
+    def measure(variant: Variant, point: OperatingPoint, before: Evaluation | None, end: int) -> Evaluation:
+        """The evaluation of the chips before `end`, of which the first ones may be known."""
+        if before is not None and before.chips >= end:
+            return before
+        group_done = _keeper(directory, variant, point, labels[:end], before, accesses, progress)
+        evaluation = evaluate(
+            model,
+            data,
+            chips[before.chips if before else 0 : end],
+            faults=faults,
+            stored=stored,
+            transform=variant.transform,
+            metric=metric,
+            report=group_done if directory or progress else None,
+            **_where(point, chips),
+        )
+        return before.joined(evaluation) if before else evaluation
+
+    def finish(row: SweepRow) -> None:
+        rows.append(row)
+        report(row)
+
     for point in points:
-        for variant in variants:
-            evaluation = known.get((variant.name, point))
-            if evaluation is None or evaluation.chips < len(chips):
-                before = evaluation  # of the first chips, from a sweep that was stopped
-                group_done = _keeper(directory, variant, point, labels, before, accesses, progress)
-                evaluation = evaluate(
-                    model,
-                    data,
-                    chips[before.chips if before else 0 :],
-                    faults=faults,
-                    stored=stored,
-                    transform=variant.transform,
-                    metric=metric,
-                    report=group_done if directory or progress else None,
-                    **_where(point, chips),
-                )
-                evaluation = before.joined(evaluation) if before else evaluation
+        found = [known.get((variant.name, point)) for variant in variants]
+        if precision is None:
+            for variant, before in zip(variants, found, strict=True):
+                evaluation = measure(variant, point, before, len(chips))
+                finish(_make_row(variant, point, evaluation, accesses, curve.access_pj))
+            continue
+        for end in looks:
+            found = [measure(variant, point, had, end) for variant, had in zip(variants, found, strict=True)]
+            if is_precise([one.first(end) for one in found], precision, point.bit_error_rate):
+                break
+        alone, differences = measure_widths(found, precision, point.bit_error_rate)
+        for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
             row = _make_row(variant, point, evaluation, accesses, curve.access_pj)
-            rows.append(row)
-            report(row)
+            finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
     conditions = Conditions.of(faults, chips, curve, stored.share)
-    return SweepResult(tuple(rows), conditions, tuple(labels), title, accesses)
+    return SweepResult(tuple(rows), conditions, tuple(labels), title, accesses, precision=precision)
 
 
 def sweep_subject(
@@ -241,6 +266,7 @@ def sweep_subject(
     faults: FaultModel | None = None,
     transform: Variant | None = None,
     metric: AnyMetric = ACCURACY,
+    precision: float | None = None,
     seed: int = 0,
     out: str | PathLike[str] | None = None,
     report: Callable[[SweepRow], None] = _ignore,
@@ -255,8 +281,8 @@ def sweep_subject(
     subject : Subject
         Model, weights and data.
     chips : int or sequence of Chip or MeasuredChip
-        How many simulated chips of `seed`, or which chips.
-    points, voltages, bit_error_rates, curve, faults, metric, report, progress
+        How many simulated chips of `seed`, or which chips; the most of them with a precision.
+    points, voltages, bit_error_rates, curve, faults, metric, precision, report, progress
         As for sweep.
     transform : Variant, optional
         Also measure the model behind this transform, such as neuralfuse.files.SavedGenerator.create_variant makes it.
@@ -289,6 +315,7 @@ def sweep_subject(
         "chips": [_describe_chip(chip) for chip in chips],
         "device": subject.device.type,
         **({} if metric == ACCURACY else {"metric": metric.describe()}),
+        **({} if precision is None else {"precision": check_stopping(precision, chips)}),
         **({"generator": {"name": transform.name, "weights": transform.fingerprint}} if transform else {}),
     }
     information = {**provenance(str(subject.device)), "memory": share.as_dict()}
@@ -305,6 +332,7 @@ def sweep_subject(
             variants=[Variant(), *([transform] if transform else [])],
             accesses=subject.accesses,
             metric=metric,
+            precision=precision,
             title=subject.title,
             directory=directory,
             report=report,
@@ -393,46 +421,3 @@ def _make_row(
         saving = 1 - energy / accesses
         absolute = None if access_pj is None else energy * access_pj
     return SweepRow(variant.name, point, evaluation, energy, saving, absolute)
-
-
-def read_known(
-    directory: RunDirectory,
-    plan: Sequence[OperatingPoint],
-    variants: Sequence[Variant],
-    labels: Sequence[str],
-    metric: Metric,
-) -> dict[tuple[str, OperatingPoint], Evaluation]:
-    """Read the evaluations that the directory's rows hold, the last one perhaps of the first chips only.
-
-    Raises
-    ------
-    FaultsimError
-        Unless they are what a sweep with this plan began with.
-    """
-    known = {}
-    rows = list(directory.rows)
-    for point in plan:
-        for variant in variants:
-            if not rows:
-                return known
-            group, rows = rows[: len(labels)], rows[len(labels) :]
-            try:
-                evaluation = evaluation_in(group, metric)
-                written = [
-                    {name: cell(row[name]) for name in (*directory.columns, *directory.optional)}
-                    for row in make_chip_rows(variant.name, point, labels, evaluation)
-                ]
-            except (ValueError, ArithmeticError):
-                written = []
-            if written != group:
-                raise _changed(directory)
-            known[variant.name, point] = evaluation
-    if rows:
-        raise _changed(directory)
-    return known
-
-
-def _changed(directory: RunDirectory) -> FaultsimError:
-    return FaultsimError(
-        f"{directory.results} is not what this sweep wrote there: was it changed? choose another directory"
-    )

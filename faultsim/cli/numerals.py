@@ -1,5 +1,6 @@
 """Numbers as people type them: fractions, percent, lists and ranges."""
 
+import math
 from decimal import Decimal, InvalidOperation, localcontext
 
 import typer
@@ -27,6 +28,18 @@ def accuracy(text: str) -> float:
         raise typer.BadParameter(
             f"{text!r} is not an accuracy that a model can reach: write a fraction like 0.97, or percent like 97%"
         )
+    return value
+
+
+def points(text: str) -> float:
+    """Parse a number above 0, with or without the percent sign: points of an accuracy, which stay points."""
+    word = text.strip().removesuffix("%")
+    try:
+        value = float(Decimal(word.strip()))
+    except InvalidOperation:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{text!r} is not a number above 0: write points like 0.5")
     return value
 
 

@@ -18,9 +18,16 @@ REPORT_SECONDS = 2.0
 
 
 @contextlib.contextmanager
-def show_sweep(steps: int, chips: int) -> Iterator[dict[str, Callable[["SweepRow"], None]]]:
+def show_sweep(
+    steps: int, chips: int, precision: float | None = None
+) -> Iterator[dict[str, Callable[["SweepRow"], None]]]:
     """Yield what a sweep calls after each step ("report") and after each group of chips within one ("progress"): on a
-    terminal they move a bar with the time left, elsewhere they print lines."""
+    terminal they move a bar with the time left, elsewhere they print lines. With a `precision`, nobody knows before how
+    many of the chips a step takes."""
+
+    def count(row: "SweepRow") -> str:
+        return f"{row.evaluation.chips:,} {'' if precision else f'of {chips:,} '}chips"
+
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
@@ -33,8 +40,7 @@ def show_sweep(steps: int, chips: int) -> Iterator[dict[str, Callable[["SweepRow
 
             def advance_within(row: "SweepRow") -> None:
                 share = row.evaluation.chips / chips
-                text = f"{_step(row)}, {row.evaluation.chips:,} of {chips:,} chips"
-                bar.update(task, completed=whole + share, description=text)
+                bar.update(task, completed=whole + share, description=f"{_step(row)}, {count(row)}")
 
             yield {"report": advance, "progress": advance_within}
         return
@@ -49,10 +55,8 @@ def show_sweep(steps: int, chips: int) -> Iterator[dict[str, Callable[["SweepRow
     def print_within(row: "SweepRow") -> None:
         share = row.evaluation.chips / chips
         if share < 1 and time.monotonic() - last >= REPORT_SECONDS:
-            counted = f"{row.evaluation.chips:,} of {chips:,} chips"
-            print_line(
-                done + share, f"[{done + 1}/{steps}] {_step(row)}: {counted}, {_value(row.evaluation)}"
-            )
+            text = f"[{done + 1}/{steps}] {_step(row)}: {count(row)}, {_value(row.evaluation)}"
+            print_line(done + share, text)
 
     def print_line(ready: float, text: str) -> None:
         nonlocal last

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import FaultsimError
-from .numerals import accuracy, parse_numbers
+from .numerals import accuracy, parse_numbers, points
 from .option_groups import DataOptions, FaultOptions, ModelOptions, expand_options
 from .options import (
     BatchSizeOption,
@@ -21,6 +21,7 @@ from .options import (
     metric_named,
 )
 
+_CHIPS, _MAX_CHIPS = 10, 10_000
 _VOLTAGES = "0.78,0.79,0.80,0.81,0.82,0.83,0.84,0.86,0.90,0.95,1.00"
 
 
@@ -52,7 +53,27 @@ def sweep_voltage(
             help="Instead of voltages: shares of failing cells, as fractions like 0.001,0.01 or percent like 0.1%,1%."
         ),
     ] = None,
-    chips: Annotated[int, typer.Option(help="Simulated chips for each voltage.")] = 10,
+    chips: Annotated[
+        int | None,
+        typer.Option(help="Simulated chips for each voltage. [default: 10]", show_default=False),
+    ] = None,
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            parser=points,
+            metavar="POINTS",
+            help="Instead of --chips: at each voltage stop once the 95 % interval of each variant, and of their "
+            "difference, is at most so many points wide to each side, like 0.5; in the unit of --metric where that is "
+            "not a share. The interval is a confidence sequence, valid however often it is looked at.",
+        ),
+    ] = None,
+    max_chips: Annotated[
+        int | None,
+        typer.Option(
+            help=f"With --precision: the most chips for each voltage. [default: {_MAX_CHIPS:,}]",
+            show_default=False,
+        ),
+    ] = None,
     fault_map: Annotated[
         list[Path] | None,
         typer.Option(help="Measured chip (.npz or .csv), instead of simulated ones; may be repeated."),
@@ -127,8 +148,18 @@ def sweep_voltage(
         None if bit_error_rates is None else parse_numbers(bit_error_rates, "--bit-error-rates", rates=True)
     )
     faults, where = memory.fault_model(), choose_device(device)
-    samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, chips)
-    points = plan_points(electrical, at, rates, samples)
+    if precision is None and max_chips is not None:
+        raise FaultsimError("--max-chips needs --precision")
+    if precision is not None and (chips is not None or fault_map):
+        other = "--fault-map" if fault_map else "--chips: give --max-chips"
+        raise FaultsimError(f"--precision cannot be combined with {other}")
+    if precision is None:
+        count = _CHIPS if chips is None else chips
+    else:
+        count = _MAX_CHIPS if max_chips is None else max_chips
+        precision = precision / 100 if measured.fraction else precision
+    samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, count)
+    plan = plan_points(electrical, at, rates, samples)
     shipped = GENERATORS.get(network.model or bundled.MODEL)
     if network.weights is None and generator is None and shipped is not None:
         generator = shipped.weights
@@ -146,15 +177,16 @@ def sweep_voltage(
         metric=measured,
     )
     transform = generator and read_generator(generator).create_variant(where, subject.dataset.input_shape)
-    with show_sweep(len(points) * (1 if transform is None else 2), len(samples)) as calls:
+    with show_sweep(len(plan) * (1 if transform is None else 2), len(samples), precision) as calls:
         result = sweep_subject(
             subject,
             samples,
-            points,
+            plan,
             curve=electrical,
             faults=faults,
             transform=transform,
             metric=measured,
+            precision=precision,
             seed=seed,
             out=out,
             **calls,

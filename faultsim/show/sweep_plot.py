@@ -65,7 +65,7 @@ def _means(axes: Axes, x: Sequence[float], results: Sequence["SweepRow"], color:
     mean = [_shown(result, result.evaluation.mean) for result in results]
     axes.plot(x, mean, "o-", color=color, markersize=4, label=label)
     if results[0].evaluation.chips > 1:
-        low, high = zip(*(result.evaluation.interval for result in results), strict=True)
+        low, high = zip(*(result.interval for result in results), strict=True)
         below = [m - _shown(r, a) for r, m, a in zip(results, mean, low, strict=True)]
         above = [_shown(r, a) - m for r, m, a in zip(results, mean, high, strict=True)]
         axes.errorbar(x, mean, [below, above], color=color, fmt="none", capsize=2.5, linewidth=1)

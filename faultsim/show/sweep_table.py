@@ -33,14 +33,18 @@ def make_tables(result: "SweepResult") -> list[Table]:
 def describe_sweep(result: "SweepResult") -> list[str]:
     """Say in lines what the columns of the tables are, and under which conditions they were measured."""
     metric, curve = result.metric, result.conditions.curve
-    chips = len(result.labels)
+    counts = {row.evaluation.chips for row in result}
+    chips = f"{max(counts)} chip{'s' if max(counts) > 1 else ''}"
+    if len(counts) > 1:
+        chips = f"{min(counts)} to {chips}"
     picojoules = None if curve is None else curve.access_pj
     energy = "energy: of one read access, relative to Vmin"
     if picojoules is not None and result.accesses is not None:
         energy = "energy: of the weight memory in one inference"
     gain = "in points" if metric.fraction else "in the direction that is better"
     lines = [
-        f"{_describe_metric(metric)}: mean ± population std over {chips} chip{'s' if chips > 1 else ''}",
+        f"{_describe_metric(metric)}: mean ± population std over {chips}",
+        *_describe_precision(result),
         f"faults: {result.conditions}",
         *(
             [f"voltages: in the curve's unit (Vmin = {curve.v_min:g}); bit errors: failing cells"]
@@ -90,6 +94,22 @@ def describe_cheapest(result: "SweepResult", accuracy: float) -> list[str]:
     return lines
 
 
+def _describe_precision(result: "SweepResult") -> list[str]:
+    """How well the means are known, where the sweep stopped at a precision."""
+    if result.precision is None:
+        return []
+    asked = f"{100 * result.precision:g} points" if result.metric.fraction else f"{result.precision:g}"
+    points = {row.point for row in result}
+    missed = {row.point for row in result if not _is_known(row, result.precision)}
+    more = f"; not reached at {len(missed)} of {len(points)} points: more chips are needed" if missed else ""
+    return [f"95 % intervals: ±{asked}, valid at each look of the sweep (confidence sequence){more}"]
+
+
+def _is_known(row: "SweepRow", precision: float) -> bool:
+    """Whether the intervals of a row, and of its gain, are as narrow as asked for."""
+    return not any(width > precision for width in (row.half_width, row.gain_half_width) if width is not None)
+
+
 def _make_table(title: str, rows: list["SweepRow"], baseline: list["SweepRow"] | None = None) -> Table:
     """The table of one variant. With a `baseline`, the paired gain over it replaces the energy of an access and the
     interval: 80 columns have no room for all three."""
@@ -99,7 +119,7 @@ def _make_table(title: str, rows: list["SweepRow"], baseline: list["SweepRow"] |
     cells = []
     for row, before in zip(rows, baseline or rows, strict=True):
         e, point = row.evaluation, row.point
-        low, high = e.interval
+        low, high = row.interval
         energy = "-" if point.energy_per_access is None else f"{point.energy_per_access:.3f}"
         if row.picojoules is not None:
             energy = format_joules(row.picojoules)
@@ -123,10 +143,12 @@ def _make_table(title: str, rows: list["SweepRow"], baseline: list["SweepRow"] |
 def _gain(before: "SweepRow", after: "SweepRow") -> str:
     """In points, with half of its 95 % interval where there is more than one chip."""
     gain = compute_improvement(before.evaluation, after.evaluation)
-    half = gain.interval[1] - gain.mean
+    half = gain.interval[1] - gain.mean if after.gain_half_width is None else after.gain_half_width
     scale = 100 if before.evaluation.metric.fraction else 1
     number, spread = ("{:+.1f}", "{:.1f}") if scale == 100 else ("{:+.3g}", "{:.2g}")
-    return number.format(scale * gain.mean) + ("" if math.isnan(half) else f" ±{spread.format(scale * half)}")
+    return number.format(scale * gain.mean) + (
+        "" if not math.isfinite(half) else f" ±{spread.format(scale * half)}"
+    )
 
 
 def _describe_metric(metric: "Metric") -> str:

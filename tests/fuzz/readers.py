@@ -37,10 +37,11 @@ from faultsim.metrics import ACCURACY
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.page import page
 from faultsim.subject import count_classes, find_model, load_model
+from faultsim.sweep_directory import read_known
 from faultsim.sweep_result import OPTIONAL, ROW, Variant
 from faultsim.training.loop import Loop
 from faultsim.voltage import VoltageCurve
-from faultsim.voltage_sweep import plan_points, read_known
+from faultsim.voltage_sweep import plan_points
 from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import application
