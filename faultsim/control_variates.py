@@ -6,7 +6,7 @@ likes. A regression on it takes the part of the variance that it explains out of
 evaluated: control variates (Lavenberg, Welch: "A perspective on the use of control variables to increase the efficiency
 of Monte Carlo simulations", Management Science 27, 1981).
 
-What that gains depends on the fault model: see benchmarks/sharper.md. Where each weight has cells of its own, next to
+What that gains depends on the fault model, as docs/log.md shows. Where each weight has cells of its own, next to
 nothing; where few cells stand for many weights, as under neuralfuse_2022, half of the chips and more.
 """
 
