@@ -7,7 +7,7 @@ evaluated: control variates (Lavenberg, Welch: "A perspective on the use of cont
 of Monte Carlo simulations", Management Science 27, 1981).
 
 What that gains depends on the fault model, as docs/log.md shows. Where each weight has cells of its own, next to
-nothing; where few cells stand for many weights, as under neuralfuse_2022, half of the chips and more.
+nothing; where few cells stand for many weights, as under neuralfuse_2022, about a third of the chips.
 """
 
 from collections.abc import Sequence
