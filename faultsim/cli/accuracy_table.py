@@ -95,7 +95,7 @@ def _show_efficiency(lines: "Sequence[Line]", notes: list[str]) -> None:
     from rich import box
     from rich.table import Table
 
-    from neuralfuse.paper.efficiency import efficiency, published_efficiency
+    from neuralfuse.paper.efficiency import compute_efficiency, find_published_efficiency
     from neuralfuse.paper.words import label_row
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1))
@@ -107,11 +107,11 @@ def _show_efficiency(lines: "Sequence[Line]", notes: list[str]) -> None:
     ):
         of_row = list(group)
         table.add_row(label)
-        known = published_efficiency(of_row[0])
+        known = find_published_efficiency(of_row[0])
         table.add_row("  the paper" if known else "  not in the paper", *_numbers(known))
         for line in of_row:
             for result in line.results:
-                cells = (*_numbers(efficiency(result)), _numbered(result, notes))
+                cells = (*_numbers(compute_efficiency(result)), _numbered(result, notes))
                 table.add_row(f"  {line.cell.faults}", *cells)
             if not line.results:
                 table.add_row(f"  {line.cell.faults}")

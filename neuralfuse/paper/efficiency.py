@@ -1,4 +1,4 @@
-"""Table 5: accuracy won per million parameters, and per 100 million MACs, of the generator (the paper, Appendix F)."""
+"""Table 5: improvement per million parameters and per 100 million MACs of the generator (the paper, Appendix F)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Efficiency:
     per_100_million_macs: float
 
 
-def published_efficiency(line: Line) -> Efficiency | None:
-    """What Table 5 says of a cell."""
+def find_published_efficiency(line: Line) -> Efficiency | None:
+    """Return the published efficiency of a cell; None if Table 5 lacks it."""
     cell = line.cell
     for row in published.table("efficiency_ratio"):
         key = (row["base_model"], row["generator"], float(row["bit_error_rate"]))
@@ -29,8 +29,8 @@ def published_efficiency(line: Line) -> Efficiency | None:
     return None
 
 
-def efficiency(result: Result) -> Efficiency:
-    """Ours, with the parameters and MACs that Table 8 prints."""
+def compute_efficiency(result: Result) -> Efficiency:
+    """Compute the efficiency of a result, with the parameters and MACs that Table 8 prints."""
     costs = next(row for row in published.table("model_costs") if row["model"] == result.cell.spec.name)
     return Efficiency(
         result.improvement / (int(costs["parameters"]) / 1e6), result.improvement / (int(costs["macs"]) / 1e8)

@@ -30,7 +30,7 @@ from faultsim.show.report.sweep_files import MOST_CSV
 
 from .cells import TITLES
 from .result import Result, read
-from .rows import published_row
+from .rows import find_published
 from .words import (
     HEADINGS,
     PRESETS,
@@ -184,7 +184,7 @@ def _table(title: str, results: Sequence[Result]) -> Table:
     notes: list[str] = []
     for label, group in _by_label(results):
         rows.append(Row((label,), "group"))
-        known = published_row(group[0].cell)
+        known = find_published(group[0].cell)
         if known is not None:
             rows.append(Row(("the paper", *format_published(known), ""), "published"))
         for result in group:
@@ -220,7 +220,7 @@ def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
                 mean, std = result.mean(part), result.std(part)
                 values = (f"{label}, ours", f"{name}: {mean:.2f} ± {std:.2f} %", PRESETS.get(preset, preset))
                 ours.append(Point(mean, place - 0.12, values, bars=(mean - std, mean + std)))
-            known = published_row(group[0].cell)
+            known = find_published(group[0].cell)
             value = getattr(known, part, None)
             if value is not None:
                 spread = getattr(known, f"{part}_std")
@@ -247,7 +247,7 @@ def _tiles(results: Sequence[Result]) -> tuple[Tile, ...]:
     if not results:
         return ()
     won = sum(result.improvement for result in results) / len(results)
-    known = [(result.mean("perturbed_fused"), published_row(result.cell)) for result in results]
+    known = [(result.mean("perturbed_fused"), find_published(result.cell)) for result in results]
     compared = [(ours, row.perturbed_fused) for ours, row in known if row and row.perturbed_fused is not None]
     tiles = [
         Tile(str(len(results)), f"result{'s' if len(results) > 1 else ''}, each on unseen chips"),

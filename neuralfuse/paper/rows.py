@@ -1,4 +1,4 @@
-"""What the paper reports of a cell, beside what was obtained."""
+"""Lines of a table: the published row of a cell, and our results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .result import Cell, Result, read_results
 
 @dataclass(frozen=True)
 class Published:
-    """A row of the paper's tables, in percent; None where it isn't reported or is unreadable in the source."""
+    """A row of the paper's tables, in percent; None where the paper reports nothing or the source is unreadable."""
 
     clean: float | None = None
     perturbed: float | None = None
@@ -26,7 +26,7 @@ class Published:
 
 @cache
 def _rows() -> dict[Cell, Published]:
-    """All of them; `faults` is empty, for the paper knows of one fault model only."""
+    """Return all published rows. `faults` of the cells is empty, because the paper has one fault model only."""
     from .cells import NAMES, select_cells
 
     alone = {
@@ -59,7 +59,7 @@ def _rows() -> dict[Cell, Published]:
 
 
 def _is(row: dict[str, str], cell: Cell) -> bool:
-    """Whether a published row is that of a cell: what the row names must be equal."""
+    """Tell whether a published row belongs to a cell: whatever the row names must be equal."""
     generator = cell.spec
     known = {
         "dataset": cell.dataset,
@@ -83,19 +83,20 @@ def _number(text: str) -> float | None:
     return float(text) if text else None
 
 
-def published_row(cell: Cell) -> Published | None:
-    """What the paper reports for a cell, whatever its fault model; None where it doesn't."""
+def find_published(cell: Cell) -> Published | None:
+    """Return the published row of a cell, whatever its fault model; None if the paper has none."""
     generator = cell.generator and replace(cell.generator, trainer=None)
     return _rows().get(replace(cell, faults="", generator=generator))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One cell of a table with what there is of it."""
+    """One cell of a table."""
 
     cell: Cell
     published: Published | None
-    results: tuple[Result, ...]  #: none, or one for each recipe (or other configuration) it was obtained with
+    results: tuple[Result, ...]
+    """Our results, one per recipe or other configuration; often none."""
 
 
 def collect_lines(wanted: Iterable[Cell], directory: Path | None = None, *, kept: bool = True) -> list[Line]:
@@ -114,6 +115,6 @@ def collect_lines(wanted: Iterable[Cell], directory: Path | None = None, *, kept
     if directory is not None:
         found += [result for result in read_results(directory) if result not in found]
     return [
-        Line(cell, published_row(cell), tuple(result for result in found if result.is_of(cell)))
+        Line(cell, find_published(cell), tuple(result for result in found if result.is_of(cell)))
         for cell in wanted
     ]

@@ -1,5 +1,4 @@
-"""How much of the paper is reproduced: of each table and figure the cells that are there, how far off, and where they
-were computed. Reads files only."""
+"""How much of the paper is reproduced: for each table and figure the cells with results, and how far off they are."""
 
 from __future__ import annotations
 
@@ -14,24 +13,41 @@ from .rows import Line, collect_lines
 
 @dataclass(frozen=True)
 class Status:
-    """Of one table or figure under one fault model, by one trainer of generators."""
+    """Status of one table or figure under one fault model, with one trainer of generators."""
 
     name: str
     title: str
     faults: str
-    trainer: str  #: "eopm", "staged" or "adversarial"
+    trainer: str
+    """"eopm", "staged" or "adversarial"."""
     cells: int
-    obtained: int  #: cells with at least one result
-    compared: int  #: of those, cells that the paper reports
-    off: float | None  #: mean of |P.A.+N.F. - published|, in percentage points
-    at_or_above: int  #: of the compared, those whose P.A.+N.F. is not below the published one
-    devices: tuple[str, ...]  #: where they were evaluated
-    recipes: tuple[str, ...]  #: of their base models
+    obtained: int
+    """Cells with at least one result."""
+    compared: int
+    """Of those, cells that the paper reports."""
+    off: float | None
+    """Mean of |P.A.+N.F. - published|, in percentage points."""
+    at_or_above: int
+    """Of the compared cells, those whose P.A.+N.F. is not below the published one."""
+    devices: tuple[str, ...]
+    """Devices of the evaluations."""
+    recipes: tuple[str, ...]
+    """Recipes of the base models."""
 
 
 def count_status(found: Mapping[str, Sequence[Line]]) -> list[Status]:
-    """Of tables and figures with their lines (rows.lines), under each fault model, by each trainer that there are
-    results of. Of several results of a cell the last one counts."""
+    """Count the results of tables and figures.
+
+    Parameters
+    ----------
+    found
+        Lines of each table, by its name (see rows.collect_lines).
+
+    Returns
+    -------
+    list of Status
+        One per table, fault model and trainer that has results. Of several results of a cell the last one counts.
+    """
     counted = []
     for name, of_table in found.items():
         for faults in dict.fromkeys(line.cell.faults for line in of_table):
@@ -70,8 +86,7 @@ def _status(name: str, faults: str, trainer: str, of_faults: Sequence[Line]) -> 
 
 
 def collect_everything(directory: Path | None = None) -> dict[str, list[Line]]:
-    """The lines of every table and figure that needs trained models: with the results that come with faultsim, and
-    those of a run directory."""
+    """Collect the lines of every table and figure that needs trained models, from results/ and a run directory."""
     return {name: collect_lines(select_cells(name), directory) for name in NAMES}
 
 

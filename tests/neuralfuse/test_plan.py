@@ -19,10 +19,10 @@ from neuralfuse.paper.cells import (
     select_cells,
     transfer_cells,
 )
-from neuralfuse.paper.efficiency import efficiency, published_efficiency
+from neuralfuse.paper.efficiency import compute_efficiency, find_published_efficiency
 from neuralfuse.paper.plan import Kind, Step, chain_steps, file_of, find_ends, find_missing, plan_steps
 from neuralfuse.paper.result import Cell, GeneratorSpec, Result
-from neuralfuse.paper.rows import Line, published_row
+from neuralfuse.paper.rows import Line, find_published
 from neuralfuse.paper.status import count_status
 
 TRANSFER = ("table2", "table11", "table12", "table13", "table14", "table15")
@@ -56,17 +56,17 @@ def test_every_published_transfer_has_its_cells():
             )
             assert cell in found
             if row["perturbed_acc_nf"]:
-                assert published_row(cell).perturbed_fused == float(row["perturbed_acc_nf"])
-                assert published_row(cell).improvement == float(row["improvement"])
+                assert find_published(cell).perturbed_fused == float(row["perturbed_acc_nf"])
+                assert find_published(cell).improvement == float(row["improvement"])
 
 
 def test_transfers_that_everybody_can_look_up():
     """Table 2: UNetL from VGG19 to VGG11 at 1 %; Table 16: 5000 flips."""
     (cell,) = transfer_cells("cifar10", ["VGG19"], ["VGG11"], ["UNetL"], [0.015], [0.01], ["iid_flips"])
-    assert (published_row(cell).perturbed_fused, published_row(cell).perturbed_fused_std) == (81.9, 3.9)
-    assert (published_row(cell).clean, published_row(cell).perturbed) == (88.35, 42.2)
+    assert (find_published(cell).perturbed_fused, find_published(cell).perturbed_fused_std) == (81.9, 3.9)
+    assert (find_published(cell).clean, find_published(cell).perturbed) == (88.35, 42.2)
     (flips,) = (c for c in select_cells("table16", faults=["iid_flips"]) if c.generator.flips == 5000)
-    assert (published_row(flips).clean_fused, published_row(flips).improvement) == (92.57, -0.092)
+    assert (find_published(flips).clean_fused, find_published(flips).improvement) == (92.57, -0.092)
 
 
 def test_the_published_tables_agree_with_each_other():
@@ -74,7 +74,7 @@ def test_the_published_tables_agree_with_each_other():
     differences = []
     for name in NAMES:
         for cell in select_cells(name, faults=("iid_flips",)):
-            row = published_row(cell)
+            row = find_published(cell)
             if row is not None and None not in (row.perturbed, row.perturbed_fused, row.improvement):
                 differences.append(abs(row.perturbed_fused - row.perturbed - row.improvement))
     assert len(differences) > 400
@@ -87,10 +87,10 @@ def test_table_5_divides_what_tables_1_and_9_say():
     improvements."""
     off = set()
     for line in (
-        Line(cell, published_row(cell), ()) for cell in select_cells("table5", faults=["iid_flips"])
+        Line(cell, find_published(cell), ()) for cell in select_cells("table5", faults=["iid_flips"])
     ):
-        known, improvement = published_efficiency(line), line.published.improvement
-        ours = efficiency(replace(made_up(line.cell), correct=_correct(improvement)))
+        known, improvement = find_published_efficiency(line), line.published.improvement
+        ours = compute_efficiency(replace(made_up(line.cell), correct=_correct(improvement)))
         pairs = zip(astuple(ours), astuple(known), strict=True)
         if any(value != pytest.approx(printed, rel=1e-3) for value, printed in pairs):
             off.add((line.cell.base, line.cell.generator.name, line.cell.bit_error_rate))
@@ -248,7 +248,7 @@ def test_durations_in_words():
 
 def test_status_counts_what_is_there():
     found = [
-        Line(cell, published_row(cell), ())
+        Line(cell, find_published(cell), ())
         for cell in select_cells("table1", ["cifar10"], ["VGG11"], ["ConvS", "UNetS"])
     ]
     first, second = found[0], found[2]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,8 @@ from neuralfuse import published
 from neuralfuse.paper.cells import FAULTS, NAMES, relaxed_cell, select_cells
 from neuralfuse.paper.plan import Kind, file_of, find_missing, plan_steps
 from neuralfuse.paper.result import ALONE, Cell, GeneratorSpec, Result, read, read_results
-from neuralfuse.paper.rows import published_row
+from neuralfuse.paper.rows import find_published
+from neuralfuse.paper.settings import Settings
 
 RELAXED = ("table1", "table9", "table10")
 
@@ -96,7 +98,7 @@ def test_every_published_row_has_its_cells():
             of_row = [c for c in found if (c.dataset, c.base, c.generator.name, c.bit_error_rate) == key]
             assert [cell.faults for cell in of_row] == list(FAULTS)
             for cell in of_row:
-                known = published_row(cell)
+                known = find_published(cell)
                 assert known.clean_fused == float(row["clean_acc_nf"])
                 assert known.perturbed_fused == float(row["perturbed_acc_nf"])
                 assert known.improvement == float(row["improvement"])
@@ -104,12 +106,12 @@ def test_every_published_row_has_its_cells():
 
 def test_a_row_that_everybody_can_look_up():
     """Table 1, CIFAR-10, VGG11 with ConvS."""
-    row = published_row(relaxed_cell("cifar10", "VGG11", "ConvS", 0.01))
+    row = find_published(relaxed_cell("cifar10", "VGG11", "ConvS", 0.01))
     assert (row.clean, row.perturbed, row.perturbed_std) == (88.35, 42.2, 11.6)
     assert (row.clean_fused, row.perturbed_fused, row.perturbed_fused_std) == (84.9, 66.3, 7.5)
     assert row.improvement == 24.1
-    assert published_row(relaxed_cell("cifar10", "VGG19", "ConvS", 0.01)).perturbed_std is None
-    assert published_row(relaxed_cell("digits", "DigitsNet", "ConvS", 0.01)) is None
+    assert find_published(relaxed_cell("cifar10", "VGG19", "ConvS", 0.01)).perturbed_std is None
+    assert find_published(relaxed_cell("digits", "DigitsNet", "ConvS", 0.01)) is None
 
 
 def test_the_tables_differ_in_their_bit_error_rate_and_data_sets():
@@ -205,7 +207,7 @@ def test_results_that_come_with_faultsim_belong_to_the_tables():
         assert "dirty" not in (found.provenance["commit"] or "")
 
 
-def test_shown_beside_the_published_row(run: Callable, tmp_path: Path):
+def test_shown_beside_the_find_published(run: Callable, tmp_path: Path):
     (tmp_path / "result-a.json").write_text(result().text(), encoding="utf-8")
     chosen = ("table1", "--dataset", "cifar10", "--base", "VGG11", "--generator", "ConvS,UNetS", "--show")
     shown = run(*chosen, "--out", tmp_path)
@@ -338,6 +340,15 @@ def test_what_is_done_is_not_done_again(run: Callable, whole: Path, monkeypatch:
     assert "7 of 7 steps are done, 0 are missing" in again.err
     assert {file: file.stat().st_mtime_ns for file in whole.iterdir()} == before
     assert run(*TINY, "--out", whole, "--json").out.startswith("{")
+    settings = Settings.choose(smoke=True, base_epochs=2, epochs=2, n_models=1)
+    options = {"generators": ["ConvS"], "settings": settings, "smoke": True, "device": "cpu"}
+    told: list[str] = []
+    lines = neuralfuse.reproduce("table1", whole, **options, report=told.append)
+    assert told == ["7 of 7 steps are done, 0 are missing"]
+    shown = sorted(found.text() for line in lines for found in line.results)
+    assert shown == sorted(found.text() for found in read_results(whole))
+    with pytest.raises(FaultsimError, match="a run of another configuration"):
+        neuralfuse.reproduce("table1", whole, **options | {"settings": replace(settings, epochs=3)})
 
     monkeypatch.undo()
     lost = whole / "result-ConvS-DigitsNet-digits-modern-iid_flips-0.01.json"

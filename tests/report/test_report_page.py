@@ -18,7 +18,7 @@ from faultsim.show.report.document import Chart, Point, Section, Series, Table
 from faultsim.show.report.page import page
 from neuralfuse.paper.report import READER
 from neuralfuse.paper.result import Cell, GeneratorSpec, read
-from neuralfuse.paper.rows import published_row
+from neuralfuse.paper.rows import find_published
 
 READERS = (READER, *OWN)
 WORDS = ("variant", "fault_kind", "placement", "curve")  # columns of summary.csv without numbers
@@ -117,7 +117,7 @@ def test_reproduced_accuracies_stand_beside_the_published_ones(reproduced, tmp_p
     (tmp_path / "result-a.json").write_text(json.dumps(found))
     (section,) = collect([tmp_path], READERS)
     group, published, ours = section.tables[0].rows
-    known = published_row(cell)
+    known = find_published(cell)
     assert (group.cells, group.kind, published.kind) == (("VGG11 + ConvS",), "group", "published")
     assert published.cells[1] == f"{known.clean:.2f}"
     assert float(published.cells[4].split("±")[0]) == known.perturbed_fused
