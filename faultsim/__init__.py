@@ -42,8 +42,13 @@ if TYPE_CHECKING:
     from .stored import StoredWeights as StoredWeights
     from .subject import Subject as Subject
     from .subject import load_subject as load_subject
+    from .sweep_result import OperatingPoint as OperatingPoint
     from .sweep_result import SweepResult as SweepResult
+    from .sweep_result import Variant as Variant
+    from .training.classifier import Recipe as Recipe
+    from .training.classifier import train_classifier as train_classifier
     from .voltage import VoltageCurve as VoltageCurve
+    from .voltage_sweep import plan_points as plan_points
     from .voltage_sweep import sweep as sweep
     from .voltage_sweep import sweep_subject as sweep_subject
 
@@ -60,11 +65,14 @@ _HOME = {
     "FaultsimWarning": "errors",
     "MeasuredChip": "measured_chip",
     "Metric": "metrics",
+    "OperatingPoint": "sweep_result",
     "Placement": "sram",
+    "Recipe": "training.classifier",
     "SRAM": "sram",
     "StoredWeights": "stored",
     "Subject": "subject",
     "SweepResult": "sweep_result",
+    "Variant": "sweep_result",
     "VoltageCurve": "voltage",
     "corrupt": "perturbation",
     "corrupt_stored": "perturbation",
@@ -80,12 +88,14 @@ _HOME = {
     "margin_of_error": "campaign",
     "perturb": "perturbation",
     "perturbed": "perturbation",
+    "plan_points": "voltage_sweep",
     "prepare_qat": "quantization",
     "quantize": "quantization",
     "sample_size": "campaign",
     "save_weights": "io.checkpoint",
     "sweep": "voltage_sweep",
     "sweep_subject": "voltage_sweep",
+    "train_classifier": "training.classifier",
 }
 __all__ = [*_HOME, "__version__", "energy"]
 

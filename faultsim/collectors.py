@@ -35,7 +35,7 @@ class Sums:
         return self.sums[name].item() if name in self.sums else 0
 
     def reset(self) -> None:
-        """Begins anew, in the same memory."""
+        """Begin anew, in the same memory."""
         for value in self.sums.values():
             value.zero_()
 
@@ -46,8 +46,10 @@ class Sums:
 
 
 class TopK(Sums):
-    """Accuracy: the share of samples whose label is among the k classes of the largest logits. Answers float [N, C],
-    targets integers [N] from 0 to C - 1."""
+    """Accuracy: the share of samples whose label is among the k classes of the largest logits.
+
+    Answers float [N, C], targets integers [N] from 0 to C - 1.
+    """
 
     def __init__(self, k: int = 1) -> None:
         super().__init__()
@@ -68,6 +70,7 @@ class TopK(Sums):
 
     @property
     def right(self) -> int:
+        """Number of right answers."""
         return int(self._total("right"))
 
     def compute(self) -> float:
@@ -82,8 +85,10 @@ class TopK(Sums):
         return self.right / sum(labels) if any(labels) else math.nan
 
     def is_chance(self) -> bool:
-        """Whether so many right answers come out of guessing, or of answering the most frequent classes always: within
-        two standard deviations. Never of fewer than 30 samples, which tell too little."""
+        """Whether so many right answers come out of guessing, or of answering the most frequent classes always.
+
+        That is within two standard deviations. Never of fewer than 30 samples, which tell too little.
+        """
         labels = sorted(self.sums["labels"].tolist()[:-1], reverse=True) if self.sums else []
         count = sum(labels)
         if count < 30:
@@ -95,9 +100,11 @@ class TopK(Sums):
 
 
 class MeanIoU(Sums):
-    """Mean over classes of intersection over union, of all samples together; classes that are neither answered nor
-    right anywhere are left out. Answers float [N, C, ...], targets integers [N, ...] from 0 to C - 1, or
-    `ignore_index` for pixels that don't count."""
+    """Mean over classes of intersection over union, of all samples together.
+
+    Classes that are neither answered nor right anywhere are left out. Answers float [N, C, ...], targets integers [N,
+    ...] from 0 to C - 1, or `ignore_index` for pixels that don't count.
+    """
 
     def __init__(self, ignore_index: int | None = 255) -> None:
         super().__init__()
@@ -134,10 +141,12 @@ class MeanIoU(Sums):
 
 
 class CrossEntropy(Sums):
-    """Mean over targets of -log softmax, in nats; or with `exponential` its exponential, the perplexity. Answers float
-    [N, C] with targets [N]; [N, C, ...] with [N, ...]; or [N, T, C] with [N, T], as language models answer. Targets are
-    integers, or `ignore_index` for those that don't count. The target at position t is what the answer at t should be:
-    a language model's are the inputs moved by one."""
+    """Mean over targets of -log softmax, in nats; or with `exponential` its exponential, the perplexity.
+
+    Answers float [N, C] with targets [N]; [N, C, ...] with [N, ...]; or [N, T, C] with [N, T], as language models
+    answer. Targets are integers, or `ignore_index` for those that don't count. The target at position t is what the
+    answer at t should be: a language model's are the inputs moved by one.
+    """
 
     def __init__(self, exponential: bool = False, ignore_index: int | None = -100) -> None:
         super().__init__()
@@ -183,8 +192,10 @@ class CrossEntropy(Sums):
 
 
 class Error(Sums):
-    """Mean over all numbers of the |difference| to the power of `power`: the mean absolute or squared error. Answers
-    and targets have one shape."""
+    """Mean over all numbers of the |difference| to the power of `power`: the mean absolute or squared error.
+
+    Answers and targets have one shape.
+    """
 
     def __init__(self, power: int = 2) -> None:
         super().__init__()
@@ -210,7 +221,7 @@ class Error(Sums):
 
 
 def _checked_classes(answers: Any, targets: Any, k: int) -> int:
-    """Number of classes of logits [N, C] for labels [N]; FaultsimError for other shapes and types."""
+    """Return the number of classes of logits [N, C] for labels [N]; FaultsimError for other shapes and types."""
     _checked_floats(answers, targets)
     if answers.dim() != 2 or _no_integers(targets) or tuple(targets.shape) != (len(answers),):
         raise FaultsimError(
@@ -241,7 +252,7 @@ def _no_integers(targets: Tensor) -> bool:
 
 
 def _inside(targets: Tensor, classes: int, ignored: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(labels that can be used as indices, which of them count, which are neither classes nor ignored)."""
+    """Return labels that can be used as indices, which of them count, and which are neither classes nor ignored."""
     labels = targets.long()
     known = (labels >= 0) & (labels < classes)
     skipped = torch.zeros_like(known) if ignored is None else labels == ignored

@@ -39,27 +39,28 @@ _ALIGNMENT = 64  # bytes: libraries may compute in another order with weights th
 class Evaluation:
     """What was measured on each chip.
 
-    correct     right answers of each chip out of `images`; empty for metrics that don't count right answers
-    images      samples that each chip saw
-    metric      what was measured
-    scores      the metric's value of each chip, where it counts no right answers
-    not_finite  answers of each chip that held NaN or infinity, and count as wrong; empty if there were none
+    Its `std` is the population standard deviation, as in the paper; `sample_std` (n - 1) belongs to `interval`.
     """
 
     correct: tuple[int, ...]
+    """Right answers on each chip out of `images`; empty for metrics that don't count right answers."""
     images: int
+    """Samples that each chip saw."""
     metric: Metric = ACCURACY
+    """What was measured."""
     scores: tuple[float, ...] = ()
+    """The metric's value on each chip, where it counts no right answers."""
     not_finite: tuple[int, ...] = ()
+    """Answers on each chip that held NaN or infinity, and count as wrong; empty if there were none."""
 
     @property
     def chips(self) -> int:
-        """How many."""
+        """Number of chips."""
         return len(self.correct if self.metric.counts else self.scores)
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Of the metric, one a chip."""
+        """The metric's value on each chip."""
         return tuple(c / self.images for c in self.correct) if self.metric.counts else self.scores
 
     @property
@@ -71,6 +72,7 @@ class Evaluation:
 
     @property
     def mean(self) -> float:
+        """Mean of the metric over the chips."""
         if self.metric.counts:
             return sum(self.correct) / (len(self.correct) * self.images)
         return sum(self.scores) / len(self.scores)
@@ -91,8 +93,10 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the mean over chips (Student's t), of fractions cut to [0, 1]; NaN for one
-        chip."""
+        """95 % confidence interval of the mean over chips (Student's t), of fractions cut to [0, 1].
+
+        NaN for one chip.
+        """
         n = self.chips
         if n < 2 or math.isnan(self.std):
             return math.nan, math.nan
@@ -102,11 +106,12 @@ class Evaluation:
 
     @property
     def worst(self) -> float:
-        """Of the chips, in the direction of the metric."""
+        """The worst value of a chip, in the direction of the metric."""
         return self._extreme(not self.metric.higher_is_better)
 
     @property
     def best(self) -> float:
+        """The best value of a chip, in the direction of the metric."""
         return self._extreme(self.metric.higher_is_better)
 
     def _extreme(self, highest: bool) -> float:
@@ -157,7 +162,7 @@ class Evaluation:
         return tables_html([Table("", ("chip", name), rows)], [repr(self), *more])
 
     def first(self, chips: int) -> "Evaluation":
-        """This evaluation of the first chips only."""
+        """Return the evaluation of the first chips only."""
         if chips >= self.chips:
             return self
         not_finite = self.not_finite[:chips]
@@ -169,7 +174,7 @@ class Evaluation:
         )
 
     def joined(self, more: "Evaluation") -> "Evaluation":
-        """This evaluation and that of further chips on the same data."""
+        """Join this evaluation and that of further chips on the same data."""
         if more.images != self.images:
             raise FaultsimError(
                 f"the data changed while it was evaluated: {self.images} samples before, {more.images} now"
@@ -201,23 +206,52 @@ def evaluate(
     metric: AnyMetric = "accuracy",
     report: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
-    """A metric, accuracy unless another is asked for, of `model` on each chip at one voltage (or bit error rate).
+    """Measure accuracy, or another metric, of a model on each chip at one voltage (or bit error rate).
 
-    data       batches on the device of the model, in the forms of faultsim.batch.split_batch: (inputs, int64 labels),
-               several inputs, dictionaries. All chips see each batch while it is there, so one pass over the data
-               serves them all (several passes only beyond 2 GiB of perturbed weights, or with `report`)
-    chips      Chip or MeasuredChip objects, or seeds
-    per_channel, select  how the weights are quantized and which lie in the memory, as for StoredWeights.of
-    stored     instead of these: the model's weights as they lie in the memory
-    transform  a module in front of the model that runs at nominal voltage, once a batch (NeuralFuse)
-    metric     a word of faultsim.metrics.METRICS, or your own: see faultsim.metrics.find_metric. It is given the
-               model's answer (its logits, where the output holds more) and the labels
-    report     called with the evaluation of the chips so far, each time that a group of them is done
+    Parameters
+    ----------
+    model
+        It runs in evaluation mode and keeps its weights.
+    data
+        Batches on the device of the model, in the forms of `faultsim.batch.split_batch`: (inputs, int64 labels),
+        several inputs, dictionaries. Each batch is evaluated on all chips before the next one is loaded, so the data is
+        iterated once (more often beyond 2 GiB of perturbed weights, or with `report`).
+    chips
+        Simulated or measured chips, or seeds.
+    voltage, bit_error_rate
+        The operating point: one of both. Measured chips need a voltage.
+    curve
+        Bit error rate against voltage. Default: the paper's SRAM.
+    faults
+        Kind of fault and memory. Default: flips, every weight in cells of its own.
+    per_channel, select
+        How the weights are quantized, and which of them lie in the memory; see `StoredWeights.of`.
+    stored
+        Instead of these: the model's weights as they lie in the memory.
+    transform
+        A module in front of the model that runs at nominal voltage, once for each batch (NeuralFuse).
+    metric
+        A word of `faultsim.metrics.METRICS`, or your own: see `faultsim.metrics.find_metric`. It is given the model's
+        answer (its logits, where the output holds more) and the labels.
+    report
+        Called with the evaluation of the chips so far, each time that a group of them is done.
 
-    Transient faults are drawn anew for every batch, the batch's number being the index of the access. The model is in
-    evaluation mode meanwhile and keeps its weights. An answer that isn't finite is wrong, and counted in `not_finite`.
-    Raises FaultsimError for no chips, no images, voltages and rates out of range, a model that fails, and answers or
-    labels that the metric can't take. Warns (FaultsimWarning) of an accuracy without bit errors that guessing reaches.
+    Returns
+    -------
+    Evaluation
+        An answer that isn't finite is wrong, and counted in `not_finite`. Transient faults are drawn anew for every
+        batch; the batch's number is the index of the access.
+
+    Raises
+    ------
+    FaultsimError
+        For no chips, no images, voltages and rates out of range, a model that fails, and answers or labels that the
+        metric cannot take.
+
+    Warns
+    -----
+    FaultsimWarning
+        Of an accuracy without bit errors that guessing reaches.
     """
     if not chips:
         raise FaultsimError("no chips to evaluate on: give at least one")
@@ -263,7 +297,8 @@ class _Group:
         self, model: nn.Module, transform: nn.Module | None, stored: StoredWeights, metric: Metric, chips: int
     ) -> None:
         self.model, self.transform, self.stored, self.metric = model, transform, stored, metric
-        self.metrics = [metric.begin() for _ in range(chips)]
+        # Any: collectors of faultsim have more than those of users
+        self.metrics: list[Any] = [metric.begin() for _ in range(chips)]
         self.weights: list[list[Tensor]] = []  # of each chip, one tensor a layer
         self.used = False
         self.spec: TreeSpec | None = None  # the form of the batches that are replayed
@@ -319,8 +354,10 @@ class _Group:
             self.metrics = [self.metric.begin() for _ in self.metrics]
 
     def _read(self, weights: Sequence[Tensor]) -> None:
-        """Into the same memory each time. A chip's weights are aligned as those of any other: its results depend on no
-        other chip of the group."""
+        """Write weights into the same memory each time.
+
+        A chip's weights are aligned as those of any other: its results depend on no other chip of the group.
+        """
         if not self.weights:
             for i in range(len(self.metrics)):
                 aligned = [w[i].nbytes % _ALIGNMENT == 0 for w in weights]
@@ -341,7 +378,8 @@ class _Group:
             self._judge_as_written(inputs, targets)
 
     def _judge_leaves(self, *leaves: Tensor) -> None:
-        self._judge_as_written(*tree_unflatten(leaves, self.spec))
+        spec: Any = self.spec
+        self._judge_as_written(*tree_unflatten(leaves, spec))
 
     def _judge_as_written(self, inputs: Inputs, targets: Any) -> None:
         if self.transform is not None:

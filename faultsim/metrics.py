@@ -1,7 +1,7 @@
-"""What is measured of a model's answers: top-1 accuracy, and what stands in its place for other tasks.
+"""What is measured of a model's answers: top-1 accuracy, or another metric.
 
-A metric of the user's has a class with `update` and `compute`, as torchmetrics' have; those that come with faultsim
-are in collectors.py. Nothing here imports torch before a metric begins.
+A metric of the user's has a class with `update` and `compute`, as torchmetrics' have; those that come with faultsim are
+in collectors.py. Nothing here imports torch before a metric begins.
 """
 
 import copy
@@ -27,13 +27,16 @@ _TAKEN = (
 
 
 class Collector(Protocol):
-    """What a metric of the user's has to be; torchmetrics' are. `higher_is_better` (a bool) and `name` are read if
-    they are there."""
+    """What a metric of the user's has to be; torchmetrics' are.
 
-    def update(self, answers: Any, targets: Any) -> None: ...
+    `higher_is_better` (a bool) and `name` are read if they are there.
+    """
+
+    def update(self, answers: Any, targets: Any) -> None:
+        """Take in the answers to a batch."""
 
     def compute(self) -> Any:
-        """One number."""
+        """Return one number."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,11 @@ class Metric:
     """A metric's name and direction, and how to begin one for a chip."""
 
     name: str
+    """Its name in results."""
     begin: Callable[[], Collector] = field(compare=False, repr=False)
+    """Makes a collector, one for each chip."""
     higher_is_better: bool = True
+    """Its direction."""
     fraction: bool = False
     """A value from 0 to 1, shown in percent."""
     counts: bool = False
@@ -51,7 +57,7 @@ class Metric:
     """A CUDA graph can hold update()."""
 
     def describe(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {"name": self.name, "higher_is_better": self.higher_is_better}
 
     @property
@@ -61,24 +67,27 @@ class Metric:
 
     @property
     def column(self) -> str:
-        """Of results.csv."""
+        """Its column in results.csv."""
         name = self.name.replace(" ", "_").replace("-", "")
         return f"metric_{name}" if name in _TAKEN else name
 
     def text(self, value: float, digits: int = 2) -> str:
-        """A value for a reader, without unit: fractions in percent with `digits`, others with as many that count
-        and two more."""
+        """Return a value for a reader, without unit.
+
+        Fractions are in percent with `digits` decimals, others have two significant digits more.
+        """
         return f"{100 * value:.{digits}f}" if self.fraction else f"{value:.{digits + 2}g}"
 
     @property
     def label(self) -> str:
-        """Of an axis or a column."""
+        """Its name on an axis or above a column."""
         return f"{self.name} (%)" if self.fraction else self.name
 
 
 def _collector(kind: str, *arguments: Any) -> Collector:
-    """Of collectors.py, which needs torch."""
-    return getattr(importlib.import_module(".collectors", __package__), kind)(*arguments)
+    """Make one of the collectors of collectors.py, which needs torch."""
+    made: Collector = getattr(importlib.import_module(".collectors", __package__), kind)(*arguments)
+    return made
 
 
 ACCURACY = Metric("accuracy", partial(_collector, "TopK"), fraction=True, counts=True, capturable=True)
@@ -107,16 +116,20 @@ AnyMetric = str | Metric | Callable[..., Any] | Collector
 
 
 def find_metric(metric: AnyMetric = "accuracy") -> Metric:
-    """The Metric that is meant:
+    """Return the metric that is meant.
 
-    str         a word of METRICS
-    class       (or a function without arguments) that makes an object with update(answers, targets) and compute(),
-                one for each chip, such as torchmetrics' classes
-    object      of that kind; each chip gets a deep copy
-    function    (answers, targets) -> one number of each sample, or the mean of a batch
+    Parameters
+    ----------
+    metric
+        A word of `METRICS`. Or a class (or a function without arguments) that makes an object with update(answers,
+        targets) and compute(), one for each chip, such as torchmetrics' classes. Or such an object; each chip gets a
+        deep copy. Or a function (answers, targets) that returns one number for each sample, or the mean of a batch.
+        `higher_is_better` of your own metric is read; where it is missing, higher is taken as better, with a warning.
 
-    `higher_is_better` is read of what is the user's; where it isn't said, higher is taken as better, with a warning.
-    Raises FaultsimError for anything else.
+    Raises
+    ------
+    FaultsimError
+        For anything else.
     """
     if isinstance(metric, Metric):
         return metric
@@ -128,7 +141,8 @@ def find_metric(metric: AnyMetric = "accuracy") -> Metric:
         return METRICS[metric]
     name, begin = _own(metric)
     sample = begin()
-    name = getattr(sample, "name", None) if isinstance(getattr(sample, "name", None), str) else name
+    stated: Any = getattr(sample, "name", None)
+    name = stated if isinstance(stated, str) else name
     better = getattr(metric, "higher_is_better", getattr(sample, "higher_is_better", None))
     if not isinstance(better, bool):
         warnings.warn(
@@ -143,16 +157,17 @@ def find_metric(metric: AnyMetric = "accuracy") -> Metric:
 
 
 def _own(metric: Any) -> tuple[str, Callable[[], Collector]]:
-    """Name, and what makes one for a chip."""
+    """Return the name, and what makes a collector for a chip."""
     from .own_metric import MeanOf
 
     name = getattr(metric, "__name__", type(metric).__name__)
     if not inspect.isclass(metric) and _collects(metric):
 
         def copied() -> Collector:
-            fresh = copy.deepcopy(metric)
-            if callable(getattr(fresh, "reset", None)):
-                fresh.reset()
+            fresh: Collector = copy.deepcopy(metric)
+            reset = getattr(fresh, "reset", None)
+            if callable(reset):
+                reset()
             return fresh
 
         return name, copied

@@ -21,6 +21,7 @@ class MeanOf:
         self.function, self.sum, self.count = function, 0.0, 0
 
     def update(self, answers: Any, targets: Any) -> None:
+        """Take in the answers to a batch."""
         found = torch.as_tensor(self.function(answers, targets)).detach()
         samples = len(answers) if isinstance(answers, Tensor) and answers.dim() else 1
         if found.dim() > 1 or (found.dim() == 1 and len(found) != samples):
@@ -31,26 +32,28 @@ class MeanOf:
         self.count += samples
 
     def compute(self) -> float:
+        """Return the mean over all samples."""
         return self.sum / self.count if self.count else math.nan
 
 
 class OwnMetric:
-    """A metric of the user's, whose errors become one line, with the answers that are not finite counted beside it."""
+    """A metric of the user's, whose errors become one line.
+
+    The answers that are not finite are counted, too.
+    """
 
     def __init__(self, name: str, collector: "Collector") -> None:
         self.name, self.collector, self.not_finite = name, collector, 0
         self.placed = False
 
     def update(self, answers: Any, targets: Any) -> None:
+        """Take in the answers to a batch."""
         if isinstance(answers, Tensor) and answers.is_floating_point() and answers.dim():
             self.not_finite += int((~answers.isfinite().reshape(len(answers), -1).all(1)).sum())
         try:
-            if (
-                not self.placed
-                and isinstance(answers, Tensor)
-                and callable(getattr(self.collector, "to", None))
-            ):
-                self.collector.to(answers.device)
+            move = getattr(self.collector, "to", None)
+            if not self.placed and isinstance(answers, Tensor) and callable(move):
+                move(answers.device)
             self.placed = True
             self.collector.update(answers, targets)
         except Exception as error:  # a user's metric may fail in any way
@@ -60,6 +63,7 @@ class OwnMetric:
             ) from error
 
     def compute(self) -> float:
+        """Return one number; FaultsimError where it is none."""
         try:
             return float(self.collector.compute())
         except Exception as error:

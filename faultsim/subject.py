@@ -285,7 +285,7 @@ def count_classes(
             f"{name} returns {list(shape)} for {count} images; {dataset} needs logits "
             f"[{count}, {needed or 'classes'}]"
         )
-    return shape[1]
+    return int(shape[1])
 
 
 def _registered(name: object) -> str | None:
