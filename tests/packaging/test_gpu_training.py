@@ -24,6 +24,7 @@ spec = importlib.util.spec_from_file_location("gpu_training", SCRIPT)
 gpu_training = importlib.util.module_from_spec(spec)
 sys.modules["gpu_training"] = gpu_training
 spec.loader.exec_module(gpu_training)
+gpu_jobs, gpu_runs = sys.modules["gpu_jobs"], sys.modules["gpu_runs"]  # which it imports
 
 BASE = "base-DigitsNet-digits-modern"
 STAGED = "result-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01-staged"
@@ -145,11 +146,11 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path):
 
 def test_the_most_valuable_comes_first():
     """VGG11 by the base model that is kept, with the comparison; other base models before other errors and data."""
-    jobs = gpu_training.full_jobs("modern")
+    jobs = gpu_jobs.full_jobs("modern")
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     first = "-VGG11-cifar10-paper-neuralfuse_2022-0.01"
-    assert {name for name in names[1:7]} == {f"result-{g}{first}-staged" for g in gpu_training.GENERATORS}
+    assert {name for name in names[1:7]} == {f"result-{g}{first}-staged" for g in gpu_jobs.GENERATORS}
     assert names[7:9] == [f"result-UNetL{first}", f"result-ConvS{first}"]
     order = [
         "ResNet18-cifar10-modern-neuralfuse_2022-0.01",
@@ -174,29 +175,29 @@ def test_the_most_valuable_comes_first():
 
 
 def test_the_next_job_is_the_first_that_fits(tmp_path):
-    jobs = [job for job in gpu_training.full_jobs("modern") if job.kind is Kind.RESULT][:6]
-    plant = gpu_training.Plant(tmp_path, gpu_training.SCALES["full"], "cpu", 10, time.monotonic() + 100)
+    jobs = [job for job in gpu_jobs.full_jobs("modern") if job.kind is Kind.RESULT][:6]
+    plant = gpu_runs.Plant(tmp_path, gpu_jobs.SCALES["full"], "cpu", 10, time.monotonic() + 100)
     records = {
         job.name: {"outcome": "waiting", "estimated_s": 1000 if i == 0 else 20} for i, job in enumerate(jobs)
     }
 
     def next_of(**more):
-        return gpu_training.choose(jobs, records, more.get("running", []), plant, more.get("correction", 1.0))
+        return gpu_runs.choose(jobs, records, more.get("running", []), plant, more.get("correction", 1.0))
 
     assert next_of() is None  # no data yet
     plant.data["cifar10"] = tmp_path
     assert next_of() is jobs[1]
     assert next_of(correction=10) is jobs[0]  # nothing fits: the first goes on another time
     records[jobs[1].name]["outcome"] = records[jobs[2].name]["outcome"] = "running"
-    running = [gpu_training.Running(job, tmp_path, iter(()), tmp_path, {}, 0.0) for job in jobs[1:3]]
+    running = [gpu_runs.Running(job, tmp_path, iter(()), tmp_path, {}, 0.0) for job in jobs[1:3]]
     assert jobs[3].cell.generator.name == "DeConvL"  # waits for ConvL, whose classifier it takes over
     assert next_of(running=running) is jobs[4]
 
 
 def test_what_is_too_large_is_left_out_and_named(tmp_path, monkeypatch):
     """Results and logs are kept whatever they weigh; files with the same tensors once."""
-    job = gpu_training.full_jobs("modern")[1]
-    plant = gpu_training.Plant(tmp_path, gpu_training.SCALES["full"], "cpu", 10, 0)
+    job = gpu_jobs.full_jobs("modern")[1]
+    plant = gpu_runs.Plant(tmp_path, gpu_jobs.SCALES["full"], "cpu", 10, 0)
     stem = job.file(Kind.GENERATOR, Path()).stem
     folder = tmp_path / "work" / job.name
     folder.mkdir(parents=True)
@@ -212,7 +213,7 @@ def test_what_is_too_large_is_left_out_and_named(tmp_path, monkeypatch):
     (folder / f"{stem}.state.safetensors").write_bytes(b"state")
     (folder / f"{stem}.log.jsonl").write_bytes(bytes(3000))
     (folder / "generator-Foreign.log.jsonl").write_bytes(b"not its own")
-    monkeypatch.setattr(gpu_training, "MOST", 1000)
+    monkeypatch.setattr(gpu_runs, "MOST", 1000)
     assert plant.keep(job, folder) == [f"{stem}.safetensors"]
     assert {path.name for path in plant.kept.iterdir()} == {
         "generator-Other.patterns.safetensors", f"{stem}.classifier.safetensors", f"{stem}.log.jsonl",

@@ -17,7 +17,7 @@ PROGRAMS = sorted(
 )
 KERNEL = sorted(path for path in (ROOT / "csrc").rglob("*") if path.is_file())
 
-UNMENDED: dict[str, set[str]] = {"size": {"tools/gpu_training.py"}}
+UNMENDED: dict[str, set[str]] = {"size": set()}
 """Files that broke a rule before it was tested. None is to be added."""
 
 
