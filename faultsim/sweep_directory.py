@@ -40,8 +40,9 @@ def read_known(
                     evaluation = known[variant.name, point].joined(evaluation)
                 known[variant.name, point] = evaluation
             found = [known[variant.name, point] for variant in variants]
-            complete = precision is not None and found[-1].chips == end
-            if complete and is_precise(found, precision, point.bit_error_rate):
+            if precision is None or found[-1].chips != end:
+                continue
+            if is_precise(found, precision, point.bit_error_rate):
                 break
     if rows:
         raise _changed(directory)
