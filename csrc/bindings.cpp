@@ -49,6 +49,7 @@ Job make_job(const py::int_& source, const py::int_& output, const py::int_& val
   job.scales = pointer<const float>("scales", scales);
   job.scale_count = whole("scale_count", scale_count, 0, UINT64_MAX);
   job.scale_run = whole("scale_run", scale_run, 1, UINT64_MAX);
+  job.numbers = job.weights;
   job.table.entries = pointer<const uint64_t>("table", table);
   job.table.size = static_cast<uint32_t>(whole("thresholds", thresholds, 0, UINT32_MAX));
   job.rule.kind = static_cast<Kind>(whole("kind", kind, 0, std::size(kKindNames) - 1));
@@ -70,6 +71,31 @@ Job make_job(const py::int_& source, const py::int_& output, const py::int_& val
     require(mask || job.type == Output::int8 || (job.scales && job.scale_count >= 1), "a float output needs scales");
   }
   return job;
+}
+
+// The source is an image of `numbers` weights in a format (faultsim/formats); `weights` was the number of its bytes.
+void read_image(Job& job, const py::int_& numbers, const py::int_& number, const py::int_& bits, const py::int_& cells,
+                bool offset, bool clamps, const py::int_& nonfinite, const py::int_& centers) {
+  Format format{};
+  format.number = static_cast<Number>(whole("number", number, 0, std::size(kNumberNames) - 1));
+  format.bits = static_cast<uint32_t>(whole("bits", bits, 2, 32));
+  format.cells = static_cast<uint32_t>(whole("cells", cells, format.bits, 32));
+  format.nonfinite = static_cast<Nonfinite>(whole("nonfinite", nonfinite, 0, std::size(kNonfiniteNames) - 1));
+  const bool integer = format.number == Number::integer;
+  require(format.bits == bits_of_number(format.number, format.bits) && (integer ? format.bits <= 8 : true) &&
+              (format.cells == format.bits || (integer && format.cells == 8)),
+          "such a format does not exist");
+  const int32_t half = 1 << (format.bits <= 8 ? format.bits - 1 : 0);
+  format.flip = offset ? 0 : static_cast<uint32_t>(half);
+  format.least = clamps ? 1 - half : -half;
+  job.format = format;
+  job.centers = pointer<const float>("centers", centers);
+  job.numbers = whole("numbers", numbers, 0, kMostWeights);
+  require(job.type != Output::int8 && job.type != Output::mask, "an image is read as floating-point numbers");
+  require(job.map.base % 8 == 0, "an image begins on a word, at a multiple of 8 bytes");
+  const uint64_t per_word = weights_per_word(format), words = (job.numbers + per_word - 1) / per_word;
+  require(format.cells < 8 ? job.weights == 8 * words : job.weights == job.numbers * (format.cells / 8),
+          "the image is not as long as its weights");
 }
 
 std::vector<std::string> path_names() {
@@ -94,6 +120,8 @@ PYBIND11_MODULE(_native, m) {
   // lighter modules need, is compared with them by a test).
   m.attr("KINDS") = numbered(kKindNames);
   m.attr("OUTPUTS") = numbered(kOutputNames);
+  m.attr("NUMBERS") = numbered(kNumberNames);
+  m.attr("NONFINITE") = numbered(kNonfiniteNames);
   py::dict certainty;
   for (size_t i = 0; i < std::size(kKindNames); ++i) certainty[kKindNames[i]] = certain(static_cast<Kind>(i));
   m.attr("CERTAIN") = certainty;  // the integer that means "probability 1" to Job(ones=)
@@ -114,7 +142,9 @@ PYBIND11_MODULE(_native, m) {
            py::arg("weights"), py::arg("chips"), py::arg("type"), py::arg("scales"), py::arg("scale_count"),
            py::arg("scale_run"), py::arg("table"), py::arg("thresholds"), py::arg("kind"), py::arg("ones"),
            py::arg("base"), py::arg("arrays"), py::arg("word"), py::arg("repeat"), py::arg("seeds"),
-           py::arg("array_offset"), py::arg("access"));
+           py::arg("array_offset"), py::arg("access"))
+      .def("read_image", &read_image, py::kw_only(), py::arg("numbers"), py::arg("number"), py::arg("bits"),
+           py::arg("cells"), py::arg("offset"), py::arg("clamps"), py::arg("nonfinite"), py::arg("centers"));
   m.attr("ARRAY_BYTES") = kBlockBytes;
 
   m.def(

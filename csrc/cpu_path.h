@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu_format.h"
 #include "fault.h"
 
 namespace faultsim {
@@ -27,6 +28,7 @@ struct CpuPath {
   void (*to_float32)(const int8_t* source, float scale, float* output, uint32_t count);
   void (*to_bfloat16)(const int8_t* source, float scale, uint16_t* output, uint32_t count);
   void (*to_float16)(const int8_t* source, float scale, uint16_t* output, uint32_t count);
+  const FormatPath* formats;
 };
 
 namespace portable {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "philox.h"
+
 #if defined(__AVX512F__) && defined(__AVX512BW__)
 #include <immintrin.h>
 #define FAULTSIM_PATH avx512

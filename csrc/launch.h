@@ -6,6 +6,7 @@
 #include <string>
 
 #include "fault.h"
+#include "format.h"
 
 namespace faultsim {
 
@@ -23,6 +24,10 @@ struct Job {
   const float* scales;  // [scale_count]: weight i has scale (i / scale_run) % scale_count
   uint64_t scale_count;
   uint64_t scale_run;
+
+  Format format;         // of the source; if it is not int8, `weights` counts the bytes of a memory image,
+  uint64_t numbers;      // and a row of float output has so many numbers
+  const float* centers;  // [scale_count], added after scaling; may be null
 
   HitTable table;
   ValueRule rule;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cpu_path.h"
+#include "decode_chunk.h"
 #include "launch.h"
 
 namespace faultsim {
@@ -73,6 +74,7 @@ class Reader {
   Reader(const Job& job, const CpuPath& path)
       : job_(job),
         path_(path),
+        decoder_(job, path),
         span_(weights_per_span(job.map)),
         first_span_(job.map.base / span_),
         spans_((job.map.base + job.weights - 1) / span_ - first_span_ + 1),
@@ -127,16 +129,19 @@ class Reader {
       return;
     }
     const int8_t* source = job_.source + weight;
-    int8_t* result = job_.type == Output::int8 ? static_cast<int8_t*>(job_.output) + out : scratch->weights;
+    const bool bytes = job_.type == Output::int8 || decoder_.settles();
+    int8_t* result = bytes ? static_cast<int8_t*>(job_.output) + out : scratch->weights;
     if (faults.touched <= BlockFaults::kFew && source != result && !stream_) {
       std::memcpy(result, source, count);
       repair(faults, in_span, count, source, result);
+      if (decoder_.settles()) settle_repaired(faults, in_span, count, result);
     } else {
       const uint8_t* fail = kind == Kind::transient ? nullptr : mask_of(faults.fail, in_span, count, scratch->fail);
       const uint8_t* value = kind == Kind::flip ? nullptr : mask_of(faults.value, in_span, count, scratch->value);
       path_.read(kind, source, fail, value, result, count, stream_);
+      if (decoder_.settles()) decoder_.settle(result, count);
     }
-    if (job_.type != Output::int8) dequantize(weight, count, result, out);
+    if (!bytes) decoder_.decode(weight, reinterpret_cast<const uint8_t*>(result), count, chip);
   }
 
   // A block's mask for `count` weights of a span: the mask itself, or its words repeated into `spread`.
@@ -176,17 +181,32 @@ class Reader {
   template <Kind kind>
   void repair_kind(const BlockFaults& faults, uint32_t in_span, uint32_t count, const int8_t* source,
                    int8_t* result) const {
+    each_touched(faults, in_span, count, [&](int64_t at, uint32_t word) {
+      repair_word<kind>(at, faults.fail[word], faults.value[word], count, source, result);
+    });
+  }
+
+  // The words that a repair wrote to: no other number can be infinite or NaN. They are whole but for the tensor's last.
+  void settle_repaired(const BlockFaults& faults, uint32_t in_span, uint32_t count, int8_t* result) const {
+    each_touched(faults, in_span, count, [&](int64_t at, uint32_t) {
+      if (at >= 0 && at < count) decoder_.settle_word(result + at, static_cast<uint32_t>(count - at));
+    });
+  }
+
+  // Calls visit(at, word) for the places of the chunk that the words with faults serve; they may lie outside it.
+  template <class Visit>
+  void each_touched(const BlockFaults& faults, uint32_t in_span, uint32_t count, Visit visit) const {
     const AddressMap& map = job_.map;
     for (uint32_t i = 0; i < faults.touched; ++i) {
-      const uint64_t fail = faults.fail[faults.word[i]], value = faults.value[faults.word[i]];
-      const int64_t byte = static_cast<int64_t>(faults.word[i]) * 8;
+      const uint32_t word = faults.word[i];
+      const int64_t byte = static_cast<int64_t>(word) * 8;
       if (map.repeat == 1) {
-        repair_word<kind>(byte - in_span, fail, value, count, source, result);
+        visit(byte - in_span, word);
         continue;
       }
       const int64_t first = byte / map.word * map.word * map.repeat + byte % map.word - in_span;
       for (uint32_t r = 0; r < map.repeat && first < count; ++r) {
-        repair_word<kind>(first + static_cast<int64_t>(r) * map.word, fail, value, count, source, result);
+        visit(first + static_cast<int64_t>(r) * map.word, word);
       }
     }
   }
@@ -211,25 +231,9 @@ class Reader {
     }
   }
 
-  void dequantize(uint64_t weight, uint32_t count, const int8_t* values, uint64_t out) const {
-    for (uint32_t i = 0; i < count;) {
-      const uint64_t run = (weight + i) / job_.scale_run;
-      const uint64_t to_run_end = job_.scale_count == 1 ? count - i : (run + 1) * job_.scale_run - (weight + i);
-      const uint32_t n = static_cast<uint32_t>(to_run_end < count - i ? to_run_end : count - i);
-      const float scale = job_.scales[run % job_.scale_count];
-      if (job_.type == Output::float32) {
-        path_.to_float32(values + i, scale, static_cast<float*>(job_.output) + out + i, n);
-      } else if (job_.type == Output::bfloat16) {
-        path_.to_bfloat16(values + i, scale, static_cast<uint16_t*>(job_.output) + out + i, n);
-      } else {
-        path_.to_float16(values + i, scale, static_cast<uint16_t*>(job_.output) + out + i, n);
-      }
-      i += n;
-    }
-  }
-
   const Job& job_;
   const CpuPath& path_;
+  const Decoder decoder_;
   const uint64_t span_, first_span_, spans_;  // span_: weights of a span
   const bool stream_;
   uint64_t blocks_;  // that the job reads

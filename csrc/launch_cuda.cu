@@ -215,6 +215,7 @@ bool built_with_cuda() { return true; }
 
 std::string launch_cuda(const Job& job, int device, void* stream) {
   if (job.weights == 0 || job.chips == 0) return {};
+  if (!plain_int8(job.format)) return "no CUDA kernel decodes this format";
   int before = 0, processors = 0;
   cudaError_t error = cudaGetDevice(&before);
   if (error != cudaSuccess) return described(error, "cudaGetDevice", device);

@@ -30,7 +30,7 @@ access : int64 [1], on the device of the weights, optional
 when the kernel runs, so a captured CUDA graph draws new chips at each replay once new seeds were copied into `chips`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -48,7 +48,8 @@ from .op_checks import FLOATS as FLOATS
 from .op_checks import Draw, check_draw, check_scale
 
 _LIBRARY = torch.library.Library("faultsim", "DEF")
-_COMMON = "Tensor chips, Tensor table, int[2] rule, int[4] place, Tensor? offset=None, Tensor? access=None"
+COMMON = "Tensor chips, Tensor table, int[2] rule, int[4] place, Tensor? offset=None, Tensor? access=None"
+"""Signature of the common arguments."""
 _KERNEL = native()
 
 ACCESS_END = 2**32
@@ -185,6 +186,7 @@ def launch(
     value: Tensor | None = None,
     scale: Tensor | None = None,
     axis: int = -1,
+    image: Mapping[str, int] | None = None,
 ) -> None:
     """Run the kernel on tensors that exist, without checks: what the operators do once they have checked.
 
@@ -201,6 +203,8 @@ def launch(
         With a mask only: uint8 [n_chips, *shape], contiguous, for the values of the failing cells.
     scale, axis
         With a float output only: as of corrupt_dequantize.
+    image
+        If `weights` are the bytes of an image in a format: what the kernel's read_image() wants to know of it.
     """
     # Contiguous copies live in this frame until the launch returns; on a GPU the caching allocator orders their reuse
     # behind the kernel, on the same stream.
@@ -208,7 +212,7 @@ def launch(
     scale = None if scale is None else scale.contiguous()
     run = 1
     if axis >= 0:
-        for size in weights.shape[axis + 1 :]:
+        for size in output.shape[axis + 2 :]:
             run *= size
     job = _KERNEL.Job(
         source=weights.data_ptr(),
@@ -232,6 +236,8 @@ def launch(
         block_offset=0 if draw.offset is None else draw.offset.data_ptr(),
         access=0 if draw.access is None else draw.access.data_ptr(),
     )
+    if image is not None:
+        job.read_image(**image)
     if weights.device.type == "cuda":
         index = weights.device.index
         _KERNEL.launch_cuda(job, index, torch.cuda.current_stream(index).cuda_stream)
@@ -329,21 +335,21 @@ def _fault_mask(weights: Tensor, *common: Any) -> tuple[Tensor, Tensor]:
 
 
 for _name, _signature, _kernel, _fake in (
-    ("corrupt", f"(Tensor weights, {_COMMON}) -> Tensor", _corrupt, _prepare_corrupt),
-    ("corrupt_", f"(Tensor(a!) weights, {_COMMON}) -> ()", _corrupt_in_place, _prepare_corrupt_in_place),
+    ("corrupt", f"(Tensor weights, {COMMON}) -> Tensor", _corrupt, _prepare_corrupt),
+    ("corrupt_", f"(Tensor(a!) weights, {COMMON}) -> ()", _corrupt_in_place, _prepare_corrupt_in_place),
     (
         "corrupt_dequantize",
-        f"(Tensor weights, Tensor scale, int axis, ScalarType dtype, {_COMMON}) -> Tensor",
+        f"(Tensor weights, Tensor scale, int axis, ScalarType dtype, {COMMON}) -> Tensor",
         _corrupt_dequantize,
         _prepare_dequantize,
     ),
     (
         "corrupt_dequantize.out",
-        f"(Tensor weights, Tensor scale, int axis, {_COMMON}, *, Tensor(a!) out) -> ()",
+        f"(Tensor weights, Tensor scale, int axis, {COMMON}, *, Tensor(a!) out) -> ()",
         _corrupt_dequantize_out,
         _prepare_dequantize_out,
     ),
-    ("fault_mask", f"(Tensor weights, {_COMMON}) -> (Tensor, Tensor)", _fault_mask, _prepare_fault_mask),
+    ("fault_mask", f"(Tensor weights, {COMMON}) -> (Tensor, Tensor)", _fault_mask, _prepare_fault_mask),
 ):
     _LIBRARY.define(_name + _signature)
     for _device in ("CPU", "CUDA"):

@@ -131,10 +131,11 @@ class FloatFormat(Format):
         self._check_codes(codes)
         self._check_output(dtype)
         values = codes.float()
-        if self.scaled:
-            values = values * grid.scale
+        scale = grid.scale if self.width == 8 else torch.ones_like(grid.scale)  # wide formats have none
+        if self.width == 8:
+            values = values * scale
         if self.nonfinite is Nonfinite.CLAMP:
-            most = (self.largest * grid.scale).clamp(max=torch.finfo(dtype).max)
+            most = (self.largest * scale).clamp(max=torch.finfo(dtype).max)
             return torch.where(values.isnan(), 0.0, values).clamp(-most, most).to(dtype)
         result = values.to(dtype)
         if self.nonfinite is Nonfinite.ZERO:

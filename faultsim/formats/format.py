@@ -178,6 +178,10 @@ class Format(ABC):
         """Return how many 64-bit words a tensor of so many weights takes."""
         return -(-weights // self.weights_per_word)
 
+    def image_bytes(self, weights: int) -> int:
+        """Return the length of the image of so many weights, in bytes."""
+        return WORD_BYTES * self.words(weights)
+
     def pack(self, codes: Tensor) -> Tensor:
         """Return the memory image of a tensor.
 
@@ -189,7 +193,7 @@ class Format(ABC):
         Returns
         -------
         Tensor
-            uint8 [8 * words(codes.numel())]. Cells without a weight hold 0.
+            uint8 [image_bytes(codes.numel())]. Cells without a weight hold 0.
         """
         self._check_codes(codes)
         flat = codes.contiguous().reshape(-1)
@@ -222,7 +226,7 @@ class Format(ABC):
             For an image of another type or length.
         """
         weights = prod(shape)
-        expected = WORD_BYTES * self.words(weights)
+        expected = self.image_bytes(weights)
         if image.dtype not in (torch.uint8, torch.int8) or image.dim() < 1 or image.shape[-1] != expected:
             raise FaultsimError(
                 f"the {self.name} image of {weights} weights is uint8 [..., {expected}], "

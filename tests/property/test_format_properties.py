@@ -2,10 +2,12 @@
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faultsim import Chip, corrupt, quantize
+from faultsim import Chip, FaultModel, corrupt, ops, quantize
+from faultsim import reference as fault_reference
+from faultsim.faults import FaultKind
 from faultsim.formats import FloatFormat, Format, Grid, IntegerFormat, reference
 
 BOOL = st.booleans()
@@ -139,3 +141,45 @@ def test_a_larger_rate_only_adds_wrong_bits(stored, seed, rates, weights):
     image = torch.from_numpy(any_bits(stored, weights, seed).view(np.int8))
     low, high = (corrupt(image, Chip(seed), bit_error_rate=rate) ^ image for rate in rates)
     assert not (low & ~high).any()
+
+
+@settings(max_examples=20)
+@given(
+    FORMAT, st.integers(1, 3000), SEED, st.floats(-5, -0.5).map(lambda x: 10**x),
+    st.sampled_from([("flip", FaultKind.FLIP), ("stuck", FaultKind.STUCK_AT_RANDOM)]), st.integers(0, 2000), DTYPE,
+)  # fmt: skip
+def test_one_pass_is_the_reference(engine, stored, weights, seed, rate, kind, word, dtype):
+    """Faults, image and numbers, all by NumPy."""
+    image = any_bits(stored, weights, seed)
+    finite = stored.unpack(torch.from_numpy(image), [weights])
+    if isinstance(stored, FloatFormat):  # what a memory holds before faults
+        finite = torch.where(finite.float().isfinite(), finite.float(), 1.0).to(stored.dtype)
+    image = stored.pack(finite).numpy()
+    scale = np.float32(0.37)
+    center = np.float32(-2.5) if isinstance(stored, IntegerFormat) and stored.asymmetric else None
+    faults = FaultModel(kind[1])
+    got = torch.ops.faultsim.corrupt_decode(
+        torch.from_numpy(image).to(engine.device),
+        stored.name,
+        [weights],
+        getattr(torch, dtype),
+        torch.tensor(scale, device=engine.device),
+        None if center is None else torch.tensor(center, device=engine.device),
+        -1,
+        ops.encode_chips([seed], engine.device),
+        ops.encode_rate(rate, engine.device),
+        ops.encode_kind(faults),
+        ops.encode_addresses(faults, 8 * word),
+    )[0]
+    read = fault_reference.corrupt(image.view(np.int8), [seed], rate, kind[0], base=8 * word)[0].view(
+        np.uint8
+    )
+    held = reference.weight_bits(read, weights, stored.width, stored.cells)
+    if isinstance(stored, IntegerFormat):
+        codes = reference.integers(held, stored.offset, stored.clamps)
+        want = reference.rounded(reference.numbers(codes, scale, center), dtype)
+    else:
+        used = scale if stored.width == 8 else None
+        codes = reference.numbers(reference.floats(held, stored.kind), used, None)
+        want = reference.rounded(codes, dtype, stored.nonfinite, np.float32(stored.largest) * (used or 1))
+    np.testing.assert_array_equal(bits_of(got.cpu()), want)
