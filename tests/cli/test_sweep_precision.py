@@ -194,3 +194,20 @@ def test_bad_input_is_one_line(words, what, capsys):
     assert ended.value.code == 2
     assert what in told
     assert len(told.splitlines()) == 1
+
+
+def test_report_says_what_the_intervals_are(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    with pytest.raises(SystemExit):
+        main([*SMALL[:-1], "--precision", "20", "--max-chips", "40", "--out", out])
+    with pytest.raises(SystemExit):
+        main(["report", out, "--out", str(tmp_path / "whole.html")])
+    page = (tmp_path / "whole.html").read_text(encoding="utf-8")
+    assert "a confidence sequence, which ends at the precision asked for" in page
+    assert "at most 40" in page
+    assert "Student" not in page
+    (tmp_path / "run" / "summary.csv").unlink()  # as if the sweep had been stopped
+    with pytest.raises(SystemExit):
+        main(["report", out, "--out", str(tmp_path / "part.html")])
+    assert "95 % interval: " in page
+    assert "95 % interval: " not in (tmp_path / "part.html").read_text(encoding="utf-8")

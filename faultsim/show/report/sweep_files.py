@@ -85,7 +85,7 @@ def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]
         return rows, _not_finite(rows)
     if not results.exists():
         return [], ["the sweep has no results yet"]
-    rows = _unfinished(results, points, metric)
+    rows = _unfinished(results, points, metric, configuration.get("precision") is not None)
     swept = len({(row["voltage"], row["bit_error_rate"]) for row in rows})
     notes = [f"the sweep is not finished: {swept} of {len(points)} points are there"]
     return rows, [*notes, *_not_finite(rows)]
@@ -135,8 +135,9 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
     return {"variant": variant, **found, "chips": chips, "images": images, "not_finite": not_finite}
 
 
-def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
-    """The summary of a sweep that was stopped, from its rows of single chips; energies per inference are not known."""
+def _unfinished(path: Path, points: list, metric: Metric, stops: bool) -> list[dict]:
+    """The summary of a sweep that was stopped, from its rows of single chips; energies per inference are not known,
+    nor are intervals of a sweep that `stops` at a precision."""
     from ...sweep_result import OperatingPoint, SweepRow, evaluation_in
 
     groups: dict[tuple[str, ...], list[dict]] = {}
@@ -151,7 +152,9 @@ def _unfinished(path: Path, points: list, metric: Metric) -> list[dict]:
             evaluation = evaluation_in(rows, metric)
             volts = parse_number(voltage) if voltage else None
             place = OperatingPoint(volts, parse_number(errors), energies.get(volts))
-            summary = SweepRow(variant, place, evaluation, None, None).as_dict()
+            summary = SweepRow(
+                variant, place, evaluation, None, None, half_width=math.nan if stops else None
+            ).as_dict()
             texts = {
                 name: "" if value != value or value is None else str(value) for name, value in summary.items()
             }

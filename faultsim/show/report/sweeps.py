@@ -27,9 +27,10 @@ from .sweep_files import information_in, metric_in, rows_in
 
 KEPT = 0.01  #: accuracy that may be lost where the section says how low the voltage can be
 _EXPLANATION = (
-    "Line: mean over chips. Bars: 95 % confidence interval of the mean (Student's t). Band: from the worst chip to the "
+    "Line: mean over chips. Bars: 95 % confidence interval of the mean ({interval}). Band: from the worst chip to the "
     "best."
 )
+_STUDENT, _SEQUENCE = "Student's t", "a confidence sequence, which ends at the precision asked for"
 
 
 def section(directory: Path, shown: str) -> Section:
@@ -40,6 +41,7 @@ def section(directory: Path, shown: str) -> Section:
     information = information_in(directory)
     configuration = information["configuration"]
     metric = metric_in(configuration)
+    interval = _STUDENT if configuration.get("precision") is None else _SEQUENCE
     rows, notes = rows_in(directory, configuration)
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     of = {variant: [row for row in rows if row["variant"] == variant] for variant in variants}
@@ -64,7 +66,7 @@ def section(directory: Path, shown: str) -> Section:
         tiles=tuple(tile for variant in variants for tile in _tiles(of[variant], len(variants) > 1, metric)),
         facts=_facts(configuration, information, metric),
         charts=tuple(charts),
-        explanation=_EXPLANATION if charts else "",
+        explanation=_EXPLANATION.format(interval=interval) if charts else "",
         tables=tuple(_table(variant, of[variant], len(variants) > 1, metric) for variant in variants),
         notes=tuple(notes),
         configuration=json.dumps(configuration, indent=2, ensure_ascii=False),
@@ -241,14 +243,17 @@ def _table(variant: str, rows: Sequence[dict], several: bool, metric: Metric) ->
         )
         shown.append(Row(cells))
     columns = ("voltage", "bit errors", "energy per access", "energy saving", metric.label, "95 % interval")
-    chips, images = rows[0]["chips"], rows[0]["images"]
+    counts, images = [row["chips"] for row in rows], rows[0]["images"]
+    chips = f"{max(counts)} chip{'s' if max(counts) != 1 else ''}"
+    if min(counts) < max(counts):
+        chips = f"{min(counts)} to {chips}"
     return Table(
         f"All points{', ' + variant if several else ''}",
         (*columns, "worst chip", "best chip"),
         tuple(shown),
         notes=(
             f"{_capital(metric)}{'' if metric.counts else f' ({metric.arrow})'}: mean ± population standard deviation "
-            f"over {chips} chip{'s' if chips != 1 else ''}, {images:,} images each. Bit errors: share of failing "
+            f"over {chips}, {images:,} images each. Bit errors: share of failing "
             "cells. Energy per access: relative to Vmin. Saving: weight memory energy of one inference, against the "
             "unprotected model at Vmin.",
         ),
@@ -259,6 +264,7 @@ def _facts(configuration: dict, information: dict, metric: Metric) -> tuple[tupl
     chips = configuration.get("chips")
     placement = words(at(configuration, "faults.memory.placement"))
     stored, weights = (at(information, f"memory.{name}") for name in ("stored", "weights"))
+    most = "" if configuration.get("precision") is None else "at most "
     known = all(isinstance(count, int) for count in (stored, weights))  # not in runs of older versions
     facts = (
         ("Model", words(at(configuration, "model"))),
@@ -271,7 +277,8 @@ def _facts(configuration: dict, information: dict, metric: Metric) -> tuple[tupl
         ("Placement", placement),
         ("Faulty memory", f"{stored:,} of {weights:,} weights" if known else ""),
         ("Voltage curve", words(at(configuration, "curve.name"))),
-        ("Chips", str(len(chips)) if isinstance(chips, list) else ""),
+        ("Chips", f"{most}{len(chips)}" if isinstance(chips, list) else ""),
+        ("Precision", words(at(configuration, "precision"))),
         ("Seed", words(at(configuration, "seed"))),
     )
     return tuple((name, text) for name, text in facts if text) + origin(information)
