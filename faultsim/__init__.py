@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 # keeps the two equal.
 if TYPE_CHECKING:
     from . import energy as energy
+    from .activation_ranges import ActivationRanges as ActivationRanges
+    from .activation_ranges import calibrate as calibrate
+    from .activations import ActivationMemory as ActivationMemory
+    from .activations import perturbed_activations as perturbed_activations
     from .campaign import margin_of_error as margin_of_error
     from .campaign import sample_size as sample_size
     from .chip_map import find_failing_cells as find_failing_cells
@@ -55,6 +59,8 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _HOME = {
+    "ActivationMemory": "activations",
+    "ActivationRanges": "activation_ranges",
     "ArrayGeometry": "sram",
     "Chip": "faults",
     "Evaluation": "evaluation",
@@ -74,6 +80,7 @@ _HOME = {
     "SweepResult": "sweep_result",
     "Variant": "sweep_result",
     "VoltageCurve": "voltage",
+    "calibrate": "activation_ranges",
     "corrupt": "perturbation",
     "corrupt_stored": "perturbation",
     "dequantize": "quantization",
@@ -89,6 +96,7 @@ _HOME = {
     "perturb": "perturbation",
     "perturbed": "perturbation",
     "plan_points": "voltage_sweep",
+    "perturbed_activations": "activations",
     "prepare_qat": "quantization",
     "quantize": "quantization",
     "sample_size": "campaign",
