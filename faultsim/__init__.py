@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .campaign import sample_size as sample_size
     from .chip_map import find_failing_cells as find_failing_cells
     from .chip_map import map_chip as map_chip
+    from .domains import Domain as Domain
+    from .domains import load_domains as load_domains
     from .errors import FaultsimError as FaultsimError
     from .errors import FaultsimWarning as FaultsimWarning
     from .evaluation import Evaluation as Evaluation
@@ -63,6 +65,7 @@ _HOME = {
     "ActivationRanges": "activation_ranges",
     "ArrayGeometry": "sram",
     "Chip": "faults",
+    "Domain": "domains",
     "Evaluation": "evaluation",
     "FaultKind": "faults",
     "FaultMap": "fault_map",
@@ -89,6 +92,7 @@ _HOME = {
     "export_onnx": "export",
     "find_failing_cells": "chip_map",
     "finish_qat": "quantization",
+    "load_domains": "domains",
     "load_subject": "subject",
     "load_weights": "io.checkpoint",
     "map_chip": "chip_map",

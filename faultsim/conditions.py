@@ -66,6 +66,7 @@ class Conditions:
         if memory.placement.startswith("tiled"):
             words[1] += f" in {memory.capacity_bytes // 1024} KiB"
         words.append("no voltage curve" if self.curve is None else f"curve '{self.curve.name}'")
+        words += map(str, faults.domains)
         if self.share is not None and self.share.stored < self.share.weights:
             words.append(str(self.share))
         return ", ".join(words)

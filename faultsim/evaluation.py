@@ -21,7 +21,7 @@ from .inventory import Select
 from .measured_chip import AnyChip, as_chip
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
 from .modes import evaluation_mode
-from .perturbation import resolve_operating_point, resolve_stored
+from .perturbation import resolve_faults, resolve_operating_point, resolve_stored
 from .stored import StoredWeights
 from .training.graphs import Graphed
 from .voltage import VoltageCurve
@@ -255,10 +255,11 @@ def evaluate(
     """
     if not chips:
         raise FaultsimError("no chips to evaluate on: give at least one")
-    faults, chips = faults or FaultModel(), [as_chip(chip) for chip in chips]
+    chips = [as_chip(chip) for chip in chips]
     metric = find_metric(metric)
     volts, rate = resolve_operating_point(chips, voltage, bit_error_rate, curve)
     stored = resolve_stored(model, stored, per_channel, select)
+    faults = resolve_faults(faults, stored, curve)
     most = max(1, WEIGHT_BYTES_AT_ONCE // max(1, stored.float_bytes))
     once = iter(data) is data
     if len(chips) > most and once:

@@ -1,12 +1,16 @@
 """Kinds of faults, and simulated chips."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .domains import Domain
 from .errors import FaultsimError
 from .integers import checked_integer
 from .sram import SRAM, Placement
+
+if TYPE_CHECKING:
+    from .voltage import VoltageCurve
 
 
 class FaultKind(StrEnum):
@@ -43,6 +47,8 @@ class FaultModel:
     """For stuck_at_random: probability that a failing cell is stuck at 1."""
     read_error: float = 0.5
     """For transient: probability that one read of a failing cell is wrong."""
+    domains: tuple[Domain, ...] = ()
+    """Cells that never fail, or that have a voltage of their own; a cell belongs to the first domain that takes it."""
 
     def __post_init__(self) -> None:
         try:
@@ -54,6 +60,7 @@ class FaultModel:
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise FaultsimError(f"{name} {value} is no probability: it must be within [0, 1]")
+        object.__setattr__(self, "domains", tuple(self.domains))
 
     @classmethod
     def preset(cls, name: str) -> "FaultModel":
@@ -63,6 +70,15 @@ class FaultModel:
         except KeyError:
             raise FaultsimError(f"unknown fault preset {name!r}: it can be {', '.join(PRESETS)}") from None
 
+    def resolve(self, curve: "VoltageCurve | None" = None) -> "FaultModel":
+        """Return the fault model with the bit error rates of its domains, from their voltages on a curve."""
+        if all(domain.voltage is None for domain in self.domains):
+            return self
+        from .voltage import VoltageCurve
+
+        curve = curve or VoltageCurve.default()
+        return replace(self, domains=tuple(domain.resolve(curve) for domain in self.domains))
+
     @property
     def visible_rate(self) -> float:
         """Wrong bits per failing cell, on average over stored zeros and ones."""
@@ -70,7 +86,9 @@ class FaultModel:
 
     def describe(self) -> dict[str, Any]:
         """Return all fields and the visible rate, for results."""
-        return {**asdict(self), "visible_flips_per_failing_cell": self.visible_rate}
+        found = {**asdict(self), "visible_flips_per_failing_cell": self.visible_rate}
+        del found["domains"]  # runs of older versions have none in their configuration
+        return found | ({"domains": [domain.describe() for domain in self.domains]} if self.domains else {})
 
 
 PRESETS = {

@@ -16,6 +16,7 @@ from .integers import checked_integer
 from .inventory import Select
 from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .ops import ACCESS_END, BASE_END
+from .reading import read_measured, read_simulated
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
@@ -94,7 +95,7 @@ def corrupt(
     FaultsimError
         For weights that are not int8, and numbers out of range.
     """
-    faults, chip = faults or FaultModel(), as_chip(chip)
+    faults, chip = (faults or FaultModel()).resolve(curve), as_chip(chip)
     base = checked_integer(base, "base", 0, BASE_END)
     access = checked_integer(access, "access", 0, ACCESS_END - 1)
     given = weights
@@ -118,20 +119,17 @@ def _read(
     faults: FaultModel,
     base: int,
     access: int,
+    names: tuple[str, ...] = ("",),
 ) -> Tensor:
     """Return int8 weights from an address on as a chip reads them."""
     if isinstance(chip, MeasuredChip):
-        return chip.read(weights, voltage, faults, base)
+        return read_measured(weights, chip, voltage, faults, base, names)
     seeds, table = (
         ops.encode_chips([chip], weights.device),
         ops.encode_rate(checked_rate(rate), weights.device),
     )
     which = torch.tensor([access], device=weights.device) if access else None
-    place = ops.encode_addresses(faults, base)
-    read: Tensor = torch.ops.faultsim.corrupt(
-        weights, seeds, table, ops.encode_kind(faults), place, None, which
-    )[0]
-    return read
+    return read_simulated(weights, seeds, table, faults, base, names, which)[0]
 
 
 def resolve_stored(
@@ -146,6 +144,15 @@ def resolve_stored(
         )
     stored.check(model)
     return stored
+
+
+def resolve_faults(
+    faults: FaultModel | None, stored: StoredWeights, curve: VoltageCurve | None
+) -> FaultModel:
+    """Return the fault model with the bit error rates of its voltage domains, after checking that they fit."""
+    faults = (faults or FaultModel()).resolve(curve)
+    stored.check_domains(faults)
+    return faults
 
 
 def corrupt_stored(
@@ -172,11 +179,11 @@ def corrupt_stored(
     faults
         Kind of fault and memory. Default: flips, every weight in cells of its own.
     """
-    faults = faults or FaultModel()
+    faults = resolve_faults(faults, stored, curve)
     chip = as_chip(chip)
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
     return stored.with_layers(
-        replace(layer, values=_read(layer.values, chip, volts, rate, faults, base, access=0))
+        replace(layer, values=_read(layer.values, chip, volts, rate, faults, base, 0, layer.tensors))
         for layer, base in zip(stored.layers, stored.bases(faults), strict=True)
     )
 
@@ -234,9 +241,10 @@ def perturbed(
         For operating points out of range, models without weights, `stored` of another model or from before it was
         changed, and `straight_through` with weights that are int8 already.
     """
-    faults, chip = faults or FaultModel(), as_chip(chip)
+    chip = as_chip(chip)
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
     stored = resolve_stored(model, stored, per_channel, select)
+    faults = resolve_faults(faults, stored, curve)
     if straight_through and (fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]):
         raise FaultsimError(f"straight_through: {fixed[0]} is int8 and cannot be trained")
     weights = stored.read_chips([chip], rate, volts, faults, access)
@@ -284,5 +292,5 @@ def perturb(
     chip = as_chip(chip)
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
     stored = StoredWeights.of(model, per_channel, select)
-    weights = stored.read_chips([chip], rate, volts, faults or FaultModel(), access)
+    weights = stored.read_chips([chip], rate, volts, resolve_faults(faults, stored, curve), access)
     return stored.copy(model, [weight[0] for weight in weights])

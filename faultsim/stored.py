@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import memory, ops
+from .domains import check_domains
 from .errors import FaultsimError
 from .faults import FaultModel
 from .hit_table import checked_rate
@@ -17,6 +18,7 @@ from .inventory import LeftOut, Select, Weight, join_names, take_inventory
 from .measured_chip import AnyChip, MeasuredChip
 from .places import Held, find_held, locate_copy, swap_copy
 from .quantization import dequantize, quantize
+from .reading import read_dequantized, read_measured
 from .torch_internals import memo_flat_weights, rebuild_flat_weights
 
 
@@ -176,6 +178,10 @@ class StoredWeights:
                         "use StoredWeights.of(model) again"
                     )
 
+    def check_domains(self, faults: FaultModel) -> None:
+        """Raise FaultsimError for a voltage domain with a pattern that matches no tensor in the memory."""
+        check_domains(faults.domains, [layer.tensors for layer in self.layers])
+
     def bases(self, faults: FaultModel) -> list[int]:
         """Return the address of each tensor's first weight."""
         return faults.memory.bases([layer.values.numel() for layer in self.layers])
@@ -207,16 +213,17 @@ class StoredWeights:
         `chips` and `table` are those of `faultsim.ops`. Nothing here waits for the device: a CUDA graph can capture it.
         """
         for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
-            torch.ops.faultsim.corrupt_dequantize.out(
+            read_dequantized(
                 layer.values,
                 layer.scale,
                 layer.axis,
                 chips,
                 table,
-                ops.encode_kind(faults),
-                ops.encode_addresses(faults, base),
-                access=access,
-                out=target,
+                faults,
+                base,
+                layer.tensors,
+                access,
+                target,
             )
 
     def read_chips(
@@ -251,7 +258,7 @@ class StoredWeights:
         if len(measured) == len(chips):
             for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
                 for i, chip in enumerate(measured):
-                    values = chip.read(layer.values, voltage, faults, base)
+                    values = read_measured(layer.values, chip, voltage, faults, base, layer.tensors)
                     target[i] = dequantize(values, layer.scale, layer.axis)
             return self._as_held(out)
         device = self.layers[0].values.device

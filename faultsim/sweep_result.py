@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from torch import nn
 
 from .conditions import Conditions
+from .domain_energy import Supplies
 from .errors import FaultsimError
 from .evaluation import Evaluation
 from .io.bounds import parse_integer
@@ -167,6 +168,8 @@ class SweepResult(Sequence[SweepRow]):
     """Weight memory accesses of one inference of the model; None where they were not counted."""
     uncounted: tuple[str, ...] = ()
     """Names of the tensors in the faulty memory that `accesses` leaves out."""
+    supplies: Supplies | None = None
+    """The accesses by voltage domain; None where they were not counted."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """All that the results depend on, as JSON values, where the sweep was one of a Subject."""
     information: Mapping[str, Any] = field(default_factory=dict)
@@ -241,6 +244,8 @@ class SweepResult(Sequence[SweepRow]):
     def as_dict(self) -> dict[str, object]:
         """Return the summary, the configuration, and where it was computed, as JSON values."""
         report = {"summary": self.rows(), "configuration": self.configuration, **self.information}
+        if self.supplies and self.supplies.domains:
+            report["accesses_by_domain"] = self.supplies.rows()
         plain: dict[str, object] = without_nan(report)
         return plain
 

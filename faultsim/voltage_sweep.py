@@ -13,6 +13,7 @@ from torch import nn
 from .batch import split_batch
 from .conditions import Conditions
 from .data import OwnBatches
+from .domain_energy import Supplies, find_supplies
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
 from .fault_cells import TYPES
@@ -23,7 +24,7 @@ from .io.provenance import provenance
 from .io.run_directory import RunDirectory, csv_text
 from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .metrics import ACCURACY, AnyMetric, find_metric
-from .perturbation import resolve_stored
+from .perturbation import resolve_faults, resolve_stored
 from .stopping import check_stopping, is_precise, measure_widths, plan_looks
 from .stored import StoredWeights
 from .subject import Subject, count_accesses
@@ -208,6 +209,8 @@ def sweep(
     stored = resolve_stored(model, stored, per_channel, select)
     if accesses == "count":
         accesses = count_accesses(model, OwnBatches([split_batch(batch) for batch in _first(data)], title))
+    faults = resolve_faults(faults, stored, curve)
+    supplies = find_supplies(model, data, stored, faults.domains, curve, accesses)
     labels = [str(chip.label if isinstance(chip, MeasuredChip) else chip.seed) for chip in chips]
     precision = check_stopping(precision, chips)
     known = read_known(directory, points, variants, labels, metric, precision) if directory else {}
@@ -218,7 +221,7 @@ def sweep(
         """The evaluation of the chips before `end`, of which the first ones may be known."""
         if before is not None and before.chips >= end:
             return before
-        group_done = _keeper(directory, variant, point, labels[:end], before, accesses, progress)
+        group_done = _keeper(directory, variant, point, labels[:end], before, supplies, progress)
         evaluation = evaluate(
             model,
             data,
@@ -241,7 +244,7 @@ def sweep(
         if precision is None:
             for variant, before in zip(variants, found, strict=True):
                 evaluation = measure(variant, point, before, len(chips))
-                finish(_make_row(variant, point, evaluation, accesses, curve.access_pj))
+                finish(_make_row(variant, point, evaluation, supplies, curve.access_pj))
             continue
         for end in looks:
             found = [measure(variant, point, had, end) for variant, had in zip(variants, found, strict=True)]
@@ -249,10 +252,12 @@ def sweep(
                 break
         alone, differences = measure_widths(found, precision, point.bit_error_rate)
         for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
-            row = _make_row(variant, point, evaluation, accesses, curve.access_pj)
+            row = _make_row(variant, point, evaluation, supplies, curve.access_pj)
             finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
     conditions = Conditions.of(faults, chips, curve, stored.share)
-    return SweepResult(tuple(rows), conditions, tuple(labels), title, accesses, precision=precision)
+    return SweepResult(
+        tuple(rows), conditions, tuple(labels), title, accesses, supplies=supplies, precision=precision
+    )
 
 
 def sweep_subject(
@@ -380,7 +385,7 @@ def _keeper(
     point: OperatingPoint,
     labels: Sequence[str],
     before: Evaluation | None,
-    accesses: int | None,
+    supplies: Supplies | None,
     progress: Callable[[SweepRow], None] | None,
 ) -> Callable[[Evaluation], None]:
     """What to call with the evaluation of the chips so far: adds their rows to the directory, from time to time and at
@@ -397,7 +402,7 @@ def _keeper(
             kept, last = found.chips, time.monotonic()
             pause = max(KEEP_SECONDS, KEEP_SHARE * (last - began))
         if progress:
-            progress(_make_row(variant, point, found, accesses))
+            progress(_make_row(variant, point, found, supplies))
 
     return group_done
 
@@ -412,12 +417,14 @@ def _make_row(
     variant: Variant,
     point: OperatingPoint,
     evaluation: Evaluation,
-    accesses: int | None,
+    supplies: Supplies | None,
     access_pj: float | None = None,
 ) -> SweepRow:
     energy = saving = absolute = None
-    if accesses is not None and point.energy_per_access is not None:
-        energy = accesses * point.energy_per_access + variant.transform_accesses
-        saving = 1 - energy / accesses
+    if supplies is not None and point.energy_per_access is not None:
+        energy = supplies.energy(point.energy_per_access)
+    if supplies is not None and energy is not None:
+        energy += variant.transform_accesses
+        saving = 1 - energy / supplies.total
         absolute = None if access_pj is None else energy * access_pj
     return SweepRow(variant.name, point, evaluation, energy, saving, absolute)

@@ -8,7 +8,7 @@ import typer
 
 from ..errors import FaultsimError
 from .numerals import accuracy, parse_numbers, points
-from .option_groups import DataOptions, FaultOptions, ModelOptions, expand_options
+from .option_groups import DataOptions, DomainOptions, FaultOptions, ModelOptions, expand_options
 from .options import (
     BatchSizeOption,
     ChipSeedOption,
@@ -79,6 +79,7 @@ def sweep_voltage(
         typer.Option(help="Measured chip (.npz or .csv), instead of simulated ones; may be repeated."),
     ] = None,
     memory: FaultOptions,
+    supplies: DomainOptions,
     curve: CurveOption = None,
     select: SelectOption = None,
     device: DeviceOption = "auto",
@@ -135,6 +136,7 @@ def sweep_voltage(
         "--generator": generator,
         "--curve": curve,
         "--fault-map": fault_map,
+        "--domains": supplies.domains,
     }
     if picture is not None:
         check_picture(picture, "--picture")
@@ -147,7 +149,7 @@ def sweep_voltage(
     rates = (
         None if bit_error_rates is None else parse_numbers(bit_error_rates, "--bit-error-rates", rates=True)
     )
-    faults, where = memory.fault_model(), choose_device(device)
+    faults, where = supplies.add_to(memory.fault_model()), choose_device(device)
     if precision is None and max_chips is not None:
         raise FaultsimError("--max-chips needs --precision")
     if precision is not None and (chips is not None or fault_map):

@@ -69,6 +69,10 @@ def describe_sweep(result: "SweepResult") -> list[str]:
     lines.append(
         f"saving: weight memory energy of one inference ({result.accesses:,} accesses{at}) against Vmin"
     )
+    for part in result.supplies.domains if result.supplies else ():
+        energy = "not known" if part.energy_per_access is None else f"{part.energy_per_access:.3f}"
+        share = 100 * part.accesses / result.accesses
+        lines.append(f"domain {part.name}: {share:.1f} % of the accesses; energy of an access {energy}")
     if result.uncounted:
         lines.append(f"saving does not count: {', '.join(result.uncounted)}")
     return lines
