@@ -200,3 +200,21 @@ def test_patterns_that_match_nothing_are_refused():
                 bit_error_rate=0.1,
                 faults=FaultModel(domains=domains),
             )
+
+
+def test_a_sweep_takes_domains_from_the_command_line(tmp_path: Path, capsys):
+    """With all bits protected, nothing fails and nothing is saved."""
+    from faultsim.cli import main
+
+    (tmp_path / "d.toml").write_text('[[domain]]\nname = "sign"\nbits = [-1]\n[[domain]]\nname = "rest"\n')
+    options = ["--voltages", "0.78", "--chips", "2", "--images", "20", "--json"]
+    with pytest.raises(SystemExit):
+        main(["sweep-voltage", *options, "--domains", str(tmp_path / "d.toml")])
+    found = json.loads(capsys.readouterr().out)
+    alone = found["summary"][0]
+    assert (alone["mean"], alone["std"], alone["energy_saving"]) == (1, 0, 0)
+    assert [row["domain"] for row in found["accesses_by_domain"]] == ["sign", "rest", "others"]
+    assert [domain["name"] for domain in found["configuration"]["faults"]["domains"]] == ["sign", "rest"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["sweep-voltage", *options, "--protect-bits", "9"])
+    assert capsys.readouterr().err == "faultsim: error: number of protected bits 9 must be from 1 to 8\n"
