@@ -113,7 +113,7 @@ class Domain:
         if self.never_fails:
             return 1.0
         try:
-            return curve.energy_per_access(curve.voltage(self.bit_error_rate))
+            return curve.energy_per_access(curve.voltage(self.bit_error_rate or 0.0))
         except FaultsimError:
             return None
 
