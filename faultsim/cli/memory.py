@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import FaultsimError
 from .options import (
     CapacityOption,
     JsonOption,
@@ -53,7 +52,8 @@ def _summary(
 ) -> tuple[str, "Summary"]:
     import torch
 
-    from .. import models
+    from neuralfuse.network_energy import create_shapes
+
     from ..inventory import take_inventory
     from ..memory import summarize
     from ..subject import find_model, load_model
@@ -63,14 +63,5 @@ def _summary(
         classes = trained.get("num_classes", 10)
         _, stored, _ = load_model(model, weights, classes, torch.device("cpu"), select=select)
         return model, stored.summary(faults)
-    if ":" in model:
-        network = models.resolve(model)
-    else:
-        from neuralfuse import generators
-
-        if model not in (*models.NAMES, *generators.KNOWN):
-            raise FaultsimError(f"{models.unknown(model)}; or a generator, {', '.join(generators.KNOWN)}")
-        with torch.device("meta"):
-            network = generators.create(model) if model in generators.KNOWN else models.create(model)
-    inventory = take_inventory(network, select)
+    inventory = take_inventory(create_shapes(model), select)
     return model, summarize([(w.tensors, w.shape) for w in inventory.weights], inventory.left_out, faults)

@@ -111,7 +111,7 @@ def test_sweep_and_evaluate_say_it_too(run, tmp_path):
     assert json.loads(run("evaluate", *common, "--bit-error-rate", 0.02, "--json").out)["memory"] == told
     done = run("sweep-voltage", *common, "--voltages", "0.83", "--out", tmp_path / "run")
     assert (done.status, share in done.out) == (0, True)
-    assert "saving doesn't count: lstm.weight_hh_l0, lstm.weight_ih_l0" in done.out
+    assert "saving does not count: lstm.weight_hh_l0, lstm.weight_ih_l0" in done.out
     assert json.loads((tmp_path / "run" / "sweep.json").read_text())["memory"] == told
     head = run("evaluate", *common, "--bit-error-rate", 0.02, "--select", "head.*", "--json")
     assert json.loads(head.out)["memory"]["stored"] == 90
@@ -122,7 +122,7 @@ def test_sweep_and_evaluate_say_it_too(run, tmp_path):
     [
         (("--model", "own_memory:lazy"), "has no shape yet: run the model once"),
         (("--model", "own_memory:odd"), "1.weight is torch.complex64"),
-        (("--model", "Nothing"), "unknown model 'Nothing'"),
+        (("--model", "Nothing"), "unknown network 'Nothing'"),
         (("--select", "nothing.*"), "no tensor of the model is called 'nothing.*'"),
         (("--model", "own_memory:none"), "has no 'none'"),
     ],

@@ -391,8 +391,8 @@ def test_any_table_keeps_its_letters_and_digits(rows, number, width):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("energy --model VGG11 --input-shape ²x32x32", "'²x32x32' is no input shape"),
-        ("energy --model VGG11 --input-shape 3x32x" + 5000 * "9", "is no input shape"),
+        ("energy --model VGG11 --input-shape ²x32x32", "'²x32x32' is not an input shape"),
+        ("energy --model VGG11 --input-shape 3x32x" + 5000 * "9", "is not an input shape"),
         ("train-base --model DigitsNet --dataset digits --out m.safetensors --seed " + 30 * "9", "--seed"),
         (
             "sweep-voltage --chips 99999999999",

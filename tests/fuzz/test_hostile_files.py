@@ -420,7 +420,9 @@ def test_arrays_and_topologies(tmp_path, capfd):
     assert "sizes have to be positive integers" in faultsim(capfd, "energy", "--topology", path)
     assert "is no array size" in faultsim(capfd, "energy", "--model", "VGG11", "--array", "9" * 5000)
     for shape in ("\u00b2x3x3", "9" * 5000 + "x3x3"):
-        assert "is no input shape" in faultsim(capfd, "energy", "--model", "VGG11", "--input-shape", shape)
+        assert "is not an input shape" in faultsim(
+            capfd, "energy", "--model", "VGG11", "--input-shape", shape
+        )
 
 
 def test_curves(tmp_path, capfd):
