@@ -1,8 +1,9 @@
 """`faultsim sweep-voltage`: accuracy and energy against supply voltage."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +22,67 @@ from .options import (
     metric_named,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..measured_chip import AnyChip
+    from ..metrics import Metric
+
 _CHIPS, _MAX_CHIPS = 10, 10_000
 _VOLTAGES = "0.78,0.79,0.80,0.81,0.82,0.83,0.84,0.86,0.90,0.95,1.00"
+
+
+@dataclass(frozen=True)
+class ChipOptions:
+    """Which chips, and how many: a number, or as many as a precision needs."""
+
+    chips: Annotated[
+        int | None,
+        typer.Option(help="Simulated chips for each voltage. [default: 10]", show_default=False),
+    ] = None
+    precision: Annotated[
+        float | None,
+        typer.Option(
+            parser=points,
+            metavar="POINTS",
+            help="Instead of --chips: at each voltage stop once the 95 % interval of each variant, and of their "
+            "difference, is at most so many points wide to each side, like 0.5; in the unit of --metric where that is "
+            "not a share. The interval is a confidence sequence, valid however often it is looked at.",
+        ),
+    ] = None
+    max_chips: Annotated[
+        int | None,
+        typer.Option(
+            help=f"With --precision: the most chips for each voltage. [default: {_MAX_CHIPS:,}]",
+            show_default=False,
+        ),
+    ] = None
+    fault_map: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measured chip (.npz or .csv), instead of simulated ones; may be repeated."),
+    ] = None
+    seed: ChipSeedOption = 0
+
+    def samples(self) -> "Sequence[AnyChip]":
+        """The chips, at most; FaultsimError for options that do not go together."""
+        from ..faults import evaluation_chips
+        from ..measured_chip import MeasuredChip
+
+        if self.precision is None and self.max_chips is not None:
+            raise FaultsimError("--max-chips needs --precision")
+        if self.precision is not None and (self.chips is not None or self.fault_map):
+            other = "--fault-map" if self.fault_map else "--chips: give --max-chips"
+            raise FaultsimError(f"--precision cannot be combined with {other}")
+        if self.fault_map:
+            return [MeasuredChip.load(path) for path in self.fault_map]
+        given, default = (self.chips, _CHIPS) if self.precision is None else (self.max_chips, _MAX_CHIPS)
+        return evaluation_chips(self.seed, default if given is None else given)
+
+    def half_width(self, metric: "Metric") -> float | None:
+        """The precision in the unit of the metric; None without --precision."""
+        if self.precision is None:
+            return None
+        return self.precision / 100 if metric.fraction else self.precision
 
 
 @expand_options
@@ -53,31 +113,7 @@ def sweep_voltage(
             help="Instead of voltages: shares of failing cells, as fractions like 0.001,0.01 or percent like 0.1%,1%."
         ),
     ] = None,
-    chips: Annotated[
-        int | None,
-        typer.Option(help="Simulated chips for each voltage. [default: 10]", show_default=False),
-    ] = None,
-    precision: Annotated[
-        float | None,
-        typer.Option(
-            parser=points,
-            metavar="POINTS",
-            help="Instead of --chips: at each voltage stop once the 95 % interval of each variant, and of their "
-            "difference, is at most so many points wide to each side, like 0.5; in the unit of --metric where that is "
-            "not a share. The interval is a confidence sequence, valid however often it is looked at.",
-        ),
-    ] = None,
-    max_chips: Annotated[
-        int | None,
-        typer.Option(
-            help=f"With --precision: the most chips for each voltage. [default: {_MAX_CHIPS:,}]",
-            show_default=False,
-        ),
-    ] = None,
-    fault_map: Annotated[
-        list[Path] | None,
-        typer.Option(help="Measured chip (.npz or .csv), instead of simulated ones; may be repeated."),
-    ] = None,
+    sample: ChipOptions,
     memory: FaultOptions,
     supplies: DomainOptions,
     curve: CurveOption = None,
@@ -94,7 +130,6 @@ def sweep_voltage(
             "like 97%. A number above 1 is percent, too.",
         ),
     ] = None,
-    seed: ChipSeedOption = 0,
     out: Annotated[
         Path | None, typer.Option(help="Directory for results.csv, summary.csv, sweep.json and sweep.png.")
     ] = None,
@@ -114,9 +149,7 @@ def sweep_voltage(
 
     from .. import bundled
     from ..devices import choose_device
-    from ..faults import evaluation_chips
     from ..io.files import check_writable, keep_apart
-    from ..measured_chip import MeasuredChip
     from ..show.pictures import check_picture
     from ..show.sweep_table import describe_cheapest, describe_sweep, make_tables
     from ..subject import load_subject
@@ -135,7 +168,7 @@ def sweep_voltage(
         "--weights": network.weights,
         "--generator": generator,
         "--curve": curve,
-        "--fault-map": fault_map,
+        "--fault-map": sample.fault_map,
         "--domains": supplies.domains,
     }
     if picture is not None:
@@ -150,17 +183,7 @@ def sweep_voltage(
         None if bit_error_rates is None else parse_numbers(bit_error_rates, "--bit-error-rates", rates=True)
     )
     faults, where = supplies.add_to(memory.fault_model()), choose_device(device)
-    if precision is None and max_chips is not None:
-        raise FaultsimError("--max-chips needs --precision")
-    if precision is not None and (chips is not None or fault_map):
-        other = "--fault-map" if fault_map else "--chips: give --max-chips"
-        raise FaultsimError(f"--precision cannot be combined with {other}")
-    if precision is None:
-        count = _CHIPS if chips is None else chips
-    else:
-        count = _MAX_CHIPS if max_chips is None else max_chips
-        precision = precision / 100 if measured.fraction else precision
-    samples = [MeasuredChip.load(path) for path in fault_map or []] or evaluation_chips(seed, count)
+    samples, precision = sample.samples(), sample.half_width(measured)
     plan = plan_points(electrical, at, rates, samples)
     shipped = GENERATORS.get(network.model or bundled.MODEL)
     if network.weights is None and generator is None and shipped is not None:
@@ -189,7 +212,7 @@ def sweep_voltage(
             transform=transform,
             metric=measured,
             precision=precision,
-            seed=seed,
+            seed=sample.seed,
             out=out,
             **calls,
         )
