@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..show.units import format_percent
 from .options import (
     DataDirOption,
     DatasetOption,
@@ -16,7 +17,6 @@ from .options import (
     PresetOption,
     WeightsOption,
     fault_model,
-    percent,
 )
 from .options import device as device_named
 
@@ -50,7 +50,7 @@ def kernel(
         shown.add_column("operation")
         shown.add_column("beside")
         for rate in RATES:
-            shown.add_column(percent(rate), justify="right")
+            shown.add_column(format_percent(rate), justify="right")
         for (operation, beside), three in groupby(group, key=lambda row: (row.operation, row.beside)):
             shown.add_row(operation, beside, *map(_cell, three))
         console().print(shown)
@@ -211,7 +211,7 @@ def evaluation(
         print(json.dumps({"benchmark": "evaluation", **what, **measured, **provenance(str(where))}, indent=2))
         return
     print(
-        f"{model}, {images:,} random images in batches of {batch_size}, {chips} chips at {percent(rate)} bit errors "
-        f"({Conditions(faults)}): {measured['evaluation']:.2f} s,\n"
+        f"{model}, {images:,} random images in batches of {batch_size}, {chips} chips "
+        f"at {format_percent(rate)} bit errors ({Conditions(faults)}): {measured['evaluation']:.2f} s,\n"
         f"{measured['over_plain']:.2f} x as many passes of the plain model"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
+from ..show.units import format_percent
 from .options import (
     BatchSizeOption,
     DataDirOption,
@@ -15,7 +16,6 @@ from .options import (
     DeviceOption,
     ImagesOption,
     JsonOption,
-    percent,
 )
 from .options import device as device_named
 
@@ -175,8 +175,8 @@ def bench(
         print(json.dumps(report, indent=2))
         return
     print(
-        f"{model} at {percent(rate)} bit errors ({Conditions(faults)}), {batches} batches of {batch_size} images: "
-        f"{measured['callable']:.3f} s in process, "
+        f"{model} at {format_percent(rate)} bit errors ({Conditions(faults)}), {batches} batches "
+        f"of {batch_size} images: {measured['callable']:.3f} s in process, "
         f"{measured['http']:.3f} s over HTTP\n"
         f"{measured['ratio']:.3f} x the time in process; {100 * measured['overhead']:.2f} % of the model's time are "
         "spent around it"

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ..show.units import format_percent
 from .numerals import parse_numbers
-from .options import CurveOption, JsonOption, load_curve, percent
+from .options import CurveOption, JsonOption, load_curve
 
 
 def curve(
@@ -65,7 +66,7 @@ def curve(
     for name in ("voltage", "bit error rate", "energy/access", "energy saved", *absolute):
         table.add_column(name, justify="right")
     for (v, rate, energy), (*_, pj) in zip(rows, written, strict=True):
-        cells = (f"{v:.4g}", percent(rate), f"{energy:.4f}", f"{100 * (1 - energy):.1f} %")
+        cells = (f"{v:.4g}", format_percent(rate), f"{energy:.4f}", f"{100 * (1 - energy):.1f} %")
         table.add_row(*cells, *([f"{pj:.4g}"] if absolute else []))
     console().print(table)
     print(

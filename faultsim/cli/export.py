@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import FaultsimError
+from ..show.units import format_percent
 from .options import (
     BitErrorRateOption,
     CapacityOption,
@@ -27,7 +28,6 @@ from .options import (
     curve_of,
     fault_model,
     operating_point,
-    percent,
 )
 from .own_data import own_data
 
@@ -154,7 +154,7 @@ def export(
     at = " without bit errors"
     if chip is not None:
         conditions = Conditions(faults, electrical)
-        at = f" as chip {chip} reads it at bit error rate {percent(rate)} ({conditions})"
+        at = f" as chip {chip} reads it at bit error rate {format_percent(rate)} ({conditions})"
     print(
         f"{name}{at}: {onnx.stat().st_size:,} bytes, {stored.bytes:,} int8 weights; onnxruntime and torch differ by "
         f"{difference:.1g} at most on {len(pixels)} {configuration['checked_with']['dataset']} images; "

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import FaultsimError
+from ..show.units import format_percent
 from .option_groups import FaultOptions, PointOptions, expand_options
-from .options import DataDirOption, DeviceOption, percent
+from .options import DataDirOption, DeviceOption
 from .options import device as device_named
 from .run_options import TrainingBudgetOption, pace, say
 
@@ -239,7 +240,7 @@ def train_generator(
         against = f"against {flips:,} bit flips"
     else:
         conditions = Conditions(training.faults, point.voltage_curve(), share=subject.stored.share)
-        against = f"at bit error rate {percent(training.bit_error_rate)} ({conditions})"
+        against = f"at bit error rate {format_percent(training.bit_error_rate)} ({conditions})"
     print(
         f"{generator} for {subject.name} on {metadata['dataset']} {against}: loss {metadata['losses']['loss']:.4f} "
         f"after {metadata['epochs']} epochs, written to {out}"

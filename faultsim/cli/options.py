@@ -16,20 +16,6 @@ if TYPE_CHECKING:
     from ..voltage import VoltageCurve
 
 
-def percent(rate: float) -> str:
-    """A rate as people read it: 0.000225 is "0.0225 %"."""
-    return f"{100 * rate:.3g} %"
-
-
-def joules(picojoules: float) -> str:
-    """An energy in the unit that suits it, with four digits."""
-    for unit in ("pJ", "nJ", "µJ"):
-        if picojoules < 1000:
-            return f"{picojoules:.4g} {unit}"
-        picojoules /= 1000
-    return f"{picojoules:.4g} mJ"
-
-
 ModelOption = Annotated[
     str | None,
     typer.Option(

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ..errors import FaultsimError
+from ..show.units import format_percent
 from .options import (
     BitErrorRateOption,
     CapacityOption,
@@ -22,7 +23,6 @@ from .options import (
     curve_of,
     fault_model,
     operating_point,
-    percent,
 )
 from .options import device as device_named
 
@@ -103,5 +103,5 @@ def serve_model(
         url = address(listener)
         # for whoever runs the server: what it answers over HTTP doesn't tell
         conditions = Conditions(faults, curve_of(voltage, curve), share=stored.share)
-        told = f"{description.name} on chip {chip} (bit error rate {percent(rate)}; {conditions})"
+        told = f"{description.name} on chip {chip} (bit error rate {format_percent(rate)}; {conditions})"
         serve(box, description, listener, lambda: print(f"serving {told} at {url}", flush=True))

@@ -18,9 +18,9 @@ from rich.table import Table
 from faultsim import VoltageCurve
 from faultsim.cli import main
 from faultsim.cli.numerals import accuracy, fraction, parse_numbers
-from faultsim.cli.options import joules, percent
 from faultsim.errors import FaultsimError
 from faultsim.io.files import keep_apart
+from faultsim.show.units import format_joules, format_percent
 
 CURVE = "voltage,bit_error_rate,energy_per_access\n1.0,0,1\n0.9,0.001,0.8\n0.8,0.05,0.6\n"
 PICOJOULES = "voltage,bit_error_rate,energy_per_access_pj\n1.1,0,3\n1.0,0,2.5\n0.9,0.001,2\n0.8,0.05,1.5\n"
@@ -72,7 +72,7 @@ def test_percent_with_its_sign_is_the_same_fraction(value):
 @given(st.integers(1, 10_000))
 def test_what_is_printed_can_be_typed(number):
     rate = number / 10_000
-    assert fraction(percent(rate)) == pytest.approx(rate, rel=5e-3)
+    assert fraction(format_percent(rate)) == pytest.approx(rate, rel=5e-3)
 
 
 def test_an_accuracy_is_a_fraction_percent_with_its_sign_or_above_one():
@@ -318,7 +318,7 @@ def test_energy_says_picojoules(call):
 
 
 def test_joules_take_the_unit_that_suits():
-    assert [joules(x) for x in (0.5, 999.4, 1e3, 39_680, 4.2e7, 1e10)] == [
+    assert [format_joules(x) for x in (0.5, 999.4, 1e3, 39_680, 4.2e7, 1e10)] == [
         "0.5 pJ", "999.4 pJ", "1 nJ", "39.68 nJ", "42 µJ", "10 mJ",
     ]  # fmt: skip
 
@@ -393,7 +393,10 @@ def test_any_table_keeps_its_letters_and_digits(rows, number, width):
     [
         ("energy --model VGG11 --input-shape ²x32x32", "'²x32x32' is not an input shape"),
         ("energy --model VGG11 --input-shape 3x32x" + 5000 * "9", "is not an input shape"),
-        ("train-base --model DigitsNet --dataset digits --out m.safetensors --seed " + 30 * "9", "--seed"),
+        (
+            "train-base --model DigitsNet --dataset digits --out m.safetensors --seed " + 30 * "9",
+            "it must be from 0 to 2**63 - 1",
+        ),
         (
             "sweep-voltage --chips 99999999999",
             "99999999999 chips: at least 1 is needed, and 2**32 are the most",
