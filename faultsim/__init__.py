@@ -57,6 +57,8 @@ if TYPE_CHECKING:
     from .voltage_sweep import plan_points as plan_points
     from .voltage_sweep import sweep as sweep
     from .voltage_sweep import sweep_subject as sweep_subject
+    from .vulnerability_study import vulnerability as vulnerability
+    from .vulnerability_study import vulnerability_of_subject as vulnerability_of_subject
 
 __version__ = "0.2.0"
 
@@ -105,6 +107,8 @@ _HOME = {
     "quantize": "quantization",
     "sample_size": "campaign",
     "save_weights": "io.checkpoint",
+    "vulnerability": "vulnerability_study",
+    "vulnerability_of_subject": "vulnerability_study",
     "sweep": "voltage_sweep",
     "sweep_subject": "voltage_sweep",
     "train_classifier": "training.classifier",

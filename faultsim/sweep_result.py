@@ -12,6 +12,7 @@ from torch import nn
 
 from .conditions import Conditions
 from .domain_energy import Supplies
+from .domains import Domain
 from .errors import FaultsimError
 from .evaluation import Evaluation
 from .io.bounds import parse_integer
@@ -87,6 +88,8 @@ class Variant:
     """Weight memory accesses of one inference of the transform."""
     fingerprint: str = ""
     """SHA-256 (hex) of all that the transform computes with."""
+    domains: tuple[Domain, ...] = ()
+    """Voltage domains of this variant, in front of those of the fault model."""
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ def sweep(
             model,
             data,
             chips[before.chips if before else 0 : end],
-            faults=faults,
+            faults=replace(faults, domains=(*variant.domains, *faults.domains)),
             stored=stored,
             transform=variant.transform,
             metric=metric,
@@ -317,7 +317,7 @@ def sweep_subject(
         "points": [vars(point) for point in points],
         "faults": faults.describe(),
         "seed": seed,
-        "chips": [_describe_chip(chip) for chip in chips],
+        "chips": [describe_chip(chip) for chip in chips],
         "device": subject.device.type,
         **({} if metric == ACCURACY else {"metric": metric.describe()}),
         **({} if precision is None else {"precision": check_stopping(precision, chips)}),
@@ -369,7 +369,7 @@ def _first(data: Iterable[Any]) -> Iterable[Any]:
     raise FaultsimError("no images to evaluate on")
 
 
-def _describe_chip(chip: AnyChip) -> int | dict[str, str]:
+def describe_chip(chip: AnyChip) -> int | dict[str, str]:
     """A chip in the configuration: everything that its faults follow from."""
     if not isinstance(chip, MeasuredChip):
         return chip.seed

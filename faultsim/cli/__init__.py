@@ -33,6 +33,7 @@ from . import (
     sweep,
     train,
     transfer,
+    vulnerability,
 )
 
 app = typer.Typer(
@@ -60,6 +61,7 @@ app.command("memory")(memory.memory)
 app.command("sample-size")(campaign.sample_size)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer")(transfer.transfer)
+app.command("vulnerability")(vulnerability.vulnerability)
 app.command("report")(report.report)
 bench.app.command("blackbox")(blackbox.bench)
 app.add_typer(bench.app, name="bench")

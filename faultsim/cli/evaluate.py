@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from .option_groups import DataOptions, FaultOptions, ModelOptions, PointOptions, expand_options
+from .option_groups import (
+    DataOptions,
+    DomainOptions,
+    FaultOptions,
+    ModelOptions,
+    PointOptions,
+    expand_options,
+)
 from .options import (
     BatchSizeOption,
     ChipSeedOption,
@@ -28,6 +35,7 @@ def evaluate(
     point: PointOptions,
     chips: Annotated[int, typer.Option(help="Simulated chips; none of them was used in training.")] = 10,
     memory: FaultOptions,
+    supplies: DomainOptions,
     select: SelectOption = None,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
@@ -53,7 +61,8 @@ def evaluate(
 
     measured, own = metric_named(metric), data.own()
     volts, rate = point.point()
-    curve, faults = point.voltage_curve(), memory.fault_model()
+    curve = point.voltage_curve()
+    faults = supplies.add_to(memory.fault_model()).resolve(curve)
     samples, where = evaluation_chips(seed, chips), choose_device(device)
     subject = load_subject(
         network.model,
