@@ -15,6 +15,7 @@ from .hit_table import checked_rate
 from .integers import checked_integer
 from .inventory import Select
 from .measured_chip import AnyChip, MeasuredChip, as_chip
+from .mitigations.protected import ProtectedWeights
 from .ops import ACCESS_END, BASE_END
 from .reading import read_measured, read_simulated
 from .stored import StoredWeights
@@ -182,6 +183,12 @@ def corrupt_stored(
     faults = resolve_faults(faults, stored, curve)
     chip = as_chip(chip)
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
+    if isinstance(stored, ProtectedWeights):
+        read = stored.read_values([chip], rate, volts, faults)
+        return StoredWeights(
+            (replace(layer, values=values[0]) for layer, values in zip(stored.layers, read, strict=True)),
+            stored.left_out,
+        )
     return stored.with_layers(
         replace(layer, values=_read(layer.values, chip, volts, rate, faults, base, 0, layer.tensors))
         for layer, base in zip(stored.layers, stored.bases(faults), strict=True)

@@ -1,0 +1,213 @@
+"""A model's weights in a memory with a mitigation."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..domains import check_domains
+from ..errors import FaultsimError
+from ..faults import FaultModel
+from ..hit_table import checked_rate
+from ..measured_chip import AnyChip, MeasuredChip
+from ..quantization import dequantize
+from ..reading import read_measured, read_simulated
+from ..sram import BLOCK_BYTES, SRAM
+from ..stored import StoredLayer, StoredWeights
+from ..voltage import VoltageCurve
+from .mitigation import WORD, Decoded, MemoryMitigation
+
+CHECK_BASE = 1 << 42
+"""Address of the first byte of check bits: arrays that hold no weights. The check bits of a word lie at an eighth of
+the word's address from here on; words that share cells share their check bits' cells."""
+
+
+class ProtectedWeights(StoredWeights):
+    """The weights of a model in a memory with a mitigation.
+
+        protected = ProtectedWeights(StoredWeights.of(model), SECDED("zero"))
+        faultsim.evaluate(model, data, chips, voltage=0.83, stored=protected)
+
+    Parameters
+    ----------
+    stored
+        The weights.
+    mitigation
+        What a read returns.
+    curve
+        Which bit error rates the voltages of its domains have. Default: the paper's SRAM.
+
+    Raises
+    ------
+    FaultsimError
+        For a pattern of boosted layers that matches no tensor.
+    """
+
+    def __init__(
+        self, stored: StoredWeights, mitigation: MemoryMitigation, curve: VoltageCurve | None = None
+    ) -> None:
+        super().__init__(stored.layers, stored.left_out)
+        self.mitigation = mitigation
+        self.curve = curve or VoltageCurve.default()
+        check_domains(mitigation.find_domains(self.curve), [layer.tensors for layer in self.layers])
+        self.written = tuple(mitigation.encode(into_words(layer.values)) for layer in self.layers)
+        """What the memory holds of each tensor."""
+
+    def with_layers(self, layers: Iterable[StoredLayer]) -> "ProtectedWeights":
+        """Return the weights of the same model with other values or scales, in the same memory."""
+        return ProtectedWeights(super().with_layers(layers), self.mitigation, self.curve)
+
+    def read(self, *_: object, **__: object) -> None:
+        """Raise FaultsimError: what is captured in a CUDA graph reads a memory without mitigations."""
+        raise FaultsimError("training cannot read a memory with a mitigation: give it plain stored weights")
+
+    def read_chips(
+        self,
+        chips: Sequence[AnyChip],
+        bit_error_rate: float | None,
+        voltage: float | None,
+        faults: FaultModel,
+        access: int = 0,
+    ) -> list[Tensor]:
+        """Return what chips read through the mitigation, dequantized; as StoredWeights.read_chips."""
+        out = []
+        for layer, values in zip(
+            self.layers, self.read_values(chips, bit_error_rate, voltage, faults, access), strict=True
+        ):
+            axis = layer.axis + 1 if layer.axis >= 0 else -1
+            out.append(layer.as_held(dequantize(values, layer.scale, axis)))
+        return out
+
+    def read_values(
+        self,
+        chips: Sequence[AnyChip],
+        bit_error_rate: float | None,
+        voltage: float | None,
+        faults: FaultModel,
+        access: int = 0,
+    ) -> list[Tensor]:
+        """Return what chips read through the mitigation.
+
+        Parameters
+        ----------
+        chips
+            All simulated (at a bit error rate) or all measured (at a voltage).
+        bit_error_rate, voltage
+            The one that the chips need.
+        faults
+            Kind of fault and memory.
+        access
+            Which read it is (transient faults).
+
+        Returns
+        -------
+        list[Tensor]
+            int8 [len(chips), *shape] of each tensor.
+        """
+        found = self._decode(chips, bit_error_rate, voltage, faults, access)
+        return [
+            decoded.weights.flatten(1)[:, : layer.values.numel()].reshape(len(chips), *layer.values.shape)
+            for layer, decoded in zip(self.layers, found, strict=True)
+        ]
+
+    def measure_flagged(
+        self,
+        chips: Sequence[AnyChip],
+        bit_error_rate: float | None,
+        voltage: float | None,
+        faults: FaultModel,
+    ) -> list[float]:
+        """Return the share of each tensor's words that chips read again, on average over the chips."""
+        return [
+            0.0 if decoded.flagged is None else float(decoded.flagged.double().mean())
+            for decoded in self._decode(chips, bit_error_rate, voltage, faults, 0)
+        ]
+
+    def _decode(
+        self,
+        chips: Sequence[AnyChip],
+        rate: float | None,
+        voltage: float | None,
+        faults: FaultModel,
+        access: int,
+    ) -> list[Decoded]:
+        domains = (*self.mitigation.find_domains(self.curve), *faults.domains)
+        memory = _Memory(chips, rate, voltage, replace(faults, domains=domains).resolve(self.curve), access)
+        found = []
+        for layer, base, written in zip(self.layers, self.bases(faults), self.written, strict=True):
+            read = memory.read(written.weights, base, layer.tensors)
+            checks = (
+                None if written.checks is None else memory.read_checks(written.checks, base, layer.tensors)
+            )
+            found.append(self.mitigation.decode(read, checks, written))
+        return found
+
+
+class _Memory:
+    """Chips at one operating point."""
+
+    def __init__(
+        self,
+        chips: Sequence[AnyChip],
+        rate: float | None,
+        voltage: float | None,
+        faults: FaultModel,
+        access: int,
+    ) -> None:
+        self.chips, self.rate, self.voltage = chips, rate, voltage
+        self.faults, self.access = faults, access
+        self.measured = [chip for chip in chips if isinstance(chip, MeasuredChip)]
+
+    def read(self, weights: Tensor, base: int, names: tuple[str, ...]) -> Tensor:
+        """Return words int8 [words, 8] from an address on as the chips read them, int8 [chips, words, 8]."""
+        if self.measured:
+            return torch.stack(
+                [
+                    read_measured(weights, chip, self.voltage, self.faults, base, names)
+                    for chip in self.measured
+                ]
+            )
+        device = weights.device
+        return read_simulated(
+            weights,
+            ops.encode_chips(self.chips, device),
+            ops.encode_rate(checked_rate(self.rate), device),
+            self.faults,
+            base,
+            names,
+            torch.tensor([self.access], device=device) if self.access else None,
+        )
+
+    def read_checks(self, checks: Tensor, base: int, names: tuple[str, ...]) -> Tensor:
+        """Return the check bits of words from an address on, uint8 [chips, words]."""
+        if self.measured:
+            raise FaultsimError(
+                "check bits lie in arrays of their own, and the fault map of a measured chip has none: use a "
+                "mitigation without check bits"
+            )
+        layout = self.faults.memory.address_map
+        # a domain of some bits is one of bits of weights
+        whole = tuple(domain for domain in self.faults.domains if domain.bits is None)
+        faults = replace(self.faults, domains=whole, memory=SRAM())
+        arrays = _Memory(self.chips, self.rate, self.voltage, faults, self.access)
+        stored = checks.view(torch.int8)
+        if not layout.blocks:
+            return arrays.read(stored, CHECK_BASE + base // WORD, names).view(torch.uint8)
+        at = base + WORD * torch.arange(len(checks), device=checks.device)
+        if layout.repeat > 1:
+            at = at // (layout.word * layout.repeat) * layout.word + at % layout.word
+        at = at % (layout.blocks * BLOCK_BYTES) // WORD
+        # many words share these cells: what the cells return for a stored 0, and for a stored 1
+        zeros = torch.zeros(layout.blocks * BLOCK_BYTES // WORD, dtype=torch.int8, device=checks.device)
+        if_zero, if_one = (arrays.read(cells, CHECK_BASE, names)[:, at] for cells in (zeros, ~zeros))
+        return ((stored & if_one) | (~stored & if_zero)).view(torch.uint8)
+
+
+def into_words(values: Tensor) -> Tensor:
+    """Return int8 weights of any shape as 64-bit words, int8 [words, 8], filled up with zeros."""
+    flat = values.contiguous().view(-1)
+    words = flat.new_zeros(-(-flat.numel() // WORD), WORD)
+    words.view(-1)[: flat.numel()] = flat
+    return words
