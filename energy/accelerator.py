@@ -22,7 +22,7 @@ def parse_dataflow(text: str) -> Dataflow:
         return Dataflow(str(text).lower())
     except ValueError:
         raise EnergyError(
-            f"unknown dataflow {text!r}; known are os (output-stationary), ws (weight-stationary) and "
+            f"unknown dataflow {text!r}: it can be os (output-stationary), ws (weight-stationary) and "
             "is (input-stationary)"
         ) from None
 

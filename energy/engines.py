@@ -43,7 +43,7 @@ def count(
         For an unknown engine.
     """
     if engine not in ENGINES:
-        raise EnergyError(f"unknown engine {engine!r}; known are {', '.join(ENGINES)}")
+        raise EnergyError(f"unknown engine {engine!r}: it can be {', '.join(ENGINES)}")
     return ENGINES[engine](layers, accelerator)
 
 

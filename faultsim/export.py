@@ -34,11 +34,11 @@ INPUTS = {
     "uint8": "uint8 [batch, 3, height, width], 0 to 255",
     "uint8-nhwc": "uint8 [batch, height, width, 3], 0 to 255, as cameras and image files have them",
 }
-"""What an exported model can take; from pixels it computes x / 127.5 - 1 itself."""
+"""What an exported model can take. Of pixels it computes x / 127.5 - 1 itself."""
 
 
 class _Exported(nn.Module):
-    """The model with its weights as further inputs: so nothing can be folded into them while the graph is made."""
+    """The model with its weights as further inputs, so that the exporter folds nothing into them."""
 
     def __init__(self, model: nn.Module, stored: StoredWeights, inputs: str) -> None:
         super().__init__()
@@ -70,20 +70,42 @@ def export_onnx(
     metadata: dict | None = None,
     normalization: Normalization | None = None,
 ) -> float:
-    """Writes `model`, computing with `stored` as its weights, in evaluation mode and for any batch size.
+    """Write a model with given weights as an ONNX file, in evaluation mode and for any batch size.
 
-    model     on the CPU, in float32; it is left as it is
-    stored    its weights in memory, from StoredWeights.of, load_weights or inject.corrupt_stored (as a chip reads them)
-    images    uint8 [N, C, H, W], at least 3: what the file is checked with; or inputs [N, ...] of another type, which
-              the model takes as they are
-    inputs    one of INPUTS; the input is called "images"
-    output    name of the output
-    normalization  of `images` for the format float32; default: to [-1, 1]
-    metadata  JSON values, kept in the file's metadata_props as "faultsim"
+    onnxruntime checks the file before it is written: its output may differ from torch's by TOLERANCE, times the largest
+    output where that is above 1.
 
-    The file is checked before it is there: onnxruntime must give what torch gives, but for TOLERANCE (times the largest
-    output, where that is above 1). Returns the largest difference. Raises FaultsimError when it is larger, for a model
-    that can't be exported, and where onnx or onnxruntime is not installed.
+    Parameters
+    ----------
+    path : path
+        The file.
+    model : nn.Module
+        On the CPU, in float32. It is left as it is.
+    stored : StoredWeights
+        The weights that the file holds, as StoredWeights.of or load_weights return them, or as a chip reads them
+        (corrupt_stored).
+    images : Tensor
+        At least 3 samples to check the file with: uint8 [N, C, H, W], or inputs [N, ...] of another type, which the
+        model takes as they are.
+    inputs : str
+        What the exported model takes, one of INPUTS. The input is called "images".
+    output : str
+        Name of the output.
+    metadata : dict, optional
+        JSON values for "faultsim" in the file's metadata_props.
+    normalization : Normalization, optional
+        Of `images`, for the input format float32. Default: to [-1, 1].
+
+    Returns
+    -------
+    float
+        The largest difference between the outputs of onnxruntime and torch.
+
+    Raises
+    ------
+    FaultsimError
+        For a difference above the tolerance, for a model that cannot be exported, and where onnx or onnxruntime is not
+        installed.
     """
     if inputs not in INPUTS:
         raise FaultsimError(f"unknown input format {inputs!r}: it can be {', '.join(INPUTS)}")
@@ -92,7 +114,7 @@ def export_onnx(
     stored.check(model)
     if fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]:
         raise FaultsimError(
-            f"the model can't be exported to ONNX: {fixed[0]} is int8 in torch's own way; export the float model"
+            f"the model cannot be exported to ONNX: {fixed[0]} is int8 in torch's own way; export the float model"
         )
     if inputs != "float32" and (images.dtype != torch.uint8 or normalization is not None):
         raise FaultsimError(
@@ -115,8 +137,11 @@ def export_onnx(
 
 
 def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: str) -> "ModelProto":
-    """By the exporter that traces: the one through torch.export takes ten times as long, needs another package, and
-    differs from one version of torch to the next."""
+    """Export by tracing.
+
+    The exporter through torch.export takes ten times as long, needs another package, and differs from one version of
+    torch to the next.
+    """
     with needs_extra("onnx"):
         import onnx
 
@@ -136,12 +161,12 @@ def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: s
             )
     except Exception as error:  # a user's model may hold anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FaultsimError(f"the model can't be exported to ONNX: {reason}") from error
+        raise FaultsimError(f"the model cannot be exported to ONNX: {reason}") from error
     return onnx.load_from_string(file.getvalue())
 
 
 def _with_int8(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelProto":
-    """The weights, inputs until now, become int8 initializers that DequantizeLinear nodes read."""
+    """Turn the weights, inputs until now, into int8 initializers that DequantizeLinear nodes read."""
     with needs_extra("onnx"):
         import onnx
 
@@ -182,7 +207,7 @@ def _dequantize(name: str, output: str, layer: StoredLayer) -> tuple["NodeProto"
 
 
 def _difference(path: str | Path, data: bytes, x: Tensor, expected: Tensor) -> float:
-    """Largest absolute difference of onnxruntime's answer, in batches of two sizes."""
+    """Return the largest absolute difference of onnxruntime's output, in batches of two sizes."""
     with needs_extra("onnx"):
         import onnxruntime
 

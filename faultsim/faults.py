@@ -18,9 +18,8 @@ class FaultKind(StrEnum):
 
     FLIP = "flip"
     """The bit is inverted; the bit error rate is the rate of wrong bits."""
-    STUCK_AT_RANDOM = (
-        "stuck_at_random"  #: the bit is replaced by the cell's own; half the failing cells read wrong
-    )
+    STUCK_AT_RANDOM = "stuck_at_random"
+    """The bit is replaced by the cell's own; half the failing cells read wrong."""
     STUCK_AT_0 = "stuck_at_0"
     """The bit reads 0."""
     STUCK_AT_1 = "stuck_at_1"

@@ -34,7 +34,7 @@ def philox4x32(key: int, counter: np.ndarray) -> np.ndarray:
 
 
 def _words(seed: int, block: int, access: int, stream: int, calls: int) -> np.ndarray:
-    """The first words of one stream of a block, uint32 [4 * calls]."""
+    """Return the first words of one stream of a block, uint32 [4 * calls]."""
     counter = np.zeros((calls, 4), np.uint32)
     counter[:, 0] = np.arange(calls)
     counter[:, 1:] = block & 0xFFFFFFFF, access, stream

@@ -20,11 +20,16 @@ WORD_BYTES = 8  # a layer begins on a 64-bit word
 
 @dataclass(frozen=True)
 class ArrayGeometry:
-    """One SRAM array. Byte b of an array lies in the row 8*b // columns; its bit k (0 = least significant, 7 = sign)
-    in the column 8*b % columns + k."""
+    """One SRAM array.
 
-    rows: int = 512  #: word lines
-    columns: int = 64  #: bit cells of one row; a multiple of 8
+    Byte b of an array lies in the row 8*b // columns; its bit k (0 = least significant, 7 = sign) in the column
+    8*b % columns + k.
+    """
+
+    rows: int = 512
+    """Word lines."""
+    columns: int = 64
+    """Bit cells of one row; a multiple of 8."""
 
     def __post_init__(self) -> None:
         for name in ("rows", "columns"):
@@ -36,24 +41,30 @@ class ArrayGeometry:
 
     @property
     def cells(self) -> int:
+        """Number of bit cells."""
         return self.rows * self.columns
 
     @property
     def bytes(self) -> int:
+        """Number of bytes."""
         return self.cells // 8
 
     def locate(self, bit_address: Address) -> tuple[Address, Address, Address]:
-        """(array, row, column) of bit `8 * byte address + bit`. Also works on integer arrays."""
+        """Return (array, row, column) of bit `8 * byte address + bit`. Also works on integer arrays."""
         return bit_address // self.cells, bit_address % self.cells // self.columns, bit_address % self.columns
 
 
 class Placement(StrEnum):
     """How a model's weights, layer after layer in row-major order, come to lie in the memory."""
 
-    UNLIMITED = "unlimited"  #: every weight has cells of its own
-    TILED = "tiled"  #: address = offset in the model mod capacity: one bad cell hits many weights
-    TILED_PER_LAYER = "tiled_per_layer"  #: the same, every layer beginning at address 0
-    NEURALFUSE_2022 = "neuralfuse_2022"  #: that of the published NeuralFuse code, see SRAM.address_map
+    UNLIMITED = "unlimited"
+    """Every weight has cells of its own."""
+    TILED = "tiled"
+    """Address = offset in the model modulo the capacity: one bad cell hits many weights."""
+    TILED_PER_LAYER = "tiled_per_layer"
+    """The same, every layer beginning at address 0."""
+    NEURALFUSE_2022 = "neuralfuse_2022"
+    """The placement of the published NeuralFuse code, see SRAM.address_map."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,8 @@ class SRAM:
     """The memory that holds the weights; the defaults are the paper's accelerator (Appendix C)."""
 
     placement: Placement = Placement.UNLIMITED
-    capacity_bytes: int = 256 * 1024  #: of the weight memory; matters to the tiled placements
+    capacity_bytes: int = 256 * 1024
+    """Size of the weight memory; it matters to the tiled placements."""
     array: ArrayGeometry = ArrayGeometry()
 
     def __post_init__(self) -> None:

@@ -107,7 +107,7 @@ def plan_points(
 
 
 def _find_point(curve: VoltageCurve, rate: float) -> OperatingPoint:
-    """The operating point of a bit error rate: one that the curve does not reach may be studied, without voltage."""
+    """Return the operating point of a bit error rate, without voltage if the curve does not reach it."""
     try:
         voltage = curve.voltage(rate)
     except FaultsimError:
@@ -118,7 +118,7 @@ def _find_point(curve: VoltageCurve, rate: float) -> OperatingPoint:
 
 
 def _share_failing(curve: VoltageCurve, chips: Sequence[MeasuredChip], voltage: float) -> float:
-    """The bit error rate of a curve, or of measured chips on average."""
+    """Return the bit error rate of a curve, or of measured chips on average."""
     if not chips:
         return curve.bit_error_rate(voltage)
     return sum(chip.fault_map.at(voltage).bit_error_rate for chip in chips) / len(chips)
@@ -218,7 +218,7 @@ def sweep(
     rows = []
 
     def measure(variant: Variant, point: OperatingPoint, before: Evaluation | None, end: int) -> Evaluation:
-        """The evaluation of the chips before `end`, of which the first ones may be known."""
+        """Evaluate the chips before `end`, of which the first ones may be known."""
         if before is not None and before.chips >= end:
             return before
         group_done = _keeper(directory, variant, point, labels[:end], before, supplies, progress)
@@ -359,7 +359,7 @@ def sweep_subject(
 
 
 def _first(data: Iterable[Any]) -> Iterable[Any]:
-    """The first batch, if there is one and `data` can be iterated again."""
+    """Return the first batch, if there is one and `data` can be iterated again."""
     if iter(data) is data:
         raise FaultsimError(
             "a sweep iterates the data several times: give a list or a DataLoader, not an iterator"
@@ -370,7 +370,7 @@ def _first(data: Iterable[Any]) -> Iterable[Any]:
 
 
 def describe_chip(chip: AnyChip) -> int | dict[str, str]:
-    """A chip in the configuration: everything that its faults follow from."""
+    """Describe a chip for a configuration: everything that its faults follow from."""
     if not isinstance(chip, MeasuredChip):
         return chip.seed
     digest = hashlib.sha256(repr((chip.fault_map.arrays, chip.fault_map.geometry)).encode())
@@ -388,8 +388,10 @@ def _keeper(
     supplies: Supplies | None,
     progress: Callable[[SweepRow], None] | None,
 ) -> Callable[[Evaluation], None]:
-    """What to call with the evaluation of the chips so far: adds their rows to the directory, from time to time and at
-    the end, and reports progress."""
+    """Return what evaluate calls with the chips so far: it adds their rows to the directory and reports progress.
+
+    Rows are added from time to time and at the end.
+    """
     kept = before.chips if before else 0
     last, pause = time.monotonic(), KEEP_SECONDS
 

@@ -1,4 +1,4 @@
-"""The time of one EOPM step beside that of its parts, and beside the naive formulation, measured in turn."""
+"""The time of one EOPM step, of its parts and of a naive formulation, measured in turn."""
 
 import copy
 from collections.abc import Callable
@@ -34,18 +34,44 @@ def eopm_times(
     precision: str = "float32",
     rounds: int = 3,
 ) -> dict:
-    """Times (medians, in seconds) on one batch, with independent flips:
+    """Time one EOPM step, its parts and its naive formulation in turn, on one batch with independent flips.
 
-    eopm    one EOPM step of the generator, with Adam
-    parts   what it is made of: N + 1 forward passes and backward passes to the input of the base model, frozen and with
-            its own weights, and one forward and backward pass of the generator, with Adam
-    naive   the generator run anew for each model, gradients of all weights, masks drawn bit by bit with NumPy; always
-            in float32
+    Parameters
+    ----------
+    model : nn.Module
+        The base model.
+    stored : StoredWeights
+        Its weights in memory.
+    generator : str
+        Name of the generator, one of neuralfuse.generators.NAMES.
+    images, labels : Tensor
+        The batch, on the device of the model: float32 [B, C, H, W] and int64 [B].
+    bit_error_rate : float
+        Fraction of failing cells.
+    n_models : int
+        N, perturbed models per step.
+    precision : str
+        Of EOPM and its parts: "float32" or "bfloat16". The naive formulation computes in float32.
+    rounds : int
+        How often each is timed, after a warm-up: on a CPU, where a step takes long, a step with N = 1.
 
-    and the ratios eopm / parts, naive / eopm and naive / parts. `eopm` and `parts` compute in `precision`, on a GPU
-    both are replayed as CUDA graphs. After a warm-up (on a CPU, where a step takes long, one with N = 1) all are
-    measured in turn, `rounds` times; `samples` are their times in this order.
-    Raises FaultsimError when the gradients of `eopm` and `naive` differ without bit errors.
+    Returns
+    -------
+    dict
+        Medians in seconds:
+
+        - "eopm": one EOPM step of the generator, with Adam;
+        - "parts": N + 1 forward passes, and backward passes to the input, of the frozen base model with its own
+          weights, and one forward and backward pass of the generator, with Adam;
+        - "naive": the generator runs anew for each model, gradients of all weights, masks drawn bit by bit with NumPy.
+
+        On a GPU the first two are replayed as CUDA graphs. "over_parts", "naive_over" and "naive_over_parts" are the
+        ratios eopm / parts, naive / eopm and naive / parts; "samples" all times, in this order.
+
+    Raises
+    ------
+    FaultsimError
+        If the gradients of EOPM and of the naive formulation differ without bit errors.
     """
     device = images.device
     cuda = device.type == "cuda"
@@ -133,8 +159,27 @@ def naive_gradient(
     n_models: int,
     weight: float = 5.0,
 ) -> None:
-    """Adds the gradient of the EOPM loss to the parameters of `fuse` (and of the models, where nobody needs it), the
-    way one would write it down at first. The base model is in evaluation mode."""
+    """Add the gradient of the EOPM loss to the parameters of a generator, in the plainest formulation.
+
+    The parameters of the base model get gradients, too, which nobody needs.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The base model, in evaluation mode.
+    stored : StoredWeights
+        Its weights in memory.
+    fuse : nn.Module
+        The generator's NeuralFuse.
+    images, labels : Tensor
+        A batch.
+    bit_error_rate : float
+        Fraction of failing cells.
+    n_models : int
+        N, perturbed models.
+    weight : float
+        Lambda, the weight of the perturbed loss.
+    """
     random = np.random.default_rng(0)
     for i in range(n_models + 1):
         rate, share = (0.0, 1.0) if i == 0 else (bit_error_rate, weight / n_models)
@@ -144,7 +189,7 @@ def naive_gradient(
 
 
 def _flipped(layer, rate: float, random: np.random.Generator) -> Tensor:
-    """Weights of a layer with each of their bits inverted with probability `rate`, one uniform number a bit."""
+    """Return the weights of a layer, each bit inverted with probability `rate`, from one uniform number per bit."""
     values = layer.values
     failing = random.random((values.numel(), 8)) < rate
     mask = np.packbits(failing, axis=1, bitorder="little").reshape(values.shape)
@@ -153,9 +198,11 @@ def _flipped(layer, rate: float, random: np.random.Generator) -> Tensor:
 
 
 def _check(model: nn.Module, stored: StoredWeights, fuse: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Both formulations on a few images and without bit errors, where they have to agree. The generator in evaluation
-    mode, so that its statistics stay as they are; in full float32, for TF32's rounding is as large as what is allowed
-    here."""
+    """Compare both formulations on a few images without bit errors, where they have to agree.
+
+    The generator is in evaluation mode, so that its statistics do not change. All is in full float32: TF32's rounding
+    is as large as the tolerance.
+    """
     few = images[:4], labels[:4]
     fuse.eval()
     model.eval()

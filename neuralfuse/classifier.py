@@ -26,4 +26,5 @@ class Classifier(nn.Module):
         self.head = nn.Linear(self.encoder.channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits [B, classes]."""
         return self.head(self.encoder(x).mean((2, 3)))

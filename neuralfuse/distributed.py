@@ -30,7 +30,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that share a training; all start with equal parameters and the same seed."""
+    """A process among those that share a training. All start with equal parameters and the same seed."""
 
     rank: int = 0
     """Number of this process."""
@@ -45,7 +45,8 @@ class Ranks:
     def pieces(self, models: int, images: int) -> Iterator[Piece]:
         """Yield what this process computes of `models` times `images`.
 
-        The processes together compute each image of each model once. Their parts differ by at most one image."""
+        The processes together compute each image of each model once. Their parts differ by at most one image.
+        """
         begin, end = (models * images * rank // self.count for rank in (self.rank, self.rank + 1))
         while begin < end:
             model, start = divmod(begin, images)
@@ -56,7 +57,8 @@ class Ranks:
     def total(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Sum tensors over the processes, in one message, to the same bits on all of them.
 
-        On a GPU nothing waits for the result. Raises FaultsimError if another process is gone."""
+        On a GPU nothing waits for the result. Raises FaultsimError if another process is gone.
+        """
         if self.count == 1:
             return list(tensors)
         message = torch.cat([tensor.flatten() for tensor in tensors])

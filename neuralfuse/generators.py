@@ -155,6 +155,7 @@ class UNet(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return G(x), in the shape of the images."""
         maps = self.encode(x)
         y = maps.pop()
         for grow, up in zip(self.grow, self.up, strict=True):
@@ -198,7 +199,7 @@ def create(name: str) -> nn.Module:
         For an unknown name.
     """
     if name not in _REGISTRY:
-        raise FaultsimError(f"unknown generator {name!r}; known are {', '.join(KNOWN)}")
+        raise FaultsimError(f"unknown generator {name!r}: it can be {', '.join(KNOWN)}")
     return _REGISTRY[name]()
 
 
@@ -216,7 +217,8 @@ def has_architecture(network: nn.Module, name: str) -> bool:
 def coarseness(generator: nn.Module) -> int:
     """Return the side of the square of image pixels below which a generator cannot choose details.
 
-    It is the factor of the last upsampling after which only layers with at most 3 input channels follow."""
+    It is the factor of the last upsampling after which only layers with at most 3 input channels follow.
+    """
     if isinstance(generator, nn.Sequential):
         factor = 1.0
         for layer in reversed(generator):
@@ -266,6 +268,7 @@ class Encoder(nn.Module):
     encode = UNet.encode
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the last feature maps of the encoder."""
         return self.encode(x)[-1] if hasattr(self, "down") else self.layers(x)
 
 
@@ -285,7 +288,8 @@ class NeuralFuse(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map images [B, 3, H, W] in [-1, 1] to images of the same shape and range.
 
-        Raises FaultsimError if height or width is not a multiple of 8."""
+        Raises FaultsimError if height or width is not a multiple of 8.
+        """
         if x.shape[-1] % REDUCTION or x.shape[-2] % REDUCTION:
             raise FaultsimError(
                 f"a generator needs a height and a width that are multiples of {REDUCTION}, "

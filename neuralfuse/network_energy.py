@@ -140,7 +140,7 @@ def count_network(
     if (model is None) == (topology is None):
         raise FaultsimError("give either a model or a topology")
     if counting not in COUNTINGS:
-        raise FaultsimError(f"unknown counting {counting!r}; known are paper and exact")
+        raise FaultsimError(f"unknown counting {counting!r}: it can be paper or exact")
     curve, accelerator = curve or VoltageCurve.default(), accelerator or Accelerator()
     if voltage is not None:
         curve.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
@@ -203,7 +203,7 @@ def create_shapes(spec: str, names: Sequence[str] = (*models.NAMES, *generators.
         return models.resolve(spec)
     if spec not in names:
         raise FaultsimError(
-            f"unknown network {spec!r}; known are {', '.join(names)}, or your own as package.module:function"
+            f"unknown network {spec!r}: it can be {', '.join(names)}, or your own as package.module:function"
         )
     with torch.device("meta"):  # shapes are enough, and there is nothing to initialize
         return generators.create(spec) if spec in generators.KNOWN else models.create(spec)

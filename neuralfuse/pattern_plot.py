@@ -16,7 +16,8 @@ from .patterns import LIMIT
 def draw_patterns(patterns: Tensor, class_names: Sequence[str], note: str) -> Figure:
     """Draw patterns, float32 [classes, 3, H, W], as they look on a gray image, with the names of their classes.
 
-    `note` is the text below them."""
+    `note` is the text below them.
+    """
     count = len(patterns)
     columns = min(count, 5 if count <= 10 else 10)
     rows = math.ceil(count / columns)

@@ -95,7 +95,7 @@ class Training:
 
     @property
     def trainer(self) -> str:
-        """ "eopm" or "adversarial"; training in stages is a `Staged`."""
+        """Name of the trainer: "eopm" or "adversarial". Training in stages is a `Staged`."""
         return "eopm" if self.flips is None else "adversarial"
 
     def describe(self) -> dict:
@@ -304,8 +304,10 @@ def _entry(epoch: int, means: Sequence[float], weight: float) -> Epoch:
 
 
 def _identity(training: Training, data: Dataset, context: dict) -> dict:
-    """Return what must be equal for a training to continue, as JSON values: everything but when it ends, unless the
-    learning rate depends on that."""
+    """Return what must be equal for a training to continue, as JSON values.
+
+    That is everything but when it ends, unless the learning rate depends on that.
+    """
     described = training.describe()
     ends = (
         ("window", "tolerance") if training.schedule != "constant" else ("max_epochs", "window", "tolerance")

@@ -36,7 +36,7 @@ from neuralfuse import published
 
 rows = [
     row
-    for row in published.table("relaxed_access")
+    for row in published.read_table("relaxed_access")
     if row["table"] == "table1" and row["base_model"] == "VGG11"
 ]
 for row in [row for row in rows if row["dataset"] == "cifar10"][:3]:

@@ -22,13 +22,31 @@ def evaluation_times(
     chips: int = 10,
     rounds: int = 3,
 ) -> dict:
-    """Medians, in seconds, of `rounds` evaluations measured in turn with their rival:
+    """Time evaluations in turn with as many passes of the plain model.
 
-    evaluation  faultsim.evaluate on `chips` chips: faults, passes, counts
-    plain       the model's own passes over the same batches, `chips` times, and nothing else; on a GPU replayed as a
-                CUDA graph
+    Parameters
+    ----------
+    model : nn.Module
+        It is put into evaluation mode.
+    stored : StoredWeights
+        Its weights in memory.
+    data : sequence of (inputs, labels)
+        Batches on the device of the model.
+    bit_error_rate : float
+        Fraction of failing cells.
+    faults : FaultModel, optional
+        Default: independent flips.
+    chips : int
+        Chips of an evaluation.
+    rounds : int
+        How often each rival is timed.
 
-    and the ratio evaluation / plain; `samples` are the times in this order. `data` holds batches on the model's device.
+    Returns
+    -------
+    dict
+        "evaluation": median seconds of faultsim.evaluate, which draws faults, runs the model and counts; "plain": of
+        the model's own passes over the same batches, `chips` times, on a GPU replayed as a CUDA graph; "over_plain":
+        their ratio; "samples": all times, in this order.
     """
     device = data[0][0].device
     model.eval()

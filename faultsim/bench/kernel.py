@@ -26,16 +26,23 @@ class Row:
     """One operation at one bit error rate."""
 
     operation: str
-    beside: str  #: what it is compared with
-    path: str  #: vector path of the CPU, or "cuda"
+    beside: str
+    """What it is compared with."""
+    path: str
+    """Vector path of the CPU, or "cuda"."""
     threads: int
     weights: int
     bit_error_rate: float
-    milliseconds: float  #: median of one call
-    spread: float  #: half the distance of the quartiles over the median
-    gigabytes_per_second: float  #: bytes read and written, once each
-    ratio: float  #: time of the plain operation / time of this one: 1 is as fast
-    target: float | None  #: the ratio to reach; None: no such promise, as on CPUs
+    milliseconds: float
+    """Median of one call."""
+    spread: float
+    """Half the distance of the quartiles over the median."""
+    gigabytes_per_second: float
+    """Bytes read and written, once each."""
+    ratio: float
+    """Time of the plain operation / time of this one: 1 is as fast."""
+    target: float | None
+    """The ratio to reach; None: no such promise, as on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,14 @@ class Operation:
     name: str
     beside: str
     model: FaultModel
-    output: torch.dtype = torch.int8  #: uint8: the fault mask itself
+    output: torch.dtype = torch.int8
+    """torch.uint8: the fault mask itself."""
     chips: int = 1
     in_place: bool = False
-    weights: int | None = None  #: None: as many as the caller says
-    targets: tuple[float, float, float] | None = None  #: ratio on a GPU of the H100's kind at each of RATES
+    weights: int | None = None
+    """Default: as many as the caller says."""
+    targets: tuple[float, float, float] | None = None
+    """Ratio on a GPU of the H100's kind at each of RATES."""
 
 
 FLIPS = FaultModel()
@@ -74,12 +84,22 @@ OPERATIONS = (
         targets=(0.75, 0.75, 0.75),
     ),
 )
-#: On a GPU only: more than its cache holds.
 LARGE = Operation("corrupt, flip", "copy", FLIPS, weights=10**9, targets=(0.80, 0.90, 0.93))
+"""On a GPU only: more than its cache holds."""
 
 
 class Bench:
-    """One operation on one buffer of weights."""
+    """One operation on one buffer of weights.
+
+    Parameters
+    ----------
+    operation : Operation
+        What is timed.
+    source : Tensor
+        Weights, int8.
+    path : str, optional
+        Vector path of the CPU; None on a GPU.
+    """
 
     def __init__(self, operation: Operation, source: Tensor, path: str | None) -> None:
         self.operation, self.path, self.source = operation, path, source
@@ -95,6 +115,7 @@ class Bench:
         self.value = torch.zeros_like(self.output) if operation.output == torch.uint8 else None
 
     def call(self, rate: float) -> Callable[[], object]:
+        """Return the operation at a bit error rate, without arguments."""
         model = self.operation.model
         table = ops.encode_rate(rate, self.source.device)
         draw = ops.Draw(self.chips, table, ops.encode_kind(model), ops.encode_addresses(model))
@@ -103,7 +124,7 @@ class Bench:
         return lambda: ops.launch(source, self.output, draw, value=self.value, scale=scale)
 
     def plain(self, threads: int) -> Callable[[], object]:
-        """What it is compared with: a copy; or a plain dequantization, torch's and this kernel's own without faults."""
+        """Return the rival: a copy, torch's dequantization, or this kernel's own without faults."""
         if self.operation.beside == "itself at p = 0":
             return self.call(0.0)
         if self.operation.beside == "torch.mul":
@@ -118,12 +139,12 @@ class Bench:
 
     @property
     def bytes(self) -> int:
-        """Read and written, once each."""
+        """Bytes that a call reads and writes, once each."""
         written = self.output.nbytes + (0 if self.value is None else self.value.nbytes)
         return written + (0 if self.value is not None else self.source.nbytes)
 
     def check(self, rate: float) -> None:
-        """Compare the call with the reference, bit for bit; FaultsimError where they disagree."""
+        """Compare the call with the reference, bit for bit. Raises FaultsimError where they disagree."""
         small = Bench(self.operation, self.source[:CHECKED].clone(), self.path)
         small.call(rate)()
         source, seeds = small.source.cpu().numpy(), small.chips.tolist()
@@ -159,8 +180,28 @@ def _copy(source: Tensor, output: Tensor, threads: int) -> Callable[[], object]:
 
 
 def kernel_rows(device: torch.device, weights: int = WEIGHTS, seconds: float = 1.0) -> Iterator[Row]:
-    """Every operation at every rate: on a CPU each vector path on one thread and the best one on all threads; on a GPU
-    a buffer larger than its cache too."""
+    """Time every operation at every bit error rate.
+
+    Parameters
+    ----------
+    device : torch.device
+        On a CPU each vector path runs on one thread, and the best one on all threads. On a GPU a buffer larger than its
+        cache is timed too.
+    weights : int
+        Weights of the buffer.
+    seconds : float
+        How long each operation is repeated.
+
+    Yields
+    ------
+    Row
+        One operation at one rate.
+
+    Raises
+    ------
+    FaultsimError
+        Where an operation and the reference disagree.
+    """
     if device.type == "cuda":
         yield from _rows(device, None, 1, weights, seconds)
         return
@@ -210,5 +251,5 @@ def _rows(
 
 
 def rows_as_json(rows: list[Row]) -> list[dict]:
-    """For results."""
+    """Return the rows as JSON values."""
     return [asdict(row) for row in rows]

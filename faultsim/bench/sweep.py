@@ -21,8 +21,31 @@ def share_of_model(
     voltages: Sequence[float] = (1.0, 0.9, 0.83),
     chips: int = 10,
 ) -> dict[str, float]:
-    """Seconds of a sweep, and of its time the fraction in which the model's forward pass runs: what is left is drawing
-    faults, exchanging weights, preparing and counting. On a GPU both include waiting for the device."""
+    """Measure which share of a sweep's time the model's forward pass takes.
+
+    What is left is drawing faults, exchanging weights, preparing and counting. On a GPU both include waiting for the
+    device.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model that is swept, alone.
+    data : sequence of (inputs, labels)
+        Batches on the device of the model.
+    stored : StoredWeights
+        Its weights in memory.
+    faults : FaultModel
+        What a failing cell does.
+    voltages : sequence of float
+        Relative to Vmin, on the default curve.
+    chips : int
+        Chips at each voltage.
+
+    Returns
+    -------
+    dict
+        "seconds" of the sweep, "model_seconds" of the forward passes, and their ratio "share".
+    """
     device = next(model.parameters()).device
     curve = VoltageCurve.default()
     plan = plan_points(curve, voltages)

@@ -16,6 +16,7 @@ class Times:
 
     @property
     def median(self) -> float:
+        """Median of the samples, in seconds."""
         return statistics.median(self.samples)
 
     @property
@@ -26,8 +27,11 @@ class Times:
 
 
 def _as_graph(call: Callable[[], object], seconds: float = 5e-3) -> tuple[Callable[[], object], int]:
-    """The call many times over in one CUDA graph, `seconds` long or a little less, and how many times. Python takes
-    longer to launch a kernel than a small one runs: alone between two events, both rivals would take Python's time."""
+    """Capture a call many times over in one CUDA graph, at most `seconds` long; return its replay and the number.
+
+    Python takes longer to launch a kernel than a small one runs: alone between two events, both rivals would take
+    Python's time.
+    """
     start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     for _ in range(3):  # modules are loaded and memory is there before the capture
         start.record()
@@ -51,9 +55,29 @@ def rivals(
     least: int = 7,
     graphs: bool = False,
 ) -> list[Times]:
-    """Times of each call: after a warm-up, rounds in which every call is timed once, until `seconds` are over (at
-    least `least` rounds). On a GPU by its own events, and with `graphs` as the mean of many calls in one CUDA graph
-    (every rival then finds in the cache what its own last call left there)."""
+    """Time several calls in turn, on a GPU by its own events.
+
+    Parameters
+    ----------
+    calls : sequence of callables
+        The rivals. Each round times every one of them once.
+    device : torch.device
+        Where they compute.
+    seconds : float
+        How long rounds are repeated.
+    warm_up : int
+        Rounds before the timed ones.
+    least : int
+        Least number of timed rounds.
+    graphs : bool
+        On a GPU: time the mean of many calls in one CUDA graph. Every rival then finds in the cache what its own last
+        call left there.
+
+    Returns
+    -------
+    list of Times
+        One for each call.
+    """
     cuda = device.type == "cuda"
     counts = [1] * len(calls)
     if cuda and graphs:

@@ -77,7 +77,7 @@ def energy(
     if (model is None) == (topology is None):
         raise FaultsimError("give either --model NAME or --topology FILE")
     if engine not in (*ENGINES, _BOTH):
-        raise FaultsimError(f"unknown engine {engine!r}; known are {', '.join(ENGINES)} and {_BOTH}")
+        raise FaultsimError(f"unknown engine {engine!r}: it can be {', '.join(ENGINES)} or {_BOTH}")
     if write_topology:
         keep_apart({"--write-topology": write_topology}, {"--topology": topology, "--curve": curve})
     if data is not None and input_shape is not None:

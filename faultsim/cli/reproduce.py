@@ -87,7 +87,7 @@ def reproduce(
         _train(list(TRAINED) if name == "all" else [name], rows, options, given, smoke, as_json)
     else:
         known = ", ".join(sorted((*COMPUTED, *TRAINED), key=_number))
-        raise FaultsimError(f"unknown table or figure {name!r}; known are {known}, all")
+        raise FaultsimError(f"unknown table or figure {name!r}: it can be {known}, all")
 
 
 def _number(name: str) -> tuple[bool, int]:

@@ -13,7 +13,7 @@ SPLIT_SEED = 0
 def enlarged(digits: np.ndarray) -> np.ndarray:
     """Integers 0..16 [N, 8, 8] -> uint8 [N, 32, 32]: bilinear, then 16 becomes 255, rounded half up.
 
-    An output pixel's centre lies at an odd eighth between two input centres (edges are repeated), so the
+    An output pixel's center lies at an odd eighth between two input centers (edges are repeated), so the
     weights are exact in eighths, and the result is the same on every machine.
     """
     weights = np.zeros((32, 8), np.int64)
@@ -27,7 +27,7 @@ def enlarged(digits: np.ndarray) -> np.ndarray:
 
 
 def load_digits(split: str) -> Dataset:
-    """1,797 digits, a fixed stratified fifth of them as the test set; three equal colour planes."""
+    """1,797 digits, a fixed stratified fifth of them as the test set; three equal color planes."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     source = sklearn_digits()

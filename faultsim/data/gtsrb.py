@@ -175,7 +175,7 @@ def _decoded(tree: FolderTree | ZipTree, name: str) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=("PPM",)) as image:
             if image.mode != "RGB" or max(image.size) > LARGEST_SIDE:
                 raise FaultsimError(
-                    f"{tree.where(name)} is not a colour picture of at most {LARGEST_SIDE} x {LARGEST_SIDE}"
+                    f"{tree.where(name)} is not a color picture of at most {LARGEST_SIDE} x {LARGEST_SIDE}"
                 )
             return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     except FaultsimError:

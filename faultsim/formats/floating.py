@@ -37,8 +37,10 @@ class Nonfinite(StrEnum):
 
 @dataclass(frozen=True)
 class FloatFormat(Format):
-    """A floating-point number: IEEE 754 binary32 and binary16, bfloat16, or the 8-bit formats of Micikevicius et al.
-    (arXiv 2209.05433): e4m3fn, which has NaN and no infinity, and e5m2, which has both.
+    """A floating-point number.
+
+    IEEE 754 binary32 and binary16, bfloat16, or the 8-bit formats of Micikevicius et al. (arXiv 2209.05433): e4m3fn,
+    which has NaN and no infinity, and e5m2, which has both.
 
     The weight is rounded to nearest, ties to even. Without `scaled` there is no scale, and a weight beyond the largest
     finite number is refused.

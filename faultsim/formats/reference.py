@@ -1,5 +1,6 @@
-"""The reference for formats: what an image stands for, bit by bit from the definitions, in plain NumPy. It shares no
-code with the formats, and the tests compare them with it.
+"""The reference for formats: what an image stands for, bit by bit from the definitions, in plain NumPy.
+
+It shares no code with the formats, and the tests compare them with it.
 
 Arguments are numbers, not formats: `bits` of a weight, `cells` from one weight to the next (8 where it has a byte of
 its own), `exponent` and `fraction` bits of a floating-point number.
@@ -73,8 +74,10 @@ def numbers(codes: np.ndarray, scale: np.ndarray | None, center: np.ndarray | No
 def rounded(
     values: np.ndarray, dtype: str, policy: str = "keep", most: np.ndarray | float = np.inf
 ) -> np.ndarray:
-    """float32 -> the bits of "float32", "float16" or "bfloat16", and a policy ("keep", "zero", "clamp") for results
-    that are not finite; `most`: the format's largest number, scaled."""
+    """float32 -> the bits of "float32", "float16" or "bfloat16".
+
+    `policy` ("keep", "zero", "clamp") is for results that are not finite, `most` the format's largest number, scaled.
+    """
     exponent_bits, fraction_bits, _ = FLOATS[dtype]
     largest = float((2 - 2.0**-fraction_bits) * 2.0 ** (2 ** (exponent_bits - 1) - 1))
     if policy == "clamp":

@@ -38,7 +38,7 @@ BASE_MODELS = NAMES[:5]
 def unknown(name: str) -> FaultsimError:
     """Return the error for a name that isn't registered."""
     return FaultsimError(
-        f"unknown model {name!r}; known are {', '.join(NAMES)}; your own is package.module:function"
+        f"unknown model {name!r}: it can be {', '.join(NAMES)}; your own is package.module:function"
     )
 
 

@@ -1,5 +1,7 @@
-"""Pictures: bit errors and energy against voltage, failing cells of a chip. Colours are those of Okabe and Ito, which
-colour-blind people can tell apart; the same data give the same bytes."""
+"""Pictures: bit errors and energy against voltage, failing cells of a chip.
+
+The colors are those of Okabe and Ito, which color-blind people can tell apart. The same data give the same bytes.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -53,12 +55,12 @@ _NOTHING_ELSE = {
 
 
 def styled() -> AbstractContextManager:
-    """The house style; as a decorator, of all that a function draws."""
+    """Return a context in which figures are drawn in the package's style. It also works as a decorator."""
     return matplotlib.rc_context(_CONTEXT)
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """Figure of width x height inches and its axes [rows, columns], in the house style."""
+    """Create a figure of width x height inches and its axes [rows, columns], in the package's style."""
     with styled():
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         FigureCanvasAgg(figure)
@@ -66,8 +68,13 @@ def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a PNG, PDF or SVG, as the name ends, atomically and without a date. FaultsimError for other endings and
-    full disks."""
+    """Write a figure as PNG, PDF or SVG, as the name ends, atomically and without a date.
+
+    Raises
+    ------
+    FaultsimError
+        For another ending, and where the file cannot be written.
+    """
     check_picture(Path(path), "picture")
     ending = Path(path).suffix.lower()
     with styled(), warnings.catch_warnings():
@@ -80,7 +87,7 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def voltage_label(curve: "VoltageCurve") -> str:
-    """Of a voltage axis."""
+    """Return the label of a voltage axis."""
     return "supply voltage / Vmin" if curve.v_min == 1.0 else "supply voltage (unit of the curve)"
 
 
@@ -89,9 +96,9 @@ def voltage_label(curve: "VoltageCurve") -> str:
 
 @styled()
 def curve_figure(curve: "VoltageCurve") -> Figure:
-    """The paper's Figure 2 for any curve: bit error rate (left, logarithmic) and energy per read access (right).
+    """Draw the paper's Figure 2 for any curve: bit error rate (left, logarithmic), energy per read access (right).
 
-    It goes from where the bit error rate is greatest to a little above Vmin.
+    The voltages go from where the bit error rate is greatest to a little above Vmin.
     """
     low = curve.voltage(curve.bit_error_rates[-1]) if curve.bit_error_rates[-1] > 0 else curve.v_low
     high = min(curve.v_high, curve.v_min + 0.1 * (curve.v_min - low)) if curve.v_min > low else curve.v_high
@@ -141,7 +148,22 @@ _KINDS = ((-1, "inverted", BLACK), (0, "stuck at 0", BLUE), (1, "stuck at 1", OR
 
 @styled()
 def chip_figure(fault_map: "FaultMap", arrays: Sequence[int] = (0,), title: str | None = None) -> Figure:
-    """Grids of bit cells of up to 16 arrays, the failing ones coloured by what they do; rows run to the right."""
+    """Draw the bit cells of SRAM arrays, the failing ones colored by what they do. Rows run to the right.
+
+    Parameters
+    ----------
+    fault_map : FaultMap
+        The failing cells of a chip.
+    arrays : sequence of int
+        Which arrays: 1 to MOST_PANELS.
+    title : str, optional
+        Default: the source of the map.
+
+    Raises
+    ------
+    FaultsimError
+        For another number of arrays.
+    """
     if not 1 <= len(arrays) <= MOST_PANELS:
         raise FaultsimError(f"{len(arrays)} arrays in one picture: it can be 1 to {MOST_PANELS}")
     geometry = fault_map.geometry
@@ -153,26 +175,26 @@ def chip_figure(fault_map: "FaultMap", arrays: Sequence[int] = (0,), title: str 
     for index, axes in zip(arrays, grid[:, 0], strict=True):
         cells = fault_map.in_array(index)
         image = np.zeros((geometry.columns, geometry.rows), np.uint8)
-        for colour, (state, _, _) in enumerate(_KINDS, 1):
+        for color, (state, _, _) in enumerate(_KINDS, 1):
             chosen = cells.stuck_at == state
-            image[cells.column[chosen], cells.row[chosen]] = colour
+            image[cells.column[chosen], cells.row[chosen]] = color
             if chosen.any():
-                shown.add(colour)
+                shown.add(color)
         _cells(axes, image)
         axes.set_title(f"array {index}: {len(cells):,} of {geometry.cells:,} cells fail", loc="left")
         axes.set_ylabel("column (bit)")
     grid[-1, 0].set_xlabel("row (word line)")
-    handles = [Patch(color=_KINDS[colour - 1][2], label=_KINDS[colour - 1][1]) for colour in sorted(shown)]
+    handles = [Patch(color=_KINDS[kind - 1][2], label=_KINDS[kind - 1][1]) for kind in sorted(shown)]
     if handles:
         figure.legend(handles=handles, loc="outside lower right", ncols=len(handles))
     return figure
 
 
 def _cells(axes: Axes, image: np.ndarray) -> None:
-    """One array's cells, 0: works, 1...: what is wrong with it."""
+    """Draw the cells of one array: 0 works, k fails as entry k - 1 of _KINDS."""
     columns, rows = image.shape
-    colours = ListedColormap([LIGHT, *(colour for _, _, colour in _KINDS)])
-    axes.imshow(image, cmap=colours, vmin=0, vmax=len(_KINDS), interpolation="nearest", aspect="auto")
+    colors = ListedColormap([LIGHT, *(color for _, _, color in _KINDS)])
+    axes.imshow(image, cmap=colors, vmin=0, vmax=len(_KINDS), interpolation="nearest", aspect="auto")
     axes.grid(False)
     step = max(8, columns // 4)
     axes.set_yticks(range(0, columns, step))

@@ -18,10 +18,22 @@ _COLORS = (VERMILION, BLUE, GREEN)
 
 @styled()
 def sweep_figure(results: Sequence["SweepRow"], title: str, conditions: "Conditions") -> Figure:
-    """Left: mean accuracy, or what else was measured, with its 95 % interval (bars) and the range from the worst chip
-    to the best (band), against voltage, or against the bit error rate where some point has no voltage. Right, where
-    energy was counted: the same means against the weight memory energy of one inference, relative to the unprotected
-    model at Vmin. Below: the conditions, whose curve the voltages belong to."""
+    """Draw the results of a sweep.
+
+    Left: the mean accuracy, or what else was measured, with its 95 % interval (bars) and the range from the worst chip
+    to the best (band), against voltage, or against the bit error rate if some point has no voltage. Right, if energy
+    was counted: the same means against the weight memory energy of one inference, relative to the unprotected model at
+    Vmin. Below: the conditions.
+
+    Parameters
+    ----------
+    results : sequence of SweepRow
+        All variants at all points.
+    title : str
+        One line.
+    conditions : Conditions
+        What the results depend on, with the curve that the voltages belong to.
+    """
     by_voltage = all(result.point.voltage is not None for result in results)
     by_energy = [result for result in results if result.energy_saving is not None]
     variants = list(dict.fromkeys(result.variant for result in results))
@@ -61,7 +73,7 @@ def sweep_figure(results: Sequence["SweepRow"], title: str, conditions: "Conditi
 
 
 def _means(axes: Axes, x: Sequence[float], results: Sequence["SweepRow"], color: str, label: str) -> None:
-    """Mean accuracies, joined, with their intervals where there is more than one chip."""
+    """Draw means, joined, with their intervals where there is more than one chip."""
     mean = [_shown(result, result.evaluation.mean) for result in results]
     axes.plot(x, mean, "o-", color=color, markersize=4, label=label)
     if results[0].evaluation.chips > 1:
@@ -72,12 +84,12 @@ def _means(axes: Axes, x: Sequence[float], results: Sequence["SweepRow"], color:
 
 
 def _shown(result: "SweepRow", value: float) -> float:
-    """Fractions in percent; what is infinite has no place on an axis."""
+    """Return a value for an axis: a fraction in percent, NaN for what is infinite."""
     return (100 if result.evaluation.metric.fraction else 1) * value if math.isfinite(value) else math.nan
 
 
 def _rates_on_top(axes: Axes, results: Sequence["SweepRow"]) -> None:
-    """The bit error rates of some of the voltages, along the top."""
+    """Write the bit error rates of some of the voltages along the top."""
     shown = {result.point.voltage: result.point.bit_error_rate for result in results}
     lowest, highest = min(shown), max(shown)
     apart = (highest - lowest) / 9  # closer labels would touch
@@ -92,5 +104,5 @@ def _rates_on_top(axes: Axes, results: Sequence["SweepRow"]) -> None:
 
 
 def _percent(rate: float) -> str:
-    """A label of an axis."""
+    """Return a bit error rate as a label of an axis."""
     return "0" if rate == 0 else f"{100 * rate:.2g} %"

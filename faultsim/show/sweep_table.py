@@ -115,8 +115,11 @@ def _is_known(row: "SweepRow", precision: float) -> bool:
 
 
 def _make_table(title: str, rows: list["SweepRow"], baseline: list["SweepRow"] | None = None) -> Table:
-    """The table of one variant. With a `baseline`, the paired gain over it replaces the energy of an access and the
-    interval: 80 columns have no room for all three."""
+    """Make the table of one variant.
+
+    With a `baseline`, the paired gain over it replaces the energy of an access and the interval: 80 columns have no
+    room for all three.
+    """
     metric = rows[0].evaluation.metric
     own = ("energy", "95 % CI") if metric.fraction else ("95 % CI",)
     common = ("voltage", "bit errors", "saving", _SHORT.get(metric.name, metric.name), "worst")
@@ -145,7 +148,7 @@ def _make_table(title: str, rows: list["SweepRow"], baseline: list["SweepRow"] |
 
 
 def _gain(before: "SweepRow", after: "SweepRow") -> str:
-    """In points, with half of its 95 % interval where there is more than one chip."""
+    """Format a gain, in points for fractions, with half of its 95 % interval where there is more than one chip."""
     gain = compute_improvement(before.evaluation, after.evaluation)
     half = gain.interval[1] - gain.mean if after.gain_half_width is None else after.gain_half_width
     scale = 100 if before.evaluation.metric.fraction else 1
@@ -156,7 +159,7 @@ def _gain(before: "SweepRow", after: "SweepRow") -> str:
 
 
 def _describe_metric(metric: "Metric") -> str:
-    """The metric with its unit and direction."""
+    """Name the metric with its unit and direction."""
     if metric.counts:
         return f"{metric.name} in %"
     short = f"{_SHORT[metric.name]}: " if metric.name in _SHORT else ""

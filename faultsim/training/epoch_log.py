@@ -46,7 +46,7 @@ class EpochLog:
         return whole
 
     def _place(self, entry: Mapping[str, Any]) -> tuple[int, int] | None:
-        """Number of the stage and of the epoch; None for an entry of another training."""
+        """Return the numbers of the stage and of the epoch; None for an entry of another training."""
         stage, epoch = entry.get("stage"), entry.get("epoch")
         if type(epoch) is not int or (stage is not None) != bool(self.stages):
             return None
@@ -85,7 +85,7 @@ class Progress:
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """An object in JSON; None for anything else, because a log may have been changed by anybody."""
+    """Parse an object in JSON; None for anything else, because anybody may have changed a log."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):

@@ -15,7 +15,7 @@ AS_WRITTEN = 3
 
 
 class Graphed(Generic[R]):
-    """A function of tensors that is called many times:
+    """A function of tensors that is called many times.
 
         step = Graphed(function, device)
         result = step(images, labels)
@@ -36,6 +36,7 @@ class Graphed(Generic[R]):
         self.kinds: list[tuple[torch.Size, torch.dtype]] | None = None  # of the arguments that are replayed
 
     def __call__(self, *inputs: Tensor) -> R:
+        """Call the function, or replay it."""
         if self.stream is None:
             return self.function(*inputs)
         self.kinds = self.kinds or _kinds(inputs)

@@ -90,6 +90,7 @@ class Loop:
 
     @property
     def device(self) -> torch.device:
+        """Where the training computes: the device of the data."""
         return self.data.images.device
 
     @property

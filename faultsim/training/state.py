@@ -66,8 +66,11 @@ def load_state(path: str | Path, modules: Mapping[str, nn.Module], optimizer: Op
 
 
 def _optimizer_state(tensors: dict[str, torch.Tensor], optimizer: Optimizer) -> dict[int, dict]:
-    """Take an optimizer's state out of the file's tensors. ValueError for any tensor that this kind of optimizer would
-    not have written: the next step would fail on it, or compute something else."""
+    """Take an optimizer's state out of the file's tensors.
+
+    Raises ValueError for any tensor that this kind of optimizer would not have written: the next step would fail on it,
+    or compute something else.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict] = {}
     for key in [key for key in tensors if key.startswith("optimizer.")]:

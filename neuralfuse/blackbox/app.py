@@ -20,8 +20,8 @@ with needs_extra("serve"):
     from starlette.routing import Route
 
 LINGER_SECONDS = 1.0
-"""What a client still sends after a refusal is read and dropped this long: closing at once would reset the connection,
-and the client would never see why."""
+"""How long the server still reads, and drops, what a client sends after a refusal. Closing at once would reset the
+connection, and the client would never see why."""
 
 _CODECS: dict[str, tuple[Callable[[bytearray], np.ndarray], Callable[[np.ndarray], bytes]]] = {
     wire.NPY: (lambda body: wire.from_npy(body, wire.IMAGES), wire.to_npy),
@@ -30,8 +30,17 @@ _CODECS: dict[str, tuple[Callable[[bytearray], np.ndarray], Callable[[np.ndarray
 
 
 def application(box: BlackBox, description: wire.Description, worker: Executor) -> Starlette:
-    """An ASGI application that decodes requests and asks `box` in `worker`; every refusal is JSON, {"error": message}.
-    `description` says which images and how many are let through."""
+    """Create the ASGI application of a black box. Every refusal is JSON, {"error": message}.
+
+    Parameters
+    ----------
+    box : BlackBox
+        Answers the requests.
+    description : Description
+        Which images are accepted, and how many at once.
+    worker : Executor
+        Where the black box runs.
+    """
 
     async def describe(_: Request) -> Response:
         return JSONResponse(description.as_json())
@@ -60,7 +69,7 @@ def application(box: BlackBox, description: wire.Description, worker: Executor) 
 
 
 async def _body(request: Request, limits: wire.Limits) -> bytearray:
-    """The whole body; HTTPException when it is too large or too slow."""
+    """Read the whole body. Raises HTTPException if it is too large or too slow."""
     too_large = HTTPException(
         413, f"the body is larger than {limits.body:,} bytes: send fewer images at once"
     )
@@ -83,7 +92,7 @@ async def _body(request: Request, limits: wire.Limits) -> bytearray:
 
 
 def _fitting(images: np.ndarray, description: wire.Description) -> np.ndarray:
-    """The same images; FaultsimError unless they are of the shape, number, type and range that are let through."""
+    """Return the same images. Raises FaultsimError unless shape, number, type and range are those accepted."""
     if images.ndim != 4 or images.shape[1:] != description.input_shape:
         shape = ", ".join(map(str, description.input_shape))
         raise FaultsimError(f"images must be of shape [B, {shape}], not {list(images.shape)}")
@@ -106,7 +115,7 @@ async def _failed(_: Request, error: Exception) -> Response:
 
 
 class _Refusal(JSONResponse):
-    """An error, after which a connection with an unread body is closed, but not before the client could see it."""
+    """An error. A connection with an unread body is closed afterwards, once the client could read it."""
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable[[dict], Awaitable[None]]) -> None:
         if scope.get("body_read"):

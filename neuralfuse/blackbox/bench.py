@@ -1,4 +1,4 @@
-"""What HTTP adds to the evaluation of a black box."""
+"""How much time HTTP adds to the evaluation of a black box."""
 
 import time
 from collections.abc import Sequence
@@ -34,15 +34,30 @@ class _Timed:
 def http_times(
     box: BlackBox, description: Description, data: Sequence[tuple[Tensor, Tensor]], seconds: float
 ) -> dict[str, float]:
-    """Seconds of one evaluation of `box` on `data` (images in NumPy's format, server on loopback in this process):
+    """Time evaluations of a black box in the same process and through a server on loopback, in turn.
 
-    callable  asked in the same process (median)
-    http      asked through the server (median)
-    ratio     http / callable
-    overhead  time of the evaluations through the server outside the box, over that inside: what `ratio` - 1 would be on
-              a machine whose speed doesn't change from one moment to the next
+    Parameters
+    ----------
+    box : BlackBox
+        The black box.
+    description : Description
+        What the server accepts.
+    data : sequence of (images, labels)
+        Batches; the images travel in NumPy's format.
+    seconds : float
+        How long it is measured; at least 7 evaluations each.
 
-    Measured in turn, at least 7 times each. Raises FaultsimError unless both give the same answers.
+    Returns
+    -------
+    dict
+        "callable": median seconds in the same process; "http": through the server; "ratio": http / callable;
+        "overhead": time of the evaluations through the server outside the black box over that inside, which is what
+        ratio - 1 would be on a machine of constant speed.
+
+    Raises
+    ------
+    FaultsimError
+        If the server answers other classes.
     """
     timed = _Timed(box)
     total = 0.0

@@ -31,8 +31,10 @@ class PythonCallable:
         self._function, self._name = function, name
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the class of each image. Raises FaultsimError if the function fails or returns anything else than one
-        class number per image."""
+        """Return the class of each image.
+
+        Raises FaultsimError if the function fails or returns anything else than one class number per image.
+        """
         images = check_images(images)
         try:
             answer = self._function(images)

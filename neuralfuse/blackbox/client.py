@@ -84,7 +84,7 @@ class HttpEndpoint:
         return check_classes(classes, len(images), self.url)
 
     def _ask(self, method: str, path: str, most: int, body: bytes | None = None) -> bytes:
-        """The body of an answer 200, `most` bytes at most."""
+        """Return the body of an answer 200, `most` bytes at most."""
         headers = {} if body is None else {"Content-Type": wire.NPY}
         try:
             answer = self._pool.request(
@@ -104,7 +104,7 @@ class HttpEndpoint:
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
-    """What happened to a request, without the names of objects."""
+    """Say what happened to a request, without the names of objects."""
     cause = getattr(error, "reason", None) or error
     if isinstance(cause, urllib3.exceptions.NewConnectionError):  # a timeout too, to urllib3
         return "no connection; is it running, and is this its address?"
@@ -114,7 +114,7 @@ def _reason(error: urllib3.exceptions.HTTPError) -> str:
 
 
 def _complaint(body: bytes) -> str | None:
-    """The message of an error in JSON."""
+    """Return the message of an error in JSON."""
     try:
         message = parse_json(body)["error"]
     except (ValueError, KeyError, TypeError):

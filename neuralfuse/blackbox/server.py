@@ -20,25 +20,29 @@ with needs_extra("serve"):
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
 CONNECTIONS = 32
-"""More are answered 503; each may hold one body in memory."""
+"""Most connections: further ones are answered 503. Each may hold one body in memory."""
 HEADER_SECONDS = 10.0
 """Limit for a request's first line and headers."""
 IDLE_SECONDS = 30
-"""Limit for a kept connection between requests: a client's generator may be slow."""
+"""Limit for an open connection between requests: a client's generator may be slow."""
 _GRACE_SECONDS = 5  # for requests under way when the server is told to stop
 
 
 class _ImpatientProtocol(H11Protocol):
-    """Closes connections whose headers don't arrive in time; uvicorn itself would wait for ever. (The time limit on
-    bodies is the application's.)"""
+    """Closes connections whose headers do not arrive in time; uvicorn itself would wait forever.
+
+    The application limits the time of bodies.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
+        """Stop the clock when the application has the request."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:  # the application has the request
             self._forget()
@@ -46,6 +50,7 @@ class _ImpatientProtocol(H11Protocol):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
         self._forget()
         super().connection_lost(exc)
 
@@ -59,7 +64,7 @@ class _ImpatientProtocol(H11Protocol):
 
 
 def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """A socket that accepts connections; port 0 takes a free one. FaultsimError where that isn't possible."""
+    """Open a socket that accepts connections; port 0 takes a free one. Raises FaultsimError where it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
@@ -71,7 +76,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 
 def address(listener: socket.socket) -> str:
-    """The URL of a listening socket."""
+    """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -79,8 +84,19 @@ def address(listener: socket.socket) -> str:
 def serve(
     box: BlackBox, description: Description, listener: socket.socket, announce: Callable[[], None]
 ) -> None:
-    """Serves until SIGINT or SIGTERM, then answers what is under way and returns; for the main thread. `announce` is
-    called once a signal would be heeded."""
+    """Serve a black box until SIGINT or SIGTERM; requests under way are still answered. For the main thread.
+
+    Parameters
+    ----------
+    box : BlackBox
+        Answers the requests.
+    description : Description
+        Which images are accepted, and how many at once.
+    listener : socket
+        From `listen`.
+    announce : callable
+        Called when the server heeds signals.
+    """
     with _one_thread() as worker:
         server = _server(box, description, worker)
 
@@ -99,7 +115,7 @@ def serve(
 
 @contextlib.contextmanager
 def serving(box: BlackBox, description: Description) -> Iterator[str]:
-    """Serves on a free loopback port in another thread while this lasts; gives the URL."""
+    """Serve a black box on a free loopback port in another thread, inside the block; yield the URL."""
     with _one_thread() as worker, listen() as listener:
         server = _server(box, description, worker)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="black-box-server")
@@ -112,7 +128,7 @@ def serving(box: BlackBox, description: Description) -> Iterator[str]:
 
 
 def _one_thread() -> ThreadPoolExecutor:
-    """A model runs for one request at a time, always in the same thread."""
+    """Create the worker: a model runs for one request at a time, always in the same thread."""
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="black-box")
 
 

@@ -1,4 +1,4 @@
-"""What the paper's trained tables and figures consist of: cells, each of which is one accuracy to measure.
+"""The cells of the paper's tables and figures that need trained models: each cell is one accuracy to measure.
 
 Nothing here needs torch.
 """
@@ -15,20 +15,20 @@ from .. import published
 from .result import Cell, GeneratorSpec
 
 FAULTS = ("neuralfuse_2022", "iid_flips")
-"""Each cell is computed under both: as the paper's released code has it, and with honest independent flips."""
+"""Each cell is computed under both: as in the paper's released code, and with independent flips."""
 CHIPS = 10
-"""Chips that every accuracy is measured on, as many as in the paper."""
+"""Chips of every accuracy, as many as in the paper."""
 N_STUDIED = (1, 2, 5, 10, 20)
-"""N of EOPM in Figure 4. The figure's own values are not in the text."""
+"""N of EOPM in Figure 4. The paper's text does not contain the figure's values."""
 DATASETS = ("cifar10", "cifar100", "gtsrb", "digits")
 SMOKE = {"ConvL": "ConvS", "DeConvL": "ConvS", "DeConvS": "ConvS", "UNetL": "UNetS"}
-"""With --smoke small generators stand for the others."""
+"""With --smoke, small generators replace the others."""
 SMOKE_N, SMOKE_FLIPS = 2, 500
-"""And what takes more perturbed models or flips a step is left out."""
+"""With --smoke, cells with more perturbed models or flips per step are left out."""
 
 
 def relaxed_cell(dataset: str, base: str, generator: str, bit_error_rate: float) -> Cell:
-    """A generator that was trained for the very model and bit error rate it is measured with."""
+    """Return the cell of a generator that was trained for the model and bit error rate it is measured with."""
     return Cell(dataset, base, GeneratorSpec(generator, base, bit_error_rate), "", bit_error_rate)
 
 
@@ -41,21 +41,39 @@ def transfer_cells(
     test_rates: Sequence[float],
     faults: Sequence[str] = FAULTS,
 ) -> list[Cell]:
-    """Generators trained for each source in front of each target. Raises FaultsimError for names and rates that are
-    none."""
+    """Return the cells of generators trained for each source and measured in front of each target.
+
+    Parameters
+    ----------
+    dataset : str
+        One of DATASETS.
+    sources, targets : sequence of str
+        Base models that the generators are trained for, and in front of which they are measured.
+    generators : sequence of str
+        Names of generators.
+    train_rates, test_rates : sequence of float
+        Bit error rates of training and of measuring.
+    faults : sequence of str
+        Presets of fault models, of FAULTS.
+
+    Raises
+    ------
+    FaultsimError
+        For unknown names, and rates outside (0, 1].
+    """
     for what, asked, known in (
-        ("data set", (dataset,), DATASETS),
+        ("dataset", (dataset,), DATASETS),
         ("base model", (*sources, *targets), models.NAMES),
         (
             "generator",
             generators,
-            [row["model"] for row in published.table("model_costs") if row["kind"] != "base"],
+            [row["model"] for row in published.read_table("model_costs") if row["kind"] != "base"],
         ),
         ("fault model", faults, FAULTS),
     ):
         for name in asked:
             if name not in known:
-                raise FaultsimError(f"unknown {what} {name!r}; it can be {', '.join(known)}")
+                raise FaultsimError(f"unknown {what} {name!r}: it can be {', '.join(known)}")
     for rate in (*train_rates, *test_rates):
         if not 0 < rate <= 1:
             raise FaultsimError(f"bit error rate {rate:g} must be above 0 and at most 1")
@@ -71,9 +89,9 @@ def transfer_cells(
 
 
 def _relaxed_table(name: str) -> list[Cell]:
-    rows = [row for row in published.table("relaxed_access") if row["table"] == name]
+    rows = [row for row in published.read_table("relaxed_access") if row["table"] == name]
     order = list(dict.fromkeys(row["dataset"] for row in rows))
-    rows.sort(key=lambda row: order.index(row["dataset"]))  # stable: the rows of a data set stand together
+    rows.sort(key=lambda row: order.index(row["dataset"]))  # stable: groups the rows by dataset
     return [
         relaxed_cell(row["dataset"], row["base_model"], row["generator"], float(row["bit_error_rate"]))
         for row in rows
@@ -89,7 +107,7 @@ def _transfer_table(name: str) -> list[Cell]:
             "",
             float(row["test_bit_error_rate"]),
         )
-        for row in published.table("transfer")
+        for row in published.read_table("transfer")
         if row["table"] == name
     ]
 
@@ -97,20 +115,20 @@ def _transfer_table(name: str) -> list[Cell]:
 def _table5(name: str) -> list[Cell]:
     return [
         relaxed_cell("cifar10", row["base_model"], row["generator"], float(row["bit_error_rate"]))
-        for row in published.table("efficiency_ratio")
+        for row in published.read_table("efficiency_ratio")
     ]
 
 
 def _table16(name: str) -> list[Cell]:
-    """ConvL on ResNet18, CIFAR-10, measured at 1 % (the paper, Appendix L)."""
+    """Return ConvL on ResNet18, CIFAR-10, measured at 1 % (the paper, Appendix L)."""
     return [
         Cell("cifar10", "ResNet18", GeneratorSpec("ConvL", "ResNet18", flips=int(row["flip_bits"])), "", 0.01)
-        for row in published.table("adversarial_training")
+        for row in published.read_table("adversarial_training")
     ]
 
 
 def _figure4(name: str) -> list[Cell]:
-    """ConvL and ConvS on ResNet18, CIFAR-10, 1 % (the paper, Appendix F)."""
+    """Return ConvL and ConvS on ResNet18, CIFAR-10, 1 % (the paper, Appendix F)."""
     return [
         Cell("cifar10", "ResNet18", GeneratorSpec(generator, "ResNet18", 0.01, n_models), "", 0.01)
         for generator in ("ConvL", "ConvS")
@@ -152,7 +170,7 @@ NAMES = tuple(_CELLS)
 """Tables and figures that need trained models."""
 FIGURES = tuple(name for name in NAMES if name.startswith("figure"))
 NEED_OUTPUTS = ("figure3",)
-"""Those that show the last layer's outputs besides accuracies."""
+"""Those that also show the outputs of the last layer."""
 TITLES = {name: title for name, (title, _) in _CELLS.items()}
 
 
@@ -166,16 +184,29 @@ def select_cells(
     n_models: int | None = None,
     smoke: bool = False,
 ) -> list[Cell]:
-    """Cells of a table or figure, restricted to what is named (nothing named: no restriction), each under `faults`.
+    """Select the cells of a table or figure.
 
-    n_models  N of the run; a cell of Figure 4 with this N is the same as that of Table 1
-    smoke     the digits instead of what the paper has, DigitsNet for the model that a generator is trained for and
-              VGG11 for another one, two generators for all
+    Parameters
+    ----------
+    name : str
+        One of NAMES.
+    datasets, bases, generators : sequence of str
+        Only the cells of these. Default: all.
+    faults : sequence of str
+        Presets of fault models; each cell is returned under every one.
+    n_models : int, optional
+        N of the run. A cell of Figure 4 with this N is the same as that of Table 1.
+    smoke : bool
+        A small version of everything: the digits for all datasets, DigitsNet for the model that a generator is trained
+        for, VGG11 for another one, and two generators for all.
 
-    Raises FaultsimError for names that the table doesn't have.
+    Raises
+    ------
+    FaultsimError
+        For names that the table does not have.
     """
     if name not in _CELLS:
-        raise FaultsimError(f"unknown table or figure {name!r}; known are {', '.join(NAMES)}")
+        raise FaultsimError(f"unknown table or figure {name!r}: it can be {', '.join(NAMES)}")
     found = _CELLS[name][1](name)
     if smoke:
         found = _small(found)
@@ -192,7 +223,7 @@ def select_cells(
             found = [cell for cell in found if of(cell) in asked]
     for preset in faults:
         if preset not in FAULTS:
-            raise FaultsimError(f"unknown fault model {preset!r}; it can be {' or '.join(FAULTS)}")
+            raise FaultsimError(f"unknown fault model {preset!r}: it can be {' or '.join(FAULTS)}")
     found = [_ordinary(cell, n_models) for cell in found]
     return list(dict.fromkeys(replace(cell, faults=preset) for cell in found for preset in faults))
 
@@ -204,8 +235,10 @@ def _ordinary(cell: Cell, n_models: int | None) -> Cell:
 
 
 def trained_by(cell: Cell, trainer: str) -> Cell:
-    """The cell with a generator by that trainer ("eopm" or "staged"); those that study N of EOPM or chosen flips stay
-    as they are."""
+    """Return a cell with its generator trained by another trainer, "eopm" or "staged".
+
+    Cells that study N of EOPM or chosen flips do not change.
+    """
     generator = cell.spec
     if trainer == "eopm" or generator.n_models is not None or generator.flips is not None:
         return cell

@@ -1,5 +1,7 @@
-"""Figure 2 and Tables 6, 7 and 8: the voltage curve, weight memory accesses, energy saving, parameters and MACs (the
-paper, Appendices A.3, H and I)."""
+"""Figure 2 and Tables 6, 7 and 8: the voltage curve, weight memory accesses, energy saving, parameters and MACs.
+
+The paper has them in Appendices A.3, H and I.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def count_parameters(name: str) -> int:
 def compute_table6() -> Reproduction:
     """Compute Table 6: total weight memory accesses of the 11 networks, from both engines."""
     rows = []
-    for row in published.table("model_costs"):
+    for row in published.read_table("model_costs"):
         known = int(row["weight_memory_accesses"])
         for engine in ENGINES:
             ours = count_accesses(row["model"], engine)
@@ -63,7 +65,7 @@ def compute_table6() -> Reproduction:
 
 def compute_table7() -> Reproduction:
     """Compute Table 7: energy saving in percent of the 30 pairs of base model and generator at 0.83 Vmin."""
-    pairs = published.table("energy_saving")
+    pairs = published.read_table("energy_saving")
     names = {row["base_model"] for row in pairs} | {row["generator"] for row in pairs}
     found = {engine: {name: count_accesses(name, engine) for name in names} for engine in ENGINES}
     curve = VoltageCurve.default()
@@ -85,7 +87,7 @@ def compute_table7() -> Reproduction:
 def compute_table8() -> Reproduction:
     """Compute Table 8: parameters and MACs of the 11 networks; the note of a MACs row is the usual count."""
     rows = []
-    for row in published.table("model_costs"):
+    for row in published.read_table("model_costs"):
         name, parameters, macs = row["model"], int(row["parameters"]), int(row["macs"])
         costs = count_costs(_create(name), INPUT_SHAPE)
         rows.append(Row(name, "parameters", costs.parameters, parameters, costs.parameters == parameters))
@@ -101,8 +103,11 @@ def compute_table8() -> Reproduction:
 
 
 def compute_figure2() -> Reproduction:
-    """Compute what the paper says about Figure 2: at 0.83 Vmin the bit error rate is 1 % and the energy of an access
-    approximately 30 % lower than at Vmin, where there are no errors."""
+    """Compute what the paper says about Figure 2.
+
+    At 0.83 Vmin the bit error rate is 1 % and the energy of an access approximately 30 % lower than at Vmin, where
+    there are no errors.
+    """
     curve = VoltageCurve.default()
     rows = [
         ("Vmin", "bit error rate, %", 100 * curve.bit_error_rate(1.0), 0.0, 0.0),

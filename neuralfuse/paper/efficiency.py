@@ -20,7 +20,7 @@ class Efficiency:
 def find_published_efficiency(line: Line) -> Efficiency | None:
     """Return the published efficiency of a cell; None if Table 5 lacks it."""
     cell = line.cell
-    for row in published.table("efficiency_ratio"):
+    for row in published.read_table("efficiency_ratio"):
         key = (row["base_model"], row["generator"], float(row["bit_error_rate"]))
         if cell.dataset == "cifar10" and key == (cell.base, cell.spec.name, cell.bit_error_rate):
             return Efficiency(
@@ -31,7 +31,7 @@ def find_published_efficiency(line: Line) -> Efficiency | None:
 
 def compute_efficiency(result: Result) -> Efficiency:
     """Compute the efficiency of a result, with the parameters and MACs that Table 8 prints."""
-    costs = next(row for row in published.table("model_costs") if row["model"] == result.cell.spec.name)
+    costs = next(row for row in published.read_table("model_costs") if row["model"] == result.cell.spec.name)
     return Efficiency(
         result.improvement / (int(costs["parameters"]) / 1e6), result.improvement / (int(costs["macs"]) / 1e8)
     )

@@ -41,8 +41,14 @@ OUTPUTS = ("clean", "perturbed", "clean_fused", "perturbed_fused")
 
 
 def collect_rows(name: str, lines: Sequence[Line]) -> list[dict[str, object]]:
-    """What figure4, figure5 or figure6 draws: a dict with the keys COLUMNS for each cell that was obtained. x is N, the
-    energy saving in %, or the generator's MACs over the base model's."""
+    """Collect what figure4, figure5 or figure6 draws.
+
+    Returns
+    -------
+    list of dict
+        With the keys COLUMNS, for each cell that was obtained. x is N, the energy saving in %, or the generator's MACs
+        over those of the base model.
+    """
     of = {"figure4": _n_models, "figure5": _saving, "figure6": _relative_macs}[name]
     found = []
     for line in lines:
@@ -61,7 +67,7 @@ def _n_models(line: Line) -> int:
 
 
 def _saving(line: Line) -> float:
-    """The paper's equation 2, at the voltage of a bit error rate of 1 %."""
+    """Return the paper's equation 2 in percent, at the voltage of a bit error rate of 1 %."""
     base, generator = (count_accesses(name, "closed-form") for name in (line.cell.base, line.cell.spec.name))
     return 100 * compute_saving(base, VoltageCurve.default(), VOLTAGE, generator)
 
@@ -74,7 +80,7 @@ def _relative_macs(line: Line) -> float:
 
 @styled()
 def draw_figure(name: str, lines: Sequence[Line]) -> Figure:
-    """The picture of figure4, figure5 or figure6. Raises FaultsimError when nothing of it was obtained."""
+    """Draw figure4, figure5 or figure6. Raises FaultsimError when nothing of it was obtained."""
     found = collect_rows(name, lines)
     if not found:
         raise FaultsimError(f"nothing of {name} was obtained yet: there is nothing to draw")
@@ -155,7 +161,7 @@ def _relative(axes: Axes, found: list[dict]) -> None:
 
 
 def read_outputs(path: Path) -> dict[str, np.ndarray]:
-    """The logits in a file of outputs. FaultsimError for a damaged one; nothing is unpickled."""
+    """Read the logits in a file of outputs. Raises FaultsimError for a damaged one; nothing is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in (*OUTPUTS, "labels")}
@@ -169,7 +175,7 @@ def read_outputs(path: Path) -> dict[str, np.ndarray]:
 
 
 def embed_tsne(logits: np.ndarray) -> np.ndarray:
-    """t-SNE of the last layer's outputs (the paper, Appendix E): logits [images, classes] -> [images, 2]."""
+    """Embed outputs of the last layer by t-SNE (the paper, Appendix E): logits [images, classes] -> [images, 2]."""
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(logits) - 1) / 3)
@@ -178,8 +184,19 @@ def embed_tsne(logits: np.ndarray) -> np.ndarray:
 
 @styled()
 def draw_tsne(outputs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> tuple[Figure, list[dict[str, object]]]:
-    """Figure 3, and its points: of each generator, (name, what read_outputs() gives). The base model alone in the first
-    row, each generator in a row of its own; clean left, perturbed right."""
+    """Draw Figure 3: the base model alone in the first row, each generator in a row below; clean left, perturbed right.
+
+    Parameters
+    ----------
+    outputs : sequence of (str, dict)
+        Name of each generator, and what read_outputs returns for it.
+
+    Returns
+    -------
+    figure : Figure
+    points : list of dict
+        Panel, coordinates and label of each image.
+    """
     of_panels = [
         (f"{state} model", outputs[0][1], part)
         for state, part in zip(("Clean", "Perturbed"), OUTPUTS[:2], strict=True)

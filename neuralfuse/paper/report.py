@@ -42,7 +42,7 @@ from .words import (
 )
 
 INFORMATION = "reproduce.json"
-# what a chart of accuracies shows: part of a result, of the published row, name, colour
+# what a chart of accuracies shows: part of a result, of the published row, name, color
 _PARTS = (("perturbed", "P.A.", 0), ("perturbed_fused", "P.A.+N.F.", 1))
 _LARGEST_PICTURE = 1 << 20  # bytes
 _MOST_ROWS = 500
@@ -54,8 +54,25 @@ _EXPLANATION = (
 
 
 def sections(directory: Path, shown: str) -> list[Section]:
-    """One section, or none where there is neither a run's description nor a result. Raises FaultsimError when all
-    results are damaged."""
+    """Make the section on a reproduction.
+
+    Parameters
+    ----------
+    directory : Path
+        Run directory.
+    shown : str
+        The name of the directory for the reader.
+
+    Returns
+    -------
+    list of Section
+        One, or none where there is neither a run's description nor a result.
+
+    Raises
+    ------
+    FaultsimError
+        If all results are damaged.
+    """
     results, notes = _results(directory)
     if not results and not (directory / INFORMATION).exists():
         if notes:
@@ -104,7 +121,7 @@ READER = Reader(
 
 
 def _results(directory: Path) -> tuple[list[Result], list[str]]:
-    """Those that can be read, and what is wrong with the others."""
+    """Read the results that can be read, and say what is wrong with the others."""
     found, notes = [], []
     for path in sorted(directory.glob("result-*.json")):
         try:
@@ -135,7 +152,7 @@ def _information(directory: Path, notes: list[str]) -> dict:
 
 
 def _figures(directory: Path, notes: list[str]) -> tuple[list[tuple[str, bytes]], list[Table]]:
-    """The pictures that reproduce drew, and the rows behind them."""
+    """Read the pictures that reproduce drew, and the rows behind them."""
     pictures, tables = [], []
     for path in sorted(directory.glob("figure*.png")):
         try:
@@ -213,7 +230,7 @@ def _charts(title: str, results: Sequence[Result]) -> list[Chart]:
 def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
     series = []
     rows = _by_label(results)
-    for part, name, colour in _PARTS:
+    for part, name, color in _PARTS:
         ours, theirs = [], []
         for place, (label, group) in enumerate(rows):
             for result in group:
@@ -227,11 +244,9 @@ def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
                 text = f"{name}: {value:.2f}" + ("" if spread is None else f" ± {spread:.2f}") + " %"
                 bars = None if spread is None else (value - spread, value + spread)
                 theirs.append(Point(value, place + 0.2, (f"{label}, the paper", text), bars=bars))
-        series.append(Series(f"{name}, ours", tuple(ours), joined=False, colour=colour))
+        series.append(Series(f"{name}, ours", tuple(ours), joined=False, color=color))
         if theirs:
-            series.append(
-                Series(f"{name}, the paper", tuple(theirs), joined=False, hollow=True, colour=colour)
-            )
+            series.append(Series(f"{name}, the paper", tuple(theirs), joined=False, hollow=True, color=color))
     return Chart(
         title=f"{title}: {PRESETS.get(preset, preset)}",
         x_label="accuracy under bit errors (%)",

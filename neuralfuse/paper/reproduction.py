@@ -23,7 +23,7 @@ COMPUTED = ("figure2", "table6", "table7", "table8")
 def compute(name: str) -> Reproduction:
     """Compute one of COMPUTED. Raises FaultsimError for another name."""
     if name not in COMPUTED:
-        raise FaultsimError(f"unknown table {name!r}; known are {', '.join(COMPUTED)}")
+        raise FaultsimError(f"unknown table {name!r}: it can be {', '.join(COMPUTED)}")
     return getattr(importlib.import_module(".computed", __package__), f"compute_{name}")()
 
 
@@ -89,7 +89,7 @@ def reproduce(
             write_curve(folder)
         return found
     if name not in NAMES:
-        raise FaultsimError(f"unknown table or figure {name!r}; known are {', '.join((*COMPUTED, *NAMES))}")
+        raise FaultsimError(f"unknown table or figure {name!r}: it can be {', '.join((*COMPUTED, *NAMES))}")
     from .rows import collect_lines
     from .settings import Settings
 

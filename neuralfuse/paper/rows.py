@@ -35,7 +35,7 @@ def _rows() -> dict[Cell, Published]:
             "perturbed": _number(row["perturbed_acc"]),
             "perturbed_std": _number(row["perturbed_acc_std"]),
         }
-        for row in published.table("base_models")
+        for row in published.read_table("base_models")
     }
     found: dict[Cell, Published] = {}
     tables = {
@@ -45,7 +45,7 @@ def _rows() -> dict[Cell, Published]:
     }
     for file, names in tables.items():
         for name in names:
-            rows = [row for row in published.table(file) if row.get("table", name) == name]
+            rows = [row for row in published.read_table(file) if row.get("table", name) == name]
             for cell in (replace(cell, faults="") for cell in select_cells(name, faults=("iid_flips",))):
                 row = next(row for row in rows if _is(row, cell))
                 found[cell] = Published(

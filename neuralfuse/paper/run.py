@@ -130,7 +130,8 @@ def _choose(plan: Plan, clock: Clock, left: float, report: Callable[[str], None]
     """Choose the steps that the rest of a budget is spent on next.
 
     They are those to the most valuable result that fits; if none fits, the next training on the way to the most
-    valuable result, which continues another time. Reports why if there are none."""
+    valuable result, which continues another time. Reports why if there are none.
+    """
     found = choose_next(plan.steps, plan.wanted, clock.estimate, left)
     if found or not find_missing(plan.steps):
         return found

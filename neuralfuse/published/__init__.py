@@ -16,15 +16,28 @@ NAMES = (
     "relaxed_access",
     "transfer",
 )
-"""Names that `table` knows."""
+"""Names that read_table knows."""
 
 
-def table(name: str) -> list[dict[str, str]]:
-    """The rows of one file, as text; an empty text is a cell that is unreadable in the source.
+def read_table(name: str) -> list[dict[str, str]]:
+    """Read a published table.
 
-    Raises FaultsimError for an unknown name.
+    Parameters
+    ----------
+    name : str
+        One of NAMES.
+
+    Returns
+    -------
+    list of dict
+        The rows, as text; an empty text is a cell that is unreadable in the source.
+
+    Raises
+    ------
+    FaultsimError
+        For an unknown name.
     """
     if name not in NAMES:
-        raise FaultsimError(f"unknown published table {name!r}; known are {', '.join(NAMES)}")
+        raise FaultsimError(f"unknown published table {name!r}: it can be {', '.join(NAMES)}")
     text = (files(__package__) / f"{name}.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))

@@ -134,27 +134,27 @@ def test_generator_that_never_pays(run: Callable[..., Outcome]) -> None:
     [
         ("energy", "give either --model NAME or --topology FILE"),
         ("energy --model VGG11 --topology x.csv", "give either --model NAME or --topology FILE"),
-        ("energy --model LeNet", "unknown network 'LeNet'; known are ResNet18, "),
-        ("energy --model VGG11 --generator VGG16", "unknown network 'VGG16'; known are ConvL, "),
+        ("energy --model LeNet", "unknown network 'LeNet': it can be ResNet18, "),
+        ("energy --model VGG11 --generator VGG16", "unknown network 'VGG16': it can be ConvL, "),
         ("energy --model surely_not_there:net", "importing 'surely_not_there' failed"),
         ("energy --model torch.nn:LSTM", "calling LSTM() failed"),
         ("energy --model torch.nn:Identity --voltage 0.9", "there are no weights to store in memory"),
         ("energy --topology nowhere.csv", "topology nowhere.csv can't be read (No such file"),
         (
             "energy --model VGG11 --engine fast",
-            "unknown engine 'fast'; known are closed-form, scalesim and both",
+            "unknown engine 'fast': it can be closed-form, scalesim and both",
         ),
         ("energy --model VGG11 --array big", "'big' is no array size; write ROWSxCOLUMNS"),
         ("energy --model VGG11 --array 0x4", "rows of an accelerator has to be a positive integer, not 0"),
-        ("energy --model VGG11 --dataflow rs", "unknown dataflow 'rs'; known are os"),
+        ("energy --model VGG11 --dataflow rs", "unknown dataflow 'rs': it can be os"),
         ("energy --model VGG11 --voltage 9", "voltage 9.0 is outside the curve"),
         ("energy --model VGG11 --voltage nan", "voltage nan is outside the curve"),
         ("energy --model VGG11 --curve nowhere.csv", "voltage curve nowhere.csv"),
-        ("energy --model VGG11 --counting real", "unknown counting 'real'; known are paper and exact"),
+        ("energy --model VGG11 --counting real", "unknown counting 'real': it can be paper or exact"),
         ("energy --model VGG11 --input-shape 3x0x4", "'3x0x4' is not an input shape"),
         ("energy --model VGG11 --input-shape 3x16x16", "VGG can't be traced"),
         ("energy --model VGG11 --write-topology nowhere/x.csv", "topology nowhere/x.csv can't be written"),
-        ("reproduce table99", "unknown table or figure 'table99'; known are table1, table2, table5, table6"),
+        ("reproduce table99", "unknown table or figure 'table99': it can be table1, table2, table5, table6"),
     ],
 )
 def test_mistakes_get_one_line(
@@ -182,7 +182,7 @@ def test_reproduce_fits_and_agrees(run: Callable[..., Outcome]) -> None:
 def test_reproduce_fails_when_a_value_is_off(
     run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = published.table("model_costs")[-1:]
+    rows = published.read_table("model_costs")[-1:]
     rows[0]["parameters"] = "121196"
     monkeypatch.setattr(published, "table", lambda name: rows)
     status, out, _ = run("reproduce", "table8")

@@ -343,7 +343,7 @@ def test_a_sweep_with_a_generator_counts_its_energy(folder, capsys):
     [
         (
             ("--generator", "ConvXXL", "--bit-error-rate", 0.01),
-            "unknown generator 'ConvXXL'; known are ConvL",
+            "unknown generator 'ConvXXL': it can be ConvL",
         ),
         (("--generator", "ConvS"), "give either --voltage or --bit-error-rate"),
         (("--generator", "ConvS", "--bit-error-rate", 0.01, "--voltage", 0.8), "give either --voltage or"),

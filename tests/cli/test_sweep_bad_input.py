@@ -34,7 +34,7 @@ def test_models_that_cannot_be_used(own, refused, name, complaint):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ("--model Foo", "unknown model 'Foo'; known are ResNet18"),
+        ("--model Foo", "unknown model 'Foo': it can be ResNet18"),
         ("--model no_such_module:f --dataset digits", "importing 'no_such_module' failed"),
         ("--model VGG11 --dataset digits", "VGG11 would be untrained: add --weights"),
         ("--model VGG11 --weights WEIGHTS", "doesn't fit the model"),

@@ -303,7 +303,7 @@ def test_in_place_stays_inside_its_view(engine):
 
 @pytest.mark.parametrize("dtype", ops.FLOATS, ids=str)
 def test_float_output_at_odd_addresses(engine, dtype):
-    """`out` may begin at any element of a larger buffer; its neighbours stay as they were."""
+    """`out` may begin at any element of a larger buffer; its neighbors stay as they were."""
     source = weights_of(8200)
     on, scale = source.to(engine.device), torch.tensor([0.5], device=engine.device)
     for shift in (0, 1, 3, 7):

@@ -45,9 +45,9 @@ def test_the_cells_shown_are_the_failing_ones(kind):
         image, here = np.asarray(axes.images[0].get_array()), cells.in_array(index)
         assert image.shape == (64, 512)
         assert np.count_nonzero(image) == len(here)
-        for state, colour in ((-1, 1), (0, 2), (1, 3)):
+        for state, color in ((-1, 1), (0, 2), (1, 3)):
             chosen = here.stuck_at == state
-            assert (image[here.column[chosen], here.row[chosen]] == colour).all()
+            assert (image[here.column[chosen], here.row[chosen]] == color).all()
         assert axes.get_title(loc="left").startswith(f"array {index}: {len(here)} of 32,768")
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == (["inverted"] if kind == "flip" else ["stuck at 0", "stuck at 1"])

@@ -118,7 +118,7 @@ def test_moving_by_whole_pixels_is_a_shift(right, down):
     )
 
 
-def test_scaling_is_about_the_centre():
+def test_scaling_is_about_the_center():
     square = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
     square[:, :, 12:20, 12:20] = 255
     for factor, side in ((0.5, 4), (1.0, 8), (2.0, 16)):

@@ -143,7 +143,7 @@ def test_broken_pictures_are_named(gtsrb):
         refused("00004.ppm is not a whole PPM picture", "test", gtsrb.root)
     for content in (b"P5\n32 32\n255\n" + bytes(1024), b"P6\n2000 32\n255\n" + bytes(2000 * 32 * 3)):
         victim.write_bytes(content)
-        refused("00004.ppm is not a colour picture of at most", "test", gtsrb.root)
+        refused("00004.ppm is not a color picture of at most", "test", gtsrb.root)
     victim.write_bytes(b"P6\n99999999 99999999\n255\n")
     refused("00004.ppm is not a", "test", gtsrb.root)
 

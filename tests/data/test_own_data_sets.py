@@ -14,7 +14,7 @@ from faultsim.data import Dataset, Normalization, OwnBatches, batches, load_fold
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """cat: 3 pictures of 4x6 (height x width) in one colour each; dog: 1; and what is no picture."""
+    """cat: 3 pictures of 4x6 (height x width) in one color each; dog: 1; and what is no picture."""
     for name, count in (("dog", 1), ("cat", 3)):
         (tmp_path / name).mkdir()
         for number in range(count):

@@ -27,7 +27,7 @@ def test_dataflow_is_understood_in_any_case() -> None:
         ({"rows": 3.0}, "rows"),
         ({"rows": True}, "rows"),
         ({"weight_sram_kib": 0}, "weight_sram_kib"),
-        ({"dataflow": "rs"}, "unknown dataflow 'rs'; known are os"),
+        ({"dataflow": "rs"}, "unknown dataflow 'rs': it can be os"),
         ({"dataflow": None}, "unknown dataflow"),
         ({"word_bits": 60}, "60 bits can't hold whole 8-bit weights"),
         ({"weight_bits": 128}, "can't hold whole 128-bit weights"),

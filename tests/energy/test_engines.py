@@ -62,7 +62,7 @@ def test_differences_are_found_and_named() -> None:
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(EnergyError, match="unknown engine 'maestro'; known are closed-form, scalesim"):
+    with pytest.raises(EnergyError, match="unknown engine 'maestro': it can be closed-form, scalesim"):
         count(NETWORK, engine="maestro")
 
 

@@ -290,7 +290,7 @@ def test_limits_have_limits(limits):
 
 
 def onnx_file(path, batch: int | str, output: str):
-    """A classifier that sums each colour: scores [B, 3], or the class of the largest."""
+    """A classifier that sums each color: scores [B, 3], or the class of the largest."""
     import onnx
     from onnx import TensorProto, helper
 

@@ -10,7 +10,7 @@ from faultsim.errors import FaultsimError
 from neuralfuse import generators, published
 from neuralfuse.generators import NeuralFuse, create
 
-PUBLISHED = {row["model"]: row for row in published.table("model_costs") if row["kind"] == "generator"}
+PUBLISHED = {row["model"]: row for row in published.read_table("model_costs") if row["kind"] == "generator"}
 
 
 def test_all_six_are_there_and_ours_is_not_among_them() -> None:
@@ -85,7 +85,7 @@ def test_the_identity_generator_changes_nothing() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(FaultsimError, match="unknown generator 'ConvXL'; known are ConvL, ConvS"):
+    with pytest.raises(FaultsimError, match="unknown generator 'ConvXL': it can be ConvL, ConvS"):
         create("ConvXL")
     with pytest.raises(FaultsimError, match="multiples of 8, not 30x32"):
         NeuralFuse(create("ConvS"))(torch.zeros(1, 3, 30, 32))

@@ -43,7 +43,7 @@ def made_up(cell: Cell, accuracy: int = 70, device: str = "a machine", n_models:
 
 def test_every_published_transfer_has_its_cells():
     for name in TRANSFER:
-        rows = [row for row in published.table("transfer") if row["table"] == name]
+        rows = [row for row in published.read_table("transfer") if row["table"] == name]
         found = select_cells(name, faults=("iid_flips",))
         assert len(found) == len(rows) > 0
         for row in rows:
@@ -129,7 +129,7 @@ def test_smoke_stands_on_digits_only():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("imagenet", ["VGG11"], ["VGG11"], ["ConvL"], [0.01], [0.01]), "unknown data set 'imagenet'"),
+        (("imagenet", ["VGG11"], ["VGG11"], ["ConvL"], [0.01], [0.01]), "unknown dataset 'imagenet'"),
         (("cifar10", ["VGG12"], ["VGG11"], ["ConvL"], [0.01], [0.01]), "unknown base model 'VGG12'"),
         (("cifar10", ["VGG11"], ["VGG11"], ["ConvM"], [0.01], [0.01]), "unknown generator 'ConvM'"),
         (("cifar10", ["VGG11"], ["VGG11"], ["ConvL"], [0.0], [0.01]), "bit error rate 0 must be above 0"),

@@ -53,9 +53,9 @@ def test_macs_agree_to_the_printed_digit_but_for_resnet18() -> None:
 def test_a_wrong_value_is_noticed(
     monkeypatch: pytest.MonkeyPatch, name: str, file: str, column: str, factor: int
 ) -> None:
-    rows = [dict(row) for row in published.table(file)][:7]
+    rows = [dict(row) for row in published.read_table(file)][:7]
     rows[6][column] = str(float(rows[6][column]) + factor).removesuffix(".0")
-    monkeypatch.setattr(published, "table", lambda _: rows[6:])
+    monkeypatch.setattr(published, "read_table", lambda _: rows[6:])
     result = neuralfuse.reproduce(name)
     assert not result.agrees
     assert any(not row.agrees for row in result.rows)
@@ -64,6 +64,6 @@ def test_a_wrong_value_is_noticed(
 def test_unknown_table() -> None:
     with pytest.raises(
         FaultsimError,
-        match="unknown table or figure 'table99'; known are figure2, table6, table7, table8, table1",
+        match="unknown table or figure 'table99': it can be figure2, table6, table7, table8, table1",
     ):
         neuralfuse.reproduce("table99")

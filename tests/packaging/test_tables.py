@@ -276,7 +276,7 @@ def test_every_cell_has_a_row_and_is_empty_without_a_result(tree):
                 assert ours == [""] * 7
             else:
                 base = name
-    known = [row for row in published.table("relaxed_access") if row["table"] == "table1"]
+    known = [row for row in published.read_table("relaxed_access") if row["table"] == "table1"]
     assert len(shown) == len(known) == 90
     for row in known:
         clean, perturbed, won = shown[row["dataset"], row["base_model"], row["generator"]]

@@ -28,8 +28,8 @@ CONTRAST = """
   };
   const behind = (element) => {
     for (let e = element; e; e = e.parentElement) {
-      const colour = getComputedStyle(e).backgroundColor;
-      if (parts(colour)[3] !== 0) return colour;
+      const color = getComputedStyle(e).backgroundColor;
+      if (parts(color)[3] !== 0) return color;
     }
     return "rgb(255, 255, 255)";
   };
@@ -144,7 +144,7 @@ def test_headings_tables_and_names_for_those_who_do_not_see(visit, html):
         "[...document.querySelectorAll('figure, table, svg:not([aria-hidden]), [role=region], .point, img')]"
     )
     unnamed += (
-        ".filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute('aria-labeledby'))))"
+        ".filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute('aria-labelledby'))))"
     )
     assert tab.evaluate(f"{unnamed}.length") == 0
 
@@ -225,9 +225,9 @@ def test_points_are_reached_by_keyboard(visit, html, sweep):
         assert tip.inner_text().split("\n")[0] == heading
     tab.keyboard.press("Escape")
     assert not tip.is_visible()
-    before = tab.evaluate("document.activeElement.closest('figure').getAttribute('aria-labeledby')")
+    before = tab.evaluate("document.activeElement.closest('figure').getAttribute('aria-labelledby')")
     tab.keyboard.press("Tab")  # one stop for each drawing
-    assert tab.evaluate("document.activeElement.closest('figure')?.getAttribute('aria-labeledby')") != before
+    assert tab.evaluate("document.activeElement.closest('figure')?.getAttribute('aria-labelledby')") != before
 
 
 def test_without_a_script_the_values_are_still_there(visit, html, sweep):

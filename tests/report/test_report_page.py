@@ -172,7 +172,7 @@ def test_the_page_is_one_small_file_that_refers_to_nothing(sweep, reproduced, re
     assert set(re.findall(r"https?://[^\"'\s<]+", text)) == {"http://www.w3.org/2000/svg"}
     ids = re.findall(r"\bid=\"([^\"]*)\"", text)
     assert len(ids) == len(set(ids))
-    wanted = re.findall(r"href=\"#([^\"]*)\"|url\(#([^)]*)\)|aria-labeledby=\"([^\"]*)\"", text)
+    wanted = re.findall(r"href=\"#([^\"]*)\"|url\(#([^)]*)\)|aria-labelledby=\"([^\"]*)\"", text)
     assert {"".join(names) for names in wanted} <= set(ids)
 
 

@@ -1,4 +1,4 @@
-"""The kernel under the address and undefined-behaviour sanitizers: every CPU path, kind, output and placement, at odd
+"""The kernel under the address and undefined-behavior sanitizers: every CPU path, kind, output and placement, at odd
 sizes and addresses, each result compared with the reference. NumPy only: torch does not run under a sanitizer.
 
     python tests/sanitize/run.py build/sanitize        (see `make test-sanitize`, which builds and preloads)

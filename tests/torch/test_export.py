@@ -194,7 +194,7 @@ class Strange(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "words"), [(Moody(), "differs from torch's"), (Strange(), "can't be exported")]
+    ("model", "words"), [(Moody(), "differs from torch's"), (Strange(), "cannot be exported")]
 )
 def test_what_is_not_the_same_is_not_written(model, words, images, tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"what was there")

@@ -10,7 +10,7 @@ from faultsim import models
 from faultsim.errors import FaultsimError
 from neuralfuse import published
 
-PUBLISHED = {row["model"]: row for row in published.table("model_costs") if row["kind"] == "base"}
+PUBLISHED = {row["model"]: row for row in published.read_table("model_costs") if row["kind"] == "base"}
 
 
 @pytest.mark.parametrize("name", models.BASE_MODELS)
@@ -76,7 +76,7 @@ def test_registered_names() -> None:
     assert isinstance(models.resolve("DigitsNet", 3), nn.Module)
     for call in (models.create, models.resolve):
         with pytest.raises(
-            FaultsimError, match=r"unknown model 'LeNet'; known are ResNet18, .*package.module:function"
+            FaultsimError, match=r"unknown model 'LeNet': it can be ResNet18, .*package.module:function"
         ):
             call("LeNet")
     with pytest.raises(FaultsimError, match="at least one class, not 0"):

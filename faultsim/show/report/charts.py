@@ -1,4 +1,4 @@
-"""A chart as SVG: matplotlib draws it, its colours become those of the page, and every point carries its values."""
+"""A chart as SVG: matplotlib draws it, its colors become those of the page, and every point carries its values."""
 
 import io
 import re
@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from .. import plots
 from .document import Chart, Point, Series
 
-COLOURS = (plots.VERMILION, plots.BLUE, plots.GREEN, plots.PURPLE, plots.ORANGE, plots.SKY)
+COLORS = (plots.VERMILION, plots.BLUE, plots.GREEN, plots.PURPLE, plots.ORANGE, plots.SKY)
 """Of the series; the page has a light and a dark shade of each."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 SIZES = {
@@ -27,9 +27,10 @@ SIZES = {
 """Width and height of the drawings of a chart in pixels: the page shows the one that fits."""
 _INK, _MUTED, _GRID, _PAPER = "#101010", "#202020", "#303030", "#404040"
 _VARIABLES = {_INK: "--ink", _MUTED: "--muted", _GRID: "--grid", _PAPER: "--card"} | {
-    colour.lower(): f"--series-{i}" for i, colour in enumerate(COLOURS)
+    color.lower(): f"--series-{i}" for i, color in enumerate(COLORS)
 }
-_ROW = 26  #: pixels for each category
+_ROW = 26
+"""Pixels for each category."""
 _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 
@@ -41,10 +42,10 @@ def drawings(chart: Chart, name: str) -> list[str]:
     ]
 
 
-def colour_of(chart: Chart, index: int) -> int:
-    """Index of the colour, and of the marker, of a series."""
-    colour = chart.series[index].colour
-    return (index if colour is None else colour) % len(COLOURS)
+def color_of(chart: Chart, index: int) -> int:
+    """Index of the color, and of the marker, of a series."""
+    color = chart.series[index].color
+    return (index if color is None else color) % len(COLORS)
 
 
 # -- drawing -------------------------------------------------------------------------------------------------
@@ -82,29 +83,29 @@ def _svg(chart: Chart, width: int, height: int) -> str:
 
 
 def _draw(axes: Axes, chart: Chart, index: int, series: Series) -> None:
-    colour = COLOURS[colour_of(chart, index)]
+    color = COLORS[color_of(chart, index)]
     points = series.points
     x = [point.x for point in points]
     if points and all(point.spread for point in points):
         low, high = zip(*(point.spread for point in points), strict=True)
-        axes.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
+        axes.fill_between(x, low, high, color=color, alpha=0.16, linewidth=0)
     known = [(point.x, *point.interval) for point in points if point.interval is not None]
     if known:
         places, low, high = zip(*known, strict=True)
-        axes.vlines(places, low, high, color=colour, linewidth=1.1)
-        axes.plot(places * 2, low + high, color=colour, linestyle="none", marker="_", markersize=6)
+        axes.vlines(places, low, high, color=color, linewidth=1.1)
+        axes.plot(places * 2, low + high, color=color, linestyle="none", marker="_", markersize=6)
     for point in points:
         if point.bars is not None:
-            axes.plot(point.bars, [point.y] * 2, color=colour, linewidth=1.1, alpha=0.55)
+            axes.plot(point.bars, [point.y] * 2, color=color, linewidth=1.1, alpha=0.55)
     axes.plot(
         x,
         [point.y for point in points],
-        color=colour,
+        color=color,
         linestyle=("--" if series.dashed else "-") if series.joined else "none",
         linewidth=2,
-        marker=MARKERS[colour_of(chart, index)],
+        marker=MARKERS[color_of(chart, index)],
         markersize=5.5 if len(points) < 30 else 3.5,
-        markerfacecolor=_PAPER if series.hollow else colour,
+        markerfacecolor=_PAPER if series.hollow else color,
         clip_on=False,
         gid=f"series-{index}",
         zorder=3,
@@ -147,7 +148,7 @@ def _drawable(text: str) -> str:
 
 
 def _dressed(svg: str, chart: Chart, name: str) -> str:
-    """The drawing in the page's colours, with ids of its own, and with values under its points."""
+    """Return a drawing in the page's colors, with ids of its own and with values under its points."""
     ElementTree.register_namespace("", _SVG)
     root = ElementTree.fromstring(svg)
     for index, series in enumerate(chart.series):
@@ -166,8 +167,8 @@ def _dressed(svg: str, chart: Chart, name: str) -> str:
     return re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), text)
 
 
-def _variable(colour: str) -> str:
-    return f"var({_VARIABLES[colour]})" if colour in _VARIABLES else colour
+def _variable(color: str) -> str:
+    return f"var({_VARIABLES[color]})" if color in _VARIABLES else color
 
 
 def _values(root: ElementTree.Element, index: int, points: Sequence[Point]) -> None:

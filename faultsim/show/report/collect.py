@@ -10,16 +10,19 @@ from . import sweeps, training
 from .document import Section
 from .sweep_files import INFORMATION
 
-DEPTH = 2  #: folders below the one that was named
-DAMAGED = "Damaged"  #: the kind of a section on files that cannot be read
+DEPTH = 2
+"""How many folders below a directory are searched."""
+DAMAGED = "Damaged"
+"""The kind of a section on files that cannot be read."""
 _DATA = (".json", ".jsonl", ".csv", ".png")
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Who can say something about a directory."""
+    """What reads one kind of run from a directory."""
 
-    files: tuple[str, ...]  #: patterns of the names of all files that belong to it
+    files: tuple[str, ...]
+    """Patterns of the names of all files that belong to it."""
     read: Callable[[Path, str], list[Section]]
     """(directory, its name for the reader) -> sections, none when nothing of its kind is there. Raises FaultsimError
     when nothing can be said because of a damaged file."""
@@ -50,10 +53,24 @@ OWN = (
 
 
 def collect(directories: Sequence[Path], readers: Sequence[Reader] = OWN) -> list[Section]:
-    """Sections on all runs in these directories and the folders in them, down to DEPTH.
+    """Make sections on all runs in directories and the folders in them, down to DEPTH.
 
-    A damaged run becomes a section that says so. Raises FaultsimError when a directory doesn't exist or holds no run,
-    and when all that it holds is damaged.
+    Parameters
+    ----------
+    directories : sequence of Path
+        Where to look.
+    readers : sequence of Reader
+        What can read a run. Default: what faultsim itself writes.
+
+    Returns
+    -------
+    list of Section
+        A damaged run becomes a section that says so.
+
+    Raises
+    ------
+    FaultsimError
+        For a directory that does not exist, holds no run, or holds damaged runs only.
     """
     found: dict[Path, list[Section]] = {}  # a folder that was named twice is shown once
     for top in directories:
@@ -86,7 +103,7 @@ def _folders(top: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 
 def files_in(top: Path) -> list[Path]:
-    """The data files that a report on this directory can be made of."""
+    """Return the data files that a report on a directory can be made of."""
     return [path for folder in _folders(top) for path in sorted(folder.iterdir()) if path.suffix in _DATA]
 
 
@@ -105,7 +122,7 @@ def _read(directory: Path, readers: Sequence[Reader]) -> list[Section]:
 
 
 def _strangers(directory: Path, readers: Sequence[Reader]) -> list[str]:
-    """Names of data files that belong to none of the readers."""
+    """Return the names of data files that belong to none of the readers."""
     names = sorted(p.name for p in directory.iterdir() if p.suffix in _DATA and not p.name.startswith("."))
     known = [pattern for reader in readers for pattern in reader.files]
     return [name for name in names if not any(fnmatch(name, pattern) for pattern in known)]

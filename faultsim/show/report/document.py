@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-LARGEST = 1e30  #: numbers beyond it, and what is no number, are no measured values
+LARGEST = 1e30
+"""Numbers beyond it, and what is no number, are no measured values."""
 
 
 @dataclass(frozen=True)
@@ -13,22 +14,28 @@ class Point:
 
     x: float
     y: float
-    values: tuple[str, ...]  #: lines of text that are shown under the pointer; the first is the heading
-    interval: tuple[float, float] | None = None  #: of confidence, around y
-    spread: tuple[float, float] | None = None  #: worst and best, around y
-    bars: tuple[float, float] | None = None  #: along x, around it
+    values: tuple[str, ...]
+    """Lines of text that are shown under the pointer; the first is the heading."""
+    interval: tuple[float, float] | None = None
+    """Confidence interval around y."""
+    spread: tuple[float, float] | None = None
+    """Worst and best value around y."""
+    bars: tuple[float, float] | None = None
+    """Least and greatest x."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one colour, joined by a line in their order unless `joined` is false."""
+    """Points of one color, joined by a line in their order unless `joined` is false."""
 
     name: str
     points: tuple[Point, ...]
     dashed: bool = False
     joined: bool = True
-    hollow: bool = False  #: markers without filling, for values that aren't ours
-    colour: int | None = None  #: index of its colour; None: its place in the chart
+    hollow: bool = False
+    """Markers without filling, for published values."""
+    color: int | None = None
+    """Index of its color; None: its place in the chart."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,16 @@ class Chart:
     x_label: str
     y_label: str
     series: tuple[Series, ...]
-    x_log: bool = False  #: logarithmic, down to 0
+    x_log: bool = False
+    """Logarithmic, down to 0."""
     y_range: tuple[float | None, float | None] = (None, None)
-    top: tuple[tuple[float, str], ...] = ()  #: a second scale along the top: positions and their labels
+    top: tuple[tuple[float, str], ...] = ()
+    """A second scale along the top: positions and their labels."""
     top_label: str = ""
-    categories: tuple[str, ...] = ()  #: names of y = 0, 1, ... from top to bottom, instead of numbers
-    size: str = "wide"  #: or "half", or "small": the place it takes on a large screen
+    categories: tuple[str, ...] = ()
+    """Names of y = 0, 1, ... from top to bottom, instead of numbers."""
+    size: str = "wide"
+    """Or "half", or "small": the place it takes on a large screen."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,10 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()  #: columns that are read from the left
-    folded: bool = False  #: shown when asked for: what a chart shows already
+    words: tuple[str, ...] = ()
+    """Columns that are read from the left."""
+    folded: bool = False
+    """Shown when asked for: what a chart shows already."""
 
 
 @dataclass(frozen=True)
@@ -80,44 +93,50 @@ class Section:
     """One run, or one part of it."""
 
     title: str
-    kind: str  #: "Voltage sweep", ...
-    path: str  #: as it was asked for
+    kind: str
+    """ "Voltage sweep", ..."""
+    path: str
+    """The directory, as the user named it."""
     tiles: tuple[Tile, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     charts: tuple[Chart, ...] = ()
-    explanation: str = ""  #: of what the charts have in common
-    pictures: tuple[tuple[str, bytes], ...] = ()  #: (what it shows, PNG)
+    explanation: str = ""
+    """What the charts have in common."""
+    pictures: tuple[tuple[str, bytes], ...] = ()
+    """(what it shows, PNG) of each picture."""
     tables: tuple[Table, ...] = ()
-    notes: tuple[str, ...] = ()  #: what the reader must know, such as a file that is damaged
-    configuration: str = field(default="", repr=False)  #: all of it, as JSON
+    notes: tuple[str, ...] = ()
+    """What the reader must know, such as a file that is damaged."""
+    configuration: str = field(default="", repr=False)
+    """All of it, as JSON."""
 
 
 # -- words ---------------------------------------------------------------------------------------------------
 
 
-DASH = "–"  # noqa: RUF001 typography: what isn't known
+DASH = "–"  # noqa: RUF001 typography: what is not known
 MINUS = "−"  # noqa: RUF001 as wide as a plus
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:
-    """A fraction in percent; a dash for what isn't known."""
+    """Format a fraction in percent; a dash for what is not known."""
     return DASH if fraction is None else f"{100 * fraction:.{digits}f} %".replace("-", MINUS)
 
 
 def rate(fraction: float) -> str:
-    """A bit error rate in percent with two digits that count."""
+    """Format a bit error rate in percent with two significant digits."""
     return "0" if fraction == 0 else f"{100 * fraction:.2g} %"
 
 
 def at(value: object, path: str) -> object:
-    """What lies at a path such as "a.b.c" in nested JSON objects; None where there is nothing."""
+    """Return what lies at a path such as "a.b.c" in nested JSON objects; None where there is nothing."""
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
 def words(value: object) -> str:
-    """A JSON value as a reader wants it; empty for nothing."""
+    """Format a JSON value for a reader; empty for nothing."""
     if value is None or isinstance(value, dict | list):
         return ""
     if isinstance(value, bool):
@@ -128,7 +147,7 @@ def words(value: object) -> str:
 
 
 def origin(information: object) -> tuple[tuple[str, str], ...]:
-    """Facts on where a result comes from, of what faultsim.io.provenance wrote down."""
+    """Return facts on where a result comes from, of what faultsim.io.provenance wrote down."""
     date = words(at(information, "date"))
     facts = (
         ("Device", words(at(information, "device"))),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...extras import needs_extra
-from .charts import colour_of, drawings
+from .charts import color_of, drawings
 from .document import Section
 
 with needs_extra("report"):
@@ -22,7 +22,7 @@ _FOLDER = Path(__file__).parent
 
 
 def page(sections: Sequence[Section]) -> str:
-    """The page. The same sections give the same text."""
+    """Render sections as one HTML page. The same sections give the same text."""
     script = _asset("page.js")
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
@@ -45,7 +45,7 @@ def page(sections: Sequence[Section]) -> str:
         script=Markup(script),
         script_digest=digest,
         drawn=drawn,
-        colour_of=colour_of,
+        color_of=color_of,
         encoded=lambda png: base64.b64encode(png).decode(),
         version=__version__,
     )

@@ -40,7 +40,7 @@ _VALUES = (
 
 
 def information_in(directory: Path) -> dict:
-    """What sweep.json holds: the configuration and where it was run. Raises FaultsimError when it can't be read."""
+    """Read sweep.json: the configuration and where it was run. Raises FaultsimError when it cannot be read."""
     path = directory / INFORMATION
     try:
         found = parse_json(read_text(path, MOST_JSON), MOST_JSON)
@@ -52,7 +52,7 @@ def information_in(directory: Path) -> dict:
 
 
 def metric_in(configuration: dict) -> Metric:
-    """What a sweep measured. Raises FaultsimError where its configuration doesn't say it."""
+    """Return what a sweep measured. Raises FaultsimError where its configuration does not say it."""
     found = configuration.get("metric")
     if found is None:
         return ACCURACY
@@ -70,8 +70,27 @@ def _measured_before() -> Collector:
 
 
 def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]]:
-    """Summary rows, with numbers for texts and None for what isn't known, and what the reader must know of them. Raises
-    FaultsimError when a file is damaged."""
+    """Read the summary of a sweep.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the sweep wrote.
+    configuration : dict
+        Of its sweep.json.
+
+    Returns
+    -------
+    rows : list of dict
+        Numbers, and None for what is not known.
+    notes : list of str
+        What the reader must know of them.
+
+    Raises
+    ------
+    FaultsimError
+        For a damaged file.
+    """
     points = configuration.get("points")
     if not isinstance(points, list):
         raise FaultsimError(f"{directory / INFORMATION} says nothing about its points")
@@ -136,8 +155,10 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
 
 
 def _unfinished(path: Path, points: list, metric: Metric, stops: bool) -> list[dict]:
-    """The summary of a sweep that was stopped, from its rows of single chips; energies per inference are not known,
-    nor are intervals of a sweep that `stops` at a precision."""
+    """Make the summary of a sweep that was stopped from its rows of single chips.
+
+    Energies per inference are not known, nor are intervals of a sweep that `stops` at a precision.
+    """
     from ...sweep_result import OperatingPoint, SweepRow, evaluation_in
 
     groups: dict[tuple[str, ...], list[dict]] = {}

@@ -25,7 +25,8 @@ from .document import (
 )
 from .sweep_files import information_in, metric_in, rows_in
 
-KEPT = 0.01  #: accuracy that may be lost where the section says how low the voltage can be
+KEPT = 0.01
+"""Accuracy that may be lost where the section says how low the voltage can be."""
 _EXPLANATION = (
     "Line: mean over chips. Bars: 95 % confidence interval of the mean ({interval}). Band: from the worst chip to the "
     "best."
@@ -34,9 +35,19 @@ _STUDENT, _SEQUENCE = "Student's t", "a confidence sequence, which ends at the p
 
 
 def section(directory: Path, shown: str) -> Section:
-    """What a sweep's directory says, finished or not. Raises FaultsimError when its files are damaged.
+    """Make the section on a sweep, finished or not.
 
-    shown  the name of the directory for the reader
+    Parameters
+    ----------
+    directory : Path
+        Where the sweep wrote.
+    shown : str
+        The name of the directory for the reader.
+
+    Raises
+    ------
+    FaultsimError
+        For a damaged file.
     """
     information = information_in(directory)
     configuration = information["configuration"]
@@ -79,14 +90,14 @@ def _energy_used(row: dict) -> float:
 
 
 def _voltages(rows: Sequence[dict]) -> Callable[[dict], str]:
-    """Writes voltages with as many digits as the finest of them needs, so that they stand below each other."""
+    """Return a function that formats voltages with as many digits as the finest of them needs, to align them."""
     known = [f"{row['voltage']:.4g}" for row in rows if row["voltage"] is not None]
     digits = max((len(text.partition(".")[2]) for text in known if "e" not in text), default=0)
     return lambda row: DASH if row["voltage"] is None else f"{row['voltage']:.{digits}f}"
 
 
 def _text(metric: Metric, value: float | None, unit: bool = True) -> str:
-    """A value of the metric for a reader; a dash for what isn't known, or infinite."""
+    """Format a value of the metric; a dash for what is not known, or infinite."""
     if metric.fraction and unit:
         return percent(value)
     return DASH if value is None else metric.text(value).replace("-", MINUS)
@@ -203,7 +214,7 @@ def _energy(of: dict[str, list[dict]], scale: str, metric: Metric) -> Chart:
 
 
 def _tiles(rows: Sequence[dict], several: bool, metric: Metric) -> list[Tile]:
-    """What was measured without (or with the fewest) errors, and the least energy at nearly that accuracy."""
+    """Show what was measured with the fewest errors, and the least energy at nearly that accuracy."""
     name = f"{rows[0]['variant']}: " if several else ""
     first = min(rows, key=lambda row: row["bit_error_rate"])
     tiles = [

@@ -8,14 +8,15 @@ from .document import LARGEST, Chart, Point, Series, words
 
 ENDING = ".log.jsonl"
 MOST_BYTES = 16 << 20
-MOST = 60  #: points of a curve; longer ones are thinned out evenly
+MOST = 60
+"""Points of a curve; longer ones are thinned out evenly."""
 # a curve's quantities: key, name, factor; of a base model the accuracies, of a generator the losses
 _ACCURACIES = (("accuracy", "training accuracy", 100.0), ("test_accuracy", "test accuracy", 100.0))
 _LOSSES = (("clean", "without bit errors", 1.0), ("perturbed", "with bit errors", 1.0))
 
 
 def chart(path: Path) -> Chart:
-    """The curve in a log. Raises FaultsimError for a damaged one."""
+    """Make the chart of a training log. Raises FaultsimError for a damaged one."""
     entries = _entries(path)
     accuracies = all("accuracy" in entry for entry in entries)
     quantities = _ACCURACIES if accuracies else _LOSSES
