@@ -80,7 +80,7 @@ class NetworkEnergy:
         return lines
 
     def _describe_engines(self) -> list[str]:
-        """Whether both engines, if both counted, agree."""
+        """Say whether both engines agree, if both counted."""
         if len(self.report["engines"]) < 2:
             return []
         if not self.differences:
@@ -210,7 +210,7 @@ def create_shapes(spec: str, names: Sequence[str] = (*models.NAMES, *generators.
 
 
 def _describe_uncounted(network: nn.Module, traced: Trace) -> dict[str, Any]:
-    """What of the weights that lie in the faulty memory is counted, for the report; FaultsimError where nothing is."""
+    """Report which weights in the faulty memory are counted. Raises FaultsimError where none is."""
     found = take_inventory(network)
     sizes = {weight.tensors[0]: weight.count for weight in found.weights}
     uncounted = traced.uncounted(weight.tensors for weight in found.weights)
@@ -226,7 +226,7 @@ def _describe_uncounted(network: nn.Module, traced: Trace) -> dict[str, Any]:
 
 
 def _some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
+    """Join the first names, and say how many more there are."""
     more = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
@@ -252,7 +252,7 @@ def _find_policy(spec: str, counting: str, generator: bool = False) -> CountingP
 
 
 def _split(counts: NetworkCounts, front: int) -> tuple[NetworkCounts, NetworkCounts]:
-    """The counts of the model, and those of the `front` generator layers before it."""
+    """Split counts into those of the model and those of the `front` generator layers before it."""
     return (
         replace(counts, layers=counts.layers[front:], counts=counts.counts[front:]),
         replace(counts, layers=counts.layers[:front], counts=counts.counts[:front]),
@@ -274,7 +274,7 @@ def _describe_counts(counts: NetworkCounts) -> dict[str, Any]:
 def _compute_savings(
     base: NetworkCounts, before: NetworkCounts | None, curve: VoltageCurve, voltage: float | None
 ) -> dict[str, Any]:
-    """What the voltage saves without and with the generator, and where the generator breaks even."""
+    """Report what the voltage saves without and with the generator, and where the generator breaks even."""
     accesses = base.weight_memory_accesses
     result: dict[str, Any] = {}
     if voltage is not None:

@@ -142,7 +142,7 @@ def test_generator_that_never_pays(run: Callable[..., Outcome]) -> None:
         ("energy --topology nowhere.csv", "topology nowhere.csv can't be read (No such file"),
         (
             "energy --model VGG11 --engine fast",
-            "unknown engine 'fast': it can be closed-form, scalesim and both",
+            "unknown engine 'fast': it can be closed-form, scalesim or both",
         ),
         ("energy --model VGG11 --array big", "'big' is no array size; write ROWSxCOLUMNS"),
         ("energy --model VGG11 --array 0x4", "rows of an accelerator has to be a positive integer, not 0"),
@@ -184,7 +184,7 @@ def test_reproduce_fails_when_a_value_is_off(
 ) -> None:
     rows = published.read_table("model_costs")[-1:]
     rows[0]["parameters"] = "121196"
-    monkeypatch.setattr(published, "table", lambda name: rows)
+    monkeypatch.setattr(published, "read_table", lambda name: rows)
     status, out, _ = run("reproduce", "table8")
     assert status == 1
     assert numbers(out, "UNetS") == ["parameters", "121,195", "121,196", "-1", "NO"]

@@ -143,9 +143,7 @@ def test_headings_tables_and_names_for_those_who_do_not_see(visit, html):
     unnamed = (
         "[...document.querySelectorAll('figure, table, svg:not([aria-hidden]), [role=region], .point, img')]"
     )
-    unnamed += (
-        ".filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute('aria-labelledby'))))"
-    )
+    unnamed += ".filter((e) => !(e.ariaLabel || e.alt || document.getElementById(e.getAttribute('aria-labelledby'))))"
     assert tab.evaluate(f"{unnamed}.length") == 0
 
 
