@@ -285,7 +285,12 @@ def hook_layer(layer: nn.Module, at: At, visit: Visit, undo: ExitStack) -> None:
     def give_back() -> None:
         layer.__class__ = own
 
-    layer.__class__ = _hooked_class(own)
+    try:
+        layer.__class__ = _hooked_class(own)
+    except TypeError:  # of TorchScript, for instance
+        raise FaultsimError(
+            f"activations of a {own.__name__} cannot be read: it is no plain nn.Module"
+        ) from None
     undo.callback(give_back)
     if at == "input":
 

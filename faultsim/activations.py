@@ -9,7 +9,7 @@ so a read of all zeros and one of all ones say what the chip makes of any number
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ from .perturbation import resolve_operating_point
 from .sram import SRAM, WORD_BYTES, Placement
 from .voltage import VoltageCurve
 
+FaultSites = Literal["weights", "activations", "both"]
+"""Which memory's cells fail."""
 INPUT_SRAM = SRAM(Placement.TILED_PER_LAYER, capacity_bytes=256 * 1024)
 """The default: SCALE-Sim's 256 KiB, and the activations of each layer begin at address 0."""
 INPUT_BLOCKS = 2**31
@@ -86,6 +88,20 @@ class ActivationMemory:
             "faults": self.faults.describe(),
             **({} if self.voltage is None else {"voltage": self.voltage}),
         }
+
+    def __str__(self) -> str:
+        """Return one line, such as "inputs of 7 layers as int8, flip, tiled_per_layer placement in 256 KiB"."""
+        faults, sram = self.faults, self.faults.memory
+        words = [
+            f"{self.ranges.at}s of {len({layer_of(site) for site in self.ranges.sites})} layers as {self.codes.name}",
+            str(faults.kind),
+            f"{sram.placement} placement",
+        ]
+        if sram.address_map.blocks:
+            words[-1] += f" in {sram.capacity_bytes // 1024} KiB"
+        if self.voltage is not None:
+            words.append(f"at {self.voltage:g}")
+        return ", ".join(words)
 
     def operating_point(
         self,
@@ -224,11 +240,37 @@ class Site:
         return values if self.center is None else values + self.center
 
 
-class Sites:
-    """The activations of a model, read through a memory from enter() on."""
+class Sites(contextlib.ExitStack):
+    """The activations of a model, read through a memory inside a `with` block.
 
-    def __init__(self, model: nn.Module, memory: ActivationMemory, device: torch.device) -> None:
-        self.memory, self.device = memory, device
+    Parameters
+    ----------
+    model, memory
+        As for `perturbed_activations`.
+    device
+        Of the model.
+    chips
+        What take() chooses from. None: the activations are quantized, and read without errors.
+    voltage, bit_error_rate, curve
+        The operating point of the weights; the memory's own voltage comes before it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        memory: ActivationMemory,
+        device: torch.device,
+        chips: Sequence[AnyChip] = (),
+        voltage: float | None = None,
+        bit_error_rate: float | None = None,
+        curve: VoltageCurve | None = None,
+    ) -> None:
+        super().__init__()
+        self.memory, self.device, self.chips = memory, device, chips
+        if chips:
+            self._point = memory.operating_point(chips, voltage, bit_error_rate, curve)
+        self._taken: Sequence[AnyChip] = ()
+        self._readings: list[Reading] = []
         self._layers: dict[str, nn.Module] = {}
         self._sites = {
             name: Site(name, seen, memory.codes, device) for name, seen in memory.ranges.sites.items()
@@ -242,23 +284,52 @@ class Sites:
                 )
             self._layers[layer] = named[layer]
 
-    def use(self, reading: Reading | None) -> None:
-        """Read through a chip's cells from now on; None: quantized, without faults."""
-        for at, site in enumerate(self._sites.values()):
-            site.zeros, site.reach = (None, None) if reading is None else reading[at]
+    @property
+    def bytes(self) -> int:
+        """Bytes that each chip's reading takes."""
+        return 2 * self.memory.ranges.elements
 
-    @contextlib.contextmanager
-    def hooked(self) -> Iterator[None]:
-        """Let the model read its activations through the memory, inside a `with` block."""
-        with contextlib.ExitStack() as undo:
+    def take(self, first: int, count: int) -> None:
+        """Choose chips: read() reads what they make of the activations, use() chooses one of them.
+
+        As many chips as before are written into the same memory, where a CUDA graph finds them again.
+        """
+        if count != len(self._taken):
+            self._readings = []
+        self._taken = self.chips[first : first + count]
+
+    def read(self, access: int = 0) -> None:
+        """Read the cells of the taken chips, for the first time or, where reads differ, for another access."""
+        if access and self._readings and self.memory.faults.kind is not FaultKind.TRANSIENT:
+            return
+        found = [read_cells(self.memory, chip, *self._point, access, self.device) for chip in self._taken]
+        if not self._readings:
+            self._readings = found
+            return
+        for mine, new in zip(self._readings, found, strict=True):
+            for (zeros, reach), (new_zeros, new_reach) in zip(mine, new, strict=True):
+                zeros.copy_(new_zeros)
+                if reach is not None and new_reach is not None:
+                    reach.copy_(new_reach)
+
+    def use(self, index: int) -> None:
+        """Let the model read through the cells of one of the taken chips from now on."""
+        for at, site in enumerate(self._sites.values()):
+            site.zeros, site.reach = self._readings[index][at] if self._readings else (None, None)
+
+    def __enter__(self) -> Self:
+        try:
             for name, layer in self._layers.items():
                 mine = {
                     site.removeprefix(name): found
                     for site, found in self._sites.items()
                     if layer_of(site) == name
                 }
-                hook_layer(layer, self.memory.ranges.at, _visitor(mine), undo)
-            yield
+                hook_layer(layer, self.memory.ranges.at, _visitor(mine), self)
+        except BaseException:
+            self.close()
+            raise
+        return self
 
 
 def _visitor(sites: dict[str, Site]) -> Any:
@@ -266,6 +337,23 @@ def _visitor(sites: dict[str, Site]) -> Any:
         return sites[place](x) if place in sites else x
 
     return visit
+
+
+def check_sites(sites: FaultSites) -> None:
+    """Raise FaultsimError for an unknown word."""
+    if sites not in get_args(FaultSites):
+        raise FaultsimError(f"unknown fault sites {sites!r}: they can be {', '.join(get_args(FaultSites))}")
+
+
+def check_memories(sites: FaultSites, memory: ActivationMemory | None, chips: Sequence[AnyChip]) -> None:
+    """Raise FaultsimError unless the memories of these sites are known, and measured chips are of one of them."""
+    check_sites(sites)
+    if sites != "weights" and memory is None:
+        raise FaultsimError(f"fault sites {sites}: give activations=ActivationMemory(calibrate(model, data))")
+    if sites == "both" and any(isinstance(chip, MeasuredChip) for chip in chips):
+        raise FaultsimError(
+            "a measured chip has the fault map of one memory: choose the fault sites weights or activations"
+        )
 
 
 def find_device(model: nn.Module) -> torch.device:
@@ -319,9 +407,9 @@ def perturbed_activations(
     memory = memory if isinstance(memory, ActivationMemory) else ActivationMemory(memory)
     chip = as_chip(chip)
     access = checked_integer(access, "access", 0, ACCESS_END - 1)
-    volts, rate = memory.operating_point([chip], voltage, bit_error_rate, curve)
-    device = find_device(model)
-    sites = Sites(model, memory, device)
-    sites.use(read_cells(memory, chip, volts, rate, access, device))
-    with sites.hooked():
+    sites = Sites(model, memory, find_device(model), [chip], voltage, bit_error_rate, curve)
+    sites.take(0, 1)
+    sites.read(access)
+    sites.use(0)
+    with sites:
         yield model

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .faults import FaultKind, FaultModel
 from .measured_chip import AnyChip, MeasuredChip
 from .memory import Share
 from .voltage import VoltageCurve
 
+if TYPE_CHECKING:
+    from .activations import ActivationMemory
+
 COLUMNS = ("fault_kind", "placement", "curve", "stored_weights", "weights")
 """Columns of results; the last two where it is known how many of a model's weights lie in the faulty memory."""
+SITES = "fault_sites"
+"""One more column where activations are quantized: which memory's cells fail."""
 _MOST_LABELS = 5
 
 
@@ -26,6 +32,11 @@ class Conditions:
     share: Share | None = None
     """How many of the model's weights can fail, where it is known."""
 
+    sites: str = "weights"
+    """Which memory's cells fail: weights, activations or both."""
+    activations: "ActivationMemory | None" = None
+    """What lies in the memory of the activations; None: they are not quantized."""
+
     @classmethod
     def of(
         cls,
@@ -33,10 +44,12 @@ class Conditions:
         chips: Sequence[AnyChip],
         curve: VoltageCurve | None = None,
         share: Share | None = None,
+        sites: str = "weights",
+        activations: "ActivationMemory | None" = None,
     ) -> "Conditions":
         """Return the conditions of an evaluation on some chips."""
         labels = tuple(chip.label for chip in chips if isinstance(chip, MeasuredChip))
-        return cls(faults, curve, labels, share)
+        return cls(faults, curve, labels, share, sites, activations)
 
     @property
     def kind(self) -> str:
@@ -50,7 +63,8 @@ class Conditions:
         cells = [self.kind, str(self.faults.memory.placement), curve]
         if self.share is not None:
             cells += [str(self.share.stored), str(self.share.weights)]
-        return dict(zip(COLUMNS, cells, strict=False))
+        columns = dict(zip(COLUMNS, cells, strict=False))
+        return columns if self.activations is None else columns | {SITES: self.sites}
 
     def __str__(self) -> str:
         """Return one line, such as "flip, unlimited placement, curve '14nm'"."""
@@ -67,6 +81,9 @@ class Conditions:
             words[1] += f" in {memory.capacity_bytes // 1024} KiB"
         words.append("no voltage curve" if self.curve is None else f"curve '{self.curve.name}'")
         words += map(str, faults.domains)
+        if self.activations is not None:
+            failing = {"both": "weights and activations"}.get(self.sites, self.sites)
+            words.append(f"{failing} fail ({self.activations})")
         if self.share is not None and self.share.stored < self.share.weights:
             words.append(str(self.share))
         return ", ".join(words)

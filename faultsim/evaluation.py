@@ -5,6 +5,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from .activations import ActivationMemory, FaultSites, Sites, check_memories
 from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs, split_batch
 from .collectors import TopK
 from .errors import FaultsimError, FaultsimWarning, reason
-from .faults import FaultKind, FaultModel
+from .faults import Chip, FaultKind, FaultModel
 from .intervals import half_width
 from .inventory import Select
 from .measured_chip import AnyChip, as_chip
@@ -204,6 +206,8 @@ def evaluate(
     stored: StoredWeights | None = None,
     transform: nn.Module | None = None,
     metric: AnyMetric = "accuracy",
+    sites: FaultSites = "weights",
+    activations: ActivationMemory | None = None,
     report: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Measure accuracy, or another metric, of a model on each chip at one voltage (or bit error rate).
@@ -233,6 +237,11 @@ def evaluate(
     metric
         A word of `faultsim.metrics.METRICS`, or your own: see `faultsim.metrics.find_metric`. It is given the model's
         answer (its logits, where the output holds more) and the labels.
+    sites
+        Which memory's cells fail: "weights", "activations" or "both".
+    activations
+        The memory of the model's activations, which are quantized then, whether its cells fail or not. Its voltage, if
+        it has one, holds for the activations only.
     report
         Called with the evaluation of the chips so far, each time that a group of them is done.
 
@@ -258,30 +267,42 @@ def evaluate(
     chips = [as_chip(chip) for chip in chips]
     metric = find_metric(metric)
     volts, rate = resolve_operating_point(chips, voltage, bit_error_rate, curve)
+    check_memories(sites, activations, chips)
     stored = resolve_stored(model, stored, per_channel, select)
     faults = resolve_faults(faults, stored, curve)
-    most = max(1, WEIGHT_BYTES_AT_ONCE // max(1, stored.float_bytes))
+    device = stored.layers[0].values.device
+    hooked = None
+    if activations is not None:
+        hooked = Sites(
+            model, activations, device, chips if sites != "weights" else (), voltage, bit_error_rate, curve
+        )
+    most = max(1, WEIGHT_BYTES_AT_ONCE // max(1, stored.float_bytes + (hooked.bytes if hooked else 0)))
     once = iter(data) is data
     if len(chips) > most and once:
         raise FaultsimError(
             "so many chips need several passes: give data that can be iterated again, not an iterator"
         )
+    clean = rate == 0 and (activations is None or activations.voltage is None)
     together = most
     if report is not None and not once:
         # a transform runs once for all chips of a group, and a CUDA graph holds one: then single chips aren't worth it
-        device = stored.layers[0].values.device.type
-        together = min(most, 1 if transform is None and device == "cpu" else 8)
+        together = min(most, 1 if transform is None and device.type == "cpu" else 8)
 
     found: Evaluation | None = None
-    with evaluation_mode(model, transform), torch.inference_mode():
+    with evaluation_mode(model, transform), torch.inference_mode(), hooked or nullcontext():
         group: _Group | None = None
         while found is None or found.chips < len(chips):
             first, began = 0 if found is None else found.chips, time.monotonic()
             now = chips[first : first + together]
             if group is None or len(group.metrics) != len(now):
-                group = _Group(model, transform, stored, metric, len(now))
-            part = group.evaluate(data, now, rate, volts, faults)
-            if found is None and rate == 0 and isinstance(group.metrics[0], TopK):
+                group = _Group(model, transform, stored, hooked, metric, len(now))
+            if hooked is not None:
+                hooked.take(first, len(now))
+            if sites == "activations":  # the weights are read without errors
+                part = group.evaluate(data, [Chip(0)] * len(now), 0.0, None, FaultModel())
+            else:
+                part = group.evaluate(data, now, rate, volts, faults)
+            if found is None and clean and isinstance(group.metrics[0], TopK):
                 _warn_of_chance(metric, group.metrics[0], part)
             found = part if found is None else found.joined(part)
             if report is not None:
@@ -295,9 +316,16 @@ class _Group:
     """So many chips, evaluated at once: their weights and metrics lie where a CUDA graph finds them again."""
 
     def __init__(
-        self, model: nn.Module, transform: nn.Module | None, stored: StoredWeights, metric: Metric, chips: int
+        self,
+        model: nn.Module,
+        transform: nn.Module | None,
+        stored: StoredWeights,
+        activations: Sites | None,
+        metric: Metric,
+        chips: int,
     ) -> None:
         self.model, self.transform, self.stored, self.metric = model, transform, stored, metric
+        self.activations = activations
         # Any: collectors of faultsim have more than those of users
         self.metrics: list[Any] = [metric.begin() for _ in range(chips)]
         self.weights: list[list[Tensor]] = []  # of each chip, one tensor a layer
@@ -325,6 +353,8 @@ class _Group:
         for access, batch in enumerate(data):
             if access and faults.kind is FaultKind.TRANSIENT:  # every batch reads the weights anew
                 self._read(self.stored.read_chips(chips, rate, volts, faults, access))
+            if self.activations is not None:
+                self.activations.read(access)
             inputs, targets = split_batch(batch)
             images += count_samples(inputs, targets)
             try:
@@ -387,7 +417,9 @@ class _Group:
             if not isinstance(inputs, Tensor):
                 raise FaultsimError("a transform goes in front of a model with one input, not several")
             inputs = self.transform(inputs)
-        for metric, weights in zip(self.metrics, self.weights, strict=True):
+        for at, (metric, weights) in enumerate(zip(self.metrics, self.weights, strict=True)):
+            if self.activations is not None:
+                self.activations.use(at)
             with self.stored.replaced(weights):
                 answers = answer_of(call_model(self.model, inputs))
             metric.update(answers, targets)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from . import bundled, models
-from .batch import answer_of, first_answer
+from .activation_ranges import ActivationRanges, calibrate
+from .batch import answer_of, count_samples, first_answer
 from .data import Dataset, OwnBatches, batches
 from .data.sources import OwnData, describe_pictures, load_own, load_test_images
 from .errors import FaultsimError
@@ -92,6 +93,16 @@ class Subject:
             "batch_size": None if isinstance(self.dataset, OwnBatches) else self.batch_size,
             **describe_pictures(self.dataset),
         }
+
+    def calibrate(self, samples: int = 256) -> ActivationRanges:
+        """Find the ranges of the inputs of the layers that hold weights, on the first samples (whole batches)."""
+        found, seen = [], 0
+        for inputs, targets in self.data:
+            if seen < samples:
+                found.append((inputs, targets))
+                seen += count_samples(inputs, targets)
+        holders = {name for layer in self.stored.layers for name in layer.names}
+        return calibrate(self.model, found, select=lambda name, module: name in holders)
 
     def check(self, metric: AnyMetric | None = ACCURACY) -> Self:
         """Check that the model takes the data and that the metric takes the model's answers.

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from .activations import ActivationMemory, FaultSites
 from .batch import split_batch
 from .conditions import Conditions
 from .data import OwnBatches
@@ -141,6 +142,8 @@ def sweep(
     accesses: int | Literal["count"] | None = "count",
     metric: AnyMetric = ACCURACY,
     precision: float | None = None,
+    sites: FaultSites = "weights",
+    activations: ActivationMemory | None = None,
     title: str = "sweep",
     directory: RunDirectory | None = None,
     report: Callable[[SweepRow], None] = _ignore,
@@ -180,6 +183,8 @@ def sweep(
         Stop at each operating point once the 95 % interval of every variant, and of its difference to the first on the
         same chips, has at most this half width, in the unit of the metric (a fraction for an accuracy). `chips` are
         then the most that are evaluated, in this order. The intervals are those of faultsim.precision.
+    sites, activations
+        Which memory's cells fail, as for evaluate. The energy is that of the weight memory.
     title : str
         One line for tables and pictures.
     directory : RunDirectory, optional
@@ -230,6 +235,9 @@ def sweep(
             stored=stored,
             transform=variant.transform,
             metric=metric,
+            curve=curve,
+            sites=sites,
+            activations=activations,
             report=group_done if directory or progress else None,
             **_where(point, chips),
         )
@@ -254,7 +262,7 @@ def sweep(
         for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
             row = _make_row(variant, point, evaluation, supplies, curve.access_pj)
             finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
-    conditions = Conditions.of(faults, chips, curve, stored.share)
+    conditions = Conditions.of(faults, chips, curve, stored.share, sites, activations)
     return SweepResult(
         tuple(rows), conditions, tuple(labels), title, accesses, supplies=supplies, precision=precision
     )
@@ -272,6 +280,8 @@ def sweep_subject(
     transform: Variant | None = None,
     metric: AnyMetric = ACCURACY,
     precision: float | None = None,
+    sites: FaultSites = "weights",
+    activations: ActivationMemory | None = None,
     seed: int = 0,
     out: str | PathLike[str] | None = None,
     report: Callable[[SweepRow], None] = _ignore,
@@ -287,7 +297,7 @@ def sweep_subject(
         Model, weights and data.
     chips : int or sequence of Chip or MeasuredChip
         How many simulated chips of `seed`, or which chips; the most of them with a precision.
-    points, voltages, bit_error_rates, curve, faults, metric, precision, report, progress
+    points, voltages, bit_error_rates, curve, faults, metric, precision, sites, activations, report, progress
         As for sweep.
     transform : Variant, optional
         Also measure the model behind this transform, such as neuralfuse.files.SavedGenerator.create_variant makes it.
@@ -320,6 +330,7 @@ def sweep_subject(
         "chips": [describe_chip(chip) for chip in chips],
         "device": subject.device.type,
         **({} if metric == ACCURACY else {"metric": metric.describe()}),
+        **({} if activations is None else {"fault_sites": sites, "activations": activations.describe()}),
         **({} if precision is None else {"precision": check_stopping(precision, chips)}),
         **({"generator": {"name": transform.name, "weights": transform.fingerprint}} if transform else {}),
     }
@@ -338,6 +349,8 @@ def sweep_subject(
             accesses=subject.accesses,
             metric=metric,
             precision=precision,
+            sites=sites,
+            activations=activations,
             title=subject.title,
             directory=directory,
             report=report,
@@ -348,7 +361,7 @@ def sweep_subject(
 
     if out is None:
         return run(None)
-    out, constants = Path(out), Conditions.of(faults, chips, curve, share).columns
+    out, constants = Path(out), Conditions.of(faults, chips, curve, share, sites, activations).columns
     with RunDirectory(out, "sweep", configuration, row_columns(metric), OPTIONAL, constants) as directory:
         directory.begin(information)
         result = run(directory)

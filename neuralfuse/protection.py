@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from faultsim.activations import ActivationMemory, FaultSites
 from faultsim.chip_statistics import Statistics, compute_improvement
 from faultsim.evaluation import Evaluation, evaluate
 from faultsim.faults import Chip, FaultModel
 from faultsim.metrics import AnyMetric
 from faultsim.stored import StoredWeights
+from faultsim.voltage import VoltageCurve
 
 from .generators import NeuralFuse
 
@@ -77,6 +79,9 @@ def evaluate_protected(
     stored: StoredWeights,
     generator: NeuralFuse | None = None,
     metric: AnyMetric = "accuracy",
+    sites: FaultSites = "weights",
+    activations: ActivationMemory | None = None,
+    curve: VoltageCurve | None = None,
     report: Callable[[Evaluation], None] | None = None,
 ) -> Protection:
     """Evaluate a base model alone and behind a generator, without bit errors and on every chip.
@@ -99,6 +104,10 @@ def evaluate_protected(
         NeuralFuse module, as `neuralfuse.load` returns it. Default: the base model alone is evaluated.
     metric
         Name of a metric, or a metric (see ``faultsim.evaluate``).
+    sites, activations
+        Which memory's cells fail (see ``faultsim.evaluate``). The clean columns have neither memory's errors.
+    curve
+        For the activations' own voltage, if they have one. Default: the paper's SRAM.
     report
         Called with each evaluation of the chips so far.
 
@@ -113,7 +122,7 @@ def evaluate_protected(
         For the reasons that ``faultsim.evaluate`` has.
     """
 
-    def run(rate: float, on: Sequence[Chip], transform: NeuralFuse | None) -> Evaluation:
+    def run(rate: float, on: Sequence[Chip], transform: NeuralFuse | None, failing: FaultSites) -> Evaluation:
         # without bit errors there are none in voltage domains either
         kinds = faults if rate else replace(faults, domains=())
         return evaluate(
@@ -125,12 +134,18 @@ def evaluate_protected(
             stored=stored,
             transform=transform,
             metric=metric,
+            curve=curve,
+            sites=failing,
+            activations=activations,
             report=report,
         )
 
     found = [
         evaluation
         for transform in ([None] if generator is None else [None, generator])
-        for evaluation in (run(0.0, chips[:1], transform), run(bit_error_rate, chips, transform))
+        for evaluation in (
+            run(0.0, chips[:1], transform, "weights"),
+            run(bit_error_rate, chips, transform, sites),
+        )
     ]
     return Protection(*found)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .activation_options import ActivationOptions
 from .option_groups import (
     DataOptions,
     DomainOptions,
@@ -36,6 +37,7 @@ def evaluate(
     chips: Annotated[int, typer.Option(help="Simulated chips; none of them was used in training.")] = 10,
     memory: FaultOptions,
     supplies: DomainOptions,
+    inputs: ActivationOptions,
     select: SelectOption = None,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
@@ -59,7 +61,7 @@ def evaluate(
     from .progress import show_chips
     from .tables import print_json, print_table
 
-    measured, own = metric_named(metric), data.own()
+    measured, own, sites = metric_named(metric), data.own(), inputs.sites
     volts, rate = point.point()
     curve = point.voltage_curve()
     faults = supplies.add_to(memory.fault_model()).resolve(curve)
@@ -77,6 +79,7 @@ def evaluate(
         own=own,
         metric=measured,
     )
+    activations = inputs.memory(subject, faults)
     transform = generator and read_generator(generator).create_variant(where, subject.dataset.input_shape)
     found = evaluate_protected(
         subject.model,
@@ -87,6 +90,9 @@ def evaluate(
         stored=subject.stored,
         generator=transform and transform.transform,
         metric=measured,
+        sites=sites,
+        activations=activations,
+        curve=curve,
         report=show_chips(len(samples)),
     )
     if as_json:
@@ -96,6 +102,7 @@ def evaluate(
             "voltage": volts,
             "curve": curve and curve.describe(),
             "faults": faults.describe(),
+            **({} if activations is None else {"fault_sites": sites, "activations": activations.describe()}),
             "seed": seed,
             "chips": [chip.seed for chip in samples],
             "device": where.type,
@@ -120,6 +127,6 @@ def evaluate(
         print(f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong")
     at = f"bit error rate {format_percent(rate)}" + ("" if volts is None else f" (V = {volts:g})")
     print(f"{at}, {len(samples)} chips; ±: standard deviation over chips")
-    print(f"faults: {Conditions(faults, curve)}")
+    print(f"faults: {Conditions(faults, curve, sites=sites, activations=activations)}")
     print(f"wrong bits per failing cell: {faults.visible_rate:g}")
     print(subject.stored.share)

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
+from .activation_options import ActivationOptions
 from .numerals import accuracy, parse_numbers, points
-from .option_groups import DataOptions, DomainOptions, FaultOptions, ModelOptions, expand_options
+from .option_groups import (
+    DataOptions,
+    DomainOptions,
+    FaultOptions,
+    ModelOptions,
+    expand_options,
+)
 from .options import (
     BatchSizeOption,
     ChipSeedOption,
@@ -116,6 +123,7 @@ def sweep_voltage(
     sample: ChipOptions,
     memory: FaultOptions,
     supplies: DomainOptions,
+    inputs: ActivationOptions,
     curve: CurveOption = None,
     select: SelectOption = None,
     device: DeviceOption = "auto",
@@ -163,7 +171,7 @@ def sweep_voltage(
     measured = metric_named(metric)
     if accuracy_floor is not None and not measured.counts:
         raise FaultsimError(f"--accuracy-floor cannot be combined with the metric {measured.name}")
-    own = data.own()
+    own, sites = data.own(), inputs.sites
     read = {
         "--weights": network.weights,
         "--generator": generator,
@@ -201,6 +209,7 @@ def sweep_voltage(
         own=own,
         metric=measured,
     )
+    activations = inputs.memory(subject, faults)
     transform = generator and read_generator(generator).create_variant(where, subject.dataset.input_shape)
     with show_sweep(len(plan) * (1 if transform is None else 2), len(samples), precision) as calls:
         result = sweep_subject(
@@ -212,6 +221,8 @@ def sweep_voltage(
             transform=transform,
             metric=measured,
             precision=precision,
+            sites=sites,
+            activations=activations,
             seed=sample.seed,
             out=out,
             **calls,
