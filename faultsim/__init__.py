@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .evaluation import Evaluation as Evaluation
     from .evaluation import evaluate as evaluate
     from .export import export_onnx as export_onnx
+    from .exportable_model import ExportableModel as ExportableModel
     from .fault_map import FaultMap as FaultMap
     from .faults import Chip as Chip
     from .faults import FaultKind as FaultKind
@@ -69,6 +70,7 @@ _HOME = {
     "Chip": "faults",
     "Domain": "domains",
     "Evaluation": "evaluation",
+    "ExportableModel": "exportable_model",
     "FaultKind": "faults",
     "FaultMap": "fault_map",
     "FaultModel": "faults",

@@ -9,7 +9,9 @@ from torch import nn
 
 from energy.saving import count_weight_accesses
 from energy.trace import POLICIES
+from faultsim.data import Dataset, OwnBatches
 from faultsim.errors import FaultsimError
+from faultsim.exportable_model import ExportableModel
 from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file, save_weights
 from faultsim.stored import StoredWeights
 from faultsim.sweep_result import Variant
@@ -59,6 +61,31 @@ class SavedGenerator(NamedTuple):
         accesses = count_weight_accesses(self.network, image_shape, policy=POLICIES["paper-generator"])
         return Variant(
             f"with {self.name}", NeuralFuse(self.network).to(device).eval(), accesses, self.fingerprint
+        )
+
+    def prepare_export(self, data: Dataset | OwnBatches) -> ExportableModel:
+        """Return F(x) = clamp(x + G(x), -1, 1) as a model that can be written as an ONNX file.
+
+        Parameters
+        ----------
+        data
+            Images to check the file with, at least 3.
+
+        Raises
+        ------
+        FaultsimError
+            If the generator does not fit images of this shape.
+        """
+        check_generator_size(self.name, data.input_shape)
+        configuration = {"generator": self.name, "weights": self.fingerprint, "trained": self.metadata}
+        return ExportableModel(
+            self.name,
+            NeuralFuse(self.network),
+            self.stored,
+            data,
+            configuration,
+            "transformed",
+            " without bit errors",
         )
 
 

@@ -56,6 +56,11 @@ class ModelOptions:
     weights: options.WeightsOption = None
     per_channel: options.PerChannelOption = False
 
+    @property
+    def given(self) -> bool:
+        """Whether the user gave any of them."""
+        return self != ModelOptions()
+
 
 @dataclass(frozen=True)
 class DataOptions:
