@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import FaultsimError, reason
-from .hit_table import checked_rate
 from .integers import checked_integer
 from .io.bounds import parse_json, read_text
 
@@ -68,6 +67,8 @@ class Domain:
             bits = {checked_integer(bit, named, -WIDTH, WIDTH - 1) % WIDTH for bit in self.bits}
             object.__setattr__(self, "bits", tuple(sorted(bits)))
         if self.bit_error_rate is not None:
+            from .hit_table import checked_rate  # imports NumPy, which a chip and its memory do without
+
             object.__setattr__(self, "bit_error_rate", checked_rate(self.bit_error_rate))
         for name in ("voltage", "energy_per_access"):
             value = getattr(self, name)
