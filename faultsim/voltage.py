@@ -7,6 +7,7 @@ reproduces every entry of the paper's Table 7).
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -207,11 +208,27 @@ class VoltageCurve:
         voltages, rates, energies = zip(*points, strict=True)
         return cls(path.name, voltages, rates, energies, picojoules=header == COLUMNS_PJ)
 
-    def to_csv(self, path: str | Path) -> None:
-        """Write the points in the form that `from_csv` reads."""
-        rows = zip(self.voltages, self.bit_error_rates, self.energies, strict=True)
+    def to_csv(self, path: str | Path, voltages: Sequence[float] | None = None) -> None:
+        """Write the curve in the form that `from_csv` reads.
+
+        Parameters
+        ----------
+        path
+            File to write (.csv), atomically.
+        voltages
+            Write the curve at these voltages. Default: its points, with the digits that they have.
+
+        Raises
+        ------
+        FaultsimError
+            For a voltage outside [v_low, v_high].
+        """
         header = COLUMNS_PJ if self.picojoules else COLUMNS
-        lines = [",".join(header), *(",".join(repr(x) for x in row) for row in rows)]
+        if voltages is None:
+            rows = zip(self.voltages, self.bit_error_rates, self.energies, strict=True)
+        else:
+            rows = (tuple(row[column] for column in header) for row in self.rows(voltages))
+        lines = [",".join(header), *(",".join(map(repr, row)) for row in rows)]
         write_text(Path(path), "\n".join(lines) + "\n")
 
     # -- questions ----------------------------------------------------------------------------------------------
@@ -267,6 +284,28 @@ class VoltageCurve:
                 rate = math.exp(math.log(r0) + (v - v0) / (v1 - v0) * (math.log(r1) - math.log(r0)))
                 return min(max(rate, r0), r1)  # the last digit must not break the monotony
         return points[-1][1]
+
+    def rows(self, voltages: Sequence[float]) -> list[dict[str, float]]:
+        """Return the curve at some voltages as records, which pandas.DataFrame reads.
+
+        Returns
+        -------
+        list of dict
+            voltage, bit_error_rate (a fraction), energy_per_access (relative to v_min) and, where the curve has
+            picojoules, energy_per_access_pj.
+
+        Raises
+        ------
+        FaultsimError
+            For a voltage outside [v_low, v_high].
+        """
+        found = []
+        for v in voltages:
+            row = dict(zip(COLUMNS, (v, self.bit_error_rate(v), self.energy_per_access(v)), strict=True))
+            if self.access_pj is not None:
+                row[COLUMNS_PJ[-1]] = self.access_pj * row[COLUMNS[-1]]
+            found.append(row)
+        return found
 
     def voltage(self, bit_error_rate: float) -> float:
         """Return the highest voltage with a bit error rate, v_min for 0.

@@ -24,6 +24,7 @@ from . import (
     evaluate,
     export,
     generator,
+    info,
     inject,
     memory,
     patterns,
@@ -55,7 +56,7 @@ app.command("export")(export.export)
 app.command("curve")(curve.curve)
 app.command("chip")(chip.chip)
 app.command("inject")(inject.inject)
-app.command("info")(curve.info)
+app.command("info")(info.info)
 app.command("energy")(energy.energy)
 app.command("memory")(memory.memory)
 app.command("sample-size")(campaign.sample_size)

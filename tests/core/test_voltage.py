@@ -215,3 +215,21 @@ def test_endless_and_missing_files(tmp_path):
 def test_points_without_partners():
     with pytest.raises(FaultsimError, match="at least two points"):
         VoltageCurve("odd", (1.0, 0.9), (0.0,), (1.0, 0.9))
+
+
+def test_rows_and_a_table_at_chosen_voltages(tmp_path):
+    own = VoltageCurve("mine", (0.8, 0.7, 0.6), (0.0, 0.01, 0.1), (4.0, 3.0, 2.0), picojoules=True)
+    first, last = own.rows([0.6, 0.8])
+    assert first == {
+        "voltage": 0.6,
+        "bit_error_rate": 0.1,
+        "energy_per_access": 0.5,
+        "energy_per_access_pj": 2.0,
+    }
+    assert (last["bit_error_rate"], last["energy_per_access_pj"]) == (0.0, 4.0)
+    own.to_csv(tmp_path / "two.csv", [0.6, 0.8])
+    again = VoltageCurve.from_csv(tmp_path / "two.csv")
+    assert (again.voltages, again.energies, again.picojoules) == ((0.8, 0.6), (4.0, 2.0), True)
+    assert set(VoltageCurve.default().rows([0.83])[0]) == {"voltage", "bit_error_rate", "energy_per_access"}
+    with pytest.raises(FaultsimError, match="outside the curve"):
+        own.rows([0.9])

@@ -1,0 +1,15 @@
+"""`faultsim info`: versions, build, devices."""
+
+from .options import JsonOption
+
+
+def info(as_json: JsonOption = False) -> None:
+    """Show versions, how the kernel was built, and which devices it can run on."""
+    from ..installation import Installation
+    from .tables import print_json
+
+    found = Installation.inspect()
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        print(found)

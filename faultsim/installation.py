@@ -1,0 +1,64 @@
+"""What is installed: versions, how the kernel was built, and which devices it can run on."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .io.provenance import commit, device_name, installed, versions
+
+
+@dataclass(frozen=True)
+class Installation:
+    """faultsim on this machine."""
+
+    versions: dict[str, str | None]
+    """Versions of faultsim and of what decides the numbers; None for what is not installed."""
+    commit: str | None
+    """Commit of the checkout; None for an installed copy."""
+    vector_paths: tuple[str, ...]
+    """Vector paths that this CPU can run, the fastest first, which is the one in use."""
+    built_with_cuda: bool
+    """Whether the CUDA kernels were built in."""
+    devices: dict[str, str]
+    """What can be computed on: the names that torch gives devices, and what they are."""
+
+    @classmethod
+    def inspect(cls) -> Self:
+        """Look at this machine."""
+        import torch
+
+        from .native import native
+
+        extension = native()
+        gpus = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return cls(
+            {**versions(), "scalesim": installed("scalesim")},
+            commit(),
+            tuple(extension.cpu_paths()),
+            extension.built_with_cuda(),
+            {"cpu": device_name("cpu"), **gpus},
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "versions": self.versions,
+            "commit": self.commit,
+            "kernel": {
+                "vector_paths": list(self.vector_paths),
+                "vector_path_in_use": self.vector_paths[0],
+                "built_with_cuda": self.built_with_cuda,
+            },
+            "devices": self.devices,
+        }
+
+    def __str__(self) -> str:
+        rows = [(name, version or "not installed") for name, version in self.versions.items()]
+        if self.commit:
+            rows.append(("commit", self.commit))
+        rows.append(("vector paths", f"{', '.join(self.vector_paths)} (in use: {self.vector_paths[0]})"))
+        rows.append(("CUDA kernels", "built in" if self.built_with_cuda else "not built in"))
+        rows += self.devices.items()
+        if len(self.devices) == 1:
+            rows.append(("cuda", "torch finds no GPU"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
