@@ -1,18 +1,51 @@
 """`faultsim train-base`: a base model with quantization-aware weights."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import FaultsimError
+from .option_groups import expand_options
 from .options import DataDirOption, DataOption, DeviceOption, InputSizeOption, MeanOption, StdOption
-from .options import device as device_named
 from .own_data import own_data
 from .run_options import TrainingBudgetOption, pace, say
 
+if TYPE_CHECKING:
+    from ..data.sources import OwnData
 
+
+@dataclass(frozen=True)
+class TrainingDataOptions:
+    """Which data to train with and to measure the accuracy on."""
+
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="digits, cifar10, cifar100 or gtsrb. [default: cifar10]", show_default=False),
+    ] = None
+    data_dir: DataDirOption = None
+    data: DataOption = None
+    test_data: Annotated[
+        str | None,
+        typer.Option(metavar="FUNCTION|FOLDER", help="With --data: data to measure the accuracy on."),
+    ] = None
+    input_size: InputSizeOption = None
+    mean: MeanOption = None
+    std: StdOption = None
+
+    def own(self) -> "tuple[OwnData, OwnData] | None":
+        """The user's own data for training and for the test; None without --data."""
+        if (self.data is None) != (self.test_data is None):
+            raise FaultsimError("--data and --test-data belong together: give both")
+        words = (self.input_size, self.mean, self.std, self.dataset, self.data_dir)
+        training, test = (own_data(source, *words) for source in (self.data, self.test_data))
+        return None if training is None or test is None else (training, test)
+
+
+@expand_options
 def train_base(
+    *,
     model: Annotated[
         str,
         typer.Option(
@@ -20,19 +53,7 @@ def train_base(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
-    dataset: Annotated[
-        str | None,
-        typer.Option(help="digits, cifar10, cifar100 or gtsrb. [default: cifar10]", show_default=False),
-    ] = None,
-    data_dir: DataDirOption = None,
-    data: DataOption = None,
-    test_data: Annotated[
-        str | None,
-        typer.Option(metavar="FUNCTION|FOLDER", help="With --data: data to measure the accuracy on."),
-    ] = None,
-    input_size: InputSizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
+    data: TrainingDataOptions,
     recipe: Annotated[
         str,
         typer.Option(
@@ -52,23 +73,12 @@ def train_base(
     The training writes its state to OUT.state.safetensors every minute, and the losses to OUT.log.jsonl. Start it again
     with the same options to continue after an interruption.
     """
-    from ..data import Augmentation, OwnBatches, find_augmentation, load
-    from ..data.sources import load_own
+    from ..data.sources import load_training_data
+    from ..devices import choose_device
     from ..training.classifier import choose_recipe
     from ..training.to_file import train_classifier_to_file
 
-    words = (input_size, mean, std, dataset, data_dir)
-    own, own_test = own_data(data, *words), own_data(test_data, *words if test_data else ())
-    if (own is None) != (own_test is None):
-        raise FaultsimError("--data and --test-data belong together: give both")
-    augment: Augmentation | None = None
-    if own is None:
-        dataset = dataset or "cifar10"
-        training, test = load(dataset, "train", data_dir), load(dataset, "test", data_dir)
-        augment = find_augmentation(dataset)
-    else:
-        found = [load_own(own), load_own(own_test)]
-        training, test = (part.as_dataset("own") if isinstance(part, OwnBatches) else part for part in found)
+    training, test, augment = load_training_data(data.dataset or "cifar10", data.data_dir, data.own())
     chosen = choose_recipe(recipe, training.name, epochs)
     metadata = train_classifier_to_file(
         out,
@@ -78,7 +88,7 @@ def train_base(
         chosen,
         seed=seed,
         augment=augment,
-        device=device_named(device),
+        device=choose_device(device),
         pace=pace(budget),
         report=say,
     )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import FaultsimError
-from . import NAMES, load
+from . import NAMES, Augmentation, find_augmentation, load
 from .dataset import SIDE, Dataset, Normalization
 from .folder import load_folder
 from .own import OwnBatches
@@ -101,6 +101,41 @@ def load_own(
         size = _sizes(known.get("input_size")) or (3, SIDE, SIDE)
     facts = known.get("normalisation") if own.mean is None else {"mean": own.mean, "std": own.std}
     return load_folder(own.source, size, _normalization(facts, size[0]), images)
+
+
+def load_training_data(
+    dataset: str,
+    data_dir: str | PathLike[str] | None = None,
+    own: tuple[OwnData, OwnData] | None = None,
+) -> tuple[Dataset, Dataset, Augmentation | None]:
+    """Load what a classifier is trained with.
+
+    Parameters
+    ----------
+    dataset : str
+        One of faultsim.data.NAMES.
+    data_dir : path, optional
+        Directory or archive of the dataset; downloaded if omitted.
+    own : pair of OwnData, optional
+        The user's own training and test data instead, one input tensor and class numbers each.
+
+    Returns
+    -------
+    training, test : Dataset
+        On the CPU.
+    augment : Augmentation or None
+        How training images are augmented; None for own data, which stay as they are.
+
+    Raises
+    ------
+    FaultsimError
+        For data that cannot be loaded, or that a classifier cannot be trained with.
+    """
+    if own is None:
+        return load(dataset, "train", data_dir), load(dataset, "test", data_dir), find_augmentation(dataset)
+    found = [load_own(part) for part in own]
+    training, test = (part.as_dataset("own") if isinstance(part, OwnBatches) else part for part in found)
+    return training, test, None
 
 
 def describe_pictures(dataset: Dataset | OwnBatches) -> dict[str, Any]:
