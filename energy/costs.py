@@ -19,7 +19,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .dry_run import dry_run
+from .dry_run import Example, dry_run
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.Linear)
 _TRANSPOSED = nn.modules.conv._ConvTransposeNd
@@ -42,7 +42,7 @@ class Costs:
     """The same by the convention of the paper's Table 8."""
 
 
-def count_costs(model: nn.Module, input_shape: Sequence[int]) -> Costs:
+def count_costs(model: nn.Module, input_shape: Sequence[int] | Example) -> Costs:
     """Count the parameters and multiply-accumulates of a model for one input.
 
     Parameters
@@ -50,7 +50,7 @@ def count_costs(model: nn.Module, input_shape: Sequence[int]) -> Costs:
     model
         Any module. It is unchanged afterwards.
     input_shape
-        Shape of one input without the batch, such as (3, 32, 32).
+        Shape of one input without the batch, such as (3, 32, 32), or an example of the inputs.
 
     Raises
     ------

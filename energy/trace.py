@@ -15,7 +15,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .dry_run import dry_run
+from .dry_run import Example, dry_run
 from .errors import EnergyError
 from .layers import Layer
 
@@ -76,7 +76,7 @@ class Trace:
 
 
 def trace_model(
-    model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
+    model: nn.Module, input_shape: Sequence[int] | Example, policy: CountingPolicy = POLICIES["paper"]
 ) -> Trace:
     """List the layers of any model that can be counted; `Trace.read` shows what was left out.
 
@@ -85,7 +85,7 @@ def trace_model(
     model
         Any module. It is unchanged afterwards.
     input_shape
-        Shape of one input without the batch, such as (3, 32, 32).
+        Shape of one input without the batch, such as (3, 32, 32), or an example of the inputs.
     policy
         How layers become rows. Default: the paper's for base models; `energy.POLICIES["paper-generator"]` is its policy
         for generators.
@@ -100,7 +100,7 @@ def trace_model(
 
 
 def trace_layers(
-    model: nn.Module, input_shape: Sequence[int], policy: CountingPolicy = POLICIES["paper"]
+    model: nn.Module, input_shape: Sequence[int] | Example, policy: CountingPolicy = POLICIES["paper"]
 ) -> list[Layer]:
     """List the layers that hold weights and multiply by them, in the order in which they run.
 
@@ -112,7 +112,7 @@ def trace_layers(
     model
         Any module. It is unchanged afterwards.
     input_shape
-        Shape of one input without the batch, such as (3, 32, 32).
+        Shape of one input without the batch, such as (3, 32, 32), or an example of the inputs.
     policy
         How layers become rows. Default: the paper's for base models; `energy.POLICIES["paper-generator"]` is its policy
         for generators.

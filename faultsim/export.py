@@ -8,8 +8,8 @@ import io
 import json
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,18 +56,19 @@ class _Exported(nn.Module):
         if self.inputs != "float32":
             images = normalize(images)
         with self.stored.replaced(weights):
-            return answer_of(self.model(images))
+            answer: Tensor = answer_of(self.model(images))
+            return answer
 
 
 def export_onnx(
-    path: str | Path,
+    path: str | PathLike[str],
     model: nn.Module,
     stored: StoredWeights,
     images: Tensor,
     *,
     inputs: str = "float32",
     output: str = "logits",
-    metadata: dict | None = None,
+    metadata: dict[str, Any] | None = None,
     normalization: Normalization | None = None,
 ) -> float:
     """Write a model with given weights as an ONNX file, in evaluation mode and for any batch size.
@@ -152,7 +153,7 @@ def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: s
             torch.onnx.export(
                 exported,
                 (x, *weights),
-                file,
+                file,  # type: ignore[arg-type]  # it writes to file objects, too
                 input_names=["images", *exported.weights],
                 output_names=[output],
                 dynamic_axes={"images": {0: "batch"}, output: {0: "batch"}},
@@ -202,11 +203,11 @@ def _dequantize(name: str, output: str, layer: StoredLayer) -> tuple["NodeProto"
         onnx.numpy_helper.from_array(tensor.contiguous().numpy(), key)
         for key, tensor in zip(inputs, (layer.values, layer.scale, zero), strict=True)
     ]
-    axis = {} if layer.axis < 0 else {"axis": layer.axis}
+    axis: dict[str, Any] = {} if layer.axis < 0 else {"axis": layer.axis}
     return onnx.helper.make_node("DequantizeLinear", inputs, [output], f"{name}.dequantize", **axis), tensors
 
 
-def _difference(path: str | Path, data: bytes, x: Tensor, expected: Tensor) -> float:
+def _difference(path: str | PathLike[str], data: bytes, x: Tensor, expected: Tensor) -> float:
     """Return the largest absolute difference of onnxruntime's output, in batches of two sizes."""
     with needs_extra("onnx"):
         import onnxruntime

@@ -4,7 +4,7 @@ As in the paper (Appendix A.3): delta = max|w| / 127, q = round(w / delta) in [-
 for a whole tensor, or one for each output channel. Normalization layers and biases stay in float.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from .errors import FaultsimError
 from .inventory import Select, find_channel_axis, take_inventory
 from .places import Hooked, find_held
 from .torch_internals import rebuild_flat_weights
+
+M = TypeVar("M", bound=nn.Module)
 
 LARGEST = 127
 # Below it a float32 has fewer digits, and w / scale could round to more than 127: such weights are as good as zeros.
@@ -111,7 +113,7 @@ def is_fake(module: nn.Module, attribute: str = "weight") -> bool:
     )
 
 
-def prepare_qat(model: nn.Module, per_channel: bool = False, select: Select = None) -> nn.Module:
+def prepare_qat(model: M, per_channel: bool = False, select: Select = None) -> M:
     """Make the weights of a model quantization-aware, in place: forward sees the int8 grid.
 
     Doing it twice changes nothing.
@@ -146,7 +148,7 @@ def prepare_qat(model: nn.Module, per_channel: bool = False, select: Select = No
     return model
 
 
-def finish_qat(model: nn.Module) -> nn.Module:
+def finish_qat(model: M) -> M:
     """Undo `prepare_qat` in place, leaving the quantized values in the weights.
 
     Layers that share a weight go on sharing it. Returns the model itself.

@@ -91,7 +91,7 @@ def plan_points(
     given = voltages if bit_error_rates is None else bit_error_rates
     if given is not None and not len(given):
         raise FaultsimError("no operating points: give at least one voltage or bit error rate")
-    known = VOLTAGES if curve is None else curve.voltages
+    known: Sequence[float] = VOLTAGES if curve is None else curve.voltages
     curve = curve or VoltageCurve.default()
     measured = [chip for chip in chips if isinstance(chip, MeasuredChip)]
     if bit_error_rates is not None:
@@ -205,9 +205,9 @@ def sweep(
     FaultsimError
         For the reasons that plan_points and evaluate have, and for a directory with the rows of another sweep.
     """
-    chips, faults, metric = [as_chip(chip) for chip in chips], faults or FaultModel(), find_metric(metric)
+    sample, faults, metric = [as_chip(chip) for chip in chips], faults or FaultModel(), find_metric(metric)
     if points is None:
-        points = plan_points(curve, voltages, bit_error_rates, chips)
+        points = plan_points(curve, voltages, bit_error_rates, sample)
     elif voltages is not None or bit_error_rates is not None:
         raise FaultsimError("give either points, or voltages or bit error rates")
     curve = curve or VoltageCurve.default()
@@ -216,11 +216,11 @@ def sweep(
         accesses = count_accesses(model, OwnBatches([split_batch(batch) for batch in _first(data)], title))
     faults = resolve_faults(faults, stored, curve)
     supplies = find_supplies(model, data, stored, faults.domains, curve, accesses)
-    labels = [str(chip.label if isinstance(chip, MeasuredChip) else chip.seed) for chip in chips]
-    precision = check_stopping(precision, chips)
+    labels = [str(chip.label if isinstance(chip, MeasuredChip) else chip.seed) for chip in sample]
+    precision = check_stopping(precision, sample)
     known = read_known(directory, points, variants, labels, metric, precision) if directory else {}
-    looks = plan_looks(len(chips), precision)
-    rows = []
+    looks = plan_looks(len(sample), precision)
+    rows: list[SweepRow] = []
 
     def measure(variant: Variant, point: OperatingPoint, before: Evaluation | None, end: int) -> Evaluation:
         """Evaluate the chips before `end`, of which the first ones may be known."""
@@ -230,7 +230,7 @@ def sweep(
         evaluation = evaluate(
             model,
             data,
-            chips[before.chips if before else 0 : end],
+            sample[before.chips if before else 0 : end],
             faults=replace(faults, domains=(*variant.domains, *faults.domains)),
             stored=stored,
             transform=variant.transform,
@@ -239,7 +239,7 @@ def sweep(
             sites=sites,
             activations=activations,
             report=group_done if directory or progress else None,
-            **_where(point, chips),
+            **_where(point, sample),
         )
         return before.joined(evaluation) if before else evaluation
 
@@ -248,21 +248,22 @@ def sweep(
         report(row)
 
     for point in points:
-        found = [known.get((variant.name, point)) for variant in variants]
+        before = [known.get((variant.name, point)) for variant in variants]
         if precision is None:
-            for variant, before in zip(variants, found, strict=True):
-                evaluation = measure(variant, point, before, len(chips))
+            for variant, had in zip(variants, before, strict=True):
+                evaluation = measure(variant, point, had, len(sample))
                 finish(_make_row(variant, point, evaluation, supplies, curve.access_pj))
             continue
         for end in looks:
-            found = [measure(variant, point, had, end) for variant, had in zip(variants, found, strict=True)]
+            found = [measure(variant, point, had, end) for variant, had in zip(variants, before, strict=True)]
+            before = [*found]
             if is_precise([one.first(end) for one in found], precision, point.bit_error_rate):
                 break
         alone, differences = measure_widths(found, precision, point.bit_error_rate)
         for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
             row = _make_row(variant, point, evaluation, supplies, curve.access_pj)
             finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
-    conditions = Conditions.of(faults, chips, curve, stored.share, sites, activations)
+    conditions = Conditions.of(faults, sample, curve, stored.share, sites, activations)
     return SweepResult(
         tuple(rows), conditions, tuple(labels), title, accesses, supplies=supplies, precision=precision
     )

@@ -12,6 +12,7 @@ as on a chip. The loss has the form of EOPM's, with the same lambda. A worst cas
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +151,8 @@ class Adversarial(Objective):
         self._write(
             copy, [layer.values ^ mask for layer, mask in zip(self.memory.layers, masks, strict=True)]
         )
-        return Losses(clean, self._add_gradient(copy, leaf, labels, self.weight)), leaf.grad
+        losses = Losses(clean, self._add_gradient(copy, leaf, labels, self.weight))
+        return losses, cast(Tensor, leaf.grad)  # self.leaf() made it
 
     def _write(self, copy: Copy, values: Sequence[Tensor]) -> None:
         for layer, buffer, stored in zip(self.memory.layers, copy.buffers, values, strict=True):

@@ -14,7 +14,7 @@ from faultsim.faults import FaultKind, FaultModel
 from faultsim.quantization import dequantize, prepare_qat
 from faultsim.stored import StoredWeights
 from faultsim.training.graphs import AS_WRITTEN, Graphed
-from faultsim.training.loop import choose_memory_format, optimizer_arguments
+from faultsim.training.loop import choose_memory_format, move_module, optimizer_arguments
 
 from . import generators
 from .eopm import EOPM
@@ -77,7 +77,7 @@ def eopm_times(
     cuda = device.type == "cuda"
     images = images.contiguous(memory_format=choose_memory_format(device, precision))
     fuse = generators.NeuralFuse(prepare_qat(generators.create(generator)))
-    fuse.to(device, memory_format=choose_memory_format(device, precision)).train()
+    move_module(fuse, device, precision).train()
     _check(model, stored, fuse, images, labels)
     model.eval()
     frozen = copy.deepcopy(model).requires_grad_(False)  # of the parts: the models change while they are used
@@ -129,7 +129,7 @@ def eopm_times(
 
     plain = copy.deepcopy(model)
     plain_stored = StoredWeights.of(plain)
-    frozen.to(memory_format=choose_memory_format(device, precision))
+    move_module(frozen, device, precision)
     if not cuda:
         with opened(1) as eopm:
             for call in calls(1, eopm):
@@ -215,7 +215,7 @@ def _check(model: nn.Module, stored: StoredWeights, fuse: nn.Module, images: Ten
                     eopm.backward(fuse, *few, 0)
             else:
                 naive_gradient(model, stored, fuse, *few, 0.0, 1)
-        found.append(torch.cat([p.grad.flatten() for p in fuse.parameters()]))
+        found.append(torch.cat([p.grad.flatten() for p in fuse.parameters() if p.grad is not None]))
     fuse.zero_grad(set_to_none=True)
     model.zero_grad(set_to_none=True)
     fuse.train()

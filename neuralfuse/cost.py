@@ -1,7 +1,7 @@
 """Cost of a training: image passes and seconds."""
 
 from dataclasses import asdict, dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 from faultsim.errors import FaultsimError
 
@@ -24,7 +24,7 @@ class Cost:
         return cls(base * images, base * images, generator * images, generator * images, seconds)
 
     @classmethod
-    def read(cls, described: object) -> Self:
+    def read(cls, described: Any) -> Self:
         """Parse what describe() returned, from a file's metadata. Raises FaultsimError for anything else."""
         names = [field.name for field in fields(cls)]
         try:

@@ -77,7 +77,7 @@ class Ranks:
         if most != -least:
             raise FaultsimError(f"the {self.count} processes of this run differ in {what}")
 
-    def _reduce(self, tensor: Tensor, operation: distributed.ReduceOp) -> None:
+    def _reduce(self, tensor: Tensor, operation: "distributed.ReduceOp.RedOpType") -> None:
         try:
             distributed.all_reduce(tensor, operation)
         except RuntimeError as error:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from .distributed import ALONE, Ranks
@@ -34,6 +35,8 @@ class Ensemble(Objective):
 
     def input_gradient(self, fused: Tensor, labels: Tensor, step: int | Tensor) -> tuple[Losses, Tensor]:
         found = [member.input_gradient(fused, labels, step) for member in self.members]
-        count = len(found)
-        losses = [sum(parts) / count for parts in zip(*(losses for losses, _ in found), strict=True)]
-        return Losses(*losses), sum(gradient for _, gradient in found) / count
+        count, zero = len(found), torch.zeros([], device=self.device)
+        losses = [
+            sum(parts, start=zero) / count for parts in zip(*(losses for losses, _ in found), strict=True)
+        ]
+        return Losses(*losses), sum((gradient for _, gradient in found), start=zero) / count

@@ -57,8 +57,8 @@ class SavedGenerator(NamedTuple):
         FaultsimError
             If the generator does not fit images of this shape.
         """
-        check_generator_size(self.name, image_shape)
-        accesses = count_weight_accesses(self.network, image_shape, policy=POLICIES["paper-generator"])
+        shape = check_generator_size(self.name, image_shape)
+        accesses = count_weight_accesses(self.network, shape, policy=POLICIES["paper-generator"])
         return Variant(
             f"with {self.name}", NeuralFuse(self.network).to(device).eval(), accesses, self.fingerprint
         )

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ REDUCTION = 8
 """Generators halve the image three times; height and width have to be multiples of this."""
 
 
-def check_generator_size(name: str, shape: tuple[int, ...] | None) -> None:
-    """Raise FaultsimError for inputs that no generator takes; `shape` is that of one input, None for several inputs."""
+def check_generator_size(name: str, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the shape of one input; None stands for several inputs. Raises FaultsimError if no generator takes it."""
     step = REDUCTION
     if shape is None or len(shape) != 3 or shape[0] != 3 or shape[1] % step or shape[2] % step:
         found = "something else than one image" if shape is None else "x".join(map(str, shape))
@@ -40,6 +41,7 @@ def check_generator_size(name: str, shape: tuple[int, ...] | None) -> None:
             f"generator {name} takes images of 3 channels whose height and width are multiples of {step}, such as "
             f"3x32x32 or 3x224x224; the data gives {found}"
         )
+    return shape
 
 
 def _block(inputs: int, outputs: int, bias: bool = True) -> list[nn.Module]:
@@ -125,6 +127,14 @@ def conv_quarter() -> nn.Sequential:
     )
 
 
+def _encode(down: nn.ModuleList, pool: nn.Module, x: Tensor) -> list[Tensor]:
+    """Compute the feature maps of all scales of a U-Net, the largest first."""
+    maps = [down[0](x)]
+    for block in down[1:]:
+        maps.append(block(pool(maps[-1])))
+    return maps
+
+
 class UNet(nn.Module):
     """UNetL (`width` 16) and UNetS (`width` 8): four scales, joined by concatenation (the paper, Table 4)."""
 
@@ -147,20 +157,14 @@ class UNet(nn.Module):
         )
         self.last = nn.Conv2d(width, 3, 1)
 
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Return the feature maps of all scales, the largest first."""
-        maps = [self.down[0](x)]
-        for down in self.down[1:]:
-            maps.append(down(self.pool(maps[-1])))
-        return maps
-
     def forward(self, x: Tensor) -> Tensor:
         """Return G(x), in the shape of the images."""
-        maps = self.encode(x)
+        maps = _encode(self.down, self.pool, x)
         y = maps.pop()
         for grow, up in zip(self.grow, self.up, strict=True):
             y = up(torch.cat([maps.pop(), grow(y)], dim=1))
-        return self.last(y)
+        drawn: Tensor = self.last(y)
+        return drawn
 
 
 _PAPER: dict[str, Callable[[], nn.Module]] = {
@@ -223,7 +227,7 @@ def coarseness(generator: nn.Module) -> int:
         factor = 1.0
         for layer in reversed(generator):
             if isinstance(layer, nn.Upsample):
-                factor *= layer.scale_factor
+                factor *= cast(float, layer.scale_factor)  # the same in both directions
             elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) and layer.in_channels > 3:
                 break
         return int(factor)
@@ -265,11 +269,12 @@ class Encoder(nn.Module):
         convolutions = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d)]
         self.channels = convolutions[-1].out_channels
 
-    encode = UNet.encode
-
     def forward(self, x: Tensor) -> Tensor:
         """Return the last feature maps of the encoder."""
-        return self.encode(x)[-1] if hasattr(self, "down") else self.layers(x)
+        if hasattr(self, "down"):
+            return _encode(self.down, self.pool, x)[-1]
+        features: Tensor = self.layers(x)
+        return features
 
 
 class NeuralFuse(nn.Module):

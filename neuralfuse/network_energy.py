@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -146,13 +146,14 @@ def count_network(
         curve.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
     if generator is not None:
         one_image = isinstance(shape, tuple) and all(isinstance(size, int) for size in shape)
-        generators.check_generator_size(generator, shape if one_image else None)
+        generators.check_generator_size(generator, cast(tuple[int, ...], shape) if one_image else None)
     costs: dict[str, Any] = {}
     memory: dict[str, Any] = {}
     front: list[Layer] = []
-    if topology:
-        layers = read_topology(topology)
-    else:
+    if topology is not None:
+        title, layers = topology.name, read_topology(topology)
+    elif model is not None:
+        title = model
         network = create_shapes(model, (*models.NAMES, *generators.KNOWN))
         traced = trace_model(network, shape, _find_policy(model, counting))
         layers, memory = list(traced.layers), _describe_uncounted(network, traced)
@@ -169,7 +170,7 @@ def count_network(
     )
     base, before = _split(results[0], len(front))
     report = {
-        "model": model or topology.name,
+        "model": title,
         "generator": generator,
         "accelerator": asdict(accelerator),
         "engines": list(engines),

@@ -166,8 +166,8 @@ class Objective(ABC):
             fused = fuse(images)
         losses, gradient = self.input_gradient(fused, labels, step)
         parameters = [parameter for parameter in fuse.parameters() if parameter.requires_grad]
-        gradients = torch.autograd.grad(fused, parameters, gradient, materialize_grads=True)
-        *gradients, clean, perturbed = self.ranks.total([*gradients, *losses])
+        own = torch.autograd.grad(fused, parameters, gradient, materialize_grads=True)
+        *gradients, clean, perturbed = self.ranks.total([*own, *losses])
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return Losses(clean, perturbed)

@@ -1,8 +1,10 @@
 """Files with the results of the first two stages, which other generators can start from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from faultsim.io.checkpoint import load_weights, read_file, save_weights
 
@@ -65,8 +67,12 @@ def find_reusable(directory: Path, out: Path, about: Mapping[str, Any]) -> dict[
     FaultsimError
         For damaged files.
     """
-    found = {}
-    for stage, read in (("classifier", _read_classifier), ("patterns", _read_patterns)):
+    found: dict[str, Known[Any]] = {}
+    readers: dict[str, Callable[[Path, Mapping[str, Any]], Known[Any] | None]] = {
+        "classifier": _read_classifier,
+        "patterns": _read_patterns,
+    }
+    for stage, read in readers.items():
         if out.with_suffix(f".state.{stage}.safetensors").exists():
             continue
         for path in sorted(directory.glob(f"*.{stage}.safetensors")):
@@ -78,11 +84,13 @@ def find_reusable(directory: Path, out: Path, about: Mapping[str, Any]) -> dict[
     return found
 
 
-def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known | None:
+def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known[Classifier] | None:
     """Read a classifier; None if it has another encoder or was trained on other images."""
     metadata = read_file(path)[1]
     name, classes = metadata.get("classifier"), metadata.get("num_classes")
     if metadata.get("dataset_fingerprint") != about["dataset_fingerprint"] or name not in generators.KNOWN:
+        return None
+    if type(classes) is not int or classes < 1:
         return None
     if not generators.same_encoder(name, about["generator"]):
         return None
@@ -91,7 +99,7 @@ def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known | None:
     return Known(network.eval(), Cost.read(metadata.get("cost")))
 
 
-def _read_patterns(path: Path, about: Mapping[str, Any]) -> Known | None:
+def _read_patterns(path: Path, about: Mapping[str, Any]) -> Known[Tensor] | None:
     """Read patterns; None if they are for other data, base models or bit errors, or of another coarseness."""
     patterns, metadata = load_patterns(path)
     if any(metadata.get(key) != about[key] for key in ("dataset_fingerprint", "base")):

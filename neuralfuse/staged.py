@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,14 @@ from faultsim.data import Augmentation, Dataset, batches
 from faultsim.errors import FaultsimError
 from faultsim.faults import evaluation_chips
 from faultsim.quantization import finish_qat, prepare_qat
-from faultsim.training.loop import Loop, Pace, choose_memory_format, create_schedule, optimizer_arguments
+from faultsim.training.loop import (
+    Loop,
+    Pace,
+    choose_memory_format,
+    create_schedule,
+    move_module,
+    optimizer_arguments,
+)
 
 from . import generators
 from .classifier import Classifier
@@ -34,12 +41,14 @@ from .patterns import ClassPatterns, fingerprint, measure_success
 from .stages import PATTERN_CHIPS, Stage, Staged
 from .training import Base, train_generator
 
+V = TypeVar("V")
+
 
 @dataclass(frozen=True)
-class Known:
+class Known(Generic[V]):
     """Result of a stage in an earlier training."""
 
-    value: Classifier | Tensor
+    value: V
     """Classifier of stage 1, or patterns float32 [classes, 3, H, W] of stage 2."""
     cost: Cost
     """What it cost there."""
@@ -70,8 +79,8 @@ def train_staged(
     report: Callable[[str, dict], None] = lambda stage, entry: None,
     pace: Pace | None = None,
     in_flight: int | None = None,
-    classifier: Known | None = None,
-    patterns: Known | None = None,
+    classifier: Known[Classifier] | None = None,
+    patterns: Known[Tensor] | None = None,
 ) -> Outcome:
     """Train a generator in place, in stages.
 
@@ -150,7 +159,7 @@ def measure_baselines(
         *base,
         test,
         evaluation_chips(1, chips),
-        bit_error_rate=staged.eopm.bit_error_rate,
+        bit_error_rate=cast(float, staged.eopm.bit_error_rate),  # EOPM has one,
         faults=staged.eopm.faults,
         images=images,
     )
@@ -193,10 +202,9 @@ class _Run:
         self.memory_format = choose_memory_format(self.device, self.precision)
         # all random initialization happens before the first stage, so that a continued training draws the same
         classes = self.data.num_classes
-        self.classifier = prepare_qat(Classifier(self.generator, classes)).to(
-            self.device, memory_format=self.memory_format
-        )
-        prepare_qat(self.generator).to(self.device, memory_format=self.memory_format)
+        classifier = prepare_qat(Classifier(self.generator, classes))
+        self.classifier = move_module(classifier, self.device, self.precision)
+        move_module(prepare_qat(self.generator), self.device, self.precision)
         self.before = hashlib.sha256()  # results of the stages so far
 
     def classify(self) -> Classifier:

@@ -144,13 +144,16 @@ def train(
             "training": training.describe(),
         }
         described = json.loads(json.dumps(described))
+        reusable: dict[str, Any] = {}
+        if reuse is not None:
+            reusable = find_reusable(Path(reuse), path, described)
         outcome = train_staged(
             network,
             frozen,
             data,
             training,
             report=lambda stage, entry: report(progress.format(log.add({"stage": stage, **entry}))),
-            **({} if reuse is None else find_reusable(Path(reuse), path, described)),
+            **reusable,
             **common,
         )
         curve = [Epoch(**entry) for entry in outcome.curves["eopm"]]

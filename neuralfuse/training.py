@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,14 @@ from faultsim.errors import FaultsimError
 from faultsim.faults import FaultModel
 from faultsim.quantization import prepare_qat
 from faultsim.stored import StoredWeights
-from faultsim.training.loop import Loop, Pace, choose_memory_format, create_schedule, optimizer_arguments
+from faultsim.training.loop import (
+    Loop,
+    Pace,
+    choose_memory_format,
+    create_schedule,
+    move_module,
+    optimizer_arguments,
+)
 
 from .adversarial import Adversarial
 from .cost import Cost
@@ -110,12 +117,17 @@ class Training:
         """Create the objective: of one base model, or the mean over several, all on one device."""
         if len(bases) > 1:
             return Ensemble([self.create_objective([base], ranks, in_flight) for base in bases], ranks)
-        common = {"weight": self.weight, "loss": self.loss, "precision": self.precision, "ranks": ranks}
+        common: dict[str, Any] = {
+            "weight": self.weight,
+            "loss": self.loss,
+            "precision": self.precision,
+            "ranks": ranks,
+        }
         if self.flips is not None:
             return Adversarial(*bases[0], flips=self.flips, **common)
         return EOPM(
             *bases[0],
-            bit_error_rate=self.bit_error_rate,
+            bit_error_rate=cast(float, self.bit_error_rate),  # given where flips are not
             faults=self.faults,
             n_models=self.n_models,
             divided=self.divided,
@@ -224,11 +236,7 @@ def train_generator(
     """
     device = bases[0].stored.layers[0].values.device
     data = data.to(device)
-    fuse = (
-        NeuralFuse(prepare_qat(generator))
-        .to(device, memory_format=choose_memory_format(device, training.precision))
-        .train()
-    )
+    fuse = move_module(NeuralFuse(prepare_qat(generator)), device, training.precision).train()
     modules: dict[str, nn.Module] = {"module": fuse}
     if training.average:
         modules["average"] = copy.deepcopy(fuse)

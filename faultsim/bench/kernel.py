@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .. import ops, reference
 from ..errors import FaultsimError
-from ..faults import FaultModel
+from ..faults import FaultKind, FaultModel
 from ..native import native
 from .timing import rivals
 
@@ -66,10 +67,10 @@ FLIPS = FaultModel()
 OPERATIONS = (
     Operation("corrupt, flip", "copy", FLIPS, targets=(0.5, 0.5, 0.5)),
     Operation("corrupt in place, flip", "copy", FLIPS, in_place=True),
-    Operation("corrupt, stuck_at_random", "copy", FaultModel("stuck_at_random")),
-    Operation("corrupt, transient", "copy", FaultModel("transient")),
+    Operation("corrupt, stuck_at_random", "copy", FaultModel(FaultKind.STUCK_AT_RANDOM)),
+    Operation("corrupt, transient", "copy", FaultModel(FaultKind.TRANSIENT)),
     Operation("corrupt, neuralfuse_2022", "copy", FaultModel.preset("neuralfuse_2022")),
-    Operation("fault mask, stuck_at_random", "copy", FaultModel("stuck_at_random"), torch.uint8),
+    Operation("fault mask, stuck_at_random", "copy", FaultModel(FaultKind.STUCK_AT_RANDOM), torch.uint8),
     *(
         Operation(f"corrupt_dequantize, {str(dtype)[6:]}", beside, FLIPS, dtype)
         for dtype in ops.FLOATS
@@ -154,7 +155,7 @@ class Bench:
         where = {"blocks": addresses.blocks, "word": addresses.word, "repeat": addresses.repeat}
         if small.value is not None:
             masks = [reference.fault_mask(source.size, seed, rate, kind, **where) for seed in seeds]
-            pairs = [
+            pairs: list[tuple[Tensor, Any]] = [
                 (small.output, [mask for mask, _ in masks]),
                 (small.value, [value for _, value in masks]),
             ]

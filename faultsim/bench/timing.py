@@ -81,7 +81,8 @@ def rivals(
     cuda = device.type == "cuda"
     counts = [1] * len(calls)
     if cuda and graphs:
-        calls, counts = zip(*(_as_graph(call) for call in calls), strict=True)
+        graphed = [_as_graph(call) for call in calls]
+        calls, counts = [replay for replay, _ in graphed], [count for _, count in graphed]
     for _ in range(warm_up):
         for call in calls:
             call()

@@ -4,10 +4,10 @@ The colors are those of Okabe and Ito, which color-blind people can tell apart. 
 """
 
 import warnings
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -41,7 +41,9 @@ STYLE = {
     "svg.hashsalt": "faultsim",  # otherwise every file has names of its own in it
 }
 # On top of matplotlib's own defaults, whatever the user's matplotlibrc says.
-_CONTEXT = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"} | STYLE
+_CONTEXT: dict[Any, Any] = {
+    name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"
+} | STYLE
 DPI = 150
 # without a date, and without the version of what wrote it
 _NOTHING_ELSE = {
@@ -54,9 +56,11 @@ _NOTHING_ELSE = {
 # -- style ---------------------------------------------------------------------------------------------------
 
 
-def styled() -> AbstractContextManager:
-    """Return a context in which figures are drawn in the package's style. It also works as a decorator."""
-    return matplotlib.rc_context(_CONTEXT)
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw figures in the package's style, inside the block or the decorated function."""
+    with matplotlib.rc_context(_CONTEXT):
+        yield
 
 
 def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
@@ -118,7 +122,7 @@ def curve_figure(curve: "VoltageCurve") -> Figure:
     points = [
         point for point in zip(curve.voltages, curve.bit_error_rates, strict=True) if low <= point[0] <= high
     ]
-    dots = {"marker": "o", "linestyle": "none"}
+    dots: dict[str, Any] = {"marker": "o", "linestyle": "none"}
     left.plot([v for v, rate in points if rate > 0], [r for _, r in points if r > 0], color=VERMILION, **dots)
     energies = [unit * curve.energy_per_access(v) for v, _ in points]
     right.plot([v for v, _ in points], energies, color=BLUE, **dots)

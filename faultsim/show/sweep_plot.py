@@ -43,25 +43,26 @@ def sweep_figure(results: Sequence["SweepRow"], title: str, conditions: "Conditi
 
     for color, variant in zip(_COLORS, variants, strict=False):
         mine = [result for result in results if result.variant == variant]
-        x = [r.point.voltage if by_voltage else r.point.bit_error_rate for r in mine]
+        voltages = [r.point.voltage for r in mine if r.point.voltage is not None]
+        x = voltages if by_voltage else [r.point.bit_error_rate for r in mine]
         worst, best = ([_shown(r, getattr(r.evaluation, end)) for r in mine] for end in ("worst", "best"))
         axes[0].fill_between(x, worst, best, color=color, alpha=0.15, linewidth=0)
         _means(axes[0], x, mine, color, variant)
         counted = [result for result in by_energy if result.variant == variant]
         if counted:
-            _means(axes[1], [100 * (1 - r.energy_saving) for r in counted], counted, color, variant)
+            used = [100 * (1 - r.energy_saving) for r in counted if r.energy_saving is not None]
+            _means(axes[1], used, counted, color, variant)
 
     metric = results[0].evaluation.metric
     for panel in axes:
         panel.set_ylabel(metric.label if metric.counts else f"{metric.label}, {metric.arrow}")
         if metric.fraction:
             panel.set_ylim(0, 103)
-    axes[0].set_xlabel(
-        voltage_label(conditions.curve) if by_voltage else "bit error rate (share of failing cells)"
-    )
-    if by_voltage:
+    if by_voltage and conditions.curve is not None:
+        axes[0].set_xlabel(voltage_label(conditions.curve))
         _rates_on_top(axes[0], results)
     else:
+        axes[0].set_xlabel("bit error rate (share of failing cells)")
         least = min(result.point.bit_error_rate or 1 for result in results)
         axes[0].set_xscale("symlog", linthresh=max(1e-7, least))
     if by_energy:
@@ -90,7 +91,8 @@ def _shown(result: "SweepRow", value: float) -> float:
 
 def _rates_on_top(axes: Axes, results: Sequence["SweepRow"]) -> None:
     """Write the bit error rates of some of the voltages along the top."""
-    shown = {result.point.voltage: result.point.bit_error_rate for result in results}
+    points = [result.point for result in results]
+    shown = {point.voltage: point.bit_error_rate for point in points if point.voltage is not None}
     lowest, highest = min(shown), max(shown)
     apart = (highest - lowest) / 9  # closer labels would touch
     ticks: list[float] = []

@@ -11,7 +11,7 @@ from torch.nn import functional
 from ..data import Augmentation, Dataset
 from ..errors import FaultsimError
 from ..quantization import prepare_qat
-from .loop import Loop, Pace, choose_memory_format, create_schedule, optimizer_arguments
+from .loop import Loop, Pace, choose_memory_format, create_schedule, move_module, optimizer_arguments
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def train_classifier(
     """
     device = next(model.parameters()).device
     data = data.to(device)
-    prepare_qat(model).to(memory_format=choose_memory_format(device)).train()
+    move_module(prepare_qat(model), device).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
         **optimizer_arguments(recipe.learning_rate, device),

@@ -39,6 +39,8 @@ class EpochLog:
         if "world_size" in whole:  # stays last, as in older logs
             whole["world_size"] = whole.pop("world_size")
         place = self._place(whole)
+        if place is None:
+            raise ValueError(f"no entry of this training: {entry}")
         before = {other: kept for other, kept in self.entries.items() if other < place}
         self.entries = {**dict(sorted(before.items())), place: whole}
         if self.path is not None:

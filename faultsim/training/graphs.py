@@ -41,10 +41,10 @@ class Graphed(Generic[R]):
             return self.function(*inputs)
         self.kinds = self.kinds or _kinds(inputs)
         if _kinds(inputs) != self.kinds:  # the last batch of an epoch
-            return self._as_written(inputs)
+            return self._as_written(self.stream, inputs)
         with torch.cuda.device(self.stream.device):
             if self.graph is None and self.calls_before == 0:
-                self._capture(inputs)
+                self._capture(self.stream, inputs)
             if self.graph is not None:
                 for ours, theirs in zip(self.inputs, inputs, strict=True):
                     ours.copy_(theirs)
@@ -52,29 +52,29 @@ class Graphed(Generic[R]):
                 return self.result
             if self.calls_before:
                 self.calls_before -= 1
-        return self._as_written(inputs)
+        return self._as_written(self.stream, inputs)
 
-    def _as_written(self, inputs: tuple[Tensor, ...]) -> R:
+    def _as_written(self, stream: torch.cuda.Stream, inputs: tuple[Tensor, ...]) -> R:
         # on the stream of the capture, so that what libraries and autograd cache per stream exists there
-        current = torch.cuda.current_stream(self.stream.device)
-        self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
+        current = torch.cuda.current_stream(stream.device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
             result = self.function(*inputs)
-        current.wait_stream(self.stream)
+        current.wait_stream(stream)
         return result
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+    def _capture(self, stream: torch.cuda.Stream, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = [x.clone() for x in inputs]
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            with torch.cuda.graph(graph, stream=stream):
                 self.result = self.function(*self.inputs)
         except RuntimeError as error:
             self.calls_before = None
             torch.cuda.synchronize()
             # A failed capture leaves the default generator registered with the graph. Replacing its state with a clone
             # unregisters it.
-            random = torch.cuda.default_generators[self.stream.device.index]
+            random = torch.cuda.default_generators[stream.device.index]
             random.graphsafe_set_state(random.clone_state())
             _log.warning("runs without a CUDA graph: %s", str(error).splitlines()[0])
         else:

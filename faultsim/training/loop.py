@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from ..errors import FaultsimError
 from ..io.bounds import integers
 from .graphs import Graphed
 from .state import load_state, save_state
+
+M = TypeVar("M", bound=nn.Module)
 
 SCHEDULES = ("constant", "linear", "one_cycle")
 """Learning rate schedules: constant; linear to 0 at the end; one-cycle (Smith and Topin, arXiv 1708.07120)."""
@@ -113,13 +115,16 @@ class Loop:
         begun = len(self.curve) * self.steps + self.done
         self.number.fill_(begun)
         if self.schedule is not None:
-            self.optimizer._opt_called = True  # the optimizer took these steps before the interruption
+            # the optimizer took these steps before the interruption
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]
             for _ in range(begun):
                 self.schedule.step()
 
     def _progress(self, facts: Mapping[str, Any]) -> tuple[list[dict], int, float, list[float]]:
         """Return finished entries, steps of the next epoch, seconds, sums; FaultsimError for impossible values."""
-        curve, done, sums = (facts.get(key) for key in ("curve", "done", "sums"))
+        curve: Any = facts.get("curve")
+        done: Any = facts.get("done")
+        sums: Any = facts.get("sums")
         seconds = facts.get("seconds", 0.0)  # states of older versions lack it
         known = isinstance(curve, list) and all(isinstance(entry, dict) for entry in curve)
         summed = isinstance(sums, list) and all(type(value) in (int, float) for value in sums)
@@ -247,6 +252,11 @@ def optimizer_arguments(learning_rate: float, device: torch.device) -> dict[str,
     if device.type != "cuda":
         return {"lr": learning_rate}
     return {"lr": torch.tensor(learning_rate, device=device), "fused": True}
+
+
+def move_module(module: M, device: torch.device, precision: str = "float32") -> M:
+    """Move a module, in place, to a device and to the memory format that suits it (see choose_memory_format)."""
+    return module.to(device, memory_format=choose_memory_format(device, precision))  # type: ignore[call-overload]
 
 
 def choose_memory_format(device: torch.device, precision: str = "float32") -> torch.memory_format:

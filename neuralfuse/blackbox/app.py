@@ -1,8 +1,9 @@
 """The web application around a black box: GET / describes it, POST /predict asks it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import cast
 
 import numpy as np
 
@@ -18,6 +19,7 @@ with needs_extra("serve"):
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
+    from starlette.types import Receive, Scope, Send
 
 LINGER_SECONDS = 1.0
 """How long the server still reads, and drops, what a client sends after a refusal. Closing at once would reset the
@@ -103,7 +105,8 @@ def _fitting(images: np.ndarray, description: wire.Description) -> np.ndarray:
     return check_images(images)
 
 
-async def _refuse(request: Request, error: HTTPException) -> Response:
+async def _refuse(request: Request, failure: Exception) -> Response:
+    error = cast(HTTPException, failure)  # it is registered for no other
     message = error.detail
     if error.status_code in (404, 405):
         message = f"{request.method} {request.url.path}: there are only GET / and POST /predict"
@@ -117,7 +120,7 @@ async def _failed(_: Request, error: Exception) -> Response:
 class _Refusal(JSONResponse):
     """An error. A connection with an unread body is closed afterwards, once the client could read it."""
 
-    async def __call__(self, scope: dict, receive: Callable, send: Callable[[dict], Awaitable[None]]) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("body_read"):
             return await super().__call__(scope, receive, send)
         headers = [*self.raw_headers, (b"connection", b"close")]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -157,7 +157,7 @@ class Actions:
         optional = ("start", "surrogates", "patterns", "classifier")
         keys = ["training", "epochs", "dataset_fingerprint", *(key for key in optional if key in trained)]
         configuration, origin = _describe_file(trained, keys, saved.fingerprint)
-        return variant.transform, configuration, origin
+        return cast(NeuralFuse, variant.transform), configuration, origin
 
     def _write_outputs(self, step: Step) -> None:
         """Write the last layer's outputs for the first test images, on the first chip (see figures.read_outputs)."""
@@ -177,7 +177,7 @@ class Actions:
                     ):
                         outputs = [subject.model(part) for part in inputs.split(BATCH_SIZE)]
                     logits.append(torch.cat(outputs).float().cpu().numpy())
-        arrays = dict(zip(OUTPUTS, logits, strict=True)) | {"labels": labels.cpu().numpy()}
+        arrays: dict[str, Any] = dict(zip(OUTPUTS, logits, strict=True)) | {"labels": labels.cpu().numpy()}
 
         def write(path: Path) -> None:
             with path.open("wb") as file:

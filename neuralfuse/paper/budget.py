@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .cells import CHIPS
 from .plan import Kind, Step, chain_steps, find_ends
@@ -52,7 +52,7 @@ def count_operations(step: Step, *, base_epochs: int, epochs: int, n_models: int
     if step.kind is Kind.GENERATOR and cell.spec.trainer == "staged":
         from ..stages import Staged
 
-        defaults = {field.name: field.default for field in fields(Staged)}
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(Staged)}
         first, patterns, drawing = (
             defaults[name].epochs_of(train) for name in ("classifier", "patterns", "drawing")
         )
@@ -73,12 +73,12 @@ def measure_speed(device: torch.device, precision: str = "float32", seconds: flo
     import torch
     from torch import nn
 
-    from faultsim.training.loop import choose_memory_format
+    from faultsim.training.loop import choose_memory_format, move_module
 
     count = 2048 if device.type == "cuda" else 64  # enough that a GPU computes longer than a launch takes
     layers = [nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
     network = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Conv2d(64, 256, 3, padding=1))
-    network = network.to(device, memory_format=choose_memory_format(device, precision))
+    move_module(network, device, precision)
     images = torch.zeros(count, 64, 16, 16, device=device).to(
         memory_format=choose_memory_format(device, precision)
     )

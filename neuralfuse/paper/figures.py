@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ OUTPUTS = ("clean", "perturbed", "clean_fused", "perturbed_fused")
 """What a file of outputs holds: logits float32 [images, classes] under each name, and `labels` int64 [images]."""
 
 
-def collect_rows(name: str, lines: Sequence[Line]) -> list[dict[str, object]]:
+def collect_rows(name: str, lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Collect what figure4, figure5 or figure6 draws.
 
     Returns
@@ -50,7 +50,7 @@ def collect_rows(name: str, lines: Sequence[Line]) -> list[dict[str, object]]:
         over those of the base model.
     """
     of = {"figure4": _n_models, "figure5": _saving, "figure6": _relative_macs}[name]
-    found = []
+    found: list[dict[str, Any]] = []
     for line in lines:
         known = line.published and line.published.perturbed_fused
         result = line.results[-1] if line.results else None

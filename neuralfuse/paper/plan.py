@@ -79,7 +79,7 @@ def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
     if generator is not None:
         words.append(generator.name)
     words += [cell.base, cell.dataset, recipe]
-    if kind is not Kind.BASE and not (kind is Kind.GENERATOR and generator.flips is not None):
+    if kind is not Kind.BASE and not (kind is Kind.GENERATOR and cell.spec.flips is not None):
         words += [cell.faults, f"{cell.bit_error_rate:g}"]
     if generator is not None:
         if cell.transferred:

@@ -196,4 +196,4 @@ def describe_tables(found: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]
         }
         for name, lines in found.items()
     ]
-    return without_nan(tables)  # type: ignore[return-value]  # as a list it stays one
+    return without_nan(tables)

@@ -6,6 +6,7 @@ import textwrap
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from typing import Any
 from xml.etree import ElementTree
 
 from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ def color_of(chart: Chart, index: int) -> int:
 
 
 def _svg(chart: Chart, width: int, height: int) -> str:
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "faultsim",
         "font.size": 11.5,
@@ -132,9 +133,9 @@ def _scales(axes: Axes, chart: Chart, narrow: bool) -> None:
         axes.set_ylim(*chart.y_range)
     if chart.top:
         step = 2 if narrow else 1
-        places, labels = zip(*chart.top[::step], strict=True)
+        places, marks = zip(*chart.top[::step], strict=True)
         top = axes.secondary_xaxis("top")
-        top.set_xticks(places, labels, fontsize=10)
+        top.set_xticks(places, marks, fontsize=10)
         top.set_xlabel(chart.top_label, fontsize=10)
         top.spines["top"].set_visible(True)
 
@@ -200,8 +201,8 @@ def _simplify(root: ElementTree.Element, name: str) -> None:
                 parent.remove(child)
     for element in root.iter():
         if "id" in element.attrib:
-            if element.get("id") in referred:
-                element.set("id", referred[element.get("id")])
+            if element.attrib["id"] in referred:
+                element.set("id", referred[element.attrib["id"]])
             else:
                 del element.attrib["id"]
         if _HREF in element.attrib:

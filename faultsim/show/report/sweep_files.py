@@ -5,6 +5,7 @@ import io
 import math
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 from ...errors import FaultsimError
 from ...io.bounds import parse_integer, parse_json, parse_number, read_text
@@ -129,7 +130,7 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
     try:
         variant = row["variant"]
         odd = () if metric.fraction else ("inf", "-inf", "nan")  # a metric of the user's may say so
-        found = {
+        found: dict[str, Any] = {
             name: None if not row[name] else float(row[name]) if row[name] in odd else parse_number(row[name])
             for name in _NUMBERS
         }
@@ -166,7 +167,7 @@ def _unfinished(path: Path, points: list, metric: Metric, stops: bool) -> list[d
         groups.setdefault(
             (row.get("variant", ""), row.get("voltage", ""), row.get("bit_error_rate", "")), []
         ).append(row)
-    energies = {at(p, "voltage"): at(p, "energy_per_access") for p in points if _is_point(p)}
+    energies: dict[Any, Any] = {at(p, "voltage"): at(p, "energy_per_access") for p in points if _is_point(p)}
     found = []
     for (variant, voltage, errors), rows in groups.items():
         try:

@@ -104,7 +104,7 @@ def _text(metric: Metric, value: float | None, unit: bool = True) -> str:
 
 
 def _shown(metric: Metric, value: float | None) -> float | None:
-    """On an axis: fractions in percent."""
+    """Return a value for an axis: a fraction in percent."""
     return 100 * value if metric.fraction and value is not None else value
 
 
@@ -131,21 +131,23 @@ def _series(of: dict[str, list[dict]], x, y, metric: Metric, *, uncertain: bool)
     for variant, rows in of.items():
         points = []
         for row in rows:
-            interval, spread = (
-                tuple(sorted(_shown(metric, row[end]) for end in ends))
-                if None not in map(row.get, ends)
-                else None
-                for ends in (("ci95_low", "ci95_high"), ("worst", "best"))
-            )
-            more = {"interval": interval, "spread": spread} if uncertain else {}
+            interval = _range_between(metric, row, "ci95_low", "ci95_high") if uncertain else None
+            spread = _range_between(metric, row, "worst", "best") if uncertain else None
             if y(row) is not None:  # what is infinite has no place on an axis
-                points.append(Point(x(row), y(row), _hover(row, len(of) > 1, metric), **more))
+                hover = _hover(row, len(of) > 1, metric)
+                points.append(Point(x(row), y(row), hover, interval=interval, spread=spread))
         found.append(Series(variant, tuple(points)))
     return tuple(found)
 
 
+def _range_between(metric: Metric, row: dict, one: str, other: str) -> tuple[float, float] | None:
+    """Return two values of a row for an axis, the smaller first; None where one is not known."""
+    ends = [value for name in (one, other) if (value := _shown(metric, row[name])) is not None]
+    return (min(ends), max(ends)) if len(ends) == 2 else None
+
+
 def _scale(configuration: dict) -> str:
-    """Of a voltage axis."""
+    """Return the label of a voltage axis."""
     try:
         return voltage_label(VoltageCurve(**configuration["curve"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
