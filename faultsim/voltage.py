@@ -225,9 +225,9 @@ class VoltageCurve:
         """
         header = COLUMNS_PJ if self.picojoules else COLUMNS
         if voltages is None:
-            rows = zip(self.voltages, self.bit_error_rates, self.energies, strict=True)
+            rows = [*zip(self.voltages, self.bit_error_rates, self.energies, strict=True)]
         else:
-            rows = (tuple(row[column] for column in header) for row in self.rows(voltages))
+            rows = [(row[header[0]], row[header[1]], row[header[2]]) for row in self.rows(voltages)]
         lines = [",".join(header), *(",".join(map(repr, row)) for row in rows)]
         write_text(Path(path), "\n".join(lines) + "\n")
 
