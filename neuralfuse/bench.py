@@ -22,7 +22,7 @@ from .eopm import EOPM
 FAULTS = FaultModel(FaultKind.FLIP)
 
 
-def eopm_times(
+def time_eopm(
     model: nn.Module,
     stored: StoredWeights,
     generator: str,

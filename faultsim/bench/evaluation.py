@@ -12,7 +12,7 @@ from ..training.graphs import AS_WRITTEN, Graphed
 from .timing import rivals
 
 
-def evaluation_times(
+def time_evaluation(
     model: nn.Module,
     stored: StoredWeights,
     data: Sequence[tuple[Tensor, Tensor]],

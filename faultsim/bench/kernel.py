@@ -180,7 +180,7 @@ def _copy(source: Tensor, output: Tensor, threads: int) -> Callable[[], object]:
     return lambda: output.copy_(source)
 
 
-def kernel_rows(device: torch.device, weights: int = WEIGHTS, seconds: float = 1.0) -> Iterator[Row]:
+def time_kernel(device: torch.device, weights: int = WEIGHTS, seconds: float = 1.0) -> Iterator[Row]:
     """Time every operation at every bit error rate.
 
     Parameters

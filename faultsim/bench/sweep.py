@@ -12,7 +12,7 @@ from ..voltage import VoltageCurve
 from ..voltage_sweep import plan_points, sweep
 
 
-def share_of_model(
+def measure_model_share(
     model: nn.Module,
     data: Sequence[tuple[Tensor, Tensor]],
     stored: StoredWeights,

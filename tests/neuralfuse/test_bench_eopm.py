@@ -3,7 +3,7 @@
 import torch
 
 from faultsim import StoredWeights, models
-from neuralfuse.bench import eopm_times
+from neuralfuse.bench import time_eopm
 
 
 def test_the_three_formulations_are_timed_in_turn():
@@ -15,7 +15,7 @@ def test_the_three_formulations_are_timed_in_turn():
         if isinstance(module, torch.nn.Linear):
             module.register_forward_hook(lambda *_: passes.append(1))
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([1, 2])
-    found = eopm_times(
+    found = time_eopm(
         model, StoredWeights.of(model), "ConvS", images, labels, n_models=3, precision="bfloat16", rounds=4
     )
     assert [len(samples) for samples in found["samples"]] == [4, 4, 4]

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from faultsim.bench.kernel import RATES, kernel_rows
+from faultsim.bench.kernel import RATES, time_kernel
 from faultsim.bench.timing import rivals
 
 
 @pytest.mark.cuda
 def test_every_target_has_its_row():
-    rows = list(kernel_rows(torch.device("cuda"), seconds=0))
+    rows = list(time_kernel(torch.device("cuda"), seconds=0))
     found = {(r.operation, r.weights, r.bit_error_rate): r.target for r in rows if r.target is not None}
     names = [
         ("corrupt, flip", 10**9),
@@ -37,6 +37,6 @@ def test_graphs_time_the_gpu_and_not_python():
 
 def test_no_target_on_a_cpu():
     """Nor is a GPU's buffer of 1 GB there."""
-    rows = list(kernel_rows(torch.device("cpu"), weights=14_000, seconds=0))
+    rows = list(time_kernel(torch.device("cpu"), weights=14_000, seconds=0))
     assert {row.weights for row in rows} == {14_000}
     assert {row.target for row in rows} == {None}
