@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .layers import Layer as Layer
     from .saving import compute_relative_energy as compute_relative_energy
     from .saving import compute_saving as compute_saving
+    from .saving import count_input_accesses as count_input_accesses
     from .saving import count_weight_accesses as count_weight_accesses
     from .saving import find_break_even_voltage as find_break_even_voltage
     from .saving import find_optimal_voltage as find_optimal_voltage
@@ -60,6 +61,7 @@ _HOME = {
     "find_optimal_voltage": "saving",
     "compute_saving": "saving",
     "count_costs": "costs",
+    "count_input_accesses": "saving",
     "read_topology": "topology",
     "compute_relative_energy": "saving",
     "trace_layers": "trace",

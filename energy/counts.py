@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 
 from .accelerator import Accelerator
+from .errors import EnergyError
+from .integers import checked_positive
 from .layers import Layer
 
 
@@ -61,6 +63,19 @@ class NetworkCounts:
         last word that is filled only in part is one access.
         """
         return self.accesses_of(self.total)
+
+    def count_input_accesses(self, bits: int = 8) -> int:
+        """Return the accesses of the input memory per inference, which holds activations of `bits` bits.
+
+        One access reads as many activations as fit into a word. Reads outside of the map have no address: SCALE-Sim
+        counts them, this does not.
+        """
+        per_access = self.accelerator.word_bits // checked_positive(bits, "bits of an activation")
+        if not per_access:
+            raise EnergyError(
+                f"a word of {self.accelerator.word_bits} bits can't hold an activation of {bits} bits"
+            )
+        return -(-(self.total.input_reads - self.total.input_overcount) // per_access)
 
     def accesses_of(self, counts: LayerCounts) -> int:
         """Return the weight memory accesses of the filter reads of `counts`, rounded up."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .accelerator import PAPER, Accelerator
 from .closed_form import count
+from .counts import NetworkCounts
 from .errors import EnergyError
 
 if TYPE_CHECKING:
@@ -64,12 +65,42 @@ def count_weight_accesses(
     EnergyError
         For a model of which no layer can be counted.
     """
+    return _count(model, input_shape, accelerator, policy).weight_memory_accesses
+
+
+def count_input_accesses(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    accelerator: Accelerator = PAPER,
+    policy: CountingPolicy | None = None,
+    bits: int = 8,
+) -> int:
+    """Count the input memory accesses of one inference, by the closed form.
+
+    Parameters
+    ----------
+    model, input_shape, accelerator, policy
+        As for `count_weight_accesses`.
+    bits
+        Width of an activation. An access reads as many as fit into a word.
+
+    Raises
+    ------
+    EnergyError
+        For a model of which no layer can be counted.
+    """
+    return _count(model, input_shape, accelerator, policy).count_input_accesses(bits)
+
+
+def _count(
+    model: nn.Module, input_shape: Sequence[int], accelerator: Accelerator, policy: CountingPolicy | None
+) -> NetworkCounts:
     from .trace import POLICIES, trace_model
 
     layers = trace_model(model, input_shape, policy or POLICIES["paper"]).layers
     if not layers:
         raise EnergyError(f"no layer of this {type(model).__name__} can be counted")
-    return count(layers, accelerator).weight_memory_accesses
+    return count(layers, accelerator)
 
 
 def compute_relative_energy(curve: AnyCurve, voltage: float) -> float:
@@ -99,8 +130,12 @@ def compute_saving(
     voltage: float,
     generator_accesses: int = 0,
     generator_voltage: float | None = None,
+    input_accesses: int = 0,
+    input_voltage: float | None = None,
 ) -> float:
     """Return the share of the base model's energy at Vmin that is saved (the paper's equation 2).
+
+    The energy is that of the weight memory; with `input_accesses` that of weight and input memory together.
 
     Parameters
     ----------
@@ -114,23 +149,33 @@ def compute_saving(
         Weight memory accesses of one inference of the generator.
     generator_voltage
         Its supply voltage. Default: Vmin.
+    input_accesses
+        Input memory accesses of one inference of the base model, from `count_input_accesses`.
+    input_voltage
+        Supply voltage of the input memory. Default: that of the base model.
 
     Returns
     -------
     float
         From 1 downwards; negative is a loss.
     """
-    if base_accesses < 1 or generator_accesses < 0:
+    if base_accesses < 1 or generator_accesses < 0 or input_accesses < 0:
         raise EnergyError(
             f"accesses have to be positive, not {base_accesses} of the base model and "
             f"{generator_accesses} of the generator"
+            + f", {input_accesses} of the inputs"
+            * (input_accesses < 0)
         )
     spent = base_accesses * compute_relative_energy(curve, voltage)
     if generator_voltage is None:
         spent += generator_accesses
     else:
         spent += generator_accesses * compute_relative_energy(curve, generator_voltage)
-    return 1 - spent / base_accesses
+    if input_accesses:
+        spent += input_accesses * compute_relative_energy(
+            curve, voltage if input_voltage is None else input_voltage
+        )
+    return 1 - spent / (base_accesses + input_accesses)
 
 
 def find_break_even_voltage(

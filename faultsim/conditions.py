@@ -57,6 +57,11 @@ class Conditions:
         return "as measured" if self.measured else str(self.faults.kind)
 
     @property
+    def memories(self) -> str:
+        """Name of what the energy is that of: the memories that can fail."""
+        return "weight memory" if self.sites == "weights" else "weight and input memory"
+
+    @property
     def columns(self) -> dict[str, str]:
         """The cells of COLUMNS, the same in every row of a table of results."""
         curve = "" if self.curve is None else self.curve.name

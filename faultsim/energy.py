@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from energy import compute_saving as compute_saving
     from energy import count as count
     from energy import count_costs as count_costs
+    from energy import count_input_accesses as count_input_accesses
     from energy import count_weight_accesses as count_weight_accesses
     from energy import find_break_even_voltage as find_break_even_voltage
     from energy import find_differences as find_differences

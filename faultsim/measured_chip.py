@@ -1,9 +1,11 @@
 """A measured chip: weights are read through its fault map."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import FaultsimError
+from .fault_cells import TYPES
 from .fault_map import FaultMap
 from .faults import Chip, FaultModel
 from .sram import BLOCK_BYTES
@@ -118,3 +120,13 @@ AnyChip = Chip | MeasuredChip
 def as_chip(chip: AnyChip | int) -> AnyChip:
     """Return a chip as it is, and a seed as the simulated chip that it means."""
     return chip if isinstance(chip, AnyChip) else Chip(chip)
+
+
+def describe_chip(chip: AnyChip) -> int | dict[str, str]:
+    """Describe a chip for a configuration: everything that its faults follow from."""
+    if not isinstance(chip, MeasuredChip):
+        return chip.seed
+    digest = hashlib.sha256(repr((chip.fault_map.arrays, chip.fault_map.geometry)).encode())
+    for name in TYPES:
+        digest.update(getattr(chip.fault_map, name).tobytes())
+    return {"label": chip.label, "sha256": digest.hexdigest()}

@@ -168,7 +168,8 @@ class SweepResult(Sequence[SweepRow]):
     title: str = "sweep"
     """What was measured, in one line."""
     accesses: int | None = None
-    """Weight memory accesses of one inference of the model; None where they were not counted."""
+    """Memory accesses of one inference of the model: reads of weights, and of inputs where activations fail; None where
+    they were not counted."""
     uncounted: tuple[str, ...] = ()
     """Names of the tensors in the faulty memory that `accesses` leaves out."""
     supplies: Supplies | None = None

@@ -1,6 +1,5 @@
 """Accuracy, or another metric, and energy against voltage: plan, run, resume."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,13 +16,13 @@ from .data import OwnBatches
 from .domain_energy import Supplies, find_supplies
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
-from .fault_cells import TYPES
 from .faults import FaultModel, evaluation_chips
+from .input_energy import add_input_memory
 from .inventory import Select
 from .io.files import write_text
 from .io.provenance import provenance
 from .io.run_directory import RunDirectory, csv_text
-from .measured_chip import AnyChip, MeasuredChip, as_chip
+from .measured_chip import AnyChip, MeasuredChip, as_chip, describe_chip
 from .metrics import ACCURACY, AnyMetric, find_metric
 from .perturbation import resolve_faults, resolve_stored
 from .stopping import check_stopping, is_precise, measure_widths, plan_looks
@@ -184,7 +183,7 @@ def sweep(
         same chips, has at most this half width, in the unit of the metric (a fraction for an accuracy). `chips` are
         then the most that are evaluated, in this order. The intervals are those of faultsim.precision.
     sites, activations
-        Which memory's cells fail, as for evaluate. The energy is that of the weight memory.
+        Which memory's cells fail, as for evaluate. The energy is that of both memories where activations fail.
     title : str
         One line for tables and pictures.
     directory : RunDirectory, optional
@@ -216,6 +215,7 @@ def sweep(
         accesses = count_accesses(model, OwnBatches([split_batch(batch) for batch in _first(data)], title))
     faults = resolve_faults(faults, stored, curve)
     supplies = find_supplies(model, data, stored, faults.domains, curve, accesses)
+    supplies = add_input_memory(supplies, model, data, sites, activations, curve)
     labels = [str(chip.label if isinstance(chip, MeasuredChip) else chip.seed) for chip in sample]
     precision = check_stopping(precision, sample)
     known = read_known(directory, points, variants, labels, metric, precision) if directory else {}
@@ -264,6 +264,7 @@ def sweep(
             row = _make_row(variant, point, evaluation, supplies, curve.access_pj)
             finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
     conditions = Conditions.of(faults, sample, curve, stored.share, sites, activations)
+    accesses = supplies.total if supplies else None
     return SweepResult(
         tuple(rows), conditions, tuple(labels), title, accesses, supplies=supplies, precision=precision
     )
@@ -381,16 +382,6 @@ def _first(data: Iterable[Any]) -> Iterable[Any]:
     for batch in data:
         return [batch]
     raise FaultsimError("no images to evaluate on")
-
-
-def describe_chip(chip: AnyChip) -> int | dict[str, str]:
-    """Describe a chip for a configuration: everything that its faults follow from."""
-    if not isinstance(chip, MeasuredChip):
-        return chip.seed
-    digest = hashlib.sha256(repr((chip.fault_map.arrays, chip.fault_map.geometry)).encode())
-    for name in TYPES:
-        digest.update(getattr(chip.fault_map, name).tobytes())
-    return {"label": chip.label, "sha256": digest.hexdigest()}
 
 
 def _keeper(

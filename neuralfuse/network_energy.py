@@ -102,6 +102,7 @@ def count_network(
     counting: str = "paper",
     curve: VoltageCurve | None = None,
     voltage: float | None = None,
+    input_voltage: float | None = None,
 ) -> NetworkEnergy:
     """Count the SRAM accesses of a network layer by layer, and the weight memory energy that a voltage saves.
 
@@ -126,6 +127,8 @@ def count_network(
         Default: the paper's.
     voltage : float, optional
         In the unit of the curve.
+    input_voltage : float, optional
+        Also count the energy of the input memory, at this voltage.
 
     Returns
     -------
@@ -144,6 +147,10 @@ def count_network(
     curve, accelerator = curve or VoltageCurve.default(), accelerator or Accelerator()
     if voltage is not None:
         curve.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
+    if input_voltage is not None:
+        if voltage is None:
+            raise FaultsimError("a voltage of the input memory needs the voltage of the weight memory")
+        curve.energy_per_access(input_voltage)
     if generator is not None:
         one_image = isinstance(shape, tuple) and all(isinstance(size, int) for size in shape)
         generators.check_generator_size(generator, cast(tuple[int, ...], shape) if one_image else None)
@@ -180,7 +187,7 @@ def count_network(
         **memory,
         **_describe_counts(base),
         **({"generator_counts": _describe_counts(before)} if generator else {}),
-        **_compute_savings(base, before if generator else None, curve, voltage),
+        **_compute_savings(base, before if generator else None, curve, voltage, input_voltage),
     }
     return NetworkEnergy(layers, base, before if generator else None, report)
 
@@ -273,7 +280,11 @@ def _describe_counts(counts: NetworkCounts) -> dict[str, Any]:
 
 
 def _compute_savings(
-    base: NetworkCounts, before: NetworkCounts | None, curve: VoltageCurve, voltage: float | None
+    base: NetworkCounts,
+    before: NetworkCounts | None,
+    curve: VoltageCurve,
+    voltage: float | None,
+    input_voltage: float | None,
 ) -> dict[str, Any]:
     """Report what the voltage saves without and with the generator, and where the generator breaks even."""
     accesses = base.weight_memory_accesses
@@ -284,6 +295,11 @@ def _compute_savings(
         result["bit_error_rate"] = curve.bit_error_rate(voltage)
         result["relative_energy_per_access"] = curve.energy_per_access(voltage)
         result["saving"] = compute_saving(accesses, curve, voltage)
+    if voltage is not None and input_voltage is not None:
+        inputs = {"input_accesses": base.count_input_accesses(), "input_voltage": input_voltage}
+        result["input_memory_accesses"] = inputs["input_accesses"]
+        result["input_voltage"] = input_voltage
+        result["saving_with_inputs"] = compute_saving(accesses, curve, voltage, **inputs)
     if curve.access_pj is not None:
         result["energy_per_inference_at_vmin_pj"] = curve.access_pj * accesses
         if voltage is not None:
@@ -333,6 +349,11 @@ def _describe_savings(report: dict[str, Any]) -> list[str]:
         lines.append(f"Saved weight-memory energy: {100 * report['saving']:.2f} %")
     if "saving_with_generator" in report:
         lines[-1] += f", with {report['generator']} {100 * report['saving_with_generator']:.2f} %"
+    if "input_voltage" in report:
+        lines.append(
+            f"Saved weight- and input-memory energy, inputs at voltage {report['input_voltage']:g} "
+            f"({report['input_memory_accesses']:,} input memory accesses): {100 * report['saving_with_inputs']:.2f} %"
+        )
     if "break_even_voltage" in report:
         at = report["break_even_voltage"]
         lines.append(

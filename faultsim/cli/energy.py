@@ -34,6 +34,9 @@ def energy(
         ),
     ] = None,
     voltage: VoltageOption = None,
+    input_voltage: Annotated[
+        float | None, typer.Option(help="Also count the energy of the input memory, at this voltage.")
+    ] = None,
     curve: CurveOption = None,
     engine: Annotated[str, typer.Option(help="closed-form, scalesim or both.")] = "closed-form",
     array: Annotated[str, typer.Option(help="Rows x columns of the systolic array.")] = "32x32",
@@ -93,6 +96,7 @@ def energy(
         counting=counting,
         curve=load_curve(curve),
         voltage=voltage,
+        input_voltage=input_voltage,
     )
     if write_topology:
         write_layers(found.layers, write_topology)

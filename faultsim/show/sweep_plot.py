@@ -66,7 +66,7 @@ def sweep_figure(results: Sequence["SweepRow"], title: str, conditions: "Conditi
         least = min(result.point.bit_error_rate or 1 for result in results)
         axes[0].set_xscale("symlog", linthresh=max(1e-7, least))
     if by_energy:
-        axes[1].set_xlabel("weight memory energy of one inference (% of unprotected at Vmin)")
+        axes[1].set_xlabel(f"{conditions.memories} energy of one inference (% of unprotected at Vmin)")
     axes[0].legend(
         loc="lower right" if by_voltage else "lower left", title="mean, 95 % interval, range of chips"
     )

@@ -40,7 +40,7 @@ def describe_sweep(result: "SweepResult") -> list[str]:
     picojoules = None if curve is None else curve.access_pj
     energy = "energy: of one read access, relative to Vmin"
     if picojoules is not None and result.accesses is not None:
-        energy = "energy: of the weight memory in one inference"
+        energy = f"energy: of the {result.conditions.memories} in one inference"
     gain = "in points" if metric.fraction else "in the direction that is better"
     lines = [
         f"{_describe_metric(metric)}: mean ± population std over {chips}",
@@ -67,7 +67,7 @@ def describe_sweep(result: "SweepResult") -> list[str]:
         return lines
     at = "" if picojoules is None else f" of {format_joules(picojoules)}"
     lines.append(
-        f"saving: weight memory energy of one inference ({result.accesses:,} accesses{at}) against Vmin"
+        f"saving: {result.conditions.memories} energy of one inference ({result.accesses:,} accesses{at}) against Vmin"
     )
     for part in result.supplies.domains if result.supplies else ():
         energy = "not known" if part.energy_per_access is None else f"{part.energy_per_access:.3f}"

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energy import Accelerator, EnergyError, Layer
+from energy import ENGINES, Accelerator, EnergyError, Layer
+from energy import count as count_by_engine
 from energy.closed_form import count, count_layer
 from energy.counts import LayerCounts
 
@@ -149,3 +150,22 @@ def test_sizes_have_to_be_positive_integers(name: str, value: object) -> None:
 def test_kernel_has_to_fit() -> None:
     with pytest.raises(EnergyError, match="3x3 kernel is larger than its padded input of 2x5"):
         layer(input_height=2, input_width=5, kernel_height=3, kernel_width=3)
+
+
+def test_input_accesses_are_those_of_the_demand_that_has_an_address() -> None:
+    """By hand: a 4x4 map of 2 channels and 3x3 windows at stride 2 are 2x2 output pixels (sizes are rounded up). Of the
+    windows 9, 6, 6 and 4 elements a channel lie on the map. 5 filters on 4 columns are two passes over all of them."""
+    one = layer(
+        input_height=4, input_width=4, kernel_height=3, kernel_width=3, channels=2, filters=5,
+        stride_height=2, stride_width=2,
+    )  # fmt: skip
+    reads = 2 * 2 * (9 + 6 + 6 + 4)
+    accelerator = Accelerator(4, 4)
+    for engine in ENGINES:
+        counts = count_by_engine([one], accelerator, engine)
+        assert counts.total.input_reads == 2 * 4 * 18
+        assert [counts.count_input_accesses(bits) for bits in (8, 4, 5)] == [
+            -(-reads // 8), -(-reads // 16), -(-reads // 12)
+        ]  # fmt: skip
+    with pytest.raises(EnergyError, match="can't hold an activation of 65 bits"):
+        counts.count_input_accesses(65)

@@ -13,6 +13,7 @@ from energy import (
     EnergyError,
     compute_relative_energy,
     compute_saving,
+    count_input_accesses,
     count_weight_accesses,
     find_break_even_voltage,
     find_optimal_voltage,
@@ -44,6 +45,22 @@ def test_equation_2_by_hand() -> None:
     # the generator at the low voltage too: 250 + 25
     assert compute_saving(1000, square, 0.5, 100, generator_voltage=0.5) == pytest.approx(0.725)
     assert compute_saving(1000, square, 1.0, 100) == pytest.approx(-0.1)
+
+
+def test_the_input_memory_adds_its_own_energy_by_hand() -> None:
+    # 1,000 weight and 500 input accesses: at half the voltage a quarter of both; inputs at Vmin: 250 + 500 of 1,500
+    assert compute_saving(1000, square, 0.5, input_accesses=500) == pytest.approx(0.75)
+    assert compute_saving(1000, square, 0.5, input_accesses=500, input_voltage=1.0) == pytest.approx(0.5)
+    assert compute_saving(1000, square, 0.5, 150, input_accesses=500) == pytest.approx(0.65)
+    with pytest.raises(EnergyError, match="-1 of the inputs"):
+        compute_saving(1000, square, 0.5, input_accesses=-1)
+
+
+def test_inputs_of_a_linear_layer_are_read_once_for_all_columns() -> None:
+    # 64 inputs, 33 outputs on 32 columns: two passes, 8 inputs an access, or 16 of 4 bits
+    model = nn.Linear(64, 33)
+    assert count_input_accesses(model, (64,)) == 2 * 64 // 8
+    assert count_input_accesses(model, (64,), bits=4) == 2 * 64 // 16
 
 
 def test_a_curve_in_volts_is_relative_to_its_own_vmin() -> None:

@@ -17,6 +17,7 @@ from faultsim import (
     FaultsimError,
     MeasuredChip,
     Placement,
+    VoltageCurve,
     calibrate,
     evaluate,
     perturbed,
@@ -134,6 +135,26 @@ def test_sweeps_say_which_cells_fail(model, data) -> None:
     direct = evaluate(model, data, [1], voltage=0.8, sites="activations", activations=memory)
     assert result[1].evaluation == direct
     assert result[0].evaluation.correct == (50,)
+
+
+@pytest.mark.parametrize(
+    ("sites", "own"), [("weights", None), ("activations", 0.9), ("both", None), ("both", 0.9)]
+)
+def test_the_energy_is_that_of_the_memories_that_fail(model, data, sites: str, own: float | None) -> None:
+    """By hand, on 32x32 elements: 36 pixels are two passes over 8 x 9 weights; a window is 9 inputs, 8 filters are one
+    pass. The linear layer reads each of 288 x 10 weights and 288 inputs once. An access has 8 weights, or 9 inputs of 7
+    bits."""
+    weights = -(-(2 * 72 + 2880) // 8)
+    inputs = -(-(36 * 9 + 288) // 9)
+    memory = ActivationMemory(calibrate(model, data), "int7", voltage=own)
+    [row] = sweep(model, data, [Chip(1)], voltages=[0.83], sites=sites, activations=memory)
+    low, high = 0.694, VoltageCurve.default().energy_per_access(0.9)
+    spent = weights * (1 if sites == "activations" else low)
+    total = weights
+    if sites != "weights":
+        spent, total = spent + inputs * (low if own is None else high), total + inputs
+    assert row.energy_per_inference == pytest.approx(spent)
+    assert row.energy_saving == pytest.approx(1 - spent / total)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,23 @@
 """Models of transformers, from a tiny configuration and with random weights: every matrix lies in the memory."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from energy import count, trace_model
-from faultsim import Chip, StoredWeights, evaluate, perturb, perturbed
+from faultsim import (
+    ActivationMemory,
+    Chip,
+    StoredWeights,
+    calibrate,
+    evaluate,
+    perturb,
+    perturbed,
+    perturbed_activations,
+)
 from faultsim.faults import FaultModel
 from faultsim.voltage import VoltageCurve
 from faultsim.voltage_sweep import plan_points, sweep
@@ -99,3 +109,69 @@ def test_energy_counts_all_products_and_names_the_look_ups(make, tied):
     assert sum(reads.values()) == sum(layer.values.numel() for layer in stored.layers) - sum(
         sizes[name] for name in uncounted
     )
+
+
+class Caching(nn.Module):
+    """A language model that answers token by token, with its keys and values in a cache that it reads at each step.
+
+    The cache's tensors pass through modules, so that they are sites of faults: [samples, positions, heads, size].
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        layers = range(model.config.n_layer)
+        self.caches = nn.ModuleList(
+            nn.ModuleDict({"key": nn.Identity(), "value": nn.Identity()}) for _ in layers
+        )
+
+    def forward(self, ids: Tensor) -> Tensor:
+        cache = _ReadCache(self.caches)
+        for at in range(ids.shape[1]):
+            answer = self.model(ids[:, at : at + 1], past_key_values=cache, use_cache=True)
+        return answer.logits[:, -1]
+
+
+class _ReadCache(transformers.DynamicCache):
+    """Whoever gets keys and values from it reads them through a module."""
+
+    def __init__(self, readers: nn.ModuleList) -> None:
+        super().__init__()
+        self.readers = readers
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args, **kwargs):
+        stored = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        readers = self.readers[layer_idx].values()
+        return tuple(
+            read(tensor.transpose(1, 2)).transpose(1, 2) for read, tensor in zip(readers, stored, strict=True)
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # newer versions call it cache
+def test_a_key_value_cache_is_read_through_the_same_cells_at_each_step():
+    torch.manual_seed(0)
+    model = Caching(gpt2().eval())
+    ids = torch.randint(50, (3, 9), generator=torch.Generator().manual_seed(1))
+    ranges = calibrate(model, [ids], at="output", select="caches.*.*")
+    assert list(ranges.sites) == [f"caches.{i}.{name}" for i in (0, 1) for name in ("key", "value")]
+    assert {site.elements for site in ranges.sites.values()} == {9 * 16}  # positions times heads times sizes
+    memory = ActivationMemory(ranges)
+    reads: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
+        reads.append(output)
+
+    with torch.no_grad():
+        clean = model(ids)
+        assert torch.allclose(clean, model.model(ids).logits[:, -1], atol=1e-5)
+        with perturbed_activations(model, 5, memory, bit_error_rate=0.0):
+            whole = model(ids)
+        with perturbed_activations(model, 5, memory, bit_error_rate=0.05):
+            hook = model.caches[1]["key"].register_forward_hook(keep)
+            faulty = model(ids)
+            hook.remove()
+    assert torch.allclose(whole, clean, atol=0.05)
+    assert not torch.equal(faulty, whole)
+    assert [read.shape[1] for read in reads] == list(range(1, 10))
+    for shorter, longer in pairwise(reads):  # what was written once is read the same at every later step
+        assert torch.equal(longer[:, : shorter.shape[1]], shorter)
