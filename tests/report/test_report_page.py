@@ -281,7 +281,7 @@ def test_damaged_results_and_logs_are_noted(reproduced, tmp_path):
         (("missing",), "missing is not there: give a run directory"),
         (("file",), "file is no directory"),
         (("empty",), "empty holds no run: give a directory that sweep-voltage"),
-        (("empty", "empty"), "say with --out FILE.html where the page shall be"),
+        (("empty", "empty"), "several directories? add --out FILE.html"),
         (("empty", "--out", "page.pdf"), "must end in .html"),
         ((), "Missing argument"),
     ],

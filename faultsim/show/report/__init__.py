@@ -5,4 +5,5 @@ collect.py    directories -> the runs in them: sweeps.py (with sweep_files.py) a
               itself writes, the command line adds readers of others
 charts.py     a chart -> SVG that matplotlib draws, in the page's colors, with values under every point
 page.py       sections -> the page (page.html, page.css, page.js)
+report_file.py  directories -> an HTML file: all of it in one call
 """
