@@ -51,7 +51,9 @@ def evaluate_blackbox(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the accuracy of a black box, without and with a generator in front.
+    """Measure the accuracy of a black box.
+
+    With --generator it is measured without and with the generator in front.
 
     The generator runs here, at nominal voltage; only its images go out, and only class numbers come back. Which chip
     the box runs on, at which voltage, is its own matter: several boxes (say, one for each chip) give a mean.
@@ -143,7 +145,7 @@ def bench(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """A black box behind HTTP beside the same one in the same process."""
+    """Compare a black box behind HTTP with the same one in the same process."""
     import torch
 
     from neuralfuse.blackbox.bench import http_times

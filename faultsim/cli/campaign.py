@@ -37,8 +37,9 @@ def sample_size(
     ] = "50%",  # type: ignore[assignment]
     as_json: JsonOption = False,
 ) -> None:
-    """Count the single faults that a fault-injection campaign has to draw from all possible ones (Leveugle et al., DATE
-    2009).
+    """Count the faults that a campaign has to inject.
+
+    The formula is for single faults, drawn from all possible ones (Leveugle et al., DATE 2009).
 
     For a study over chips, each with its own failing cells, see sweep-voltage instead.
     """

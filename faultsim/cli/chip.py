@@ -28,13 +28,14 @@ def chip(
     voltage: Annotated[
         str | None,
         typer.Option(
-            help="Supply voltage, in the curve's unit (1 is Vmin). With several (a list, or first:last:step) the map "
-            "says for each cell the highest at which it fails."
+            help="Supply voltage, in the curve's unit (1 is Vmin). With several (a list, or first:last:step) the fault "
+            "map holds for each cell the highest voltage at which it fails."
         ),
     ] = None,
     bit_error_rate: BitErrorRateOption = None,
     arrays: Annotated[
-        int | None, typer.Option(help="How many arrays, from the first. [default: those of the memory, 64]")
+        int | None,
+        typer.Option(help="Number of arrays, from the first one. [default: all of the memory, 64]"),
     ] = None,
     fault_kind: FaultKindOption = None,
     preset: PresetOption = None,
@@ -48,7 +49,10 @@ def chip(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List, draw, export and convert the failing cells of a chip."""
+    """List, draw or convert the failing cells of a chip.
+
+    The chip is a simulated one (SEED) or a measured one (--fault-map).
+    """
     from ..io.files import keep_apart
     from ..show.chip_table import count_cells, describe_cells, make_chip_table
     from ..show.pictures import MOST_PANELS, check_picture, is_picture

@@ -27,7 +27,10 @@ def curve(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show bit error rate and energy per read access against supply voltage (the paper's Figure 2)."""
+    """Show bit error rate and energy against voltage.
+
+    The energy is that of one read access. With the default curve this is the paper's Figure 2.
+    """
     from ..io.files import keep_apart
     from ..show.curve_table import make_curve_table
     from ..show.pictures import check_picture, is_picture

@@ -38,16 +38,21 @@ def energy(
         float | None, typer.Option(help="Also count the energy of the input memory, at this voltage.")
     ] = None,
     curve: CurveOption = None,
-    engine: Annotated[str, typer.Option(help="closed-form, scalesim or both.")] = "closed-form",
+    engine: Annotated[str, typer.Option(help="Who counts: closed-form, scalesim or both.")] = "closed-form",
     array: Annotated[str, typer.Option(help="Rows x columns of the systolic array.")] = "32x32",
-    dataflow: Annotated[str, typer.Option(help="os, ws or is: what stays in the array.")] = "os",
+    dataflow: Annotated[
+        str, typer.Option(help="What stays in the array: outputs (os), weights (ws) or inputs (is).")
+    ] = "os",
     counting: Annotated[
-        str, typer.Option(help="paper (as in Table 6) or exact (real sizes, exact transposed convolutions).")
+        str,
+        typer.Option(
+            help="How layers are counted: paper (as in Table 6) or exact (real sizes, exact transposed convolutions)."
+        ),
     ] = "paper",
     input_shape: Annotated[
         str | None,
         typer.Option(
-            help="Of one input, without the batch: channels x height x width, or what else the model takes. "
+            help="Shape of one input, without the batch: channels x height x width, or what else the model takes. "
             "[default: 3x32x32]",
             show_default=False,
         ),
@@ -65,8 +70,9 @@ def energy(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Count SRAM accesses layer by layer, and the weight-memory energy that a voltage saves.
+    """Count SRAM accesses and the energy that is saved.
 
+    It counts the accesses of each layer, and the energy of the weight memory at --voltage relative to Vmin.
     Exit status 1 when --engine both finds a difference.
     """
     from energy.accelerator import Accelerator, parse_array

@@ -30,11 +30,11 @@ from .options import (
 def evaluate(
     *,
     network: ModelOptions,
-    generator: Annotated[Path | None, typer.Option(help="A NeuralFuse generator's weight file.")] = None,
+    generator: Annotated[Path | None, typer.Option(help="Weight file of a NeuralFuse generator.")] = None,
     data: DataOptions,
     metric: MetricOption = "accuracy",
     point: PointOptions,
-    chips: Annotated[int, typer.Option(help="Simulated chips; none of them was used in training.")] = 10,
+    chips: Annotated[int, typer.Option(help="Simulated chips, none of which is used in training.")] = 10,
     memory: FaultOptions,
     supplies: DomainOptions,
     inputs: ActivationOptions,
@@ -45,8 +45,11 @@ def evaluate(
     seed: ChipSeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure accuracy, or another metric, without bit errors (C.A.) and with them (P.A.), without and with a generator
-    (N.F.)."""
+    """Measure accuracy at one voltage or bit error rate.
+
+    It prints the accuracy (or another metric) without bit errors (C.A.) and with them, over simulated chips (P.A.).
+    With --generator it prints both also behind the generator (N.F.), and the improvement on the same chips (IP).
+    """
     from neuralfuse.files import read_generator
     from neuralfuse.protection import evaluate_protected
 

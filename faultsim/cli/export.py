@@ -18,7 +18,7 @@ def export(
     generator: Annotated[
         Path | None,
         typer.Option(
-            help="A NeuralFuse generator's weight file, to export instead of a base model.",
+            help="Weight file of a NeuralFuse generator, to export it instead of a base model.",
             show_default=False,
         ),
     ] = None,
@@ -52,12 +52,13 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a base model or a generator as an ONNX file with int8 weights.
+    """Export a base model or a generator to ONNX.
 
-    The file of a base model computes the logits; that of a generator F(x) = clamp(x + G(x), -1, 1), the base model's
-    input. Weights are int8 initializers with DequantizeLinear nodes (QDQ, opset 17). Activations are float32, and the
-    batch size is free. The file is written only if onnxruntime and torch agree on test images to 1e-4 (relative to the
-    largest output, where that is above 1). Its metadata_props hold the configuration and the commit.
+    The weights stay int8. The file of a base model computes the logits; that of a generator F(x) = clamp(x + G(x), -1,
+    1), the base model's input. The weights are int8 initializers with DequantizeLinear nodes (QDQ, opset 17).
+    Activations are float32, and the batch size is free. The file is written only if onnxruntime and torch agree on test
+    images to 1e-4 (relative to the largest output, where that is above 1). Its metadata_props hold the configuration
+    and the commit.
     """
     from neuralfuse.files import read_generator
 

@@ -59,7 +59,9 @@ def train_generator(
     budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train a NeuralFuse generator in front of a frozen base model.
+    """Train a NeuralFuse generator for a base model.
+
+    The base model is frozen.
 
     Training stops when it has converged: when the mean loss of the last 1,000 steps (rounded up to whole epochs) is
     less than 0.5 % below that of the 1,000 steps before. With --schedule linear it takes all --epochs. The training

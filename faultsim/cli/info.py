@@ -4,7 +4,7 @@ from .options import JsonOption
 
 
 def info(as_json: JsonOption = False) -> None:
-    """Show versions, how the kernel was built, and which devices it can run on."""
+    """Show versions, the build of the kernel, and devices."""
     from ..installation import Installation
     from .tables import print_json
 

@@ -26,12 +26,10 @@ def inject(
     point: PointOptions,
     memory: FaultOptions,
     base: Annotated[int, typer.Option(help="Address of the first weight in the memory, in bytes.")] = 0,
-    access: Annotated[
-        int, typer.Option(help="Number of the read: transient faults differ between reads.")
-    ] = 0,
+    access: Annotated[int, typer.Option(help="Number of the read, which transient faults depend on.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Write int8 weights as they are read from a faulty memory."""
+    """Corrupt int8 weights as a chip reads them."""
     from ..conditions import Conditions
     from ..faults import Chip
     from ..io.arrays import count_differences, read_int8, write_array

@@ -34,9 +34,9 @@ def memory(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show each weight tensor's place in the faulty memory, and what isn't stored and why.
+    """Show which weights lie where in the faulty memory.
 
-    Without --weights the model may be untrained, and a generator too: shapes are enough.
+    It also lists what does not lie there, and why. The model may be untrained, or a generator: shapes are enough.
     """
     faults = fault_model(None, placement, preset, None, None, capacity)
     name, found = _summary(model, weights, select, faults)

@@ -43,7 +43,7 @@ DataDirOption = Annotated[
     Path | None,
     typer.Option(
         "--data-dir",
-        help="Where the data set lies, as its official archive or folder. [default: it is downloaded]",
+        help="Directory or archive of the dataset. [default: it is downloaded]",
         show_default=False,
     ),
 ]
@@ -52,9 +52,8 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="FUNCTION|FOLDER",
-        help="Your own data instead of --dataset: package.module:function, which gives an iterable of batches (inputs, "
-        "labels), dictionaries or several inputs, of any size; or a folder that holds a folder of pictures for each "
-        "class.",
+        help="Your own data instead of --dataset: package.module:function, which returns an iterable of batches "
+        "(inputs, labels), also with dictionaries or several inputs; or a folder with a folder of pictures per class.",
     ),
 ]
 InputSizeOption = Annotated[
@@ -62,7 +61,7 @@ InputSizeOption = Annotated[
     typer.Option(
         "--input-size",
         metavar="CxHxW",
-        help="What the pictures of a --data folder become, such as 1x28x28 or 3x224x224. "
+        help="Size to which the pictures of a --data folder are brought, such as 1x28x28 or 3x224x224. "
         "[default: that of --weights, else 3x32x32]",
         show_default=False,
     ),
@@ -72,8 +71,8 @@ MeanOption = Annotated[
     typer.Option(
         "--mean",
         metavar="NUMBERS",
-        help="With --std, of a --data folder: pixels become (x / 255 - mean) / std; one number, or one a channel. "
-        "[default: that of --weights, else x / 127.5 - 1]",
+        help="With --std: normalize the pictures of a --data folder to (x / 255 - mean) / std. One number, or one per "
+        "channel. [default: as --weights says, else x / 127.5 - 1]",
         show_default=False,
     ),
 ]
@@ -91,10 +90,14 @@ ImagesOption = Annotated[
 ]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Images in one pass through the model.")]
 PerChannelOption = Annotated[
-    bool, typer.Option("--per-channel", help="One int8 scale for each output channel; for float weights.")
+    bool,
+    typer.Option(
+        "--per-channel",
+        help="Quantize float weights with one scale per output channel. [default: one per tensor]",
+    ),
 ]
 ChipSeedOption = Annotated[
-    int, typer.Option("--seed", help="Which simulated chips: two seeds have none in common.")
+    int, typer.Option("--seed", help="Seed of the sample of chips; two seeds have no chip in common.")
 ]
 FaultKindOption = Annotated[
     str | None,
@@ -119,7 +122,7 @@ PresetOption = Annotated[
     typer.Option(
         "--preset",
         help="Fault kind and placement by name: iid_flips or neuralfuse_2022 (the code published with the "
-        "paper); --fault-kind and --placement change parts of it.",
+        "paper). --fault-kind and --placement override its parts.",
         show_default=False,
     ),
 ]
@@ -129,7 +132,7 @@ PolarityOption = Annotated[
         "--polarity",
         parser=fraction,
         metavar="FRACTION",
-        help="stuck_at_random: probability that a failing cell is stuck at 1. [default: 0.5]",
+        help="With stuck_at_random: probability that a failing cell is stuck at 1. [default: 0.5]",
         show_default=False,
     ),
 ]
@@ -139,7 +142,7 @@ ReadErrorOption = Annotated[
         "--read-error",
         parser=fraction,
         metavar="FRACTION",
-        help="transient: probability that one read of a failing cell is wrong. [default: 0.5]",
+        help="With transient faults: probability that a read of a failing cell is wrong. [default: 0.5]",
         show_default=False,
     ),
 ]
@@ -147,7 +150,7 @@ CapacityOption = Annotated[
     int | None,
     typer.Option(
         "--capacity",
-        help="KiB of weight memory, for the tiled placements. [default: 256]",
+        help="Size of the weight memory in KiB, with a tiled placement. [default: 256]",
         show_default=False,
     ),
 ]
@@ -185,8 +188,8 @@ SelectOption = Annotated[
     typer.Option(
         "--select",
         metavar="PATTERN",
-        help="Which tensors lie in the faulty memory, by name, like 'encoder.*' or '*.weight'; may be repeated. "
-        "[default: all of two or more dimensions but biases and normalization]",
+        help="Names of the tensors in the faulty memory, like 'encoder.*' or '*.weight'; may be repeated. [default: "
+        "all of two or more dimensions except biases and normalization]",
         show_default=False,
     ),
 ]
@@ -196,13 +199,13 @@ BitErrorRateOption = Annotated[
         "--bit-error-rate",
         parser=fraction,
         metavar="FRACTION",
-        help="Share of failing cells: a fraction like 0.01, or percent like 1%. Instead of --voltage.",
+        help="Instead of --voltage: fraction of failing cells, like 0.01 or 1%.",
     ),
 ]
 VoltageOption = Annotated[
     float | None,
     typer.Option(
-        "--voltage", help="Supply voltage, in the unit of the curve (the default curve's: 1 is Vmin)."
+        "--voltage", help="Supply voltage, in the unit of the curve. On the default curve 1 is Vmin."
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

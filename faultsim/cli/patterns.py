@@ -14,7 +14,10 @@ def patterns(
     ],
     out: Annotated[Path, typer.Option(help="The picture to write.")],
 ) -> None:
-    """Draw class patterns: what makes perturbed models answer a class, whatever image lies under it."""
+    """Draw the class patterns of a staged training.
+
+    The pattern of a class makes perturbed models predict this class, whatever image it is added to.
+    """
     from neuralfuse.pattern_plot import draw_patterns
     from neuralfuse.patterns import load_patterns
 

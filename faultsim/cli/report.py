@@ -18,11 +18,11 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write one HTML page on run directories, which needs no network.
+    """Show run directories on one HTML page.
 
-    It shows what was run, accuracy and energy against voltage with confidence intervals, the paper's tables beside
-    ours, and training curves; hover over a point to see its values. A directory may hold several runs, two folders
-    deep.
+    The page needs no network. It shows what was run, accuracy and energy against voltage with confidence intervals, the
+    paper's tables beside ours, and training curves; hover over a point to see its values. A directory may hold several
+    runs, two folders deep.
     """
     from neuralfuse.paper.report import READER
 

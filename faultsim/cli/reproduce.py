@@ -48,9 +48,10 @@ def reproduce(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Reproduce tables and figures of the paper, next to the published values.
+    """Reproduce tables and figures of the paper.
 
-    figure2, table6, table7 and table8 need no trained model; exit status 1 means that a value does not agree.
+    It prints them next to the published values. figure2, table6, table7 and table8 need no trained model; exit status 1
+    means that a value does not agree.
 
     The others need trained models. The command first lists what the run directory lacks and what it costs, then trains
     and evaluates it: on 10 chips, with the fault model of the paper's released code and with independent flips. The

@@ -60,7 +60,9 @@ def serve_model(
         float, typer.Option(help="Time limit for the body of a request, in seconds.")
     ] = 30.0,
 ) -> None:
-    """Serve predictions of a model on a simulated chip, and nothing else, over HTTP.
+    """Serve predictions of a model on a chip over HTTP.
+
+    Nothing but predictions leaves the server.
 
     GET / describes the input and the limits; POST /predict takes images, float32 [B, 3, 32, 32] in [-1, 1], as the
     bytes of a .npy file (application/x-npy) or as {"images": [...]} (application/json), and answers their class numbers

@@ -45,28 +45,28 @@ class ChipOptions:
 
     chips: Annotated[
         int | None,
-        typer.Option(help="Simulated chips for each voltage. [default: 10]", show_default=False),
+        typer.Option(help="Simulated chips per voltage. [default: 10]", show_default=False),
     ] = None
     precision: Annotated[
         float | None,
         typer.Option(
             parser=points,
             metavar="POINTS",
-            help="Instead of --chips: at each voltage stop once the 95 % interval of each variant, and of their "
-            "difference, is at most so many points wide to each side, like 0.5; in the unit of --metric where that is "
-            "not a share. The interval is a confidence sequence, valid however often it is looked at.",
+            help="Instead of --chips: at each voltage add chips until the 95 % interval of each variant, and of their "
+            "difference, is at most plus or minus so many points of accuracy, like 0.5 (or units of another --metric). "
+            "The interval is a confidence sequence: it stays valid however often it is checked.",
         ),
     ] = None
     max_chips: Annotated[
         int | None,
         typer.Option(
-            help=f"With --precision: the most chips for each voltage. [default: {_MAX_CHIPS:,}]",
+            help=f"With --precision: largest number of chips per voltage. [default: {_MAX_CHIPS:,}]",
             show_default=False,
         ),
     ] = None
     fault_map: Annotated[
         list[Path] | None,
-        typer.Option(help="Measured chip (.npz or .csv), instead of simulated ones; may be repeated."),
+        typer.Option(help="Measured chip (.npz or .csv) instead of simulated ones; may be repeated."),
     ] = None
     seed: ChipSeedOption = 0
 
@@ -101,7 +101,7 @@ def sweep_voltage(
     generator: Annotated[
         Path | None,
         typer.Option(
-            help="A NeuralFuse generator's weight file: measured with it in front, and without. "
+            help="Weight file of a NeuralFuse generator: sweep the model alone and behind it. "
             "[default: none; for a bundled model its bundled generator]",
             show_default=False,
         ),
@@ -116,9 +116,7 @@ def sweep_voltage(
     ] = None,
     bit_error_rates: Annotated[
         str | None,
-        typer.Option(
-            help="Instead of voltages: shares of failing cells, as fractions like 0.001,0.01 or percent like 0.1%,1%."
-        ),
+        typer.Option(help="Instead of --voltages: fractions of failing cells, like 0.001,0.01 or 0.1%,1%."),
     ] = None,
     sample: ChipOptions,
     memory: FaultOptions,
@@ -134,23 +132,23 @@ def sweep_voltage(
         typer.Option(
             parser=accuracy,
             metavar="FRACTION",
-            help="Also say which voltage takes the least energy at this accuracy: a fraction like 0.97, or percent "
-            "like 97%. A number above 1 is percent, too.",
+            help="Also find the voltage with the least energy at which the accuracy is at least this, like 0.97 "
+            "or 97%.",
         ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for results.csv, summary.csv, sweep.json and sweep.png.")
     ] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Also draw the sweep into this file: .png, .pdf or .svg.")
+        Path | None, typer.Option(help="Also write the picture to this file (.png, .pdf or .svg).")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure accuracy and energy against supply voltage.
 
-    Without options: a small convolutional network on handwritten digits, as it is and behind a NeuralFuse generator,
-    all bundled with faultsim; --model DigitsVGG is the same for a larger network, beside which its generator costs
-    little. A sweep that was killed goes on where it stopped when it is started again with the same --out.
+    Without options it sweeps DigitsNet, a small bundled network for handwritten digits, alone and behind its NeuralFuse
+    generator. --model DigitsVGG takes a larger bundled network, relative to which its generator costs little energy.
+    Start the same command with the same --out again to continue after an interruption.
     """
     from neuralfuse.bundled import GENERATORS
     from neuralfuse.files import read_generator

@@ -66,7 +66,7 @@ def train_base(
     budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train a base model with quantization-aware weights.
+    """Train a base model, quantization-aware.
 
     Your own data (--data and --test-data) must give one tensor of inputs and class numbers. They are not augmented.
 

@@ -37,8 +37,9 @@ def transfer(
     ] = "0.01,0.005",
     as_json: JsonOption = False,
 ) -> None:
-    """Train generators for one base model and evaluate them with others, which stay black boxes.
+    """Train generators with a surrogate of the base model.
 
+    It trains generators for one base model and evaluates them in front of others, which stay black boxes.
     See section 3.2 of the paper. What the run directory lacks is trained and evaluated on 10 chips, as by `faultsim
     reproduce`; each of the two commands continues in the other's directories. Rows of the paper's Tables 2 and 11 to
     15 show their published values. --source, --target and --generator take lists with commas and may be repeated. For

@@ -8,6 +8,10 @@ something that Python users miss. FILE lines are enough for a command with 25 op
 import ast
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from faultsim.cli import app
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = sorted((ROOT / "faultsim" / "cli").glob("*.py"))
 FUNCTION, FILE, SHARE = 45, 300, 0.15
@@ -50,3 +54,11 @@ def test_the_command_line_is_a_small_part():
 
     whole = lines(path for top in ("faultsim", "neuralfuse", "energy") for path in (ROOT / top).rglob("*.py"))
     assert lines(COMMANDS) <= SHARE * whole
+
+
+def test_the_list_of_commands_cuts_no_sentence():
+    """Each command says in one short sentence what it does, so that 80 columns show all of it."""
+    done = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"})
+    listed = done.output.partition("Commands:")[2].splitlines()
+    assert len([line for line in listed if line]) == len(app.registered_commands) + len(app.registered_groups)
+    assert not [line for line in listed if line.endswith("...")]
