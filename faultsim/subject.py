@@ -154,8 +154,8 @@ def load_subject(
     Parameters
     ----------
     model : str, optional
-        One of faultsim.models.NAMES or package.module:function; default: the model that the weight file names, or else
-        the bundled one.
+        One of faultsim.models.NAMES, package.module:function or transformers:FOLDER; default: the model that the weight
+        file names, or else the bundled one.
     weights : path, optional
         safetensors file; default: the bundled weights of a bundled model, or the weights that the user's function
         returns.
@@ -187,7 +187,7 @@ def load_subject(
     if own is None:
         test: Dataset | OwnBatches = load_test_images(dataset or trained.get("dataset"), data_dir, images)
     else:
-        test = load_own(own, images, trained)
+        test = load_own(own, images, trained, model)
     classes = trained.get("num_classes", getattr(test, "num_classes", 10))
     network, stored, loaded = load_model(model, weights, classes, device, per_channel, select)
     subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded, select)

@@ -22,7 +22,6 @@ from .options import (
     JsonOption,
     MetricOption,
     SelectOption,
-    metric_named,
 )
 
 
@@ -32,7 +31,7 @@ def evaluate(
     network: ModelOptions,
     generator: Annotated[Path | None, typer.Option(help="Weight file of a NeuralFuse generator.")] = None,
     data: DataOptions,
-    metric: MetricOption = "accuracy",
+    metric: MetricOption = None,
     point: PointOptions,
     chips: Annotated[int, typer.Option(help="Simulated chips, none of which is used in training.")] = 10,
     memory: FaultOptions,
@@ -64,7 +63,8 @@ def evaluate(
     from .progress import show_chips
     from .tables import print_json, print_table
 
-    measured, own, sites = metric_named(metric), data.own(), inputs.sites
+    measured, own = data.find_metric(metric, network.model), data.own(network.model)
+    sites = inputs.sites
     volts, rate = point.point()
     curve = point.voltage_curve()
     faults = supplies.add_to(memory.fault_model()).resolve(curve)

@@ -11,6 +11,7 @@ from .options import fault_model, load_curve
 
 if TYPE_CHECKING:
     from ..faults import FaultModel
+    from ..metrics import Metric
     from ..voltage import VoltageCurve
     from .own_data import OwnData
 
@@ -72,12 +73,20 @@ class DataOptions:
     input_size: options.InputSizeOption = None
     mean: options.MeanOption = None
     std: options.StdOption = None
+    text: options.TextOption = None
+    context: options.ContextOption = None
 
-    def own(self) -> "OwnData | None":
-        """The user's own data, None without --data."""
-        from .own_data import own_data
+    def own(self, model: str | None = None) -> "OwnData | None":
+        """The user's own data, None without --data and --text; a text needs the model's name."""
+        from .own_data import own_data, own_text
 
-        return own_data(self.data, self.input_size, self.mean, self.std, self.dataset, self.data_dir)
+        text = own_text(self.text, self.context, model, self.data, self.dataset, self.data_dir)
+        return text or own_data(self.data, self.input_size, self.mean, self.std, self.dataset, self.data_dir)
+
+    def find_metric(self, word: str | None, model: str | None) -> "Metric":
+        """The metric of --metric; by default that of the data: accuracy, or the perplexity of a text."""
+        own = None if self.data is not None else self.own(model)
+        return options.metric_named(word, "perplexity" if own is not None and own.is_text else "accuracy")
 
 
 @dataclass(frozen=True)

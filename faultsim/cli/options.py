@@ -20,8 +20,9 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="ResNet18, ResNet50, VGG11, VGG16, VGG19, your own package.module:function, or DigitsNet or DigitsVGG, "
-        "which are bundled with their weights. [default: the model that --weights names, else DigitsNet]",
+        help="ResNet18, ResNet50, VGG11, VGG16, VGG19; your own package.module:function; transformers:FOLDER for a "
+        "language model; or DigitsNet, DigitsVGG or transformers:CharGPT, which are bundled with their weights. "
+        "[default: the model that --weights names, else DigitsNet]",
         show_default=False,
     ),
 ]
@@ -77,12 +78,32 @@ MeanOption = Annotated[
     ),
 ]
 StdOption = Annotated[str | None, typer.Option("--std", metavar="NUMBERS", help="See --mean.")]
+TextOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--text",
+        metavar="FILE",
+        help="Text file for a language model, --model transformers:FOLDER, instead of --dataset. Its tokenizer divides "
+        "it into tokens; each is predicted from those before it.",
+    ),
+]
+ContextOption = Annotated[
+    int | None,
+    typer.Option(
+        "--context",
+        metavar="TOKENS",
+        help="Tokens in a window of --text. [default: 256, or as many as the model takes if that is less]",
+        show_default=False,
+    ),
+]
 MetricOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--metric",
         help="What is measured: accuracy, top5, mean_iou, cross_entropy, perplexity, mse, mae, or your own as "
-        "package.module:name, a class with update(answers, targets) and compute() as torchmetrics has them.",
+        "package.module:name, a class with update(answers, targets) and compute() as torchmetrics has them. "
+        "[default: accuracy; of a text: perplexity]",
+        show_default=False,
     ),
 ]
 ImagesOption = Annotated[
@@ -252,11 +273,12 @@ def fault_model(
     return model
 
 
-def metric_named(text: str) -> "Metric":
-    """A word of faultsim.metrics.METRICS, or the user's own package.module:name."""
+def metric_named(text: str | None, default: str = "accuracy") -> "Metric":
+    """A word of faultsim.metrics.METRICS, or the user's own package.module:name; without it the default."""
     from ..metrics import find_metric
     from ..models import import_function
 
+    text = default if text is None else text
     return find_metric(import_function(text, "metric", "a metric") if ":" in text else text.replace("-", "_"))
 
 

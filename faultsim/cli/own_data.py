@@ -47,6 +47,40 @@ def own_data(
     return OwnData(data, is_folder, None if input_size is None else parse_size(input_size), *numbers)
 
 
+def own_text(
+    text: Path | None,
+    context: int | None,
+    model: str | None,
+    data: str | None,
+    dataset: str | None,
+    data_dir: Path | None,
+) -> "OwnData | None":
+    """The words of --text and --context; None without --text. FaultsimError for words that don't go together."""
+    from ..bundled import HELD_OUT, LANGUAGE_MODELS
+    from ..data.sources import OwnData
+    from ..models.language import PREFIX
+
+    language = model is not None and model.startswith(PREFIX)
+    bundled = LANGUAGE_MODELS.get((model or "").removeprefix(PREFIX)) if language else None
+    if text is None and bundled is not None and data is None:
+        text = bundled / HELD_OUT
+    if text is None:
+        if context is not None:
+            raise FaultsimError("--context is for the windows of a text: add --text FILE")
+        if language and data is None:
+            raise FaultsimError(f"{model} is a language model: add --text FILE")
+        return None
+    others = {"--data": data, "--dataset": dataset, "--data-dir": data_dir}
+    for name, value in others.items():
+        if value is not None:
+            raise FaultsimError(f"--text cannot be combined with {name}: give one of them")
+    if not language:
+        raise FaultsimError(
+            f"--text needs a language model, whose tokenizer divides it: add --model {PREFIX}FOLDER"
+        )
+    return OwnData(str(text), is_folder=False, is_text=True, context=context)
+
+
 def parse_size(text: str, option: str = "--input-size") -> tuple[int, ...]:
     """(channels, height, width) of "1x28x28"."""
     sizes = text.lower().split("x")

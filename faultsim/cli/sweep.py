@@ -26,7 +26,6 @@ from .options import (
     JsonOption,
     MetricOption,
     SelectOption,
-    metric_named,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ def sweep_voltage(
     *,
     network: ModelOptions,
     data: DataOptions,
-    metric: MetricOption = "accuracy",
+    metric: MetricOption = None,
     generator: Annotated[
         Path | None,
         typer.Option(
@@ -166,10 +165,10 @@ def sweep_voltage(
 
     if voltages is not None and bit_error_rates is not None:
         raise FaultsimError("give either --voltages or --bit-error-rates")
-    measured = metric_named(metric)
+    measured = data.find_metric(metric, network.model)
     if accuracy_floor is not None and not measured.counts:
         raise FaultsimError(f"--accuracy-floor cannot be combined with the metric {measured.name}")
-    own, sites = data.own(), inputs.sites
+    own, sites = data.own(network.model), inputs.sites
     read = {
         "--weights": network.weights,
         "--generator": generator,

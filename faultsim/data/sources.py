@@ -26,6 +26,10 @@ class OwnData:
     mean: tuple[float, ...] | None = None
     """With `std`: pixels become (x / 255 - mean) / std; one number, or one for each channel."""
     std: tuple[float, ...] | None = None
+    is_text: bool = False
+    """Whether `source` is a text file, which the model's own tokenizer divides."""
+    context: int | None = None
+    """Tokens in a window of a text; None: as load_text chooses."""
 
 
 def load_test_images(
@@ -71,7 +75,7 @@ def load_test_images(
 
 
 def load_own(
-    own: OwnData, images: int | None = None, trained: Mapping[str, Any] | None = None
+    own: OwnData, images: int | None = None, trained: Mapping[str, Any] | None = None, model: str = ""
 ) -> Dataset | OwnBatches:
     """Load data of the user's own.
 
@@ -83,6 +87,8 @@ def load_own(
         Only the first so many samples.
     trained : mapping, optional
         Metadata of the model's weight file: size and normalization of pictures where `own` gives none.
+    model : str
+        Name of the model, whose tokenizer a text needs.
 
     Returns
     -------
@@ -94,6 +100,10 @@ def load_own(
     FaultsimError
         For a folder or function that cannot be used, and for too few samples.
     """
+    if own.is_text:
+        from .text import load_text
+
+        return load_text(own.source, model, own.context, images)
     if not own.is_folder:
         return OwnBatches.load(own.source, images)
     size, known = own.input_size, trained or {}

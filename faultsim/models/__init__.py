@@ -1,7 +1,8 @@
 """The networks that run on the simulated memory, and how to name one.
 
-A model is named either by a registered name (`ResNet18`, ..., see `NAMES`) or by `package.module:function`,
-where the function takes no required argument and returns a `torch.nn.Module`.
+A model is named by a registered name (`ResNet18`, ..., see `NAMES`), by `package.module:function`, where the function
+takes no required argument and returns a `torch.nn.Module`, or by `transformers:FOLDER`, a language model of the
+transformers library.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import FaultsimError
+from .language import PREFIX, load_language_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +68,7 @@ def create(name: str, num_classes: int = 10) -> nn.Module:
 
 
 def resolve(spec: str, num_classes: int = 10) -> nn.Module:
-    """Return the model that `spec` names: a registered name, or `package.module:function`.
+    """Return the model that `spec` names: a registered name, `package.module:function` or `transformers:FOLDER`.
 
     Parameters
     ----------
@@ -82,6 +84,8 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
     """
     if ":" not in spec:
         return create(spec, num_classes)
+    if spec.startswith(PREFIX):
+        return load_language_model(spec)
     from torch import nn
 
     function = import_function(spec, "model", "a model")

@@ -31,6 +31,7 @@ WORKING = {
 MISSING = {
     "energy --model ResNet18 --engine scalesim": ("scalesim", "energy"),
     "export --onnx net.onnx": ("onnx", "onnx"),
+    "sweep-voltage --model transformers:CharGPT": ("transformers", "transformers"),
     "report . --out page.html": ("jinja2", "report"),
     "serve-model --bit-error-rate 0 --device cpu": ("starlette", "serve"),
     "evaluate-blackbox --dataset digits --endpoint http://127.0.0.1:1": ("urllib3", "serve"),
