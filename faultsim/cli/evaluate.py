@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from .activation_options import ActivationOptions
+from .domain_options import DomainOptions
 from .option_groups import (
     DataOptions,
-    DomainOptions,
     FaultOptions,
     ModelOptions,
     PointOptions,

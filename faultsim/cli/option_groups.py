@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -110,23 +110,6 @@ class FaultOptions:
         return fault_model(
             self.fault_kind, self.placement, self.preset, self.polarity, self.read_error, self.capacity
         )
-
-
-@dataclass(frozen=True)
-class DomainOptions:
-    """Which cells never fail, or have a voltage of their own."""
-
-    domains: options.DomainsOption = None
-    protect_bits: options.ProtectBitsOption = None
-
-    def add_to(self, faults: "FaultModel") -> "FaultModel":
-        """Return the fault model with these domains; those of the file come first."""
-        from ..domains import Domain, load_domains
-
-        found = () if self.domains is None else load_domains(self.domains)
-        if self.protect_bits is not None:
-            found += (Domain.top_bits(self.protect_bits),)
-        return replace(faults, domains=found)
 
 
 @dataclass(frozen=True)

@@ -175,25 +175,6 @@ CapacityOption = Annotated[
         show_default=False,
     ),
 ]
-DomainsOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--domains",
-        metavar="FILE",
-        help="Voltage domains, .toml or .json: which layers and which bits of a weight never fail or have a voltage "
-        "of their own. [default: none]",
-        show_default=False,
-    ),
-]
-ProtectBitsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--protect-bits",
-        metavar="K",
-        help="The K most significant bits of each weight lie in cells that never fail. [default: 0]",
-        show_default=False,
-    ),
-]
 CurveOption = Annotated[
     str | None,
     typer.Option(

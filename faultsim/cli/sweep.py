@@ -9,10 +9,10 @@ import typer
 
 from ..errors import FaultsimError
 from .activation_options import ActivationOptions
+from .domain_options import DomainOptions
 from .numerals import accuracy, parse_numbers, points
 from .option_groups import (
     DataOptions,
-    DomainOptions,
     FaultOptions,
     ModelOptions,
     expand_options,
