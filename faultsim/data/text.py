@@ -75,7 +75,7 @@ def load_text(
         if not 1 <= windows <= total:
             raise FaultsimError(f"{windows} windows: text {path} has {total:,}, choose 1 to {total}")
         batches = _first_rows(batches, windows)
-    return OwnBatches(batches, str(path))
+    return OwnBatches(batches, Path(path).name)
 
 
 def _first_rows(

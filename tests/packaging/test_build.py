@@ -83,6 +83,7 @@ def test_nothing_else_is_installed(installed):
     assert tops == {"faultsim", "energy", "neuralfuse", "bin"}
     networks = {str(path.relative_to(installed)) for path in installed.rglob("*.safetensors")}
     assert networks == {
+        "faultsim/bundled/chargpt/model.safetensors",
         "faultsim/bundled/digitsnet.safetensors",
         "faultsim/bundled/digitsvgg.safetensors",
         "neuralfuse/bundled/convq.safetensors",
