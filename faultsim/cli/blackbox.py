@@ -17,7 +17,6 @@ from .options import (
     ImagesOption,
     JsonOption,
 )
-from .options import device as device_named
 
 if TYPE_CHECKING:
     from neuralfuse.blackbox.box import BlackBox
@@ -66,6 +65,7 @@ def evaluate_blackbox(
 
     from ..data import batches
     from ..data.sources import load_test_images
+    from ..devices import choose_device
     from ..io.checkpoint import read_file
     from ..io.provenance import provenance
     from ..io.run_directory import without_nan
@@ -77,7 +77,7 @@ def evaluate_blackbox(
         raise FaultsimError("which black box? give --endpoint URL, --onnx FILE or --function MODULE:NAME")
     if timeout is not None and not endpoint:
         raise FaultsimError("--timeout is the time for answers of an --endpoint: give one, or leave it out")
-    where = device_named(device)
+    where = choose_device(device)
     if dataset is None and generator is not None:
         dataset = read_file(generator)[1].get("dataset")
     test = load_test_images(dataset, data_dir, images).to(where)
@@ -154,12 +154,13 @@ def bench(
 
     from ..conditions import Conditions
     from ..data.dataset import SIDE
+    from ..devices import choose_device
     from ..faults import Chip, FaultModel
     from ..io.provenance import provenance
     from ..models import resolve
     from ..stored import StoredWeights
 
-    where = device_named(device)
+    where = choose_device(device)
     torch.manual_seed(0)
     network = resolve(model).to(where)
     rate, faults = 0.01, FaultModel()

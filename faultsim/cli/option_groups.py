@@ -6,6 +6,7 @@ from dataclasses import dataclass, is_dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, get_type_hints
 
+from ..errors import FaultsimError
 from . import options
 from .options import fault_model, load_curve
 
@@ -127,7 +128,15 @@ class PointOptions:
 
     def point(self) -> tuple[float | None, float]:
         """(voltage or None, bit error rate); FaultsimError unless just one of the two was given."""
-        return options.operating_point(self.voltage, self.bit_error_rate, self.curve)
+        from ..hit_table import checked_rate
+
+        if (self.voltage is None) == (self.bit_error_rate is None):
+            raise FaultsimError("give either --voltage or --bit-error-rate")
+        if self.voltage is not None:
+            return self.voltage, load_curve(self.curve).bit_error_rate(self.voltage)
+        if self.curve is not None:
+            raise FaultsimError("--curve cannot be combined with --bit-error-rate: give --voltage instead")
+        return None, checked_rate(self.bit_error_rate)
 
     def voltage_curve(self) -> "VoltageCurve | None":
         """The curve of the voltage; None for a bit error rate, which needs none."""

@@ -9,8 +9,6 @@ from ..errors import FaultsimError
 from .numerals import fraction
 
 if TYPE_CHECKING:
-    import torch
-
     from ..faults import FaultModel
     from ..metrics import Metric
     from ..voltage import VoltageCurve
@@ -268,30 +266,3 @@ def load_curve(path: str | None) -> "VoltageCurve":
     from ..voltage import VoltageCurve
 
     return VoltageCurve.default() if path is None else VoltageCurve.from_csv(path)
-
-
-def operating_point(
-    voltage: float | None, bit_error_rate: float | None, curve: str | None
-) -> tuple[float | None, float]:
-    """(voltage or None, bit error rate) from whichever of the two is given; FaultsimError unless it is just one."""
-    from ..hit_table import checked_rate
-
-    if (voltage is None) == (bit_error_rate is None):
-        raise FaultsimError("give either --voltage or --bit-error-rate")
-    if voltage is not None:
-        return voltage, load_curve(curve).bit_error_rate(voltage)
-    if curve is not None:
-        raise FaultsimError("--curve cannot be combined with --bit-error-rate: give --voltage instead")
-    return None, checked_rate(bit_error_rate)
-
-
-def curve_of(voltage: float | None, curve: str | None) -> "VoltageCurve | None":
-    """The curve behind an operating point: None for a bit error rate, which needs none."""
-    return None if voltage is None else load_curve(curve)
-
-
-def device(name: str = "auto") -> "torch.device":
-    """The device that --device names; see choose_device."""
-    from ..devices import choose_device
-
-    return choose_device(name)

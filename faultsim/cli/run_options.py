@@ -143,7 +143,7 @@ class RunOptions:
         from neuralfuse.paper.budget import Clock
         from neuralfuse.paper.run import Plan, carry_out
 
-        from .options import device as device_named
+        from ..devices import choose_device
 
         if self.show:
             check_run_directory(self.out)
@@ -160,7 +160,7 @@ class RunOptions:
             return True
         if budget is not None:
             raise FaultsimError("--budget cannot be combined with --plan, which does nothing")
-        for line in plan.describe(Clock.of(settings, device_named(device))):
+        for line in plan.describe(Clock.of(settings, choose_device(device))):
             say(line)
         return False
 

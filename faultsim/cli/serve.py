@@ -6,30 +6,14 @@ import typer
 
 from ..errors import FaultsimError
 from ..show.units import format_percent
-from .options import (
-    BitErrorRateOption,
-    CapacityOption,
-    CurveOption,
-    DeviceOption,
-    FaultKindOption,
-    ModelOption,
-    PerChannelOption,
-    PlacementOption,
-    PolarityOption,
-    PresetOption,
-    ReadErrorOption,
-    VoltageOption,
-    WeightsOption,
-    curve_of,
-    fault_model,
-    operating_point,
-)
-from .options import device as device_named
+from .option_groups import FaultOptions, ModelOptions, PointOptions, expand_options
+from .options import DeviceOption
 
 
+@expand_options
 def serve_model(
-    model: ModelOption = None,
-    weights: WeightsOption = None,
+    *,
+    network: ModelOptions,
     classes: Annotated[
         int | None,
         typer.Option(
@@ -38,16 +22,8 @@ def serve_model(
         ),
     ] = None,
     chip: Annotated[int, typer.Option(help="Seed of the simulated chip.")] = 0,
-    bit_error_rate: BitErrorRateOption = None,
-    voltage: VoltageOption = None,
-    fault_kind: FaultKindOption = None,
-    placement: PlacementOption = None,
-    preset: PresetOption = None,
-    polarity: PolarityOption = None,
-    read_error: ReadErrorOption = None,
-    capacity: CapacityOption = None,
-    curve: CurveOption = None,
-    per_channel: PerChannelOption = False,
+    point: PointOptions,
+    memory: FaultOptions,
     device: DeviceOption = "auto",
     host: Annotated[
         str,
@@ -77,25 +53,26 @@ def serve_model(
 
     from ..conditions import Conditions
     from ..data.dataset import SIDE
+    from ..devices import choose_device
     from ..faults import Chip
     from ..subject import count_classes, find_model, load_model
 
-    _, rate = operating_point(voltage, bit_error_rate, curve)
-    faults = fault_model(fault_kind, placement, preset, polarity, read_error, capacity)
+    _, rate = point.point()
+    faults = memory.fault_model()
     simulated = Chip(chip)
     limits = Limits(max_batch, max_body << 20, max_seconds)
-    where = device_named(device)
-    name, file, trained = find_model(model, weights)
+    where = choose_device(device)
+    name, file, trained = find_model(network.model, network.weights)
     known = trained.get("num_classes")
     if classes is not None and (known is not None or ":" in name):
         raise FaultsimError(
             "--classes cannot be combined with these weights, or a model of your own, which say how many there are"
         )
     count = known if known is not None else 10 if classes is None else classes
-    network, stored, _ = load_model(name, file, count, where, per_channel)
+    loaded, stored, _ = load_model(name, file, count, where, network.per_channel)
     shape = (3, SIDE, SIDE)
-    found = count_classes(name, network, torch.zeros(2, *shape, device=where))
-    box = ModelOnChip(network, stored, simulated, bit_error_rate=rate, faults=faults)
+    found = count_classes(name, loaded, torch.zeros(2, *shape, device=where))
+    box = ModelOnChip(loaded, stored, simulated, bit_error_rate=rate, faults=faults)
     # what it is trained for, not how it is made
     images = trained.get("dataset")
     description = Description(
@@ -104,6 +81,6 @@ def serve_model(
     with listen(host, port) as listener:
         url = address(listener)
         # for whoever runs the server: what it answers over HTTP doesn't tell
-        conditions = Conditions(faults, curve_of(voltage, curve), share=stored.share)
+        conditions = Conditions(faults, point.voltage_curve(), share=stored.share)
         told = f"{description.name} on chip {chip} (bit error rate {format_percent(rate)}; {conditions})"
         serve(box, description, listener, lambda: print(f"serving {told} at {url}", flush=True))
