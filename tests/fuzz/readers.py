@@ -20,6 +20,7 @@ from torch import nn
 
 from energy import count, read_topology
 from faultsim import bundled, evaluation_chips
+from faultsim.activation_ranges import ActivationRanges, SiteRange
 from faultsim.chip_map import map_chip
 from faultsim.cli import main
 from faultsim.conditions import COLUMNS
@@ -85,6 +86,7 @@ def readers(folder: Path) -> list[Reader]:
     makers = (
         _maps,
         _curves,
+        _activation_ranges,
         _topologies,
         _pickles,
         _archives,
@@ -139,6 +141,16 @@ def _curves(folder: Path) -> list[Reader]:
         return found
 
     return [Reader("voltage curve", _written(folder, "curve.csv", VoltageCurve.default().to_csv), read)]
+
+
+def _activation_ranges(folder: Path) -> list[Reader]:
+    def read(path: Path, _: Path) -> object:
+        return ActivationRanges.load(path)
+
+    ranges = ActivationRanges(
+        "input", {"conv1": SiteRange(-1.5, 2.0, 3072), "blocks.0.attention:2": SiteRange(0.0, 6.25e-3, 64)}
+    )
+    return [Reader("activation ranges", _written(folder, "ranges.json", ranges.save), read, inside=JSON)]
 
 
 def _topologies(folder: Path) -> list[Reader]:

@@ -107,6 +107,32 @@ def evaluation(root: Path) -> str:
     )
 
 
+ACTIVATIONS = {
+    "faulty / quantized": "faulty_over_quantized",
+    "faulty / fake": "faulty_over_fake",
+    "faulty / float": "faulty_over_float",
+    "spread": "spread",
+}
+
+
+def activations(root: Path) -> str:
+    """An inference with faults in its activations, against the same one without."""
+    report = measured(root, "activations-cpu")
+    if report is None:
+        return NOT_MEASURED.format("CPU")
+    with reading("the report of activations"):
+        rows = [
+            [
+                f"{row['model']}, batch {row['batch']}, {row['kind']}",
+                *(number(row[key]) for key in ACTIVATIONS.values()),
+            ]
+            for row in report["results"]
+        ]
+        threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
+        about = f"{report['device']}, {threads}, bit error rate {report['bit_error_rate']:g}; {measured_by(report)}"
+    return remarked(markdown(["", *ACTIVATIONS], rows, 1), [about])
+
+
 def by_device(root: Path, benchmark: str, shown: dict[str, str], about: Callable[[dict], str]) -> str:
     """A benchmark's numbers, one column for each kind of device: what a row is called, and its key in the report."""
     columns, remarks = [], []
