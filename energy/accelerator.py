@@ -38,7 +38,7 @@ class Accelerator:
     Raises
     ------
     EnergyError
-        For sizes below one, an unknown dataflow, and words that do not hold whole weights.
+        For sizes below one, an unknown dataflow, and words that do not hold a weight.
     """
 
     rows: int = 32
@@ -56,7 +56,7 @@ class Accelerator:
     word_bits: int = 64
     """Width of one SRAM word, bits: what one access reads."""
     weight_bits: int = 8
-    """Width of one weight, bits."""
+    """Width of one weight, bits, with the cells that stay unused beside it."""
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -64,14 +64,14 @@ class Accelerator:
                 value = checked_positive(getattr(self, name), f"{name} of an accelerator")
                 object.__setattr__(self, name, value)
         object.__setattr__(self, "dataflow", parse_dataflow(self.dataflow))
-        if self.word_bits % self.weight_bits:
+        if self.word_bits < self.weight_bits:
             raise EnergyError(
-                f"a word of {self.word_bits} bits can't hold whole {self.weight_bits}-bit weights"
+                f"a word of {self.word_bits} bits can't hold a weight of {self.weight_bits} bits"
             )
 
     @property
     def weights_per_access(self) -> int:
-        """How many weights one SRAM access reads: 8 for int8 weights in 64-bit words."""
+        """How many weights one SRAM access reads: 8 int8 weights in a 64-bit word, or 21 of 3 bits."""
         return self.word_bits // self.weight_bits
 
     @classmethod

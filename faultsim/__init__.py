@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .faults import FaultKind as FaultKind
     from .faults import FaultModel as FaultModel
     from .faults import evaluation_chips as evaluation_chips
+    from .formats import Format as Format
     from .io.checkpoint import load_weights as load_weights
     from .io.checkpoint import save_weights as save_weights
     from .measured_chip import MeasuredChip as MeasuredChip
@@ -76,6 +77,7 @@ _HOME = {
     "FaultModel": "faults",
     "FaultsimError": "errors",
     "FaultsimWarning": "errors",
+    "Format": "formats",
     "MeasuredChip": "measured_chip",
     "Metric": "metrics",
     "OperatingPoint": "sweep_result",

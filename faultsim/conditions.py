@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .faults import FaultKind, FaultModel
+from .formats import INT8, Format
 from .measured_chip import AnyChip, MeasuredChip
 from .memory import Share
 from .voltage import VoltageCurve
@@ -36,6 +37,8 @@ class Conditions:
     """Which memory's cells fail: weights, activations or both."""
     activations: "ActivationMemory | None" = None
     """What lies in the memory of the activations; None: they are not quantized."""
+    format: Format = INT8
+    """What a stored weight is."""
 
     @classmethod
     def of(
@@ -46,10 +49,11 @@ class Conditions:
         share: Share | None = None,
         sites: str = "weights",
         activations: "ActivationMemory | None" = None,
+        format: Format = INT8,
     ) -> "Conditions":
         """Return the conditions of an evaluation on some chips."""
         labels = tuple(chip.label for chip in chips if isinstance(chip, MeasuredChip))
-        return cls(faults, curve, labels, share, sites, activations)
+        return cls(faults, curve, labels, share, sites, activations, format)
 
     @property
     def kind(self) -> str:
@@ -63,12 +67,14 @@ class Conditions:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The cells of COLUMNS, the same in every row of a table of results."""
+        """The cells of COLUMNS, and `format` where weights are not int8, the same in every row of a table."""
         curve = "" if self.curve is None else self.curve.name
         cells = [self.kind, str(self.faults.memory.placement), curve]
         if self.share is not None:
             cells += [str(self.share.stored), str(self.share.weights)]
         columns = dict(zip(COLUMNS, cells, strict=False))
+        if self.format != INT8:
+            columns["format"] = self.format.name
         return columns if self.activations is None else columns | {SITES: self.sites}
 
     def __str__(self) -> str:
@@ -85,6 +91,8 @@ class Conditions:
         if memory.placement.startswith("tiled"):
             words[1] += f" in {memory.capacity_bytes // 1024} KiB"
         words.append("no voltage curve" if self.curve is None else f"curve '{self.curve.name}'")
+        if self.format != INT8:
+            words.append(f"{self.format} weights")
         words += map(str, faults.domains)
         if self.activations is not None:
             failing = {"both": "weights and activations"}.get(self.sites, self.sites)

@@ -18,6 +18,7 @@ from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs
 from .collectors import TopK
 from .errors import FaultsimError, FaultsimWarning, reason
 from .faults import Chip, FaultKind, FaultModel
+from .formats import INT8, AnyFormat
 from .intervals import half_width
 from .inventory import Select
 from .measured_chip import AnyChip, as_chip
@@ -203,6 +204,7 @@ def evaluate(
     faults: FaultModel | None = None,
     per_channel: bool = False,
     select: Select = None,
+    format: AnyFormat = INT8,
     stored: StoredWeights | None = None,
     transform: nn.Module | None = None,
     metric: AnyMetric = "accuracy",
@@ -228,8 +230,8 @@ def evaluate(
         Bit error rate against voltage. Default: the paper's SRAM.
     faults
         Kind of fault and memory. Default: flips, every weight in cells of its own.
-    per_channel, select
-        How the weights are quantized, and which of them lie in the memory; see `StoredWeights.of`.
+    per_channel, select, format
+        How the weights are stored, and which of them lie in the memory; see `StoredWeights.of`.
     stored
         Instead of these: the model's weights as they lie in the memory.
     transform
@@ -268,7 +270,7 @@ def evaluate(
     metric = find_metric(metric)
     volts, rate = resolve_operating_point(chips, voltage, bit_error_rate, curve)
     check_memories(sites, activations, chips)
-    stored = resolve_stored(model, stored, per_channel, select)
+    stored = resolve_stored(model, stored, per_channel, select, format)
     faults = resolve_faults(faults, stored, curve)
     device = stored.layers[0].values.device
     hooked = None

@@ -1,7 +1,8 @@
 """A model as an ONNX file: int8 weights stay int8, everything else is float32.
 
 Each weight is an int8 initializer, as it lies in memory, and a DequantizeLinear node with its scale; activations are
-not quantized. Normalization is not folded into the weights, which would make other int8 values of them.
+not quantized. Normalization is not folded into the weights, which would make other int8 values of them. Integers of
+fewer bits, too, are int8 initializers: each number is the same, and takes a byte of the file.
 """
 
 import io
@@ -18,9 +19,9 @@ from .batch import answer_of
 from .data.dataset import Normalization, normalize
 from .errors import FaultsimError
 from .extras import needs_extra
+from .formats import IntegerFormat
 from .io.files import write_bytes
 from .modes import evaluation_mode
-from .quantization import dequantize
 from .stored import StoredLayer, StoredWeights
 
 if TYPE_CHECKING:
@@ -117,6 +118,11 @@ def export_onnx(
         raise FaultsimError(
             f"the model cannot be exported to ONNX: {fixed[0]} is int8 in torch's own way; export the float model"
         )
+    if not isinstance(stored.format, IntegerFormat) or stored.format.asymmetric:
+        raise FaultsimError(
+            f"{stored.format} weights cannot be exported to ONNX, whose weights here are int8 numbers times a scale: "
+            "symmetric integers can"
+        )
     if inputs != "float32" and (images.dtype != torch.uint8 or normalization is not None):
         raise FaultsimError(
             f"the input format {inputs} is for pixels that become x / 127.5 - 1: give float32 for other inputs"
@@ -125,7 +131,7 @@ def export_onnx(
     x = (x.permute(0, 2, 3, 1) if inputs == "uint8-nhwc" else x).contiguous()
     with evaluation_mode(model):
         exported = _Exported(model, stored, inputs).eval()
-        weights = [dequantize(layer.values, layer.scale, layer.axis) for layer in stored.layers]
+        weights = [layer.decode() for layer in stored.layers]
         with torch.no_grad():
             expected = exported(x, *weights)
             graph = _with_int8(_traced(exported, x[:2], weights, output), exported.weights)
@@ -201,10 +207,18 @@ def _dequantize(name: str, output: str, layer: StoredLayer) -> tuple["NodeProto"
     zero = torch.zeros_like(layer.scale, dtype=torch.int8)
     tensors = [
         onnx.numpy_helper.from_array(tensor.contiguous().numpy(), key)
-        for key, tensor in zip(inputs, (layer.values, layer.scale, zero), strict=True)
+        for key, tensor in zip(inputs, (_steps(layer), layer.scale, zero), strict=True)
     ]
     axis: dict[str, Any] = {} if layer.axis < 0 else {"axis": layer.axis}
     return onnx.helper.make_node("DequantizeLinear", inputs, [output], f"{name}.dequantize", **axis), tensors
+
+
+def _steps(layer: StoredLayer) -> Tensor:
+    """Return int8 numbers that are the weights when they are multiplied by the scale."""
+    stored = layer.format
+    if not isinstance(stored, IntegerFormat) or not stored.offset:
+        return layer.values
+    return (layer.values.int() - stored.zero).clamp(min=-stored.largest).to(torch.int8)
 
 
 def _difference(path: str | PathLike[str], data: bytes, x: Tensor, expected: Tensor) -> float:

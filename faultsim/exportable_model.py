@@ -39,8 +39,9 @@ class WrittenModel:
     """What the file holds."""
 
     def __str__(self) -> str:
+        stored = self.model.stored
         return (
-            f"{self.model.name}{self.model.read_as}: {self.bytes:,} bytes, {self.model.stored.bytes:,} int8 weights; "
+            f"{self.model.name}{self.model.read_as}: {self.bytes:,} bytes, {stored.share.stored:,} {stored.format} weights; "
             f"onnxruntime and torch differ by {self.difference:.1g} at most on {self.images} {self.model.data.name} "
             f"images; written to {self.path}"
         )
@@ -131,7 +132,7 @@ class ExportableModel:
             "faults": faults.describe(),
             "memory": stored.share.as_dict(),
         }
-        conditions = Conditions(faults, curve)
+        conditions = Conditions(faults, curve, format=stored.format)
         return replace(
             self,
             stored=stored,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from . import ops
+from .formats import IntegerFormat
 from .inventory import find_channel_axis
 from .stored import StoredLayer, StoredWeights
 
@@ -31,8 +32,8 @@ def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
     rounding. Afterwards it is as it was.
 
     The model has to be in evaluation mode. What cannot be folded stays as it is: layers in float64 (the kernel writes
-    float32 at most), modules with hooks or that are used more than once, convolutions whose output goes elsewhere too,
-    and everything in a model whose forward method torch.fx cannot trace.
+    float32 at most) or stored in a floating-point format, modules with hooks or that are used more than once,
+    convolutions whose output goes elsewhere too, and everything in a model whose forward method torch.fx cannot trace.
 
     Parameters
     ----------
@@ -49,7 +50,8 @@ def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
         for layer in stored.layers:
             normalization = followers.get(layer.name)
             alone = len(layer.names) == 1 and several[layer.modules[0]] == 1
-            if normalization is None or several[normalization] or not alone or layer.dtype not in ops.FLOATS:
+            scaled = isinstance(layer.format, IntegerFormat) and layer.dtype in ops.FLOATS
+            if normalization is None or several[normalization] or not alone or not scaled:
                 layers.append(layer)
                 continue
             layer, bias = _fold(layer, normalization)
@@ -76,7 +78,9 @@ def _fold(layer: StoredLayer, normalization: Any) -> tuple[StoredLayer, Tensor]:
         if normalization.bias is not None:
             bias += normalization.bias
         scale = (layer.scale * gain).float()
-    return replace(layer, scale=scale, axis=find_channel_axis(convolution)), bias.to(layer.dtype)
+        center = None if layer.center is None else (layer.center * gain).float()
+    axis = find_channel_axis(convolution)
+    return replace(layer, scale=scale, center=center, axis=axis), bias.to(layer.dtype)
 
 
 def _unchanged(inputs: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .faults import FaultModel
+from .formats import INT8, AnyFormat, Format, as_format
 from .inventory import LeftOut
-from .sram import BLOCK_BYTES, SRAM
+from .sram import BLOCK_BYTES, SRAM, WORD_BYTES
 from .text_table import align_columns, html_table
 
 _STORED = ("weight", "shape", "bytes", "arrays", "address")
@@ -45,9 +46,9 @@ class Stored:
     shape: tuple[int, ...]
     """Its shape."""
     bytes: int
-    """Bytes of memory, one for each weight."""
+    """Bytes of memory: one for each int8 weight, else whole words."""
     address: int
-    """Address of the first weight."""
+    """Address of the first byte."""
     arrays: tuple[tuple[int, int], ...]
     """Ranges, first and last, of the SRAM arrays that it touches."""
 
@@ -64,12 +65,21 @@ class Summary:
     """How many of the weights can fail."""
     placement: str
     """How weights lie in the memory."""
+    format: Format = INT8
+    """What a stored weight is."""
+
+    @property
+    def words(self) -> int:
+        """64-bit words of memory."""
+        return sum(-(-tensor.bytes // WORD_BYTES) for tensor in self.stored)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return JSON values; `format` and `words` only where weights are not int8."""
+        other = {} if self.format == INT8 else {"format": self.format.name, "words": self.words}
         return {
             "share": self.share.as_dict(),
             "placement": self.placement,
+            **other,
             "bytes": sum(tensor.bytes for tensor in self.stored),
             "stored": [asdict(tensor) for tensor in self.stored],
             "not_stored": [{**asdict(tensor), "count": tensor.count} for tensor in self.left_out],
@@ -98,7 +108,11 @@ class Summary:
 
     @property
     def _note(self) -> str:
-        return f"{self.share}; placement {self.placement}"
+        note = f"{self.share}; placement {self.placement}"
+        if self.format == INT8:
+            return note
+        count = sum(tensor.bytes for tensor in self.stored)
+        return f"{note}; {count:,} bytes, {self.words:,} words of 64 bits\n{self.format.describe()}"
 
     @property
     def _stored_rows(self) -> list[tuple[str, ...]]:
@@ -139,6 +153,7 @@ def summarize(
     tensors: Sequence[tuple[Sequence[str], Sequence[int]]],
     left_out: Sequence[LeftOut],
     faults: FaultModel | None = None,
+    format: AnyFormat = INT8,
 ) -> Summary:
     """Lay tensors out in a memory.
 
@@ -150,14 +165,17 @@ def summarize(
         Tensors of the model that are not stored.
     faults
         Its memory says where the tensors lie. Default: the paper's memory, every weight in cells of its own.
+    format
+        What a stored weight is, or its name.
     """
-    memory = (faults or FaultModel()).memory
-    sizes = [_size(shape) for _, shape in tensors]
+    memory, held = (faults or FaultModel()).memory, as_format(format)
+    counts = [_size(shape) for _, shape in tensors]
+    sizes = counts if held == INT8 else [held.image_bytes(count) for count in counts]
     stored = tuple(
         Stored(tuple(names), tuple(shape), size, base, _arrays(memory, base, size))
         for (names, shape), size, base in zip(tensors, sizes, memory.bases(sizes), strict=True)
     )
-    return Summary(stored, tuple(left_out), measure_share(sizes, left_out), str(memory.placement))
+    return Summary(stored, tuple(left_out), measure_share(counts, left_out), str(memory.placement), held)
 
 
 def _size(shape: Sequence[int]) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from . import ops
 from .errors import FaultsimError
 from .faults import FaultModel
+from .formats import INT8, AnyFormat, as_format
 from .hit_table import checked_rate
 from .integers import checked_integer
 from .inventory import Select
@@ -134,14 +135,18 @@ def _read(
 
 
 def resolve_stored(
-    model: nn.Module, stored: StoredWeights | None, per_channel: bool, select: Select
+    model: nn.Module,
+    stored: StoredWeights | None,
+    per_channel: bool,
+    select: Select,
+    format: AnyFormat = INT8,
 ) -> StoredWeights:
     """Return `stored`, after checking that they are the weights of `model`, or store its weights."""
     if stored is None:
-        return StoredWeights.of(model, per_channel, select)
-    if per_channel or select is not None:
+        return StoredWeights.of(model, per_channel, select, format)
+    if per_channel or select is not None or as_format(format) != INT8:
         raise FaultsimError(
-            "per_channel and select cannot be combined with stored weights: give them to StoredWeights.of"
+            "per_channel, select and format cannot be combined with stored weights: give them to StoredWeights.of"
         )
     stored.check(model)
     return stored
@@ -165,7 +170,7 @@ def corrupt_stored(
     curve: VoltageCurve | None = None,
     faults: FaultModel | None = None,
 ) -> StoredWeights:
-    """Return a model's stored weights as a chip reads them: other int8 values, the same scales.
+    """Return a model's stored weights as a chip reads them: other values, the same scales.
 
     Parameters
     ----------
@@ -190,7 +195,7 @@ def corrupt_stored(
             stored.left_out,
         )
     return stored.with_layers(
-        replace(layer, values=_read(layer.values, chip, volts, rate, faults, base, 0, layer.tensors))
+        layer.with_image(_read(layer.image, chip, volts, rate, faults, base, 0, layer.tensors))
         for layer, base in zip(stored.layers, stored.bases(faults), strict=True)
     )
 
@@ -206,6 +211,7 @@ def perturbed(
     faults: FaultModel | None = None,
     per_channel: bool = False,
     select: Select = None,
+    format: AnyFormat = INT8,
     stored: StoredWeights | None = None,
     access: int = 0,
     straight_through: bool = False,
@@ -215,8 +221,8 @@ def perturbed(
         with perturbed(model, Chip(7), voltage=0.83):
             logits = model(images)
 
-    The weights are quantized to int8, corrupted and dequantized. The model's own parameters are put aside meanwhile,
-    never written to, and are back afterwards bit for bit, whatever happens inside.
+    The weights are quantized to int8 (or what `format` says), corrupted and dequantized. The model's own parameters are
+    put aside meanwhile, never written to, and are back afterwards bit for bit, whatever happens inside.
 
     Gradients reach the inputs and the parameters that are not stored; the `grad` of stored weights stays None, unless
     `straight_through` is set.
@@ -233,8 +239,8 @@ def perturbed(
         Bit error rate against voltage. Default: the paper's SRAM.
     faults
         Kind of fault and memory. Default: flips, every weight in cells of its own.
-    per_channel, select
-        How the weights are quantized, and which of them lie in the memory; see `StoredWeights.of`.
+    per_channel, select, format
+        How the weights are stored, and which of them lie in the memory; see `StoredWeights.of`.
     stored
         The model's weights, stored already; saves the time to quantize them again.
     access
@@ -250,7 +256,7 @@ def perturbed(
     """
     chip = as_chip(chip)
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
-    stored = resolve_stored(model, stored, per_channel, select)
+    stored = resolve_stored(model, stored, per_channel, select, format)
     faults = resolve_faults(faults, stored, curve)
     if straight_through and (fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]):
         raise FaultsimError(f"straight_through: {fixed[0]} is int8 and cannot be trained")
@@ -269,6 +275,7 @@ def perturb(
     faults: FaultModel | None = None,
     per_channel: bool = False,
     select: Select = None,
+    format: AnyFormat = INT8,
     access: int = 0,
 ) -> nn.Module:
     """Copy a model with the weights that a chip reads, in float.
@@ -285,8 +292,8 @@ def perturb(
         Bit error rate against voltage. Default: the paper's SRAM.
     faults
         Kind of fault and memory. Default: flips, every weight in cells of its own.
-    per_channel, select
-        How the weights are quantized, and which of them lie in the memory; see `StoredWeights.of`.
+    per_channel, select, format
+        How the weights are stored, and which of them lie in the memory; see `StoredWeights.of`.
     access
         Which read it is (transient faults).
 
@@ -298,6 +305,6 @@ def perturb(
     """
     chip = as_chip(chip)
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
-    stored = StoredWeights.of(model, per_channel, select)
+    stored = StoredWeights.of(model, per_channel, select, format)
     weights = stored.read_chips([chip], rate, volts, resolve_faults(faults, stored, curve), access)
     return stored.copy(model, [weight[0] for weight in weights])

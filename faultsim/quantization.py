@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .errors import FaultsimError
+from .formats import INT8, AnyFormat, Format, as_format
 from .inventory import Select, find_channel_axis, take_inventory
 from .places import Hooked, find_held
 from .torch_internals import rebuild_flat_weights
@@ -69,10 +70,12 @@ def _spread(scale: Tensor, dimensions: int, axis: int) -> Tensor:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Round to the int8 grid; the gradient passes as if it hadn't (Bengio et al., arXiv 1308.3432)."""
+    """Round to the grid of a format; the gradient passes as if it hadn't (Bengio et al., arXiv 1308.3432)."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, axis: int) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, axis: int, stored: Format) -> Tensor:
+        if stored != INT8:
+            return stored.round(weight, axis).to(weight.dtype)
         # Not quantize(): its check for finite numbers would make the host wait for the device at every step.
         w = weight.float()
         largest = (
@@ -85,23 +88,23 @@ class _StraightThrough(torch.autograd.Function):
         return ((w / scale).round_() * scale).to(weight.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient, None, None
 
 
 class FakeQuantize(nn.Module):
-    """Parametrization of a weight: forward sees what int8 memory would hold, the gradient passes straight through."""
+    """Parametrization of a weight: forward sees what the memory would hold, the gradient passes straight through."""
 
     rounds_only = True
     """It computes with the parameter but for rounding (see faultsim.places)."""
 
-    def __init__(self, axis: int = -1) -> None:
+    def __init__(self, axis: int = -1, stored: Format = INT8) -> None:
         super().__init__()
-        self.axis = axis
+        self.axis, self.stored = axis, stored
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight rounded to the int8 grid."""
-        rounded: Tensor = _StraightThrough.apply(weight, self.axis)  # type: ignore[no-untyped-call]
+        """Return the weight rounded to the format's grid."""
+        rounded: Tensor = _StraightThrough.apply(weight, self.axis, self.stored)  # type: ignore[no-untyped-call]
         return rounded
 
 
@@ -113,8 +116,8 @@ def is_fake(module: nn.Module, attribute: str = "weight") -> bool:
     )
 
 
-def prepare_qat(model: M, per_channel: bool = False, select: Select = None) -> M:
-    """Make the weights of a model quantization-aware, in place: forward sees the int8 grid.
+def prepare_qat(model: M, per_channel: bool = False, select: Select = None, format: AnyFormat = INT8) -> M:
+    """Make the weights of a model quantization-aware, in place: forward sees the grid of the format.
 
     Doing it twice changes nothing.
 
@@ -122,7 +125,7 @@ def prepare_qat(model: M, per_channel: bool = False, select: Select = None) -> M
     ----------
     model
         Any module.
-    per_channel, select
+    per_channel, select, format
         As for `StoredWeights.of`.
 
     Returns
@@ -135,6 +138,7 @@ def prepare_qat(model: M, per_channel: bool = False, select: Select = None) -> M
     FaultsimError
         For weights that are int8 already, and for those that a hook computes (pruning, the old weight norm).
     """
+    stored = as_format(format)
     for weight in take_inventory(model, select).weights:
         kind = weight.held
         if isinstance(kind, Hooked) or kind.is_int8:
@@ -144,7 +148,9 @@ def prepare_qat(model: M, per_channel: bool = False, select: Select = None) -> M
             if not is_fake(module, attribute):
                 axis = find_channel_axis(module) if per_channel and weight.axis >= 0 else -1
                 # unsafe: registration would otherwise insist that the parametrized weight equal the original
-                parametrize.register_parametrization(module, attribute, FakeQuantize(axis), unsafe=True)
+                parametrize.register_parametrization(
+                    module, attribute, FakeQuantize(axis, stored), unsafe=True
+                )
     return model
 
 

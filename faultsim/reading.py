@@ -1,6 +1,9 @@
 """What chips read of one tensor in the memory, where its bits may belong to several voltage domains."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -9,7 +12,11 @@ from . import ops
 from .domains import WIDTH, Domain, Part, split_word
 from .errors import FaultsimError
 from .faults import FaultModel
+from .formats import INT8, Format
 from .measured_chip import MeasuredChip
+
+if TYPE_CHECKING:
+    from .stored import StoredLayer
 
 
 def merge_bits(stored: Tensor, parts: Sequence[Part], read: Callable[[Domain | None], Tensor]) -> Tensor:
@@ -61,25 +68,48 @@ def read_simulated(
     return merged if merged.dim() > values.dim() else merged.expand(chips.numel(), *values.shape)
 
 
-def read_dequantized(
-    values: Tensor,
-    scale: Tensor,
-    axis: int,
+def check_bits(stored: Format, domains: Sequence[Domain]) -> None:
+    """Raise FaultsimError for a domain of some bits of a weight, where weights are not int8."""
+    for domain in domains:
+        if domain.bits is not None and stored != INT8:
+            raise FaultsimError(
+                f"domain {domain.name!r} has bits of int8 weights, and these are {stored}: give it layers only"
+            )
+
+
+def read_decoded(
+    layer: StoredLayer,
     chips: Tensor,
     table: Tensor,
     faults: FaultModel,
     base: int,
-    names: tuple[str, ...],
     access: Tensor | None,
     out: Tensor,
 ) -> None:
-    """Write a tensor as simulated chips read it, dequantized, into `out` [chips, *shape]."""
+    """Write a tensor as simulated chips read it, decoded, into `out` [chips, *shape]."""
     kind, place = ops.encode_kind(faults), ops.encode_addresses(faults, base)
-    parts = split_word(faults.domains, names)
+    check_bits(layer.format, faults.domains)
+    parts = split_word(faults.domains, layer.tensors)
+    if layer.format != INT8:
+        torch.ops.faultsim.corrupt_decode.out(
+            layer.image.view(torch.uint8),
+            layer.format.name,
+            layer.scale,
+            layer.center,
+            layer.axis,
+            chips,
+            find_table(parts[0][1], table),
+            kind,
+            place,
+            access=access,
+            out=out,
+        )
+        return
+    values, scale, axis = layer.values, layer.scale, layer.axis
     if len(parts) == 1:  # read and multiplied in one pass
         table = find_table(parts[0][1], table)
     else:
-        values = read_simulated(values, chips, table, faults, base, names, access)
+        values = read_simulated(values, chips, table, faults, base, layer.tensors, access)
         out, axis = out.unsqueeze(0), axis + 1 if axis >= 0 else axis
         chips, table, place = chips[:1], ops.encode_rate(0.0, values.device), ops.encode_addresses(faults)
     torch.ops.faultsim.corrupt_dequantize.out(

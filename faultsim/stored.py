@@ -1,9 +1,10 @@
-"""A model's weights as they lie in memory, int8 with scales, and how the model is made to compute with other ones."""
+"""A model's weights as they lie in memory, by default int8 with scales, and how the model computes with other ones."""
 
 import contextlib
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,12 +14,13 @@ from . import memory, ops
 from .domains import check_domains
 from .errors import FaultsimError
 from .faults import FaultModel
+from .formats import INT8, AnyFormat, Format, Grid, as_format
 from .hit_table import checked_rate
 from .inventory import LeftOut, Select, Weight, join_names, take_inventory
 from .measured_chip import AnyChip, MeasuredChip
 from .places import Held, find_held, locate_copy, swap_copy
 from .quantization import dequantize, quantize
-from .reading import read_dequantized, read_measured
+from .reading import check_bits, read_decoded, read_measured
 from .torch_internals import memo_flat_weights, rebuild_flat_weights
 
 
@@ -31,9 +33,9 @@ class StoredLayer:
     modules: tuple[nn.Module, ...]
     """The modules that hold it."""
     values: Tensor
-    """The weights as the memory holds them, int8, in the shape of the tensor."""
+    """The codes that the memory holds, in the shape of the tensor; int8 for the format int8."""
     scale: Tensor
-    """Weight = value * scale; float32, [] or [channels]."""
+    """Weight = value * scale (+ center); float32, [] or [channels]."""
     axis: int
     """Dimension of the channels; -1: there is one scale."""
     attributes: tuple[str, ...] = ("weight",)
@@ -42,6 +44,10 @@ class StoredLayer:
     """Where modules also keep the parameter in plain Python: (module, attribute, key)."""
     versions: tuple[tuple[Tensor, int], ...] = field(default=(), repr=False, compare=False)
     """The parameters, and how often each had been written to when the values were taken."""
+    format: Format = INT8
+    """What the bits of a weight mean, and how weights lie in a word."""
+    center: Tensor | None = None
+    """Of asymmetric formats, as `scale`."""
 
     @property
     def name(self) -> str:
@@ -64,6 +70,35 @@ class StoredLayer:
         place = self.held
         return torch.float32 if place.is_int8 or not place.sources else place.sources[0].dtype
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of memory."""
+        count = self.values.numel()
+        return count if self.format == INT8 else self.format.image_bytes(count)
+
+    @cached_property
+    def image(self) -> Tensor:
+        """The bytes of memory, int8: for the format int8 the values themselves, else [bytes], in whole words."""
+        return self.values if self.format == INT8 else self.format.pack(self.values).view(torch.int8)
+
+    def with_image(self, image: Tensor) -> "StoredLayer":
+        """Return the tensor with other bytes in its memory."""
+        values = image if self.format == INT8 else self.format.unpack(image, self.values.shape)
+        return replace(self, values=values)
+
+    def decode(self) -> Tensor:
+        """Return the weights that the values stand for, float32."""
+        if self.format == INT8:
+            return dequantize(self.values, self.scale, self.axis)
+        return self.format.decode(self.values, self._grid)
+
+    @property
+    def _grid(self) -> Grid:
+        """The scale and the center as a Grid, which broadcasts."""
+        spread = [-1 if d == self.axis else 1 for d in range(self.values.dim())] if self.axis >= 0 else []
+        center = None if self.center is None else self.center.reshape(spread)
+        return Grid(self.scale.reshape(spread), center, self.axis)
+
     def as_held(self, weights: Tensor) -> Tensor:
         """Convert weights [chips, *shape] to the type and memory format of the one that the model computes with."""
         place = self.held
@@ -78,7 +113,7 @@ class StoredLayer:
 
 
 class StoredWeights:
-    """The int8 weights of a model, in the order in which they lie in memory.
+    """The weights of a model, by default int8, in the order in which they lie in memory.
 
     `len(stored)` is the number of tensors. `print(stored.summary())` lists them.
     """
@@ -100,8 +135,14 @@ class StoredWeights:
         return self.summary()._repr_html_()
 
     @classmethod
-    def of(cls, model: nn.Module, per_channel: bool = False, select: Select = None) -> "StoredWeights":
-        """Quantize the weights of a model.
+    def of(
+        cls,
+        model: nn.Module,
+        per_channel: bool = False,
+        select: Select = None,
+        format: AnyFormat = INT8,
+    ) -> "StoredWeights":
+        """Store the weights of a model.
 
         Parameters
         ----------
@@ -113,6 +154,8 @@ class StoredWeights:
             Which tensors lie in the memory: patterns of names ("encoder.*", ["*.weight", "*.bias"]), or a function of
             name and tensor. Default: all floating-point parameters of two or more dimensions but biases and those of
             normalization.
+        format
+            What a stored weight is, or its name, such as "int4" or "bfloat16" (see `faultsim.formats`).
 
         Returns
         -------
@@ -125,19 +168,25 @@ class StoredWeights:
         Raises
         ------
         FaultsimError
-            Where there is no such weight, and for one that int8 cannot hold (see `faultsim.inventory`).
+            Where there is no such weight, for one that the format cannot hold (see `faultsim.inventory`), and for
+            `per_channel` with a format that has no scale.
         """
-        found = take_inventory(model, select)
-        return cls((store_weight(weight, per_channel) for weight in found.weights), found.left_out)
+        found, stored = take_inventory(model, select), as_format(format)
+        return cls((store_weight(weight, per_channel, stored) for weight in found.weights), found.left_out)
 
     def with_layers(self, layers: Iterable[StoredLayer]) -> "StoredWeights":
         """Return the weights of the same model with other values or scales."""
         return StoredWeights(layers, self.left_out)
 
     @property
+    def format(self) -> Format:
+        """What a stored weight is."""
+        return self.layers[0].format
+
+    @property
     def bytes(self) -> int:
-        """Bytes of weight memory, one for each weight."""
-        return sum(layer.values.numel() for layer in self.layers)
+        """Bytes of weight memory."""
+        return sum(layer.bytes for layer in self.layers)
 
     @property
     def float_bytes(self) -> int:
@@ -155,7 +204,10 @@ class StoredWeights:
         The summary is a table when it is printed or shown in a notebook.
         """
         return memory.summarize(
-            [(layer.tensors, tuple(layer.values.shape)) for layer in self.layers], self.left_out, faults
+            [(layer.tensors, tuple(layer.values.shape)) for layer in self.layers],
+            self.left_out,
+            faults,
+            self.format,
         )
 
     def check(self, model: nn.Module) -> None:
@@ -179,12 +231,13 @@ class StoredWeights:
                     )
 
     def check_domains(self, faults: FaultModel) -> None:
-        """Raise FaultsimError for a voltage domain with a pattern that matches no tensor in the memory."""
+        """Raise FaultsimError for a voltage domain that matches no tensor, or has bits that these weights lack."""
         check_domains(faults.domains, [layer.tensors for layer in self.layers])
+        check_bits(self.format, faults.domains)
 
     def bases(self, faults: FaultModel) -> list[int]:
         """Return the address of each tensor's first weight."""
-        return faults.memory.bases([layer.values.numel() for layer in self.layers])
+        return faults.memory.bases([layer.bytes for layer in self.layers])
 
     def empty(self, chips: int, dtype: torch.dtype | None = None) -> list[Tensor]:
         """Allocate the output of read(): one tensor [chips, *shape] for each in the memory.
@@ -208,23 +261,12 @@ class StoredWeights:
         out: Sequence[Tensor],
         access: Tensor | None = None,
     ) -> None:
-        """Write what chips read, dequantized, into `out` (from empty()).
+        """Write what chips read, decoded, into `out` (from empty()).
 
         `chips` and `table` are those of `faultsim.ops`. Nothing here waits for the device: a CUDA graph can capture it.
         """
         for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
-            read_dequantized(
-                layer.values,
-                layer.scale,
-                layer.axis,
-                chips,
-                table,
-                faults,
-                base,
-                layer.tensors,
-                access,
-                target,
-            )
+            read_decoded(layer, chips, table, faults, base, access, target)
 
     def read_chips(
         self,
@@ -234,7 +276,7 @@ class StoredWeights:
         faults: FaultModel,
         access: int = 0,
     ) -> list[Tensor]:
-        """Return what chips read, dequantized.
+        """Return what chips read, decoded.
 
         Parameters
         ----------
@@ -258,8 +300,8 @@ class StoredWeights:
         if len(measured) == len(chips):
             for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
                 for i, chip in enumerate(measured):
-                    values = read_measured(layer.values, chip, voltage, faults, base, layer.tensors)
-                    target[i] = dequantize(values, layer.scale, layer.axis)
+                    image = read_measured(layer.image, chip, voltage, faults, base, layer.tensors)
+                    target[i] = layer.with_image(image).decode()
             return self._as_held(out)
         device = self.layers[0].values.device
         self.read(
@@ -323,11 +365,15 @@ class StoredWeights:
         return copied
 
 
-def store_weight(weight: Weight, per_channel: bool) -> StoredLayer:
-    """Quantize one weight of a model; FaultsimError, naming it, where that cannot be."""
+def store_weight(weight: Weight, per_channel: bool, stored: Format = INT8) -> StoredLayer:
+    """Store one weight of a model; FaultsimError, naming it, where that cannot be."""
     place = weight.held
     try:
-        values, scale, axis = place.int8 if place.is_int8 else _quantized(weight, place, per_channel)
+        if not place.is_int8:
+            return encode_weight(weight, place.value(), per_channel, stored)
+        if stored != INT8:
+            raise FaultsimError(f"it is int8 already and cannot be stored as {stored}")
+        values, scale, axis = place.int8
     except FaultsimError as error:
         named = (
             weight.tensors[0] if weight.attributes[0] != "weight" else weight.names[0] or "(the model itself)"
@@ -336,8 +382,27 @@ def store_weight(weight: Weight, per_channel: bool) -> StoredLayer:
     return as_stored(weight, values.contiguous(), scale, axis)
 
 
-def as_stored(weight: Weight, values: Tensor, scale: Tensor, axis: int) -> StoredLayer:
-    """Return one weight of a model with given int8 values and scale, on the device of the model."""
+def encode_weight(weight: Weight, values: Tensor, per_channel: bool, stored: Format) -> StoredLayer:
+    """Store floating-point values as one weight of a model; FaultsimError where that cannot be."""
+    axis = weight.axis if per_channel else -1
+    if stored == INT8:
+        quantized, scale = quantize(values, axis)
+        return as_stored(weight, quantized.contiguous(), scale, axis)
+    codes, grid = stored.encode(values, axis)
+    shape = [-1] if axis >= 0 else []
+    center = None if grid.center is None else grid.center.reshape(shape)
+    return as_stored(weight, codes.contiguous(), grid.scale.reshape(shape), axis, stored, center)
+
+
+def as_stored(
+    weight: Weight,
+    values: Tensor,
+    scale: Tensor,
+    axis: int,
+    stored: Format = INT8,
+    center: Tensor | None = None,
+) -> StoredLayer:
+    """Return one weight of a model with given codes and scale, on the device of the model."""
     sources = weight.held.sources
     device = sources[0].device if sources else values.device
     versions = tuple((source, source._version) for source in sources if not source.is_inference())
@@ -350,9 +415,6 @@ def as_stored(weight: Weight, values: Tensor, scale: Tensor, axis: int) -> Store
         attributes=weight.attributes,
         copies=weight.copies,
         versions=versions,
+        format=stored,
+        center=None if center is None else center.to(device),
     )
-
-
-def _quantized(weight: Weight, place: Held, per_channel: bool) -> tuple[Tensor, Tensor, int]:
-    axis = weight.axis if per_channel else -1
-    return *quantize(place.value(), axis), axis

@@ -1,6 +1,6 @@
 """What is measured: a model with its weights as stored, and test data that fits it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from typing import Any, Self
@@ -14,6 +14,7 @@ from .batch import answer_of, count_samples, first_answer
 from .data import Dataset, OwnBatches, batches
 from .data.sources import OwnData, describe_pictures, load_own, load_test_images
 from .errors import FaultsimError
+from .formats import INT8, AnyFormat, Format
 from .inventory import Select
 from .io.bounds import integers
 from .io.checkpoint import compute_fingerprint, load_weights, read_file
@@ -61,7 +62,7 @@ class Subject:
     @cached_property
     def accesses(self) -> int | None:
         """Weight memory accesses of one inference on the paper's accelerator; None where they cannot be counted."""
-        return count_accesses(self.model, self.dataset)
+        return count_accesses(self.model, self.dataset, self.stored.format)
 
     @cached_property
     def uncounted(self) -> list[str]:
@@ -80,6 +81,7 @@ class Subject:
             "trained": self.trained,
             "per_channel": self.per_channel,
             **({"select": self.select} if self.select else {}),
+            **({} if self.stored.format == INT8 else {"format": self.stored.format.name}),
         }
 
     @property
@@ -146,6 +148,7 @@ def load_subject(
     per_channel: bool = False,
     *,
     select: Select = None,
+    format: AnyFormat | None = None,
     own: OwnData | None = None,
     metric: Metric | None = ACCURACY,
 ) -> Subject:
@@ -169,6 +172,8 @@ def load_subject(
         Images of one batch.
     per_channel, select
         How float weights are quantized, and which tensors lie in the memory, as for StoredWeights.of.
+    format : Format or str, optional
+        What a stored weight is; default: what the weight file says, or else int8.
     own : OwnData, optional
         Data of the user's own, instead of `dataset`.
     metric : Metric, optional
@@ -189,7 +194,7 @@ def load_subject(
     else:
         test = load_own(own, images, trained, model)
     classes = trained.get("num_classes", getattr(test, "num_classes", 10))
-    network, stored, loaded = load_model(model, weights, classes, device, per_channel, select)
+    network, stored, loaded = load_model(model, weights, classes, device, per_channel, select, format)
     subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded, select)
     return subject.check(metric)
 
@@ -230,6 +235,7 @@ def load_model(
     device: torch.device | str = "cpu",
     per_channel: bool = False,
     select: Select = None,
+    format: AnyFormat | None = None,
 ) -> tuple[nn.Module, StoredWeights, dict[str, Any]]:
     """Load a model in evaluation mode, its weights as stored, and their metadata.
 
@@ -237,17 +243,22 @@ def load_model(
     """
     network = models.resolve(model, classes).to(device).eval()
     if weights is None:
-        return network, StoredWeights.of(network, per_channel, select), {}
-    return network, *load_weights(network, weights, per_channel=per_channel, select=select)
+        return network, StoredWeights.of(network, per_channel, select, format or INT8), {}
+    return network, *load_weights(network, weights, per_channel=per_channel, select=select, format=format)
 
 
-def count_accesses(model: nn.Module, data: Dataset | OwnBatches) -> int | None:
-    """Count the weight memory accesses of one inference on the paper's accelerator; None where that is not possible."""
+def count_accesses(model: nn.Module, data: Dataset | OwnBatches, stored: Format = INT8) -> int | None:
+    """Count the weight memory accesses of one inference on the paper's accelerator; None where that is not possible.
+
+    An access reads a 64-bit word, and a word holds as many weights as the format says.
+    """
+    from energy.accelerator import PAPER
     from energy.errors import EnergyError
     from energy.saving import count_weight_accesses
 
     try:
-        return count_weight_accesses(model, data.input_shape or data.example)
+        accelerator = replace(PAPER, weight_bits=stored.cells)
+        return count_weight_accesses(model, data.input_shape or data.example, accelerator)
     except EnergyError:
         return None
 

@@ -17,6 +17,7 @@ from .domain_energy import Supplies, find_supplies
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
 from .faults import FaultModel, evaluation_chips
+from .formats import INT8, AnyFormat
 from .input_energy import add_input_memory
 from .inventory import Select
 from .io.files import write_text
@@ -136,6 +137,7 @@ def sweep(
     faults: FaultModel | None = None,
     per_channel: bool = False,
     select: Select = None,
+    format: AnyFormat = INT8,
     stored: StoredWeights | None = None,
     variants: Sequence[Variant] = (Variant(),),
     accesses: int | Literal["count"] | None = "count",
@@ -167,8 +169,8 @@ def sweep(
         Instead of `points`: what plan_points makes them of.
     faults : FaultModel, optional
         What a failing cell does, and how the weights lie in the memory. Default: independent flips.
-    per_channel, select
-        How float weights are quantized, and which tensors lie in the memory, as for StoredWeights.of.
+    per_channel, select, format
+        How weights are stored, and which tensors lie in the memory, as for StoredWeights.of.
     stored : StoredWeights, optional
         Instead of these: the model's weights as they lie in the memory.
     variants : sequence of Variant
@@ -210,9 +212,10 @@ def sweep(
     elif voltages is not None or bit_error_rates is not None:
         raise FaultsimError("give either points, or voltages or bit error rates")
     curve = curve or VoltageCurve.default()
-    stored = resolve_stored(model, stored, per_channel, select)
+    stored = resolve_stored(model, stored, per_channel, select, format)
     if accesses == "count":
-        accesses = count_accesses(model, OwnBatches([split_batch(batch) for batch in _first(data)], title))
+        first = OwnBatches([split_batch(batch) for batch in _first(data)], title)
+        accesses = count_accesses(model, first, stored.format)
     faults = resolve_faults(faults, stored, curve)
     supplies = find_supplies(model, data, stored, faults.domains, curve, accesses)
     supplies = add_input_memory(supplies, model, data, sites, activations, curve)
@@ -263,7 +266,7 @@ def sweep(
         for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
             row = _make_row(variant, point, evaluation, supplies, curve.access_pj)
             finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
-    conditions = Conditions.of(faults, sample, curve, stored.share, sites, activations)
+    conditions = Conditions.of(faults, sample, curve, stored.share, sites, activations, stored.format)
     accesses = supplies.total if supplies else None
     return SweepResult(
         tuple(rows), conditions, tuple(labels), title, accesses, supplies=supplies, precision=precision
@@ -363,7 +366,8 @@ def sweep_subject(
 
     if out is None:
         return run(None)
-    out, constants = Path(out), Conditions.of(faults, chips, curve, share, sites, activations).columns
+    stored, out = subject.stored.format, Path(out)
+    constants = Conditions.of(faults, chips, curve, share, sites, activations, stored).columns
     with RunDirectory(out, "sweep", configuration, row_columns(metric), OPTIONAL, constants) as directory:
         directory.begin(information)
         result = run(directory)

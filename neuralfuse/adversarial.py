@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from faultsim.errors import FaultsimError
+from faultsim.formats import INT8
 from faultsim.quantization import dequantize
 from faultsim.stored import StoredLayer, StoredWeights
 
@@ -94,6 +95,10 @@ def _highest_bit(bits: Tensor) -> Tensor:
 
 
 def _check(layers: Sequence[StoredLayer], flips: int) -> None:
+    if layers[0].format != INT8:
+        raise FaultsimError(
+            f"adversarial training searches bits of int8 weights, and these are {layers[0].format}: use EOPM"
+        )
     bits = _BITS * sum(layer.values.numel() for layer in layers)
     if not 1 <= flips <= bits:
         raise FaultsimError(f"{flips} bit flips: the weights have {bits:,} bits, choose 1 to that many")

@@ -19,6 +19,7 @@ from energy.topology import read_topology
 from energy.trace import POLICIES, CountingPolicy, Trace, trace_layers, trace_model
 from faultsim import models
 from faultsim.errors import FaultsimError
+from faultsim.formats import INT8, AnyFormat, as_format
 from faultsim.inventory import take_inventory
 from faultsim.memory import Share, measure_share
 from faultsim.show.units import format_joules, format_percent
@@ -67,7 +68,8 @@ class NetworkEnergy:
 
     def notes(self) -> list[str]:
         """Say in lines what the columns of the counts are."""
-        lines = ["P output pixels, K weights per filter, F filters; one access per int8 value."]
+        one = "int8 value" if "format" not in self.report else "value"
+        lines = [f"P output pixels, K weights per filter, F filters; one access per {one}."]
         total = self.counts.total
         if self.generator_counts is not None:
             total = total + self.generator_counts.total
@@ -103,6 +105,7 @@ def count_network(
     curve: VoltageCurve | None = None,
     voltage: float | None = None,
     input_voltage: float | None = None,
+    format: AnyFormat = INT8,
 ) -> NetworkEnergy:
     """Count the SRAM accesses of a network layer by layer, and the weight memory energy that a voltage saves.
 
@@ -129,6 +132,8 @@ def count_network(
         In the unit of the curve.
     input_voltage : float, optional
         Also count the energy of the input memory, at this voltage.
+    format : Format or str
+        What a weight of the model is, or its name: how many of them an access reads. A generator's are int8.
 
     Returns
     -------
@@ -144,7 +149,10 @@ def count_network(
         raise FaultsimError("give either a model or a topology")
     if counting not in COUNTINGS:
         raise FaultsimError(f"unknown counting {counting!r}: it can be paper or exact")
-    curve, accelerator = curve or VoltageCurve.default(), accelerator or Accelerator()
+    curve, held = curve or VoltageCurve.default(), as_format(format)
+    accelerator = accelerator or Accelerator()
+    if held != INT8:
+        accelerator = replace(accelerator, weight_bits=held.cells)
     if voltage is not None:
         curve.energy_per_access(voltage)  # a voltage off the curve is refused before anything runs
     if input_voltage is not None:
@@ -179,6 +187,7 @@ def count_network(
     report = {
         "model": title,
         "generator": generator,
+        **({} if held == INT8 else {"format": held.name}),
         "accelerator": asdict(accelerator),
         "engines": list(engines),
         **({"differences": differences} if len(results) > 1 else {}),
@@ -260,10 +269,11 @@ def _find_policy(spec: str, counting: str, generator: bool = False) -> CountingP
 
 
 def _split(counts: NetworkCounts, front: int) -> tuple[NetworkCounts, NetworkCounts]:
-    """Split counts into those of the model and those of the `front` generator layers before it."""
+    """Split counts into those of the model and those of the `front` generator layers before it, which are int8."""
+    int8 = replace(counts.accelerator, weight_bits=INT8.cells)
     return (
         replace(counts, layers=counts.layers[front:], counts=counts.counts[front:]),
-        replace(counts, layers=counts.layers[:front], counts=counts.counts[:front]),
+        replace(counts, accelerator=int8, layers=counts.layers[:front], counts=counts.counts[:front]),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
+from .option_groups import FormatOptions, expand_options
 from .options import CurveOption, JsonOption, VoltageOption, load_curve
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 _BOTH = "both"
 
 
+@expand_options
 def energy(
+    *,
     model: Annotated[
         str | None, typer.Option(help="Base model, generator, or your own as package.module:function.")
     ] = None,
@@ -65,6 +68,7 @@ def energy(
             "that take tokens or several inputs.",
         ),
     ] = None,
+    stored: FormatOptions,
     write_topology: Annotated[
         Path | None, typer.Option(help="Also write the layers as a SCALE-Sim topology CSV.")
     ] = None,
@@ -72,7 +76,9 @@ def energy(
 ) -> None:
     """Count SRAM accesses and the energy that is saved.
 
-    It counts the accesses of each layer, and the energy of the weight memory at --voltage relative to Vmin.
+    It counts the accesses of each layer, and the energy of the weight memory at --voltage relative to Vmin. With --bits
+    or --format an access reads as many of the model's weights as a 64-bit word holds. A generator's weights are int8.
+
     Exit status 1 when --engine both finds a difference.
     """
     from energy.accelerator import Accelerator, parse_array
@@ -80,6 +86,7 @@ def energy(
     from energy.topology import write_topology as write_layers
     from neuralfuse.network_energy import count_network
 
+    from ..formats import INT8
     from ..io.files import keep_apart
     from .tables import console, print_json
 
@@ -98,6 +105,7 @@ def energy(
         topology,
         shape=_parse_shape(input_shape or "3x32x32") if data is None else _example(data),
         accelerator=Accelerator(rows, columns, dataflow),
+        format=stored.chosen() or INT8,
         engines=tuple(ENGINES) if engine == _BOTH else (engine,),
         counting=counting,
         curve=load_curve(curve),

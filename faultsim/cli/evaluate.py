@@ -10,6 +10,7 @@ from .domain_options import DomainOptions
 from .option_groups import (
     DataOptions,
     FaultOptions,
+    FormatOptions,
     ModelOptions,
     PointOptions,
     expand_options,
@@ -38,6 +39,7 @@ def evaluate(
     supplies: DomainOptions,
     inputs: ActivationOptions,
     select: SelectOption = None,
+    stored: FormatOptions,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
     batch_size: BatchSizeOption = 256,
@@ -79,6 +81,7 @@ def evaluate(
         batch_size,
         network.per_channel,
         select=select,
+        format=stored.chosen(),
         own=own,
         metric=measured,
     )
@@ -130,6 +133,7 @@ def evaluate(
         print(f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong")
     at = f"bit error rate {format_percent(rate)}" + ("" if volts is None else f" (V = {volts:g})")
     print(f"{at}, {len(samples)} chips; ±: standard deviation over chips")
-    print(f"faults: {Conditions(faults, curve, sites=sites, activations=activations)}")
+    held = subject.stored.format
+    print(f"faults: {Conditions(faults, curve, sites=sites, activations=activations, format=held)}")
     print(f"wrong bits per failing cell: {faults.visible_rate:g}")
     print(subject.stored.share)

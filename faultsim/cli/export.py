@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from ..errors import FaultsimError
-from .option_groups import DataOptions, FaultOptions, ModelOptions, PointOptions, expand_options
+from .option_groups import (
+    DataOptions,
+    FaultOptions,
+    FormatOptions,
+    ModelOptions,
+    PointOptions,
+    expand_options,
+)
 
 _IMAGES = 64
 
@@ -23,6 +30,7 @@ def export(
         ),
     ] = None,
     network: ModelOptions,
+    held: FormatOptions,
     inputs: Annotated[
         str,
         typer.Option(
@@ -55,10 +63,10 @@ def export(
     """Export a base model or a generator to ONNX.
 
     The weights stay int8. The file of a base model computes the logits; that of a generator F(x) = clamp(x + G(x), -1,
-    1), the base model's input. The weights are int8 initializers with DequantizeLinear nodes (QDQ, opset 17).
-    Activations are float32, and the batch size is free. The file is written only if onnxruntime and torch agree on test
-    images to 1e-4 (relative to the largest output, where that is above 1). Its metadata_props hold the configuration
-    and the commit.
+    1), the base model's input. The weights are int8 initializers with DequantizeLinear nodes (QDQ, opset 17); integers
+    of fewer bits (--bits, --format) are int8 numbers of the same values. Activations are float32, and the batch size is
+    free. The file is written only if onnxruntime and torch agree on test images to 1e-4 (relative to the largest
+    output, where that is above 1). Its metadata_props hold the configuration and the commit.
     """
     from neuralfuse.files import read_generator
 
@@ -77,7 +85,7 @@ def export(
     if chip is None and (point.given or memory.given):
         raise FaultsimError("bit errors need a chip: add --chip, or remove the options of bit errors")
     if generator is not None:
-        if network.given:
+        if network.given or held != FormatOptions():
             raise FaultsimError("give either --generator, or --model and --weights of a base model")
         if chip is not None:
             raise FaultsimError("--chip cannot be combined with --generator, which runs without bit errors")
@@ -94,6 +102,7 @@ def export(
             data.data_dir,
             images=count,
             per_channel=network.per_channel,
+            format=held.chosen(),
             own=own,
             **({"metric": None} if own else {}),
         )

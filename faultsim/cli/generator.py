@@ -7,7 +7,7 @@ import typer
 
 from ..errors import FaultsimError
 from ..show.units import format_percent
-from .option_groups import FaultOptions, PointOptions, expand_options
+from .option_groups import FaultOptions, FormatOptions, PointOptions, expand_options
 from .options import DataDirOption, DeviceOption
 from .run_options import TrainingBudgetOption, pace, say
 from .trainer_options import TrainerOptions
@@ -25,6 +25,7 @@ def train_generator(
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
     point: PointOptions,
     faults: FaultOptions,
+    stored: FormatOptions,
     base: Annotated[
         list[Path] | None,
         typer.Option(
@@ -76,6 +77,8 @@ def train_generator(
     patterns are written to OUT.patterns.safetensors ('faultsim patterns' draws them), the classifier of stage 1 to
     OUT.classifier.safetensors, and the accuracy of both to the metadata of OUT.
 
+    --bits and --format say what the base model's weights are in the memory; the generator's are int8.
+
     Adversarial training needs --flips K: at every step it inverts the K bits of the base model's weights that raise
     its loss on the batch most, to first order (the paper, Appendix L).
 
@@ -101,6 +104,7 @@ def train_generator(
     keep_apart(written, {"--base": base, "--start": start, "--curve": point.curve})
     training = how.training(point, faults)
     staged = how.staged(training)
+    held = stored.chosen()
     with distributed.join(choose_device(device)) as (ranks, where):
         if budget is not None and ranks.count > 1:
             raise FaultsimError("--budget cannot be combined with several processes, whose clocks differ")
@@ -108,7 +112,7 @@ def train_generator(
 
         def load_bases() -> list[Subject]:
             for file in base or [None]:
-                subjects.append(load_subject(model, file, dataset, data_dir, where))
+                subjects.append(load_subject(model, file, dataset, data_dir, where, format=held))
             return subjects
 
         metadata = train(
@@ -130,7 +134,10 @@ def train_generator(
     if how.flips is not None:
         against = f"against {how.flips:,} bit flips"
     else:
-        conditions = Conditions(training.faults, point.voltage_curve(), share=subject.stored.share)
+        memory = subject.stored
+        conditions = Conditions(
+            training.faults, point.voltage_curve(), share=memory.share, format=memory.format
+        )
         against = f"at bit error rate {format_percent(training.bit_error_rate)} ({conditions})"
     print(
         f"{generator} for {subject.name} on {metadata['dataset']} {against}: loss {metadata['losses']['loss']:.4f} "

@@ -12,6 +12,7 @@ from .options import fault_model, load_curve
 
 if TYPE_CHECKING:
     from ..faults import FaultModel
+    from ..formats import Format
     from ..metrics import Metric
     from ..voltage import VoltageCurve
     from .own_data import OwnData
@@ -62,6 +63,26 @@ class ModelOptions:
     def given(self) -> bool:
         """Whether the user gave any of them."""
         return self != ModelOptions()
+
+
+@dataclass(frozen=True)
+class FormatOptions:
+    """What a stored weight is."""
+
+    bits: options.BitsOption = None
+    format: options.FormatOption = None
+
+    def chosen(self) -> "Format | None":
+        """The format; None where the user gave none."""
+        from ..formats import Format, IntegerFormat
+
+        if self.bits is not None and self.format is not None:
+            raise FaultsimError(
+                "--bits cannot be combined with --format: --bits 4 is short for --format int4"
+            )
+        if self.bits is not None:
+            return IntegerFormat(self.bits)
+        return None if self.format is None else Format.parse(self.format)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,26 @@ PerChannelOption = Annotated[
         help="Quantize float weights with one scale per output channel. [default: one per tensor]",
     ),
 ]
+BitsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--bits",
+        metavar="N",
+        help="Bits of a stored weight, 2 to 8: --bits 4 is --format int4. [default: 8]",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="What a stored weight is: int2 to int8, uint2 to uint8 (with -asymmetric, -truncated, -unpacked), "
+        "float16, bfloat16, float32 (with -zero or -clamp), float8_e4m3fn or float8_e5m2 (also with -scaled). "
+        "[default: what --weights says, else int8]",
+        show_default=False,
+    ),
+]
 ChipSeedOption = Annotated[
     int, typer.Option("--seed", help="Seed of the sample of chips; two seeds have no chip in common.")
 ]

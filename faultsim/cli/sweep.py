@@ -14,6 +14,7 @@ from .numerals import accuracy, parse_numbers, points
 from .option_groups import (
     DataOptions,
     FaultOptions,
+    FormatOptions,
     ModelOptions,
     expand_options,
 )
@@ -123,6 +124,7 @@ def sweep_voltage(
     inputs: ActivationOptions,
     curve: CurveOption = None,
     select: SelectOption = None,
+    stored: FormatOptions,
     device: DeviceOption = "auto",
     images: ImagesOption = None,
     batch_size: BatchSizeOption = 256,
@@ -203,6 +205,7 @@ def sweep_voltage(
         batch_size,
         network.per_channel,
         select=select,
+        format=stored.chosen(),
         own=own,
         metric=measured,
     )

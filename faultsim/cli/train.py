@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
-from .option_groups import expand_options
+from .option_groups import FormatOptions, expand_options
 from .options import DataDirOption, DataOption, DeviceOption, InputSizeOption, MeanOption, StdOption
 from .own_data import own_data
 from .run_options import TrainingBudgetOption, pace, say
@@ -63,10 +63,13 @@ def train_base(
     ] = "modern",
     epochs: Annotated[int | None, typer.Option(help="Number of epochs. [default: the recipe's]")] = None,
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
+    stored: FormatOptions,
     budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a base model, quantization-aware.
+
+    With --bits or --format the model is trained for weights of that format, which the weight file names.
 
     Your own data (--data and --test-data) must give one tensor of inputs and class numbers. They are not augmented.
 
@@ -75,6 +78,7 @@ def train_base(
     """
     from ..data.sources import load_training_data
     from ..devices import choose_device
+    from ..formats import INT8
     from ..training.classifier import choose_recipe
     from ..training.to_file import train_classifier_to_file
 
@@ -87,6 +91,7 @@ def train_base(
         test,
         chosen,
         seed=seed,
+        format=stored.chosen() or INT8,
         augment=augment,
         device=choose_device(device),
         pace=pace(budget),

@@ -2,7 +2,16 @@
 
 from . import operators as operators  # registers them
 from .floating import FloatFormat, Nonfinite
-from .format import Format, Grid
-from .integer import IntegerFormat
+from .format import AnyFormat, Format, Grid, as_format
+from .integer import INT8, IntegerFormat
 
-__all__ = ["FloatFormat", "Format", "Grid", "IntegerFormat", "Nonfinite"]
+__all__ = [
+    "INT8",
+    "AnyFormat",
+    "FloatFormat",
+    "Format",
+    "Grid",
+    "IntegerFormat",
+    "Nonfinite",
+    "as_format",
+]

@@ -124,10 +124,19 @@ class FloatFormat(Format):
                     f"a weight of {most:g} is beyond the largest number of {self.name}, {self.largest:g}"
                 )
             return w.to(self.dtype), Grid(torch.ones([], device=w.device))
+        scale = self._scale(w, axis)
+        return (w / scale).clamp_(-self.largest, self.largest).to(self.dtype), Grid(scale, None, axis)
+
+    def round(self, weight: Tensor, axis: int = -1) -> Tensor:
+        w = weight.detach().float()
+        scale = self._scale(w, axis) if self.scaled else torch.ones([], device=w.device)
+        return (w / scale).clamp_(-self.largest, self.largest).to(self.dtype).float() * scale
+
+    def _scale(self, w: Tensor, axis: int) -> Tensor:
+        """Return the scale of a tensor, or of its channels."""
         scale = extreme(w.abs(), axis, True) / self.largest
         least = LEAST_SCALE / _SMALLEST[self.kind]
-        scale = torch.where(scale >= least, scale, torch.ones_like(scale))
-        return (w / scale).clamp_(-self.largest, self.largest).to(self.dtype), Grid(scale, None, axis)
+        return torch.where(scale >= least, scale, torch.ones_like(scale))
 
     def decode(self, codes: Tensor, grid: Grid, dtype: torch.dtype = torch.float32) -> Tensor:
         self._check_codes(codes)

@@ -154,6 +154,14 @@ class Format(ABC):
             `dtype`, to nearest, ties to even. A NaN is always the positive quiet one.
         """
 
+    @abstractmethod
+    def round(self, weight: Tensor, axis: int = -1) -> Tensor:
+        """Return a weight as the memory would give it back, in float32: encode() and decode() without checks.
+
+        Nothing waits for the device, so a training step may be captured as a CUDA graph. Weights beyond the largest
+        number of the format become that number.
+        """
+
     @property
     def packed(self) -> bool:
         """Whether weights lie as close as they can."""
@@ -257,6 +265,15 @@ class Format(ABC):
 
     def __str__(self) -> str:
         return self.name
+
+
+AnyFormat = Format | str
+"""A format, or its name."""
+
+
+def as_format(given: AnyFormat) -> Format:
+    """Return a format as it is, and a name as the format that it means; FaultsimError for an unknown name."""
+    return given if isinstance(given, Format) else Format.parse(given)
 
 
 def _viewed(image: Tensor, dtype: torch.dtype) -> Tensor:

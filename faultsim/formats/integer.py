@@ -115,10 +115,20 @@ class IntegerFormat(Format):
         w = checked_weight(weight, self.name)
         checked_axis(w, axis)
         grid = self._grid(w, axis)
+        q = self._steps(w, grid)
+        return (q + self.zero if self.offset else q).to(self.dtype), grid
+
+    def round(self, weight: Tensor, axis: int = -1) -> Tensor:
+        w = weight.detach().float()
+        grid = self._grid(w, axis)
+        values = self._steps(w, grid) * grid.scale
+        return values if grid.center is None else values + grid.center
+
+    def _steps(self, w: Tensor, grid: Grid) -> Tensor:
+        """Return q of each weight, as float32."""
         steps = (w if grid.center is None else w - grid.center) / grid.scale
         # The clamp is for asymmetric ranges, whose ends can round to one step more.
-        q = (steps.trunc_() if self.truncated else steps.round_()).clamp_(-self.largest, self.largest)
-        return (q + self.zero if self.offset else q).to(self.dtype), grid
+        return (steps.trunc_() if self.truncated else steps.round_()).clamp_(-self.largest, self.largest)
 
     def _grid(self, w: Tensor, axis: int) -> Grid:
         """Return the scale and center of a tensor, or of its channels."""
@@ -144,3 +154,7 @@ class IntegerFormat(Format):
     def _of_patterns(self, patterns: Tensor) -> Tensor:
         q = patterns if self.offset else (patterns ^ self.zero) - self.zero
         return q.to(self.dtype)
+
+
+INT8 = IntegerFormat()
+"""What the memory holds by default, as in the paper."""

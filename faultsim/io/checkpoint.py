@@ -2,7 +2,8 @@
 
 Tensors of a file written here: weights int8 under their names (`LAYER.weight`, `lstm.weight_ih_l0`) and, beside each,
 `NAME.scale` float32 (one number, or one for each output channel); all other parameters and buffers under their
-state_dict names. The metadata entry "faultsim" is JSON.
+state_dict names. The metadata entry "faultsim" is JSON. Weights of another format than int8 are in the file as the
+numbers that they stand for, in float32, and the entry `weight_format` of the JSON is the name of the format.
 """
 
 import hashlib
@@ -16,14 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FaultsimError
+from ..formats import INT8, AnyFormat, Format, as_format
 from ..inventory import Select, Weight, join_name, take_inventory
 from ..places import Hooked, Parametrized
-from ..quantization import dequantize, quantize
-from ..stored import StoredLayer, StoredWeights, as_stored, store_weight
+from ..quantization import dequantize
+from ..stored import StoredLayer, StoredWeights, as_stored, encode_weight, store_weight
 from .bounds import parse_json
 from .files import write_atomically
 
 FORMAT = 1
+WEIGHT_FORMAT = "weight_format"
+"""Entry of the metadata: the format of the weights, where it is not int8."""
 LARGEST = 1e18
 """Of a weight: products of two are still numbers in float32."""
 
@@ -35,8 +39,9 @@ def save_weights(
     *,
     per_channel: bool = False,
     select: Select = None,
+    format: AnyFormat = INT8,
 ) -> None:
-    """Write a model to a weight file, with the weights that lie in the memory as int8.
+    """Write a model to a weight file, with the weights that lie in the memory as int8, or rounded to another format.
 
     Parameters
     ----------
@@ -46,7 +51,7 @@ def save_weights(
         Any module. It is not changed.
     metadata
         JSON values to keep with it: model name, dataset, recipe, ...
-    per_channel, select
+    per_channel, select, format
         As for `StoredWeights.of`.
 
     Raises
@@ -56,7 +61,7 @@ def save_weights(
     """
     from safetensors.torch import save
 
-    stored = StoredWeights.of(model, per_channel, select)
+    stored = StoredWeights.of(model, per_channel, select, format)
     if fixed := [layer.tensors[0] for layer in stored.layers if layer.held.is_int8]:
         raise FaultsimError(
             f"cannot write {path}: {fixed[0]} is int8 already, in a way that only torch writes"
@@ -67,15 +72,26 @@ def save_weights(
     for layer in stored.layers:
         for name in _names(model, layer):  # shared weights are written once, under the first name
             del tensors[name]
-        tensors[layer.tensors[0]] = layer.values.cpu()
-        tensors[_scale_of(layer.tensors[0])] = layer.scale.reshape(-1).cpu()
-    header = {"faultsim": json.dumps({"format": FORMAT, **(metadata or {})}, sort_keys=True)}
+        if layer.format == INT8:
+            tensors[layer.tensors[0]] = layer.values.cpu()
+            tensors[_scale_of(layer.tensors[0])] = layer.scale.reshape(-1).cpu()
+        else:
+            tensors[layer.tensors[0]] = layer.decode().cpu()
+    described = {"format": FORMAT, **(metadata or {})}
+    if stored.format != INT8:
+        described[WEIGHT_FORMAT] = stored.format.name
+    header = {"faultsim": json.dumps(described, sort_keys=True)}
     data = save(tensors, header)
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def load_weights(
-    model: nn.Module, path: str | PathLike[str], *, per_channel: bool = False, select: Select = None
+    model: nn.Module,
+    path: str | PathLike[str],
+    *,
+    per_channel: bool = False,
+    select: Select = None,
+    format: AnyFormat | None = None,
 ) -> tuple[StoredWeights, dict[str, Any]]:
     """Load a weight file into a model, in place.
 
@@ -90,6 +106,8 @@ def load_weights(
         safetensors file, from `save_weights` or not.
     per_channel, select
         As for `StoredWeights.of`.
+    format
+        What a stored weight is, or its name. Default: what the file says, or else int8.
 
     Returns
     -------
@@ -105,10 +123,11 @@ def load_weights(
         model is unchanged then.
     """
     tensors, metadata = read_file(path)
+    held = _format_of(path, metadata) if format is None else as_format(format)
     state = model.state_dict()
     found = take_inventory(model, select)
     shared = _shared(state)
-    stored: dict[Weight, tuple[Tensor, Tensor, int] | None] = {}
+    stored: dict[Weight, StoredLayer | None] = {}
     loaded: dict[str, Tensor] = {}
     used: set[str] = set()
     for weight in found.weights:
@@ -130,16 +149,18 @@ def load_weights(
         if values.dtype == torch.int8:
             axis, scale = _scale(path, tensors, key, weight, used)
             floats = dequantize(values, scale, axis)
-            stored[weight] = values.contiguous(), scale, axis
         elif values.is_floating_point():
-            floats, axis = values, weight.axis if per_channel else -1
-            try:
-                quantized, scale = quantize(values.to(state[targets[0]].device), axis)
-            except FaultsimError as error:
-                raise _misfit(path, f"{key!r}: {error}") from None
-            stored[weight] = quantized.contiguous(), scale, axis
+            floats = values
         else:
             raise _misfit(path, f"{key!r} is {values.dtype}; weights are int8 with scales, or floating point")
+        if values.dtype == torch.int8 and held == INT8:
+            stored[weight] = as_stored(weight, values.contiguous(), scale, axis)
+        else:
+            try:
+                on_device = floats.to(state[targets[0]].device)
+                stored[weight] = encode_weight(weight, on_device, per_channel, held)
+            except FaultsimError as error:
+                raise _misfit(path, f"{key!r}: {error}") from None
         loaded |= dict.fromkeys(targets, floats)
     for key, value in state.items():
         if key in loaded:
@@ -178,8 +199,11 @@ def load_weights(
         for key, value in loaded.items():
             state[key].copy_(value)
         try:
+            # the parameters have other versions now than when the layers were made
             layers = [
-                store_weight(weight, per_channel) if kept is None else as_stored(weight, *kept)
+                store_weight(weight, per_channel, held)
+                if kept is None
+                else as_stored(weight, kept.values, kept.scale, kept.axis, kept.format, kept.center)
                 for weight, kept in stored.items()
             ]
         except FaultsimError as error:
@@ -241,6 +265,14 @@ def _scale(
         raise _misfit(path, f"{key!r} is not finite")
     scale = scale.reshape(-1)
     return (-1, scale.reshape([])) if scale.numel() == 1 else (weight.axis, scale)
+
+
+def _format_of(path: str | PathLike[str], metadata: dict[str, Any]) -> Format:
+    """Return the format of the weights that a file's metadata name; int8 where they name none."""
+    try:
+        return Format.parse(metadata[WEIGHT_FORMAT]) if WEIGHT_FORMAT in metadata else INT8
+    except FaultsimError as error:
+        raise FaultsimError(f"weight file {path}: {str(error)[:200]}") from None
 
 
 def _scale_of(name: str) -> str:
@@ -311,7 +343,8 @@ def compute_fingerprint(model: nn.Module, stored: StoredWeights) -> str:
     """Compute the SHA-256 (hex) of everything that a model computes with: its float state and its int8 weights."""
     digest = hashlib.sha256()
     tensors = [*model.state_dict().values()]
-    tensors += [tensor for layer in stored.layers for tensor in (layer.values, layer.scale)]
+    for layer in stored.layers:
+        tensors += [layer.values, layer.scale, *([] if layer.center is None else [layer.center])]
     for tensor in tensors:
         dense = tensor.detach().cpu().contiguous()
         digest.update(f"{dense.dtype}{list(dense.shape)}".encode())

@@ -10,6 +10,7 @@ from .. import ops
 from ..domains import check_domains
 from ..errors import FaultsimError
 from ..faults import FaultModel
+from ..formats import INT8
 from ..hit_table import checked_rate
 from ..measured_chip import AnyChip, MeasuredChip
 from ..quantization import dequantize
@@ -48,6 +49,8 @@ class ProtectedWeights(StoredWeights):
     def __init__(
         self, stored: StoredWeights, mitigation: MemoryMitigation, curve: VoltageCurve | None = None
     ) -> None:
+        if stored.format != INT8:
+            raise FaultsimError(f"mitigations protect int8 weights, and these are {stored.format}")
         super().__init__(stored.layers, stored.left_out)
         self.mitigation = mitigation
         self.curve = curve or VoltageCurve.default()

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ..data import Augmentation, Dataset
 from ..errors import FaultsimError
+from ..formats import INT8, AnyFormat, as_format
 from ..quantization import prepare_qat
 from .loop import Loop, Pace, choose_memory_format, create_schedule, move_module, optimizer_arguments
 
@@ -100,6 +101,7 @@ def train_classifier(
     recipe: Recipe,
     *,
     seed: int,
+    format: AnyFormat = INT8,
     augment: Augmentation | None = None,
     state: Path | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
@@ -117,6 +119,8 @@ def train_classifier(
         Optimizer, learning rate, epochs.
     seed
         Order and augmentation are functions of (seed, epoch).
+    format
+        What a stored weight is, or its name; training rounds the weights to it.
     augment
         Augmentation of the images. Default: none.
     state
@@ -138,8 +142,8 @@ def train_classifier(
         For the state of another training.
     """
     device = next(model.parameters()).device
-    data = data.to(device)
-    move_module(prepare_qat(model), device).train()
+    data, stored = data.to(device), as_format(format)
+    move_module(prepare_qat(model, format=stored), device).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
         **optimizer_arguments(recipe.learning_rate, device),
@@ -172,7 +176,12 @@ def train_classifier(
         batch_size=recipe.batch_size,
         seed=seed,
         augment=augment,
-        identity={"recipe": asdict(recipe), "seed": seed, "data": data.fingerprint},
+        identity={
+            "recipe": asdict(recipe),
+            "seed": seed,
+            "data": data.fingerprint,
+            **({} if stored == INT8 else {"format": stored.name}),
+        },
         state=state,
         schedule=create_schedule(recipe.schedule, optimizer, recipe.learning_rate, steps * recipe.epochs),
         memory_format=choose_memory_format(device),

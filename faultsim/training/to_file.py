@@ -12,6 +12,7 @@ from .. import models
 from ..data import Augmentation, Dataset, batches
 from ..data.sources import describe_pictures
 from ..errors import FaultsimError
+from ..formats import INT8, AnyFormat, as_format
 from ..io.checkpoint import save_weights
 from ..io.provenance import provenance
 from ..subject import count_classes
@@ -34,6 +35,7 @@ def train_classifier_to_file(
     recipe: Recipe,
     *,
     seed: int = 0,
+    format: AnyFormat = INT8,
     augment: Augmentation | None = None,
     device: torch.device | str = "cpu",
     pace: Pace | None = None,
@@ -57,6 +59,8 @@ def train_classifier_to_file(
         Optimizer, learning rate, epochs (see `choose_recipe`).
     seed
         Seed of initial weights, order and augmentation, from 0 to 2**63 - 1.
+    format
+        What a stored weight is, or its name: the weights are trained for it, and the file names it.
     augment
         Augmentation of the training images (see ``faultsim.data.find_augmentation``). Default: none.
     device
@@ -80,7 +84,7 @@ def train_classifier_to_file(
     FaultsimError
         If model and data do not fit each other, or the state belongs to another training.
     """
-    path, device = Path(path), torch.device(device)
+    path, device, stored = Path(path), torch.device(device), as_format(format)
     check_weight_path(path)
     if not 0 <= seed < 2**63:
         raise FaultsimError(f"seed {seed}: it must be from 0 to 2**63 - 1")
@@ -101,6 +105,7 @@ def train_classifier_to_file(
         training,
         recipe,
         seed=seed,
+        format=stored,
         augment=augment,
         state=path.with_suffix(".state.safetensors") if resumable else None,
         report=note,
@@ -118,7 +123,7 @@ def train_classifier_to_file(
         "test_accuracy": measure_accuracy(network, test),
         **provenance(str(device)),
     }
-    save_weights(path, network, metadata)
+    save_weights(path, network, metadata, format=stored)
     return metadata
 
 
