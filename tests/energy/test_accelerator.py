@@ -2,7 +2,7 @@
 
 import pytest
 
-from energy import PAPER, Accelerator, Dataflow, EnergyError
+from energy import PAPER, Accelerator, Dataflow, EnergyError, Layer, count
 from energy.accelerator import parse_array, parse_dataflow
 
 
@@ -29,8 +29,8 @@ def test_dataflow_is_understood_in_any_case() -> None:
         ({"weight_sram_kib": 0}, "weight_sram_kib"),
         ({"dataflow": "rs"}, "unknown dataflow 'rs': it can be os"),
         ({"dataflow": None}, "unknown dataflow"),
-        ({"word_bits": 60}, "60 bits can't hold whole 8-bit weights"),
-        ({"weight_bits": 128}, "can't hold whole 128-bit weights"),
+        ({"word_bits": 7}, "7 bits can't hold a weight of 8 bits"),
+        ({"weight_bits": 128}, "can't hold a weight of 128 bits"),
     ],
 )
 def test_bad_accelerators_are_refused(arguments: dict, message: str) -> None:
@@ -44,3 +44,18 @@ def test_array_text() -> None:
     for text in ("", "32", "32x", "x32", "32x32x32", "a x b", "-4x4", "4.5x4"):
         with pytest.raises(EnergyError, match="write ROWSxCOLUMNS"):
             parse_array(text)
+
+
+@pytest.mark.parametrize(("bits", "weights"), [(2, 32), (3, 21), (4, 16), (5, 12), (7, 9), (16, 4), (32, 2)])
+def test_a_word_holds_whole_weights(bits: int, weights: int) -> None:
+    assert Accelerator(weight_bits=bits).weights_per_access == weights
+
+
+@pytest.mark.parametrize("engine", ["closed-form", "scalesim"])
+def test_accesses_follow_the_width_by_hand(engine: str) -> None:
+    """A 1x1 convolution of 4 to 6 channels on 5x8 pixels: 24 weights, read for each of the 2 folds of 32 pixels."""
+    layer = Layer("one", 5, 8, 1, 1, 4, 6)
+    for bits, accesses in ((8, 6), (4, 3), (3, 3), (2, 2), (16, 12), (32, 24)):
+        found = count([layer], Accelerator(weight_bits=bits), engine)
+        assert found.total.filter_reads == 48
+        assert found.weight_memory_accesses == accesses  # 48 over the weights in a word, rounded up
