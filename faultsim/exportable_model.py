@@ -41,7 +41,8 @@ class WrittenModel:
     def __str__(self) -> str:
         stored = self.model.stored
         return (
-            f"{self.model.name}{self.model.read_as}: {self.bytes:,} bytes, {stored.share.stored:,} {stored.format} weights; "
+            f"{self.model.name}{self.model.read_as}: {self.bytes:,} bytes, "
+            f"{stored.share.stored:,} {stored.format} weights; "
             f"onnxruntime and torch differ by {self.difference:.1g} at most on {self.images} {self.model.data.name} "
             f"images; written to {self.path}"
         )
