@@ -33,8 +33,10 @@ def show(name: str, lines: "Sequence[Line]") -> None:
     """A table, or the cells behind a figure, on stdout, within 80 columns."""
     from neuralfuse.paper.cells import TITLES
 
-    word = "Table" if name.startswith("table") else "Figure"
-    print(f"{word} {name.removeprefix(word.lower())}: {TITLES[name]}; in percent")
+    full = " of the full paper" if name.startswith("full-") else ""
+    short = name.removeprefix("full-")
+    word = "Table" if short.startswith("table") else "Figure"
+    print(f"{word} {short.removeprefix(word.lower())}{full}: {TITLES[name]}; in percent")
     show_lines(lines, efficiency=name == "table5")
 
 

@@ -25,7 +25,9 @@ def reproduce(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="table1, table2, table5 ... table16, figure2 ... figure6, or all.", show_default=False
+            help="table1, table2, table5 ... table16, figure2 ... figure6, or all of these; of the later, full paper "
+            "full-table3, full-table8, full-table10, full-table22 or full-table23.",
+            show_default=False,
         ),
     ] = None,
     *,
@@ -50,8 +52,8 @@ def reproduce(
 ) -> None:
     """Reproduce tables and figures of the paper.
 
-    It prints them next to the published values. figure2, table6, table7 and table8 need no trained model; exit status 1
-    means that a value does not agree.
+    It prints them next to the published values. figure2, table6, table7, table8, full-table3 and full-table8 need no
+    trained model; exit status 1 means that a value does not agree.
 
     The others need trained models. The command first lists what the run directory lacks and what it costs, then trains
     and evaluates it: on 10 chips, with the fault model of the paper's released code and with independent flips. The
@@ -60,7 +62,8 @@ def reproduce(
     --dataset, --base and --generator select rows; each takes a list with commas and may be repeated.
     """
     from neuralfuse.paper.cells import NAMES as TRAINED
-    from neuralfuse.paper.reproduction import COMPUTED
+    from neuralfuse.paper.full_cells import FULL
+    from neuralfuse.paper.reproduction import COMPUTED, FULL_COMPUTED
 
     rows = dict(zip(_ROWS, (dataset, base, generator), strict=True))
     given = [option for option, value in rows.items() if value is not None] + options.given
@@ -79,21 +82,22 @@ def reproduce(
         raise FaultsimError(
             "which table or figure? give table1 ... table16, figure2 ... figure6, all or --status"
         )
-    elif name in COMPUTED:
+    elif name in (*COMPUTED, *FULL_COMPUTED):
         check_only(
             given, ("out",) if name == "figure2" else (), f"{name}, which is computed without training"
         )
         _compute(name, options.out, as_json)
-    elif name in TRAINED or name == "all":
+    elif name in (*TRAINED, *FULL) or name == "all":
         _train(list(TRAINED) if name == "all" else [name], rows, options, given, smoke, as_json)
     else:
-        known = ", ".join(sorted((*COMPUTED, *TRAINED), key=_number))
+        known = ", ".join(sorted((*COMPUTED, *TRAINED, *FULL_COMPUTED, *FULL), key=_number))
         raise FaultsimError(f"unknown table or figure {name!r}: it can be {known}, all")
 
 
-def _number(name: str) -> tuple[bool, int]:
-    word = "table" if name.startswith("table") else "figure"
-    return word == "figure", int(name.removeprefix(word))
+def _number(name: str) -> tuple[bool, bool, int]:
+    short = name.removeprefix("full-")
+    word = "table" if short.startswith("table") else "figure"
+    return short != name, word == "figure", int(short.removeprefix(word))
 
 
 def _train(

@@ -15,6 +15,7 @@ from faultsim import data
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import evaluate
 from faultsim.faults import FaultModel, evaluation_chips
+from faultsim.formats import INT8, IntegerFormat
 from faultsim.io.checkpoint import read_file
 from faultsim.io.files import write_atomically, write_text
 from faultsim.io.provenance import provenance
@@ -121,7 +122,8 @@ class Actions:
                 f"{file} holds {found[0]} on {found[1]}, recipe {found[2]}, where {wanted[0]} on {wanted[1]}, recipe "
                 f"{wanted[2]}, is needed: delete or rename it"
             )
-        return load_subject(None, file, None, self.data_dir, self.device, batch_size=BATCH_SIZE)
+        held = INT8 if step.cell.bits is None else IntegerFormat(step.cell.bits)
+        return load_subject(None, file, None, self.data_dir, self.device, batch_size=BATCH_SIZE, format=held)
 
     def _load_generator(
         self, step: Step, subject: Subject
@@ -134,7 +136,7 @@ class Actions:
         variant = saved.create_variant(self.device, tuple(subject.dataset.images.shape[1:]))
         training, base = trained.get("training", {}), trained.get("base", {})
         source = subject
-        if spec.source != step.cell.base:
+        if spec.source != step.cell.base or step.cell.bits is not None:
             source = self._load_base(replace(step, cell=step.cell.trained()))
         checks: list[tuple[str, object, object]] = [
             ("architecture", spec.name, saved.name),
@@ -149,6 +151,8 @@ class Actions:
             ]
         else:
             checks += [("number of flips", spec.flips, training.get("flips"))]
+        if spec.weight is not None:
+            checks += [("lambda", spec.weight, training.get("weight"))]
         if spec.n_models is not None:
             checks += [("N", spec.n_models, training.get("n_models"))]
         for what, ours, theirs in checks:
@@ -268,6 +272,8 @@ def create_training(step: Step, settings: Settings) -> Training | Staged:
             "faults": FaultModel.preset(step.cell.faults),
             "n_models": spec.n_models or settings.n_models,
         }
+    if spec.weight is not None:
+        errors["weight"] = spec.weight
     training = Training(
         **{
             **(EOPM_STAGE if staged else {}),

@@ -12,6 +12,7 @@ from faultsim import models
 from faultsim.errors import FaultsimError
 
 from .. import published
+from .full_cells import FULL
 from .result import Cell, GeneratorSpec
 
 FAULTS = ("neuralfuse_2022", "iid_flips")
@@ -171,7 +172,7 @@ NAMES = tuple(_CELLS)
 FIGURES = tuple(name for name in NAMES if name.startswith("figure"))
 NEED_OUTPUTS = ("figure3",)
 """Those that also show the outputs of the last layer."""
-TITLES = {name: title for name, (title, _) in _CELLS.items()}
+TITLES = {name: title for name, (title, _) in (*_CELLS.items(), *FULL.items())}
 
 
 def select_cells(
@@ -205,9 +206,9 @@ def select_cells(
     FaultsimError
         For names that the table does not have.
     """
-    if name not in _CELLS:
-        raise FaultsimError(f"unknown table or figure {name!r}: it can be {', '.join(NAMES)}")
-    found = _CELLS[name][1](name)
+    if name not in (*NAMES, *FULL):
+        raise FaultsimError(f"unknown table or figure {name!r}: it can be {', '.join((*NAMES, *FULL))}")
+    found = FULL[name][1]() if name in FULL else _CELLS[name][1](name)
     if smoke:
         found = _small(found)
     for what, asked, of in (
@@ -237,10 +238,11 @@ def _ordinary(cell: Cell, n_models: int | None) -> Cell:
 def trained_by(cell: Cell, trainer: str) -> Cell:
     """Return a cell with its generator trained by another trainer, "eopm" or "staged".
 
-    Cells that study N of EOPM or chosen flips do not change.
+    Cells that study N or lambda of EOPM or chosen flips do not change.
     """
     generator = cell.spec
-    if trainer == "eopm" or generator.n_models is not None or generator.flips is not None:
+    studied = (generator.n_models, generator.flips, generator.weight)
+    if trainer == "eopm" or any(value is not None for value in studied):
         return cell
     return replace(cell, generator=replace(generator, trainer=trainer))
 

@@ -52,6 +52,12 @@ def count_parameters(name: str) -> int:
     return count_costs(_create(name), INPUT_SHAPE).parameters
 
 
+@cache
+def count_macs(name: str) -> int:
+    """Count the MACs of a base model or generator by the convention of the paper's Table 8."""
+    return count_costs(_create(name), INPUT_SHAPE).table8_macs
+
+
 def compute_table6() -> Reproduction:
     """Compute Table 6: total weight memory accesses of the 11 networks, from both engines."""
     rows = []

@@ -42,15 +42,18 @@ class Step:
         at = f"{cell.faults} at {cell.bit_error_rate:g}"
         if self.kind is Kind.BASE:
             return f"train {base}, recipe {self.recipe}"
+        if cell.bits is not None:
+            at += f", {cell.bits} bits"
         if self.kind is Kind.UNPROTECTED:
             return f"evaluate {base} alone, {at}"
         generator = cell.spec
+        weight = "" if generator.weight is None else f", lambda = {generator.weight:g}"
         how = ""
         if self.kind is Kind.GENERATOR:
             if generator.flips is not None:
                 return f"train {generator.name} for {base}, {generator.flips} chosen flips a step"
             how = "" if generator.n_models is None else f", N = {generator.n_models}"
-            return f"train {generator.name} for {base}, {at}{how}{_by(generator)}"
+            return f"train {generator.name} for {base}, {at}{how}{weight}{_by(generator)}"
         trained = cell.trained()
         if cell.transferred:
             how = f", trained for {trained.base} at {trained.bit_error_rate:g}"
@@ -59,7 +62,7 @@ class Step:
         if generator.flips is not None:
             how = f", trained against {generator.flips} chosen flips"
         verb = "evaluate" if self.kind is Kind.RESULT else "keep the outputs of"
-        return f"{verb} {generator.name} with {base}, {at}{how}{_by(generator)}"
+        return f"{verb} {generator.name} with {base}, {at}{how}{weight}{_by(generator)}"
 
     def sibling(self, kind: Kind) -> Path:
         """Return the file of another kind for the same cell."""
@@ -79,6 +82,8 @@ def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
     if generator is not None:
         words.append(generator.name)
     words += [cell.base, cell.dataset, recipe]
+    if cell.bits is not None and kind is not Kind.BASE:
+        words.append(f"{cell.bits}bits")
     if kind is not Kind.BASE and not (kind is Kind.GENERATOR and cell.spec.flips is not None):
         words += [cell.faults, f"{cell.bit_error_rate:g}"]
     if generator is not None:
@@ -89,6 +94,8 @@ def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
             words.append(f"N{generator.n_models}")
         if generator.flips is not None:
             words.append(f"flips{generator.flips}")
+        if generator.weight is not None:
+            words.append(f"lambda{generator.weight:g}")
         if generator.trainer is not None:
             words.append(generator.trainer)
     suffix = {Kind.BASE: "safetensors", Kind.GENERATOR: "safetensors", Kind.OUTPUTS: "npz"}
@@ -98,12 +105,13 @@ def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
 def _needs(kind: Kind, cell: Cell) -> list[tuple[Kind, Cell]]:
     """Return what a step needs, in the order in which it is done."""
     alone = replace(cell, generator=None)
+    base = replace(alone, bits=None)  # models are trained for 8 bits
     if kind is Kind.BASE:
         return []
     if kind in (Kind.UNPROTECTED, Kind.GENERATOR):
-        return [(Kind.BASE, alone)]
+        return [(Kind.BASE, base)]
     trained = cell.trained()
-    bases = [(Kind.BASE, alone), (Kind.BASE, replace(trained, generator=None))]
+    bases = [(Kind.BASE, base), (Kind.BASE, replace(trained, generator=None))]
     if kind is Kind.OUTPUTS:
         return [*bases, (Kind.GENERATOR, trained)]
     return [*bases, (Kind.UNPROTECTED, alone), (Kind.GENERATOR, trained)]

@@ -11,6 +11,7 @@ from faultsim.errors import FaultsimError
 
 from .cells import FAULTS, FIGURES, NAMES, select_cells
 from .comparison import Reproduction
+from .full_cells import FULL
 
 if TYPE_CHECKING:
     from .rows import Line
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 
 COMPUTED = ("figure2", "table6", "table7", "table8")
 """Tables and figures that need no trained model."""
+FULL_COMPUTED = ("full-table3", "full-table8")
+"""Those of the later, full paper."""
 
 
 def compute(name: str) -> Reproduction:
-    """Compute one of COMPUTED. Raises FaultsimError for another name."""
-    if name not in COMPUTED:
-        raise FaultsimError(f"unknown table {name!r}: it can be {', '.join(COMPUTED)}")
-    return getattr(importlib.import_module(".computed", __package__), f"compute_{name}")()
+    """Compute one of COMPUTED or FULL_COMPUTED. Raises FaultsimError for another name."""
+    if name not in (*COMPUTED, *FULL_COMPUTED):
+        raise FaultsimError(f"unknown table {name!r}: it can be {', '.join((*COMPUTED, *FULL_COMPUTED))}")
+    module = ".full_computed" if name in FULL_COMPUTED else ".computed"
+    return getattr(importlib.import_module(module, __package__), f"compute_{name.replace('-', '_')}")()
 
 
 def reproduce(
@@ -47,7 +51,8 @@ def reproduce(
     Parameters
     ----------
     name
-        "table1", "table2", "table5" to "table16", or "figure2" to "figure6".
+        "table1", "table2", "table5" to "table16", or "figure2" to "figure6"; of the later, full paper "full-table3",
+        "full-table8", "full-table10", "full-table22" or "full-table23".
     directory
         Run directory: what it lacks is trained and evaluated there, and figures are drawn into it. An interrupted
         run continues with the next call. Default: nothing is computed; the results in results/ of the source tree are
@@ -72,8 +77,8 @@ def reproduce(
     Returns
     -------
     Reproduction or list of Line
-        A Reproduction of "figure2", "table6", "table7" and "table8", which need no trained model. For the others one
-        line per cell: the published row and our results.
+        A Reproduction of "figure2", "table6" to "table8", "full-table3" and "full-table8", which need no trained model.
+        For the others one line per cell: the published row and our results.
 
     Raises
     ------
@@ -81,15 +86,16 @@ def reproduce(
         For an unknown name, and if the run directory is in use or belongs to other settings.
     """
     folder = None if directory is None else Path(directory)
-    if name in COMPUTED:
+    if name in (*COMPUTED, *FULL_COMPUTED):
         found = compute(name)
         if name == "figure2" and folder is not None:
             from .figures import write_curve
 
             write_curve(folder)
         return found
-    if name not in NAMES:
-        raise FaultsimError(f"unknown table or figure {name!r}: it can be {', '.join((*COMPUTED, *NAMES))}")
+    if name not in (*NAMES, *FULL):
+        known = ", ".join((*COMPUTED, *NAMES, *FULL_COMPUTED, *FULL))
+        raise FaultsimError(f"unknown table or figure {name!r}: it can be {known}")
     from .rows import collect_lines
     from .settings import Settings
 

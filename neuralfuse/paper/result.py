@@ -41,6 +41,8 @@ class GeneratorSpec:
     """Chosen bit flips per step."""
     trainer: str | None = None
     """"staged", or None: EOPM from the beginning to the end, or against chosen flips."""
+    weight: float | None = None
+    """Lambda, in cells that study it; None: 5, as in all others."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,17 @@ class Cell:
     """Preset of faultsim.FaultModel, in training and evaluation."""
     bit_error_rate: float
     """Fraction of failing cells in evaluation."""
+    bits: int | None = None
+    """Bits of a stored weight in evaluation, quantized after training; None: 8, as in training."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return JSON values. `bits` and the generator's `weight` are there only in cells that study them."""
+        found = asdict(self)
+        if self.bits is None:
+            del found["bits"]
+        if self.generator is not None and self.generator.weight is None:
+            del found["generator"]["weight"]
+        return found
 
     @property
     def spec(self) -> GeneratorSpec:
@@ -71,10 +84,13 @@ class Cell:
         return (trained.base, trained.bit_error_rate) != (self.base, self.bit_error_rate)
 
     def trained(self) -> Cell:
-        """Return the cell of the generator's training: its own base model and bit error rate."""
+        """Return the cell of the generator's training: its own base model and bit error rate, 8 bits."""
         rate = self.spec.bit_error_rate
         return replace(
-            self, base=self.spec.source, bit_error_rate=self.bit_error_rate if rate is None else rate
+            self,
+            base=self.spec.source,
+            bit_error_rate=self.bit_error_rate if rate is None else rate,
+            bits=None,
         )
 
 
@@ -139,7 +155,8 @@ class Result:
 
     def text(self) -> str:
         """Return the content of the result's file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, allow_nan=False) + "\n"
+        found = {"format": FORMAT, **asdict(self), "cell": self.cell.describe()}
+        return json.dumps(found, indent=2, allow_nan=False) + "\n"
 
 
 def read(path: Path) -> Result:

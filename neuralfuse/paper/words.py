@@ -27,11 +27,13 @@ PRESETS = {
 def label_row(cell: Cell) -> str:
     """Return the short label of a cell's row in a terminal: dataset, base model, generator."""
     generator = cell.spec
+    bits = "" if cell.bits is None else f" {cell.bits} bits"
     if cell.transferred:
-        return f"{cell.base} {format_rate(cell.bit_error_rate)} {generator.name}"
+        return f"{cell.base} {format_rate(cell.bit_error_rate)} {generator.name}{bits}"
     n_models = "" if generator.n_models is None else f" N={generator.n_models}"
     flips = "" if generator.flips is None else f" K={generator.flips}"
-    return f"{cell.dataset} {cell.base} {generator.name}{n_models}{flips}"
+    weight = "" if generator.weight is None else f" lambda={generator.weight:g}"
+    return f"{cell.dataset} {cell.base} {generator.name}{n_models}{flips}{weight}{bits}"
 
 
 def label_pair(cell: Cell) -> str:
@@ -39,7 +41,9 @@ def label_pair(cell: Cell) -> str:
     generator = cell.spec
     flips = "" if generator.flips is None else f", K = {generator.flips:,}"
     n_models = "" if generator.n_models is None else f", N = {generator.n_models}"
-    return f"{cell.base} + {generator.name}{flips}{n_models}"
+    weight = "" if generator.weight is None else f", lambda = {generator.weight:g}"
+    bits = "" if cell.bits is None else f", {cell.bits} bits"
+    return f"{cell.base} + {generator.name}{flips}{n_models}{weight}{bits}"
 
 
 def title_section(cell: Cell) -> str:
@@ -179,7 +183,7 @@ def describe_tables(found: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]
             "table": name,
             "rows": [
                 {
-                    **asdict(line.cell),
+                    **line.cell.describe(),
                     "published": line.published and asdict(line.published),
                     "results": [
                         {

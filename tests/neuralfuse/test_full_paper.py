@@ -1,0 +1,107 @@
+"""Tables of the later, full paper: do they follow from counts, and are their cells measured as they say?"""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from faultsim import FaultsimError, load_subject
+from neuralfuse import published
+from neuralfuse.paper.cells import select_cells
+from neuralfuse.paper.plan import Kind, file_of, plan_steps
+from neuralfuse.paper.reproduction import compute, reproduce
+from neuralfuse.paper.result import read
+from neuralfuse.paper.rows import find_published
+from neuralfuse.paper.settings import Settings
+
+
+def test_the_thirty_savings_by_macs_are_equal_to_the_digit() -> None:
+    found = compute("full-table8")
+    printed = [row for row in found.rows if row.quantity == "printed MACs"]
+    assert len(printed) == 30
+    for row in printed:
+        assert f"{row.ours:.1f}" == f"{row.published:.1f}", row
+    assert found.agrees
+
+
+def test_the_efficiency_of_six_generators_but_for_three_known_rows() -> None:
+    """Those three do not follow from the accuracies that the paper prints (published/README.md)."""
+    found = compute("full-table3")
+    assert len(found.rows) == 5 * 2 * 6
+    odd = {row.subject for row in found.rows if not row.agrees}
+    assert odd == {"VGG11 + UNetL at 1 %", "VGG16 + ConvS at 0.5 %", "VGG16 + DeConvL at 0.5 %"}
+
+
+def test_the_later_paper_prints_the_same_costs() -> None:
+    now = {row["model"]: row for row in published.read_table("full_costs") if row["dataset"] == "cifar10"}
+    for row in published.read_table("model_costs"):
+        assert now[row["model"]]["parameters"] == row["parameters"]
+        assert now[row["model"]]["macs"] == row["macs"]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("full-table22", 28), ("full-table23", 28), ("full-table10", 10)]
+)
+def test_every_published_row_has_its_cell(name: str, count: int) -> None:
+    cells = select_cells(name, faults=("iid_flips",))
+    assert len(cells) == count
+    assert all(find_published(cell).perturbed_fused is not None for cell in cells)
+
+
+def test_rows_by_hand() -> None:
+    (cell,) = (
+        cell
+        for cell in select_cells("full-table22", (), ["VGG19"], ["UNetL"], ["iid_flips"])
+        if cell.bits == 4
+    )
+    row = find_published(cell)
+    assert (row.clean, row.perturbed, row.perturbed_std) == (87.5, 14.7, 6.0)
+    assert (row.clean_fused, row.perturbed_fused, row.perturbed_fused_std) == (87.2, 34.4, 20.5)
+    weights = [cell.spec.weight for cell in select_cells("full-table10", (), ["VGG19"], (), ["iid_flips"])]
+    assert weights == [10, None, 1, 0.1, 0.01]  # 5 is that of all tables
+
+
+def test_eight_bits_and_lambda_five_are_cells_of_the_other_tables() -> None:
+    """They are computed once, under the names of files that run directories have already."""
+    five = [c for c in select_cells("full-table10", faults=("iid_flips",)) if c.spec.weight is None]
+    assert set(five) <= set(select_cells("table1", faults=("iid_flips",)))
+
+
+def test_fewer_bits_share_the_trainings(tmp_path) -> None:
+    cells = select_cells("full-table22", (), ["ResNet18"], ["ConvL"], ["iid_flips"])
+    steps = plan_steps(cells, "paper", tmp_path)
+    kinds = [step.kind for step in steps]
+    assert [kinds.count(kind) for kind in (Kind.BASE, Kind.GENERATOR)] == [1, 1]
+    assert [kinds.count(kind) for kind in (Kind.UNPROTECTED, Kind.RESULT)] == [7, 7]  # 8 to 2 bits
+    name = file_of(Kind.RESULT, replace(cells[0], bits=4), "paper", tmp_path).name
+    assert name == "result-ConvL-ResNet18-cifar10-paper-4bits-iid_flips-0.005-from-ResNet18-0.01.json"
+
+
+def test_images_that_are_not_there() -> None:
+    with pytest.raises(FaultsimError, match="ImageNet-10, whose images faultsim does not have"):
+        select_cells("full-table24")
+
+
+def test_a_small_version_is_trained_and_measured(tmp_path) -> None:
+    """Digits, tiny networks: base model and generator are trained with 8 bits, and read with 8 to 2."""
+    settings = Settings.choose(smoke=True, base_epochs=6, epochs=1, n_models=1)
+    lines = reproduce(
+        "full-table22", tmp_path, generators=["ConvS"], faults=["iid_flips"], settings=settings, smoke=True,
+        device="cpu",
+    )  # fmt: skip
+    by_bits = {line.cell.bits: line.results[0] for line in lines}
+    assert list(by_bits) == [None, 7, 6, 5, 4, 3, 2]
+    (base,) = tmp_path.glob("base-*.safetensors")
+    images = load_subject(weights=base).data
+    for bits in (3, 2):
+        subject = load_subject(weights=base, format=f"int{bits}")
+        with torch.inference_mode(), subject.stored.replaced([x.decode() for x in subject.stored.layers]):
+            right = sum(int((subject.model(x).argmax(1) == y).sum()) for x, y in images)
+        assert by_bits[bits].correct["clean"] == [right]
+    assert by_bits[2].mean("clean") < by_bits[None].mean("clean")
+    for path in tmp_path.glob("result-*.json"):
+        about = json.loads(path.read_text())["cell"]
+        assert ("bits" in about) == ("bits" in path.name)
+        assert "weight" not in about["generator"]
+        assert read(path).cell.bits == about.get("bits")
