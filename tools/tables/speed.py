@@ -128,8 +128,7 @@ def activations(root: Path) -> str:
             ]
             for row in report["results"]
         ]
-        threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
-        about = f"{report['device']}, {threads}, bit error rate {report['bit_error_rate']:g}; {measured_by(report)}"
+        about = f"{report['device']}, bit error rate {report['bit_error_rate']:g}; {measured_by(report)}"
     return remarked(markdown(["", *ACTIVATIONS], rows, 1), [about])
 
 
