@@ -35,11 +35,11 @@ from faultsim import (
     evaluation_chips,
     models,
 )
-from faultsim.control_variates import control_mean
-from faultsim.data import batches
+from faultsim.control_variates import estimate_control_mean
+from faultsim.data import iterate_batches
 from faultsim.io.checkpoint import load_weights
 from faultsim.io.files import write_text
-from faultsim.io.provenance import provenance
+from faultsim.io.provenance import record_provenance
 from faultsim.perturbation import corrupt_stored
 
 RATES = (0.01, 0.02, 0.03)
@@ -102,7 +102,7 @@ def estimates(variates: np.ndarray, accuracies: np.ndarray) -> dict[str, float]:
     errors, covers = [], []
     for _ in range(TIMES):
         drawn = rng.integers(0, len(accuracies), EVALUATED)
-        found = control_mean(accuracies[drawn], variates[drawn], population)
+        found = estimate_control_mean(accuracies[drawn], variates[drawn], population)
         plain = accuracies[drawn]
         half = stats.t.ppf(0.975, EVALUATED - 1) * plain.std(ddof=1) / math.sqrt(EVALUATED)
         errors.append((plain.mean() - truth, found.mean - truth))
@@ -127,7 +127,7 @@ def study(name: str, preset: str, rate: float, chips: int, earlier: list[dict]) 
     if known:
         result = Evaluation(tuple(known["correct"]), known["images"])
     else:
-        images = list(batches(data.load(bundled.DATASET, "test"), 256))
+        images = list(iterate_batches(data.load(bundled.DATASET, "test"), 256))
         result = evaluate(model, images, samples, bit_error_rate=rate, faults=faults, stored=stored)
     accuracies = np.array(result.values)
     found = np.stack([counts(stored, chip, rate, faults) for chip in samples])
@@ -170,7 +170,7 @@ def main() -> None:
                     flush=True,
                 )
                 if args.json:
-                    content = {"benchmark": "control_variates", "studies": found, **provenance("cpu")}
+                    content = {"benchmark": "control_variates", "studies": found, **record_provenance("cpu")}
                     content |= {"evaluated": evaluated} if args.reuse else {}
                     write_text(args.json, json.dumps(content, indent=1) + "\n")
 

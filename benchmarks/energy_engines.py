@@ -16,7 +16,7 @@ import torch
 
 from energy import POLICIES, Layer, closed_form, find_differences, scalesim, trace_layers
 from faultsim import models
-from faultsim.io.provenance import provenance
+from faultsim.io.provenance import record_provenance
 from neuralfuse import generators
 
 RUNS = 20
@@ -34,7 +34,7 @@ def milliseconds(function: Callable[[], object], runs: int = RUNS) -> float:
 
 
 def main() -> None:
-    print(provenance("cpu"))
+    print(record_provenance("cpu"))
     print(
         f"{'network':<9}{'layers':>7}{'trace ms':>10}{'closed form ms':>16}{'SCALE-Sim ms':>14}{'ratio':>9}"
     )

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from faultsim.io.files import write_text
-from faultsim.io.provenance import provenance
-from faultsim.precision import LEAST_CHIPS, half_widths
+from faultsim.io.provenance import record_provenance
+from faultsim.precision import LEAST_CHIPS, compute_half_widths
 
 MEASURED = Path(__file__).parent / "results" / "chips-digits.json"
 ALPHA = 0.05
@@ -69,7 +69,7 @@ def moments(values: Array) -> tuple[Array, Array, Array]:
 
 
 def sequence(values: Array, precision: float, reach: float) -> tuple[Array, Array]:
-    return moments(values)[1], half_widths(values, precision, reach)
+    return moments(values)[1], compute_half_widths(values, precision, reach)
 
 
 def mixture(values: Array, precision: float, reach: float) -> tuple[Array, Array]:
@@ -233,7 +233,12 @@ def main() -> None:
                 flush=True,
             )
         if args.json:
-            content = {"benchmark": "precision", "seed": args.seed, "studies": studies, **provenance("cpu")}
+            content = {
+                "benchmark": "precision",
+                "seed": args.seed,
+                "studies": studies,
+                **record_provenance("cpu"),
+            }
             write_text(args.json, json.dumps(content, indent=1) + "\n")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .activation_ranges import calibrate as calibrate
     from .activations import ActivationMemory as ActivationMemory
     from .activations import perturbed_activations as perturbed_activations
-    from .campaign import margin_of_error as margin_of_error
+    from .campaign import compute_margin as compute_margin
     from .campaign import sample_size as sample_size
     from .chip_map import find_failing_cells as find_failing_cells
     from .chip_map import map_chip as map_chip
@@ -102,7 +102,7 @@ _HOME = {
     "load_subject": "subject",
     "load_weights": "io.checkpoint",
     "map_chip": "chip_map",
-    "margin_of_error": "campaign",
+    "compute_margin": "campaign",
     "perturb": "perturbation",
     "perturbed": "perturbation",
     "plan_points": "voltage_sweep",

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .batch import call_model, describe_inputs, split_batch
-from .errors import FaultsimError, reason
+from .errors import FaultsimError, summarize_error
 from .inventory import take_inventory
-from .io.bounds import integers, parse_json, read_text
+from .io.bounds import are_integers, parse_json, read_text
 from .io.files import write_text
 from .modes import evaluation_mode
 
@@ -108,11 +108,11 @@ class ActivationRanges:
         try:
             return cls.from_dict(parse_json(read_text(str(path), _MOST_BYTES)))
         except (OSError, ValueError) as error:
-            raise FaultsimError(f"{path}: {reason(error)}") from None
+            raise FaultsimError(f"{path}: {summarize_error(error)}") from None
 
 
 def _is_site(site: object) -> bool:
-    if not isinstance(site, list) or len(site) != 3 or not integers(site[2:], 1, _MOST_ELEMENTS):
+    if not isinstance(site, list) or len(site) != 3 or not are_integers(site[2:], 1, _MOST_ELEMENTS):
         return False
     low, high = site[:2]
     numbers = all(type(number) in (int, float) and abs(number) < 1e38 for number in (low, high))
@@ -257,7 +257,7 @@ def _run(
                 raise
             except Exception as error:  # a user's model may fail in any way
                 raise FaultsimError(
-                    f"the model fails on inputs {describe_inputs(inputs)}: {reason(error)}"
+                    f"the model fails on inputs {describe_inputs(inputs)}: {summarize_error(error)}"
                 ) from error
 
 

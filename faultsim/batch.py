@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import FaultsimError, reason
+from .errors import FaultsimError, summarize_error
 
 LABELS = ("labels", "label", "targets", "target")
 """Under one of these names a dictionary holds its labels."""
@@ -76,7 +76,7 @@ def call_model(model: nn.Module, inputs: Inputs) -> Any:
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-def answer_of(output: Any) -> Any:
+def find_answer(output: Any) -> Any:
     """Return the tensor in a model's output.
 
     That is the output itself; `.logits` of an object; "logits", "out" or the only entry of a dictionary; the first
@@ -111,10 +111,12 @@ def describe_inputs(inputs: Inputs) -> str:
     return ", ".join(map(describe, inputs)) if isinstance(inputs, tuple) else describe(inputs)
 
 
-def first_answer(name: str, model: nn.Module, inputs: Inputs) -> Any:
+def try_model(name: str, model: nn.Module, inputs: Inputs) -> Any:
     """Return the model's answer to a small batch; FaultsimError when it fails."""
     try:
         with torch.inference_mode():
-            return answer_of(call_model(model, inputs))
+            return find_answer(call_model(model, inputs))
     except Exception as error:  # a user's model may fail in any way
-        raise FaultsimError(f"{name} fails on inputs {describe_inputs(inputs)}: {reason(error)}") from error
+        raise FaultsimError(
+            f"{name} fails on inputs {describe_inputs(inputs)}: {summarize_error(error)}"
+        ) from error

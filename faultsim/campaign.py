@@ -48,7 +48,7 @@ def sample_size(population: int, margin: float, *, confidence: float = 0.95, pro
     return min(population, math.ceil(wanted * (1 - 1e-12)))
 
 
-def margin_of_error(
+def compute_margin(
     population: int, sample: int, *, confidence: float = 0.95, proportion: float = 0.5
 ) -> float:
     """Compute the half width of the confidence interval of a share that a campaign estimated.

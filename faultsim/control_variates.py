@@ -78,7 +78,7 @@ def measure_changes(
     return torch.stack(found).numpy() if found else np.zeros((0, len(stored.layers)))
 
 
-def control_mean(values: ArrayLike, variates: ArrayLike, others: ArrayLike) -> ControlledMean:
+def estimate_control_mean(values: ArrayLike, variates: ArrayLike, others: ArrayLike) -> ControlledMean:
     """Estimate the mean of a metric over all chips from those that were evaluated and the control variates of others.
 
     Parameters

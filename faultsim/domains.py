@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import FaultsimError, reason
+from .errors import FaultsimError, summarize_error
 from .integers import checked_integer
 from .io.bounds import parse_json, read_text
 
@@ -182,7 +182,7 @@ def load_domains(path: str | PathLike[str]) -> tuple[Domain, ...]:
     except FileNotFoundError:
         raise FaultsimError(f"domain file {path} does not exist") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise FaultsimError(f"domain file {path} cannot be read: {reason(error)}") from None
+        raise FaultsimError(f"domain file {path} cannot be read: {summarize_error(error)}") from None
     tables = found.get("domain") if isinstance(found, dict) and set(found) == {"domain"} else None
     if not isinstance(tables, list) or not tables:
         raise FaultsimError(

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from .activations import ActivationMemory, FaultSites, Sites, check_memories
-from .batch import Inputs, answer_of, call_model, count_samples, describe_inputs, split_batch
+from .batch import Inputs, call_model, count_samples, describe_inputs, find_answer, split_batch
 from .collectors import TopK
-from .errors import FaultsimError, FaultsimWarning, reason
+from .errors import FaultsimError, FaultsimWarning, summarize_error
 from .faults import Chip, FaultKind, FaultModel
 from .formats import INT8, AnyFormat
 from .intervals import half_width
@@ -157,12 +157,12 @@ class Evaluation:
         )
 
     def _repr_html_(self) -> str:
-        from .show.tables import Table, tables_html
+        from .show.tables import Table, format_tables
 
         name, text = self.metric.label, self.metric.text
         rows = tuple((str(i), text(value)) for i, value in enumerate(self.values[:MOST_SHOWN]))
         more = [] if self.chips <= MOST_SHOWN else [f"the first {MOST_SHOWN} of {self.chips:,} chips"]
-        return tables_html([Table("", ("chip", name), rows)], [repr(self), *more])
+        return format_tables([Table("", ("chip", name), rows)], [repr(self), *more])
 
     def first(self, chips: int) -> "Evaluation":
         """Return the evaluation of the first chips only."""
@@ -365,7 +365,7 @@ class _Group:
                 raise
             except Exception as error:  # a user's model may fail in any way
                 raise FaultsimError(
-                    f"the model fails on inputs {describe_inputs(inputs)}: {reason(error)}"
+                    f"the model fails on inputs {describe_inputs(inputs)}: {summarize_error(error)}"
                 ) from error
         if images == 0:
             raise FaultsimError("no images to evaluate on")
@@ -423,7 +423,7 @@ class _Group:
             if self.activations is not None:
                 self.activations.use(at)
             with self.stored.replaced(weights):
-                answers = answer_of(call_model(self.model, inputs))
+                answers = find_answer(call_model(self.model, inputs))
             metric.update(answers, targets)
 
 

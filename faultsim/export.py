@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .batch import answer_of
+from .batch import find_answer
 from .data.dataset import Normalization, normalize
 from .errors import FaultsimError
 from .extras import needs_extra
@@ -57,7 +57,7 @@ class _Exported(nn.Module):
         if self.inputs != "float32":
             images = normalize(images)
         with self.stored.replaced(weights):
-            answer: Tensor = answer_of(self.model(images))
+            answer: Tensor = find_answer(self.model(images))
             return answer
 
 

@@ -15,7 +15,7 @@ from .data.dataset import Normalization
 from .errors import FaultsimError
 from .export import export_onnx
 from .faults import Chip, FaultModel
-from .io.provenance import installed, provenance
+from .io.provenance import find_version, record_provenance
 from .perturbation import corrupt_stored, resolve_operating_point
 from .show.units import format_percent
 from .stored import StoredWeights
@@ -162,8 +162,8 @@ class ExportableModel:
             For the reasons of faultsim.export_onnx, and for data of other inputs than one tensor of one size.
         """
         images, normalization = self._images()
-        origin = provenance("cpu")
-        origin["versions"] |= {name: installed(name) for name in ("onnx", "onnxruntime")}
+        origin = record_provenance("cpu")
+        origin["versions"] |= {name: find_version(name) for name in ("onnx", "onnxruntime")}
         checked = {
             "dataset": self.data.name,
             "images": len(self.data),

@@ -56,7 +56,7 @@ def find_first_wrong(
     if odd.any():
         index = int(odd.argmax())
         return index, f"voltage {cells['voltage'][index]} must be a finite number above 0"
-    address = bit_address(cells, geometry)
+    address = compute_bit_address(cells, geometry)
     order = np.argsort(address, kind="stable")
     again = address[order[1:]] == address[order[:-1]]
     if again.any():
@@ -69,7 +69,7 @@ def find_first_wrong(
     return None
 
 
-def bit_address(cells: Mapping[str, np.ndarray], geometry: ArrayGeometry) -> np.ndarray:
+def compute_bit_address(cells: Mapping[str, np.ndarray], geometry: ArrayGeometry) -> np.ndarray:
     """Return the address of each cell, 8 * byte + bit, int64: the inverse of ArrayGeometry.locate()."""
     row = cells["array"].astype(np.int64) * geometry.rows + cells["row"]
     address: np.ndarray = row * geometry.columns + cells["column"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import fault_map_files
 from .errors import FaultsimError
-from .fault_cells import TYPES, bit_address, check_extent, find_first_wrong
+from .fault_cells import TYPES, check_extent, compute_bit_address, find_first_wrong
 from .sram import ArrayGeometry
 
 
@@ -61,7 +61,7 @@ class FaultMap:
             raise FaultsimError(f"fault map, cell {index}: {complaint}")
         object.__setattr__(self, "arrays", int(self.arrays))
         object.__setattr__(self, "lowest_voltage", _lowest(self.lowest_voltage, given["voltage"]))
-        order = np.argsort(bit_address(given, self.geometry), kind="stable")
+        order = np.argsort(compute_bit_address(given, self.geometry), kind="stable")
         for name, values in given.items():
             values = values[order].astype(TYPES[name])
             values.setflags(write=False)
@@ -101,7 +101,7 @@ class FaultMap:
     @property
     def addresses(self) -> np.ndarray:
         """Address of each failing cell, 8 * byte + bit, int64 [cells], ascending."""
-        return bit_address(vars(self), self.geometry)
+        return compute_bit_address(vars(self), self.geometry)
 
     def at(self, voltage: float | None) -> "FaultMap":
         """Return the cells that fail at a supply voltage.

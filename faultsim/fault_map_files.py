@@ -30,7 +30,7 @@ import numpy as np
 
 from .errors import FaultsimError
 from .fault_cells import MOST_CELLS, TYPES, check_extent, find_first_wrong
-from .io.bounds import integers, parse_integer, parse_json, parse_number, read_npy_header
+from .io.bounds import are_integers, parse_integer, parse_json, parse_number, read_npy_header
 from .io.files import write_atomically
 from .sram import ArrayGeometry
 
@@ -124,7 +124,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
             sizes = [meta[name] for name in ("arrays", "rows", "columns")]
             lowest = meta.get("lowest_voltage")
             numeric = lowest is None or type(lowest) in (int, float)
-            if not integers(sizes, 1, 2**31 - 1) or not isinstance(meta["source"], str) or not numeric:
+            if not are_integers(sizes, 1, 2**31 - 1) or not isinstance(meta["source"], str) or not numeric:
                 refuse(foreign)
             arrays, geometry = sizes[0], ArrayGeometry(*sizes[1:])
             check_extent(arrays, geometry)

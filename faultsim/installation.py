@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .io.provenance import commit, device_name, installed, versions
+from .io.provenance import find_commit, find_version, list_versions, name_device
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Installation:
         extension = native()
         gpus = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         return cls(
-            {**versions(), "scalesim": installed("scalesim")},
-            commit(),
-            tuple(extension.cpu_paths()),
+            {**list_versions(), "scalesim": find_version("scalesim")},
+            find_commit(),
+            tuple(extension.list_cpu_paths()),
             extension.built_with_cuda(),
-            {"cpu": device_name("cpu"), **gpus},
+            {"cpu": name_device("cpu"), **gpus},
         )
 
     def as_dict(self) -> dict[str, Any]:

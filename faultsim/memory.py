@@ -103,8 +103,8 @@ class Summary:
 
     def _repr_html_(self) -> str:
         """Show both tables in a notebook."""
-        tables = html_table(_STORED, self._stored_rows, (2, 4), self._note)
-        return tables + (html_table(_LEFT_OUT, self._left_out_rows(False)) if self.left_out else "")
+        tables = format_html(_STORED, self._stored_rows, (2, 4), self._note)
+        return tables + (format_html(_LEFT_OUT, self._left_out_rows(False)) if self.left_out else "")
 
     @property
     def _note(self) -> str:

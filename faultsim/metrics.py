@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from .errors import FaultsimError, FaultsimWarning, reason
+from .errors import FaultsimError, FaultsimWarning, summarize_error
 
 _TAKEN = (
     "variant",
@@ -183,7 +183,9 @@ def _own(metric: Any) -> tuple[str, Callable[[], Collector]]:
         try:
             made = metric()
         except Exception as error:
-            raise FaultsimError(f"metric {name} can't be made without arguments: {reason(error)}") from error
+            raise FaultsimError(
+                f"metric {name} can't be made without arguments: {summarize_error(error)}"
+            ) from error
         if _collects(made):
             return name, metric
     raise FaultsimError(

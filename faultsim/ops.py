@@ -144,9 +144,9 @@ def encode_addresses(faults: FaultModel, base: int = 0) -> list[int]:
 _cpu_path: ContextVar[str | None] = ContextVar("faultsim_cpu_path", default=None)
 
 
-def cpu_paths() -> list[str]:
+def list_cpu_paths() -> list[str]:
     """List the vector paths that this processor can run, best first. The operators use the first one."""
-    paths: list[str] = _KERNEL.cpu_paths()
+    paths: list[str] = _KERNEL.list_cpu_paths()
     return paths
 
 
@@ -159,15 +159,17 @@ def use_cpu_path(path: str) -> Iterator[None]:
     Parameters
     ----------
     path
-        One of cpu_paths().
+        One of list_cpu_paths().
 
     Raises
     ------
     FaultsimError
         For a path that this processor cannot run.
     """
-    if path not in cpu_paths():
-        raise FaultsimError(f"this processor has no vector path {path!r}: it has {', '.join(cpu_paths())}")
+    if path not in list_cpu_paths():
+        raise FaultsimError(
+            f"this processor has no vector path {path!r}: it has {', '.join(list_cpu_paths())}"
+        )
     token = _cpu_path.set(path)
     try:
         yield
@@ -242,7 +244,7 @@ def launch(
         index = weights.device.index
         _KERNEL.launch_cuda(job, index, torch.cuda.current_stream(index).cuda_stream)
     else:
-        _KERNEL.launch_cpu(job, torch.get_num_threads(), _cpu_path.get() or cpu_paths()[0])
+        _KERNEL.launch_cpu(job, torch.get_num_threads(), _cpu_path.get() or list_cpu_paths()[0])
 
 
 _OUTPUTS = {

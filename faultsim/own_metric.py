@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .batch import describe
-from .errors import FaultsimError, reason
+from .errors import FaultsimError, summarize_error
 
 if TYPE_CHECKING:
     from .metrics import Collector
@@ -59,7 +59,7 @@ class OwnMetric:
         except Exception as error:  # a user's metric may fail in any way
             raise FaultsimError(
                 f"metric {self.name} fails on answers {describe(answers)} and targets {describe(targets)}: "
-                f"{reason(error)}"
+                f"{summarize_error(error)}"
             ) from error
 
     def compute(self) -> float:
@@ -67,4 +67,4 @@ class OwnMetric:
         try:
             return float(self.collector.compute())
         except Exception as error:
-            raise FaultsimError(f"metric {self.name} gives no number: {reason(error)}") from error
+            raise FaultsimError(f"metric {self.name} gives no number: {summarize_error(error)}") from error

@@ -41,7 +41,9 @@ BOUNDARY = 2.344743196
 """c for 95 %: a Wiener process crosses max(c, c t) or its negative, t >= 0, with a probability of 5 %."""
 
 
-def half_widths(values: ArrayLike, precision: float, reach: float | None = 1.0) -> NDArray[np.float64]:
+def compute_half_widths(
+    values: ArrayLike, precision: float, reach: float | None = 1.0
+) -> NDArray[np.float64]:
     """Compute the half widths of the confidence sequence after 1, 2, ... chips.
 
     Parameters
@@ -86,7 +88,7 @@ def half_widths(values: ArrayLike, precision: float, reach: float | None = 1.0) 
     return widths
 
 
-def chips_needed(values: ArrayLike, precision: float, reach: float | None = 1.0) -> int | None:
+def count_chips_needed(values: ArrayLike, precision: float, reach: float | None = 1.0) -> int | None:
     """Count the chips after which the mean is known to within `precision`.
 
     The answer depends on the values up to that chip only: not on how many more were computed, or in which order.
@@ -94,10 +96,10 @@ def chips_needed(values: ArrayLike, precision: float, reach: float | None = 1.0)
     Parameters
     ----------
     values : array of shape [chips] or [series, chips]
-        As for half_widths(). Several series, such as two variants and their difference, all have to be precise enough
-        after the same number of chips.
+        As for compute_half_widths(). Several series, such as two variants and their difference, all have to be
+        precise enough after the same number of chips.
     precision, reach
-        As for half_widths().
+        As for compute_half_widths().
 
     Returns
     -------
@@ -109,7 +111,7 @@ def chips_needed(values: ArrayLike, precision: float, reach: float | None = 1.0)
     FaultsimError
         For a precision that is not a positive number.
     """
-    widths = half_widths(values, precision, reach)
+    widths = compute_half_widths(values, precision, reach)
     enough = (widths <= precision).reshape(-1, widths.shape[-1]).all(axis=0)
     return int(enough.argmax()) + 1 if enough.any() else None
 

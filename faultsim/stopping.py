@@ -13,7 +13,7 @@ from .errors import FaultsimError
 from .evaluation import Evaluation
 from .measured_chip import AnyChip, MeasuredChip
 from .metrics import Metric
-from .precision import LEAST_CHIPS, check_precision, half_widths
+from .precision import LEAST_CHIPS, check_precision, compute_half_widths
 
 
 def plan_looks(chips: int, precision: float | None) -> tuple[int, ...]:
@@ -65,7 +65,9 @@ def measure_widths(
     values = np.array([evaluation.values for evaluation in evaluations])
     with np.errstate(invalid="ignore"):  # infinite values have no difference
         series = np.concatenate([values, values[1:] - values[0]])
-    widths = half_widths(series, precision, _reach(evaluations[0].metric, bit_error_rate))[:, -1].tolist()
+    widths = compute_half_widths(series, precision, _reach(evaluations[0].metric, bit_error_rate))[
+        :, -1
+    ].tolist()
     return widths[: len(values)], [None, *widths[len(values) :]]
 
 
@@ -76,7 +78,7 @@ def is_precise(evaluations: Sequence[Evaluation], precision: float, bit_error_ra
 
 
 def _reach(metric: Metric, bit_error_rate: float) -> float | None:
-    """How far from the mean an unseen chip may lie: see half_widths."""
+    """How far from the mean an unseen chip may lie: see compute_half_widths."""
     if bit_error_rate == 0:
         return 0.0
     return 1.0 if metric.fraction else None

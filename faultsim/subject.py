@@ -10,13 +10,13 @@ from torch import nn
 
 from . import bundled, models
 from .activation_ranges import ActivationRanges, calibrate
-from .batch import answer_of, count_samples, first_answer
-from .data import Dataset, OwnBatches, batches
+from .batch import count_samples, find_answer, try_model
+from .data import Dataset, OwnBatches, iterate_batches
 from .data.sources import OwnData, describe_pictures, load_own, load_test_images
 from .errors import FaultsimError
 from .formats import INT8, AnyFormat, Format
 from .inventory import Select
-from .io.bounds import integers
+from .io.bounds import are_integers
 from .io.checkpoint import compute_fingerprint, load_weights, read_file
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
 from .stored import StoredWeights
@@ -46,7 +46,7 @@ class Subject:
         """Batches (inputs, targets), normalized and on the device."""
         if isinstance(self.dataset, OwnBatches):
             return self.dataset.batches
-        return list(batches(self.dataset, self.batch_size, device=self.dataset.images.device))
+        return list(iterate_batches(self.dataset, self.batch_size, device=self.dataset.images.device))
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +131,7 @@ class Subject:
             if metric == ACCURACY:
                 count_classes(self.name, self.model, inputs, self.dataset.num_classes, self.dataset.name)
                 return self
-        answer = first_answer(self.name, self.model, inputs)
+        answer = try_model(self.name, self.model, inputs)
         if metric is not None:
             metric.begin().update(answer, targets)
         return self
@@ -217,11 +217,11 @@ def find_model(model: str | None, weights: AnyPath | None) -> tuple[str, AnyPath
     if model is None:
         raise FaultsimError(f"{weights} does not name its model: add --model NAME or package.module:function")
     if ":" not in model and model not in models.NAMES:
-        raise models.unknown(model)
+        raise models.explain_unknown(model)
     classes = trained.get("num_classes", 1)
     # a model for that many classes takes no more memory than the file
     sizes = {len(values) for values in tensors.values() if values.dim()} | {1}
-    if not integers([classes], 1, 2**31) or (":" not in model and classes not in sizes):
+    if not are_integers([classes], 1, 2**31) or (":" not in model and classes not in sizes):
         raise FaultsimError(f"{weights} says that it has {classes!r} classes: it has no weights for so many")
     if weights is None and ":" not in model:
         raise FaultsimError(f"{model} would be untrained: add --weights FILE.safetensors")
@@ -297,7 +297,7 @@ def count_classes(
     """
     try:
         with torch.inference_mode():
-            logits = answer_of(model(inputs))
+            logits = find_answer(model(inputs))
     except Exception as error:  # a user's model may fail in any way
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FaultsimError(f"{name} fails on images {list(inputs.shape)}: {message}") from error

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 from .errors import FaultsimError
 from .evaluation import Evaluation
-from .io.run_directory import RunDirectory, cell
+from .io.run_directory import RunDirectory, format_cell
 from .metrics import Metric
 from .stopping import is_precise, plan_looks
-from .sweep_result import OperatingPoint, Variant, evaluation_in, make_chip_rows
+from .sweep_result import OperatingPoint, Variant, make_chip_rows, read_evaluation
 
 
 def read_known(
@@ -59,9 +59,9 @@ def _read_rows(
 ) -> Evaluation:
     """One variant on the first of these chips; FaultsimError unless the rows are what a sweep writes of it."""
     try:
-        evaluation = evaluation_in(rows, metric)
+        evaluation = read_evaluation(rows, metric)
         written = [
-            {name: cell(row[name]) for name in (*directory.columns, *directory.optional)}
+            {name: format_cell(row[name]) for name in (*directory.columns, *directory.optional)}
             for row in make_chip_rows(variant.name, point, labels, evaluation)
         ]
     except (ValueError, ArithmeticError):

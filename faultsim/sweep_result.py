@@ -16,7 +16,7 @@ from .domains import Domain
 from .errors import FaultsimError
 from .evaluation import Evaluation
 from .io.bounds import parse_integer
-from .io.run_directory import used_columns, without_nan
+from .io.run_directory import find_used_columns, without_nan
 from .metrics import ACCURACY, Metric
 from .stopping import plan_looks
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def row_columns(metric: Metric) -> tuple[str, ...]:
+def list_columns(metric: Metric) -> tuple[str, ...]:
     """Return the columns of results.csv for a metric."""
     counted = ("correct",) if metric.counts else ()
     return ("variant", "voltage", "bit_error_rate", "chip", *counted, "images", metric.column)
 
 
-ROW = row_columns(ACCURACY)
+ROW = list_columns(ACCURACY)
 OPTIONAL = ("not_finite",)
 """A further column of results.csv and summary.csv, where some answers were not finite."""
 SUMMARY = (
@@ -223,7 +223,7 @@ class SweepResult(Sequence[SweepRow]):
         measured = () if self.metric == ACCURACY else MEASURED
         absolute = () if all(row.picojoules is None for row in self.records) else (PICOJOULES,)
         rows = [row.as_dict() for row in self.records]
-        columns = (*used_columns((*SUMMARY, *measured), OPTIONAL, rows), *absolute)
+        columns = (*find_used_columns((*SUMMARY, *measured), OPTIONAL, rows), *absolute)
         return [
             {name: value for name, value in row.items() if name in columns} | self.conditions.columns
             for row in rows
@@ -308,9 +308,9 @@ class SweepResult(Sequence[SweepRow]):
             For another ending, and where the file cannot be written.
         """
         from .show import plots
-        from .show.sweep_plot import sweep_figure
+        from .show.sweep_plot import draw_sweep
 
-        figure = sweep_figure(self, self.title, self.conditions)
+        figure = draw_sweep(self, self.title, self.conditions)
         if path is not None:
             plots.save(figure, Path(path))
         return figure
@@ -322,9 +322,9 @@ class SweepResult(Sequence[SweepRow]):
 
     def _repr_html_(self) -> str:
         from .show.sweep_table import describe_sweep, make_tables
-        from .show.tables import tables_html
+        from .show.tables import format_tables
 
-        return tables_html(make_tables(self), describe_sweep(self))
+        return format_tables(make_tables(self), describe_sweep(self))
 
 
 def make_chip_rows(
@@ -348,9 +348,9 @@ def make_chip_rows(
     Returns
     -------
     list of dict
-        One for each chip, by column: row_columns(metric) and OPTIONAL.
+        One for each chip, by column: list_columns(metric) and OPTIONAL.
     """
-    columns = (*row_columns(evaluation.metric), *OPTIONAL)
+    columns = (*list_columns(evaluation.metric), *OPTIONAL)
     counted: list[tuple[int, ...]] = [(count,) for count in evaluation.correct] or [()] * evaluation.chips
     not_finite = evaluation.not_finite or (0,) * evaluation.chips
     shared = (variant, point.voltage, point.bit_error_rate)
@@ -361,7 +361,7 @@ def make_chip_rows(
     ]
 
 
-def evaluation_in(rows: Sequence[Mapping[str, str]], metric: Metric = ACCURACY) -> Evaluation:
+def read_evaluation(rows: Sequence[Mapping[str, str]], metric: Metric = ACCURACY) -> Evaluation:
     """Read one variant at one point from its rows of results.csv.
 
     Raises

@@ -26,7 +26,7 @@ def align_columns(
     ]
 
 
-def html_table(
+def format_html(
     header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = (), note: str = ""
 ) -> str:
     """Return a table as HTML; `note` becomes its caption. Arguments are text and are escaped."""

@@ -19,7 +19,7 @@ from .errors import FaultsimError
 from .hit_table import checked_rate
 from .io.bounds import parse_number
 from .io.files import write_text
-from .text_table import html_table
+from .text_table import format_html
 
 COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
 """Header of a curve's CSV file."""
@@ -119,7 +119,7 @@ class VoltageCurve:
         points = zip(self.voltages, self.bit_error_rates, self.energies, strict=True)
         rows = [(f"{v:.4g}", f"{rate:.3g}", f"{energy:.4g}") for v, rate, energy in points][::step]
         energy = "energy per access, pJ" if self.picojoules else "energy per access"
-        return html_table(("voltage", "bit error rate", energy), rows, range(3), repr(self))
+        return format_html(("voltage", "bit error rate", energy), rows, range(3), repr(self))
 
     # -- sources ------------------------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ from .formats import INT8, AnyFormat
 from .input_energy import add_input_memory
 from .inventory import Select
 from .io.files import write_text
-from .io.provenance import provenance
-from .io.run_directory import RunDirectory, csv_text
+from .io.provenance import record_provenance
+from .io.run_directory import RunDirectory, format_csv
 from .measured_chip import AnyChip, MeasuredChip, as_chip, describe_chip
 from .metrics import ACCURACY, AnyMetric, find_metric
 from .perturbation import resolve_faults, resolve_stored
@@ -36,8 +36,8 @@ from .sweep_result import (
     SweepResult,
     SweepRow,
     Variant,
+    list_columns,
     make_chip_rows,
-    row_columns,
 )
 from .voltage import VoltageCurve
 
@@ -189,7 +189,7 @@ def sweep(
     title : str
         One line for tables and pictures.
     directory : RunDirectory, optional
-        An open directory with the columns row_columns(metric) and OPTIONAL. What its rows hold is not computed again;
+        An open directory with the columns list_columns(metric) and OPTIONAL. What its rows hold is not computed again;
         rows are added for a group of chips at a time.
     report : callable, optional
         Called with each row, read or new, in order.
@@ -339,7 +339,7 @@ def sweep_subject(
         **({} if precision is None else {"precision": check_stopping(precision, chips)}),
         **({"generator": {"name": transform.name, "weights": transform.fingerprint}} if transform else {}),
     }
-    information = {**provenance(str(subject.device)), "memory": share.as_dict()}
+    information = {**record_provenance(str(subject.device)), "memory": share.as_dict()}
 
     def run(directory: RunDirectory | None) -> SweepResult:
         found = sweep(
@@ -372,7 +372,7 @@ def sweep_subject(
         directory.begin(information)
         result = run(directory)
         rows = result.rows()
-        write_text(out / "summary.csv", csv_text(list(rows[0]), rows))
+        write_text(out / "summary.csv", format_csv(list(rows[0]), rows))
     result.plot(out / "sweep.png")
     return result
 

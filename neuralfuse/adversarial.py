@@ -28,7 +28,7 @@ from .objective import Copy, Losses, Objective
 _BITS = 8  # of a stored weight
 
 
-def worst_flips(layers: Sequence[StoredLayer], gradients: Sequence[Tensor], flips: int) -> list[Tensor]:
+def find_worst_flips(layers: Sequence[StoredLayer], gradients: Sequence[Tensor], flips: int) -> list[Tensor]:
     """Find the bits whose inversion raises the loss most, to first order. Nothing waits for the device.
 
     Inverting bit k changes a stored value by +-2**k, the sign bit (7) by -128 if it is 0 and by +128 if it is 1 (two's
@@ -152,7 +152,7 @@ class Adversarial(Objective):
             gradients.append(torch.zeros_like(weights) if weights.grad is None else weights.grad)
             weights.grad = None
             weights.requires_grad_(False)
-        masks = worst_flips(self.memory.layers, self.ranks.total(gradients), self.flips)
+        masks = find_worst_flips(self.memory.layers, self.ranks.total(gradients), self.flips)
         self._write(
             copy, [layer.values ^ mask for layer, mask in zip(self.memory.layers, masks, strict=True)]
         )

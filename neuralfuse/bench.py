@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from faultsim.bench.timing import rivals
+from faultsim.bench.timing import time_rivals
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
 from faultsim.quantization import dequantize, prepare_qat
 from faultsim.stored import StoredWeights
 from faultsim.training.graphs import AS_WRITTEN, Graphed
-from faultsim.training.loop import choose_memory_format, move_module, optimizer_arguments
+from faultsim.training.loop import choose_memory_format, choose_optimizer_arguments, move_module
 
 from . import generators
 from .eopm import EOPM
@@ -82,7 +82,7 @@ def time_eopm(
     model.eval()
     frozen = copy.deepcopy(model).requires_grad_(False)  # of the parts: the models change while they are used
     optimizer = torch.optim.Adam(
-        fuse.parameters(), **optimizer_arguments(1e-3, device), betas=(0.5, 0.999), capturable=cuda
+        fuse.parameters(), **choose_optimizer_arguments(1e-3, device), betas=(0.5, 0.999), capturable=cuda
     )
     number = torch.zeros([], dtype=torch.int64, device=device)
 
@@ -113,7 +113,7 @@ def time_eopm(
             fused.backward(leaf.grad)
 
         def naive(images: Tensor, labels: Tensor) -> None:
-            naive_gradient(plain, plain_stored, fuse, images, labels, bit_error_rate, n_models)
+            add_naive_gradient(plain, plain_stored, fuse, images, labels, bit_error_rate, n_models)
 
         return [updated(ours), updated(parts), updated(naive, replayed=False)]
 
@@ -136,7 +136,7 @@ def time_eopm(
                 call()
     with opened(n_models) as eopm:
         warm_up = 1 if cuda else 0
-        taken = rivals(calls(n_models, eopm), device=device, seconds=0, warm_up=warm_up, least=rounds)
+        taken = time_rivals(calls(n_models, eopm), device=device, seconds=0, warm_up=warm_up, least=rounds)
     ours, parts, naive = (times.median for times in taken)
     return {
         "eopm": ours,
@@ -149,7 +149,7 @@ def time_eopm(
     }
 
 
-def naive_gradient(
+def add_naive_gradient(
     model: nn.Module,
     stored: StoredWeights,
     fuse: nn.Module,
@@ -214,7 +214,7 @@ def _check(model: nn.Module, stored: StoredWeights, fuse: nn.Module, images: Ten
                 with EOPM(model, stored, bit_error_rate=0.0, faults=FAULTS, n_models=1) as eopm:
                     eopm.backward(fuse, *few, 0)
             else:
-                naive_gradient(model, stored, fuse, *few, 0.0, 1)
+                add_naive_gradient(model, stored, fuse, *few, 0.0, 1)
         found.append(torch.cat([p.grad.flatten() for p in fuse.parameters() if p.grad is not None]))
     fuse.zero_grad(set_to_none=True)
     model.zero_grad(set_to_none=True)

@@ -128,7 +128,7 @@ def join(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     distributed.destroy_process_group()
 
 
-def first_to_fail() -> bool:
+def find_first_to_fail() -> bool:
     """Tell whether this process is the first of its training to call this function; always true without torchrun.
 
     All processes find the same mistake in options, and when one fails the others lose it: one error message is enough.

@@ -218,7 +218,7 @@ def has_architecture(network: nn.Module, name: str) -> bool:
     return found == expected
 
 
-def coarseness(generator: nn.Module) -> int:
+def measure_coarseness(generator: nn.Module) -> int:
     """Return the side of the square of image pixels below which a generator cannot choose details.
 
     It is the factor of the last upsampling after which only layers with at most 3 input channels follow.
@@ -234,7 +234,7 @@ def coarseness(generator: nn.Module) -> int:
     return 1
 
 
-def same_encoder(one: str, other: str) -> bool:
+def have_same_encoder(one: str, other: str) -> bool:
     """Tell whether two generators, given their names, have the same encoder."""
     shapes = []
     for name in (one, other):

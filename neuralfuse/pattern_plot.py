@@ -7,7 +7,7 @@ from textwrap import fill
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from faultsim.show.plots import GREY, panels, styled
+from faultsim.show.plots import GREY, create_panels, styled
 
 from .patterns import LIMIT
 
@@ -21,7 +21,7 @@ def draw_patterns(patterns: Tensor, class_names: Sequence[str], note: str) -> Fi
     count = len(patterns)
     columns = min(count, 5 if count <= 10 else 10)
     rows = math.ceil(count / columns)
-    figure, grid = panels(rows, columns, 1.3 * columns + 0.2, 1.5 * rows + 0.5)
+    figure, grid = create_panels(rows, columns, 1.3 * columns + 0.2, 1.5 * rows + 0.5)
     figure.suptitle("Class patterns", fontweight="bold")
     figure.supxlabel(fill(note, 100), fontsize=8, color=GREY)
     for axes in grid.flat:

@@ -130,7 +130,7 @@ def measure_success(
     return Success(Evaluation(correct, len(under) * len(counts)), of_class)
 
 
-def fingerprint(patterns: Tensor) -> str:
+def compute_pattern_fingerprint(patterns: Tensor) -> str:
     """Compute the SHA-256 (hex) of float32 patterns."""
     return hashlib.sha256(patterns.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 

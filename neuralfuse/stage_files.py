@@ -92,7 +92,7 @@ def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known[Classifier] 
         return None
     if type(classes) is not int or classes < 1:
         return None
-    if not generators.same_encoder(name, about["generator"]):
+    if not generators.have_same_encoder(name, about["generator"]):
         return None
     network = Classifier(generators.create(name), classes)
     load_weights(network, path)
@@ -113,4 +113,4 @@ def _read_patterns(path: Path, about: Mapping[str, Any]) -> Known[Tensor] | None
 
 
 def _coarseness(name: str) -> int:
-    return generators.coarseness(generators.create(name))
+    return generators.measure_coarseness(generators.create(name))

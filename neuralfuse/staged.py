@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from energy.saving import count_weight_accesses
-from faultsim.data import Augmentation, Dataset, batches
+from faultsim.data import Augmentation, Dataset, iterate_batches
 from faultsim.errors import FaultsimError
 from faultsim.faults import evaluation_chips
 from faultsim.quantization import finish_qat, prepare_qat
@@ -29,15 +29,15 @@ from faultsim.training.loop import (
     Loop,
     Pace,
     choose_memory_format,
+    choose_optimizer_arguments,
     create_schedule,
     move_module,
-    optimizer_arguments,
 )
 
 from . import generators
 from .classifier import Classifier
 from .cost import Cost
-from .patterns import ClassPatterns, fingerprint, measure_success
+from .patterns import ClassPatterns, compute_pattern_fingerprint, measure_success
 from .stages import PATTERN_CHIPS, Stage, Staged
 from .training import Base, train_generator
 
@@ -166,11 +166,11 @@ def measure_baselines(
     device = base.stored.layers[0].values.device
     right = 0
     with torch.inference_mode():
-        for inputs, labels in batches(test, 256, device=device):
+        for inputs, labels in iterate_batches(test, 256, device=device):
             right += int((outcome.classifier(inputs).argmax(1) == labels).sum())
     total = sum(outcome.costs.values(), start=Cost())
     return {
-        "patterns": success.describe() | {"fingerprint": fingerprint(outcome.patterns)},
+        "patterns": success.describe() | {"fingerprint": compute_pattern_fingerprint(outcome.patterns)},
         "classifier": {
             "accuracy": right / len(test),
             "accesses": count_weight_accesses(outcome.classifier, tuple(test.images.shape[1:])),
@@ -247,11 +247,11 @@ class _Run:
         """Stage 2."""
         options, (_, *shape) = self.staged.patterns, self.data.images.shape
         classes = self.data.num_classes
-        coarseness = generators.coarseness(self.generator)
+        coarseness = generators.measure_coarseness(self.generator)
         patterns = ClassPatterns(classes, shape, coarseness).to(self.device)
         optimizer = torch.optim.Adam(
             patterns.parameters(),
-            **optimizer_arguments(options.learning_rate, self.device),
+            **choose_optimizer_arguments(options.learning_rate, self.device),
             capturable=self.device.type == "cuda",
         )
         # bounded, or a few chips on which no pattern works would outweigh all others
@@ -326,7 +326,7 @@ class _Run:
     def _adam(self, network: nn.Module, options: Stage, decay: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             network.parameters(),
-            **optimizer_arguments(options.learning_rate, self.device),
+            **choose_optimizer_arguments(options.learning_rate, self.device),
             weight_decay=decay,
             capturable=self.device.type == "cuda",
         )

@@ -13,7 +13,7 @@ from faultsim import data as datasets
 from faultsim.data import Augmentation, Dataset
 from faultsim.errors import FaultsimError
 from faultsim.io.checkpoint import save_weights
-from faultsim.io.provenance import provenance
+from faultsim.io.provenance import record_provenance
 from faultsim.subject import Subject
 from faultsim.training.epoch_log import ENDING, EpochLog, Progress
 from faultsim.training.loop import Pace
@@ -181,12 +181,12 @@ def train(
         "losses": asdict(curve[-1]),
         "world_size": ranks.count,
         "memory": subject.stored.share.as_dict(),
-        **provenance(str(device)),
+        **record_provenance(str(device)),
     }
     if ranks.first:
         if isinstance(training, Staged) and resumable:
             names = {"dataset": data.name, "class_names": data.class_names}
-            save_stages(path, outcome, described | names | provenance(str(device)), found)
+            save_stages(path, outcome, described | names | record_provenance(str(device)), found)
         save_weights(path, network, metadata)
     return metadata
 

@@ -19,9 +19,9 @@ from faultsim.training.loop import (
     Loop,
     Pace,
     choose_memory_format,
+    choose_optimizer_arguments,
     create_schedule,
     move_module,
-    optimizer_arguments,
 )
 
 from .adversarial import Adversarial
@@ -83,9 +83,9 @@ class Training:
     """Decay per step of an average of the generator's weights, which is the result; 0: no average."""
     max_epochs: int = 100
     window: int = 1000
-    """Steps whose losses are averaged to detect convergence (see converged)."""
+    """Steps whose losses are averaged to detect convergence (see has_converged)."""
     tolerance: float = 0.005
-    """See converged."""
+    """See has_converged."""
 
     def __post_init__(self) -> None:
         if (self.bit_error_rate is None) == (self.flips is None):
@@ -158,7 +158,7 @@ class Trained(NamedTuple):
     cost: Cost
 
 
-def converged(losses: Sequence[float], window: int, tolerance: float) -> bool:
+def has_converged(losses: Sequence[float], window: int, tolerance: float) -> bool:
     """Tell whether a training has converged.
 
     It has if the mean loss of the last `window` epochs is less than `tolerance` (a fraction) below that of the `window`
@@ -232,7 +232,7 @@ def train_generator(
     Notes
     -----
     Order, augmentation and chips are functions of (seed, epoch, step). With a constant learning rate the training stops
-    when it has `converged`; it always stops after `max_epochs`.
+    when it converged (see `has_converged`); it always stops after `max_epochs`.
     """
     device = bases[0].stored.layers[0].values.device
     data = data.to(device)
@@ -243,7 +243,7 @@ def train_generator(
         average, now = (_numbers(module) for module in (modules["average"], fuse))
     optimizer = torch.optim.Adam(
         fuse.parameters(),
-        **optimizer_arguments(training.learning_rate, device),
+        **choose_optimizer_arguments(training.learning_rate, device),
         betas=training.betas,
         capturable=device.type == "cuda",
     )
@@ -288,7 +288,7 @@ def train_generator(
             lambda epoch, means: asdict(_entry(epoch, means, training.weight)),
             lambda entry: report(Epoch(**entry)),
             lambda curve: (
-                constant and converged([entry["loss"] for entry in curve], window, training.tolerance)
+                constant and has_converged([entry["loss"] for entry in curve], window, training.tolerance)
             ),
         )
     if training.average:

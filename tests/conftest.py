@@ -114,7 +114,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if request.param == "cuda":
         yield Engine("cuda", "cuda")
         return
-    if request.param not in ops.cpu_paths():
+    if request.param not in ops.list_cpu_paths():
         pytest.skip(f"this processor has no {request.param}")
     with ops.use_cpu_path(request.param):
         yield Engine(request.param, "cpu")

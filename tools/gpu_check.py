@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from faultsim.errors import FaultsimError  # noqa: E402
 from faultsim.io.files import write_text  # noqa: E402
-from faultsim.io.provenance import archived  # noqa: E402
+from faultsim.io.provenance import read_archived_commit  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/gpu-check.json"
 NAMES = ("build", "tests", "memcheck", "racecheck", "kernel", "eopm", "evaluation")  # of all parts, in order
@@ -418,7 +418,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="file of results")
     parser.add_argument(
         "--commit",
-        default=archived(),
+        default=read_archived_commit(),
         help="of the sources, where they are a copy that git does not know; one by git archive knows its own",
     )
     options = parser.parse_args()

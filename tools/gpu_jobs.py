@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from neuralfuse.paper.budget import count_operations
-from neuralfuse.paper.cells import select_cells, trained_by
-from neuralfuse.paper.plan import Kind, file_of, plan_steps
+from neuralfuse.paper.cells import change_trainer, select_cells
+from neuralfuse.paper.plan import Kind, locate_file, plan_steps
 from neuralfuse.paper.result import Cell
 
 TABLES = {0.01: "table1", 0.005: "table9"}
@@ -37,7 +37,7 @@ class Job:
     recipe: str  #: of the base model
 
     def file(self, kind: Kind, folder: Path) -> Path:
-        return file_of(kind, self.cell, self.recipe, folder)
+        return locate_file(kind, self.cell, self.recipe, folder)
 
     def target(self, folder: Path) -> Path:
         return self.file(self.kind, folder)
@@ -71,7 +71,7 @@ def of_table(
 ) -> list[Job]:
     """The cells of a base model that the paper's table has, in the order of `generators`."""
     found = select_cells(TABLES[rate], [dataset], [base], faults=[faults])
-    by_name = {cell.spec.name: trained_by(cell, trainer) for cell in found}
+    by_name = {cell.spec.name: change_trainer(cell, trainer) for cell in found}
     return [Job(Kind.RESULT, by_name[name], recipe) for name in generators if name in by_name]
 
 
@@ -121,7 +121,7 @@ def small_jobs(recipe: str) -> list[Job]:
     """A base model, and one generator by each trainer."""
     found = select_cells("table1", generators=["UNetS"], faults=["neuralfuse_2022"], smoke=True)[:1]
     return with_bases(
-        [Job(Kind.RESULT, trained_by(found[0], trainer), recipe) for trainer in ("staged", "eopm")]
+        [Job(Kind.RESULT, change_trainer(found[0], trainer), recipe) for trainer in ("staged", "eopm")]
     )
 
 

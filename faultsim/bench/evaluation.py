@@ -9,7 +9,7 @@ from ..evaluation import evaluate
 from ..faults import FaultModel, evaluation_chips
 from ..stored import StoredWeights
 from ..training.graphs import AS_WRITTEN, Graphed
-from .timing import rivals
+from .timing import time_rivals
 
 
 def time_evaluation(
@@ -69,7 +69,7 @@ def time_evaluation(
     with torch.inference_mode():
         for _ in range(AS_WRITTEN + 1 if device.type == "cuda" else 1):
             call(*data[0])
-    taken = rivals([evaluation, plain], device=device, seconds=0, warm_up=0, least=rounds)
+    taken = time_rivals([evaluation, plain], device=device, seconds=0, warm_up=0, least=rounds)
     ours, theirs = (times.median for times in taken)
     return {
         "evaluation": ours,

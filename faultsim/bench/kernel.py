@@ -14,7 +14,7 @@ from .. import ops, reference
 from ..errors import FaultsimError
 from ..faults import FaultKind, FaultModel
 from ..native import native
-from .timing import rivals
+from .timing import time_rivals
 
 RATES = (1e-2, 1e-3, 1e-4)
 WEIGHTS = 11_170_000  # ResNet18, rounded as in the study the targets come from
@@ -206,7 +206,7 @@ def time_kernel(device: torch.device, weights: int = WEIGHTS, seconds: float = 1
     if device.type == "cuda":
         yield from _rows(device, None, 1, weights, seconds)
         return
-    paths = ops.cpu_paths()
+    paths = ops.list_cpu_paths()
     before = torch.get_num_threads()
     try:
         for path, threads in [*((path, 1) for path in paths), (paths[0], before)]:
@@ -232,7 +232,7 @@ def _rows(
                 for rate in RATES:
                     bench.check(rate)
                 calls = [bench.plain(threads), *(bench.call(rate) for rate in RATES)]
-                base, *times = rivals(calls, device=device, seconds=seconds, graphs=True)
+                base, *times = time_rivals(calls, device=device, seconds=seconds, graphs=True)
             promised = cuda and size == (operation.weights or WEIGHTS)
             targets = (promised and operation.targets) or (None,) * len(RATES)
             for rate, time, target in zip(RATES, times, targets, strict=True):
@@ -251,6 +251,6 @@ def _rows(
                 )
 
 
-def rows_as_json(rows: list[Row]) -> list[dict]:
+def describe_rows(rows: list[Row]) -> list[dict]:
     """Return the rows as JSON values."""
     return [asdict(row) for row in rows]

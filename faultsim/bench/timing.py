@@ -46,7 +46,7 @@ def _as_graph(call: Callable[[], object], seconds: float = 5e-3) -> tuple[Callab
     return graph.replay, count
 
 
-def rivals(
+def time_rivals(
     calls: Sequence[Callable[[], object]],
     *,
     device: torch.device,

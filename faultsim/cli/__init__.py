@@ -197,6 +197,6 @@ def _speaks() -> bool:
     the time to ask."""
     if "torch" not in sys.modules:
         return True
-    from neuralfuse.distributed import first_to_fail
+    from neuralfuse.distributed import find_first_to_fail
 
-    return first_to_fail()
+    return find_first_to_fail()

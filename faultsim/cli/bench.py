@@ -24,10 +24,10 @@ RandomModelOption = Annotated[str, typer.Option(help="Base model, with random we
 
 def _print_report(benchmark: str, found: dict[str, Any], device: object) -> None:
     """Print a benchmark's results as JSON, with the machine that they are from."""
-    from ..io.provenance import provenance
+    from ..io.provenance import record_provenance
     from .tables import print_json
 
-    print_json({"benchmark": benchmark, **found, **provenance(str(device))})
+    print_json({"benchmark": benchmark, **found, **record_provenance(str(device))})
 
 
 @app.command()
@@ -41,7 +41,7 @@ def kernel(
 
     Each operation's result is checked against the reference before it is timed.
     """
-    from ..bench.kernel import rows_as_json, time_kernel
+    from ..bench.kernel import describe_rows, time_kernel
     from ..bench.kernel_table import NOTES, make_kernel_tables
     from ..devices import choose_device
     from .tables import print_table
@@ -49,7 +49,7 @@ def kernel(
     where = choose_device(device)
     rows = time_kernel(where, weights, seconds)
     if as_json:
-        _print_report("kernel", {"rows": rows_as_json(list(rows))}, where)
+        _print_report("kernel", {"rows": describe_rows(list(rows))}, where)
         return
     for table in make_kernel_tables(rows):
         print_table(table)

@@ -63,11 +63,11 @@ def evaluate_blackbox(
     from neuralfuse.blackbox.onnxfile import OnnxFile
     from neuralfuse.files import read_generator
 
-    from ..data import batches
+    from ..data import iterate_batches
     from ..data.sources import load_test_images
     from ..devices import choose_device
     from ..io.checkpoint import read_file
-    from ..io.provenance import provenance
+    from ..io.provenance import record_provenance
     from ..io.run_directory import without_nan
     from ..models import import_function
     from ..show.accuracy_table import make_accuracy_table
@@ -109,9 +109,9 @@ def evaluate_blackbox(
         variant = saved.create_variant(where, tuple(test.images.shape[1:]))
         fuse = variant.transform
         configuration["generator"] = {"name": variant.name, "weights": saved.fingerprint}
-    rows = _rows(evaluate_restricted(boxes, batches(test, batch_size, device=where), fuse))
+    rows = _rows(evaluate_restricted(boxes, iterate_batches(test, batch_size, device=where), fuse))
     if as_json:
-        report = {"accuracy": rows, "configuration": configuration, **provenance(str(where))}
+        report = {"accuracy": rows, "configuration": configuration, **record_provenance(str(where))}
         print(json.dumps(without_nan(report), indent=2, allow_nan=False))
         return
     title = f"{', '.join(configuration['boxes'])} on {len(test):,} {test.name} images"
@@ -148,7 +148,7 @@ def bench(
     """Compare a black box behind HTTP with the same one in the same process."""
     import torch
 
-    from neuralfuse.blackbox.bench import http_times
+    from neuralfuse.blackbox.bench import time_http
     from neuralfuse.blackbox.chip import ModelOnChip
     from neuralfuse.blackbox.wire import Description, Limits
 
@@ -156,7 +156,7 @@ def bench(
     from ..data.dataset import SIDE
     from ..devices import choose_device
     from ..faults import Chip, FaultModel
-    from ..io.provenance import provenance
+    from ..io.provenance import record_provenance
     from ..models import resolve
     from ..stored import StoredWeights
 
@@ -171,10 +171,10 @@ def bench(
         for _ in range(batches)
     ]
     limits = Limits(batch=batch_size, body=4 * batch_size * 3 * SIDE * SIDE + (1 << 20))
-    measured = http_times(box, Description(model, shape, 10, limits), data, seconds)
+    measured = time_http(box, Description(model, shape, 10, limits), data, seconds)
     what = {"model": model, "batch_size": batch_size, "batches": batches}
     if as_json:
-        report = {"benchmark": "blackbox", **what, **measured, **provenance(str(where))}
+        report = {"benchmark": "blackbox", **what, **measured, **record_provenance(str(where))}
         print(json.dumps(report, indent=2))
         return
     print(

@@ -79,7 +79,7 @@ def chip(
         if is_picture(path):
             from ..show import plots
 
-            plots.save(plots.chip_figure(cells, drawn, _title(cells, volts)), path)
+            plots.save(plots.draw_chip(cells, drawn, _title(cells, volts)), path)
         else:
             cells.save(path)
     counts, written = count_cells(cells, volts or ()), [str(path) for path in out or []]

@@ -48,7 +48,7 @@ def curve(
     if out is not None and is_picture(out):
         from ..show import plots
 
-        plots.save(plots.curve_figure(electrical), out)
+        plots.save(plots.draw_curve(electrical), out)
     elif out is not None:
         electrical.to_csv(out, points)
     if as_json:

@@ -57,7 +57,7 @@ def evaluate(
     from ..conditions import Conditions
     from ..devices import choose_device
     from ..faults import evaluation_chips
-    from ..io.provenance import provenance
+    from ..io.provenance import record_provenance
     from ..metrics import ACCURACY
     from ..show.accuracy_table import make_accuracy_table
     from ..show.units import format_percent
@@ -121,7 +121,7 @@ def evaluate(
             "accuracy" if measured == ACCURACY else "values": found.rows(),
             "configuration": configuration,
         }
-        print_json({**values, "memory": subject.stored.share.as_dict(), **provenance(str(where))})
+        print_json({**values, "memory": subject.stored.share.as_dict(), **record_provenance(str(where))})
         return
     print_table(make_accuracy_table(found.rows(), subject.title, measured))
     if measured != ACCURACY:

@@ -48,7 +48,7 @@ def serve_model(
     import torch
 
     from neuralfuse.blackbox.chip import ModelOnChip
-    from neuralfuse.blackbox.server import address, listen, serve
+    from neuralfuse.blackbox.server import format_address, listen, serve
     from neuralfuse.blackbox.wire import Description, Limits
 
     from ..conditions import Conditions
@@ -79,7 +79,7 @@ def serve_model(
         f"{images} classifier" if isinstance(images, str) else "classifier", shape, found, limits
     )
     with listen(host, port) as listener:
-        url = address(listener)
+        url = format_address(listener)
         # for whoever runs the server: what it answers over HTTP doesn't tell
         conditions = Conditions(faults, point.voltage_curve(), share=stored.share)
         told = f"{description.name} on chip {chip} (bit error rate {format_percent(rate)}; {conditions})"

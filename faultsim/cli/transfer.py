@@ -45,13 +45,13 @@ def transfer(
     15 show their published values. --source, --target and --generator take lists with commas and may be repeated. For
     a model behind an HTTP server or in an ONNX file see `faultsim evaluate-blackbox`.
     """
-    from neuralfuse.paper.cells import transfer_cells
+    from neuralfuse.paper.cells import make_transfer_cells
     from neuralfuse.paper.rows import collect_lines
 
     from . import accuracy_table
 
     settings = options.settings()
-    wanted = transfer_cells(
+    wanted = make_transfer_cells(
         dataset,
         names(source, "--source"),
         names(target, "--target"),

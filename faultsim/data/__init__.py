@@ -2,10 +2,10 @@
 
 Further `load_folder` for a folder of pictures, and `OwnBatches` for batches of your own.
 
-    from faultsim.data import batches, load
+    from faultsim.data import iterate_batches, load
 
     test = load("cifar10", "test", data_dir="downloads").to("cuda")
-    for images, labels in batches(test, 256, device="cuda"):    # images: float32 in [-1, 1]
+    for images, labels in iterate_batches(test, 256, device="cuda"):    # images: float32 in [-1, 1]
         ...
 
 Importing this package imports neither torch nor NumPy; everything else is loaded when it is first used.
@@ -27,9 +27,9 @@ _HOME = {
     "OwnBatches": "own",
     "load_folder": "folder",
     "normalize": "dataset",
-    "batches": "loader",
-    "order": "loader",
-    "validation_split": "splits",
+    "iterate_batches": "loader",
+    "draw_order": "loader",
+    "split_validation": "splits",
 }
 
 

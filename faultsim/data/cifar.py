@@ -10,7 +10,7 @@ import torch
 from ..errors import FaultsimError
 from .dataset import SIDE, Dataset
 from .fetch import CIFAR10, CIFAR100, fetch
-from .files import not_found, read_folder, read_tar
+from .files import explain_missing, read_folder, read_tar
 from .unpickle import unpickle
 
 PIXELS = 3 * SIDE * SIDE  # bytes of an image: the red plane, then green, then blue
@@ -145,7 +145,7 @@ def _locate(name: str, root: Path) -> tuple[Edition, Path]:
             if archive.name == edition.archive and archive.is_file():
                 return edition, archive
     expected = [edition.folder for edition in editions] + [edition.archive for edition in editions]
-    raise not_found(name, root, f"{', '.join(expected[:-1])} or {expected[-1]}")
+    raise explain_missing(name, root, f"{', '.join(expected[:-1])} or {expected[-1]}")
 
 
 def _binary(content: bytes, edition: Edition, where: str) -> tuple[np.ndarray, np.ndarray]:

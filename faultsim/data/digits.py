@@ -4,13 +4,13 @@ import numpy as np
 import torch
 
 from .dataset import Dataset
-from .splits import stratified_mask
+from .splits import draw_stratified_mask
 
 TEST_FRACTION = 0.2
 SPLIT_SEED = 0
 
 
-def enlarged(digits: np.ndarray) -> np.ndarray:
+def enlarge_digits(digits: np.ndarray) -> np.ndarray:
     """Integers 0..16 [N, 8, 8] -> uint8 [N, 32, 32]: bilinear, then 16 becomes 255, rounded half up.
 
     An output pixel's center lies at an odd eighth between two input centers (edges are repeated), so the
@@ -32,9 +32,9 @@ def load_digits(split: str) -> Dataset:
 
     source = sklearn_digits()
     labels = source.target.astype(np.int64)
-    in_test = stratified_mask(labels, np.arange(len(labels)), TEST_FRACTION, SPLIT_SEED)
+    in_test = draw_stratified_mask(labels, np.arange(len(labels)), TEST_FRACTION, SPLIT_SEED)
     kept = np.flatnonzero(in_test if split == "test" else ~in_test)
-    planes = enlarged(source.images[kept])
+    planes = enlarge_digits(source.images[kept])
     return Dataset(
         images=torch.from_numpy(planes[:, None].repeat(3, axis=1)),
         labels=torch.from_numpy(labels[kept]),

@@ -32,7 +32,7 @@ MARKERS = {
 }
 
 
-def not_found(name: str, data_dir: Path, expected: str) -> FaultsimError:
+def explain_missing(name: str, data_dir: Path, expected: str) -> FaultsimError:
     """Return the error for a `data_dir` that does not hold the dataset `name`."""
     if not data_dir.exists():
         return FaultsimError(f"no such folder: {data_dir}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import FaultsimError, reason
+from ..errors import FaultsimError, summarize_error
 from .dataset import SIDE, Dataset, Normalization
 
 FORMATS = {
@@ -117,4 +117,4 @@ def _decoded(path: Path, channels: int, height: int, width: int) -> np.ndarray:
     except FaultsimError:
         raise
     except Exception as error:  # Pillow may fail in many ways on foreign bytes
-        raise FaultsimError(f"{path} is not a whole picture: {reason(error)}") from None
+        raise FaultsimError(f"{path} is not a whole picture: {summarize_error(error)}") from None

@@ -23,7 +23,7 @@ from PIL import Image
 from ..errors import FaultsimError
 from .dataset import SIDE, Dataset
 from .fetch import GTSRB_TEST, GTSRB_TEST_LABELS, GTSRB_TRAIN, fetch
-from .files import FolderTree, ZipTree, not_found, read_file
+from .files import FolderTree, ZipTree, explain_missing, read_file
 
 CLASS_NAMES = (
     "speed limit 20", "speed limit 30", "speed limit 50", "speed limit 60", "speed limit 70",
@@ -90,7 +90,7 @@ def _training_tree(root: Path) -> FolderTree | ZipTree:
                 return FolderTree(base / place)
     if (root / _TRAIN_ZIP).is_file():
         return ZipTree(root / _TRAIN_ZIP, "GTSRB/Final_Training/Images/")
-    raise not_found("gtsrb", root, f"GTSRB/Final_Training/Images, GTSRB/Training or {_TRAIN_ZIP}")
+    raise explain_missing("gtsrb", root, f"GTSRB/Final_Training/Images, GTSRB/Training or {_TRAIN_ZIP}")
 
 
 def _test_tree(root: Path) -> FolderTree | ZipTree:
@@ -99,7 +99,7 @@ def _test_tree(root: Path) -> FolderTree | ZipTree:
             return FolderTree(base / "Final_Test/Images")
     if (root / _TEST_ZIP).is_file():
         return ZipTree(root / _TEST_ZIP, "GTSRB/Final_Test/Images/")
-    raise not_found(
+    raise explain_missing(
         "gtsrb", root, f"GTSRB/Final_Test/Images or {_TEST_ZIP}, and {_TEST_CSV} or {_LABELS_ZIP}"
     )
 

@@ -7,17 +7,17 @@ import torch
 from ..errors import FaultsimError
 from .augment import Augmentation
 from .dataset import Dataset, normalize
-from .splits import seeded
+from .splits import create_random
 
 _ORDER, _AUGMENT = 0, 1  # independent random streams of one (seed, epoch)
 
 
-def order(count: int, seed: int, epoch: int) -> torch.Tensor:
+def draw_order(count: int, seed: int, epoch: int) -> torch.Tensor:
     """Return a permutation of 0..count-1 (int64 [count], on the CPU): a pure function of its arguments."""
-    return torch.from_numpy(seeded(seed, epoch, _ORDER).permutation(count))
+    return torch.from_numpy(create_random(seed, epoch, _ORDER).permutation(count))
 
 
-def batches(
+def iterate_batches(
     dataset: Dataset,
     batch_size: int,
     *,
@@ -56,11 +56,11 @@ def batches(
         raise FaultsimError(f"the batch size must be at least 1, got {batch_size}")
     if augment is not None and shuffle_seed is None:
         raise FaultsimError("augmentation draws at random and needs shuffle_seed")
-    indices = None if shuffle_seed is None else order(len(dataset), shuffle_seed, epoch).to(device)
+    indices = None if shuffle_seed is None else draw_order(len(dataset), shuffle_seed, epoch).to(device)
     generator = None
     if augment is not None and shuffle_seed is not None:
         generator = torch.Generator(device)
-        generator.manual_seed(int(seeded(shuffle_seed, epoch, _AUGMENT).randint(2**31)))
+        generator.manual_seed(int(create_random(shuffle_seed, epoch, _AUGMENT).randint(2**31)))
     return _batches(dataset.to(device), batch_size, indices, augment, generator)
 
 

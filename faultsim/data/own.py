@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ..batch import Inputs, count_samples, describe, split_batch
-from ..errors import FaultsimError, reason
+from ..errors import FaultsimError, summarize_error
 from ..models import import_function
 from .dataset import Dataset
 
@@ -64,7 +64,9 @@ class OwnBatches:
         except FaultsimError as error:
             raise FaultsimError(f"data {spec!r}: {error}") from None
         except Exception as error:  # the user's function may fail in any way
-            raise FaultsimError(f"data {spec!r} fails ({type(error).__name__}: {reason(error)})") from error
+            raise FaultsimError(
+                f"data {spec!r} fails ({type(error).__name__}: {summarize_error(error)})"
+            ) from error
         if count == 0:
             raise FaultsimError(f"data {spec!r} gives no samples")
         if images is not None and count < images:

@@ -7,7 +7,7 @@ from ..errors import FaultsimError
 from .dataset import Dataset
 
 
-def seeded(*parts: int) -> np.random.RandomState:
+def create_random(*parts: int) -> np.random.RandomState:
     """Return a generator that is a pure function of `parts` (non-negative integers of any size).
 
     RandomState, because NumPy promises (NEP 19) never to change its stream; the newer Generator may change.
@@ -23,7 +23,7 @@ def seeded(*parts: int) -> np.random.RandomState:
     return np.random.RandomState(words)
 
 
-def stratified_mask(labels: np.ndarray, units: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def draw_stratified_mask(labels: np.ndarray, units: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Which samples go to the smaller part: bool [N].
 
     In each class `fraction` of the units (rounded, at least one, never all) are drawn; a unit (one value of
@@ -44,12 +44,12 @@ def stratified_mask(labels: np.ndarray, units: np.ndarray, fraction: float, seed
                 f"class {label} has only one image or group and cannot be divided in two parts"
             )
         take = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        drawn = seeded(seed, int(label)).permutation(members)[:take]
+        drawn = create_random(seed, int(label)).permutation(members)[:take]
         chosen |= np.isin(units, drawn)
     return chosen
 
 
-def validation_split(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+def split_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
     """(training part, validation part) of a training set; both keep the original order of the images.
 
     About `fraction` (0 < fraction < 1) of every class goes to the validation part. Groups (GTSRB tracks) stay
@@ -60,7 +60,7 @@ def validation_split(dataset: Dataset, fraction: float, seed: int) -> tuple[Data
         raise FaultsimError(f"the validation fraction must be above 0 and below 1, got {fraction}")
     labels = dataset.labels.cpu().numpy()
     units = np.arange(len(labels)) if dataset.groups is None else dataset.groups.cpu().numpy()
-    validation = stratified_mask(labels, units, fraction, seed)
+    validation = draw_stratified_mask(labels, units, fraction, seed)
     return (
         dataset.subset(torch.from_numpy(np.flatnonzero(~validation))),
         dataset.subset(torch.from_numpy(np.flatnonzero(validation)), split="validation"),

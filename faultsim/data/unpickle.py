@@ -13,7 +13,7 @@ import pickletools
 import numpy as np
 
 from ..errors import FaultsimError
-from ..io.bounds import integers
+from ..io.bounds import are_integers
 
 _PLAIN = {
     "PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2",
@@ -40,7 +40,7 @@ class _Array:
             raise pickle.UnpicklingError("an array of another type than uint8")
         if len(shape) > _MOST_DIMENSIONS:
             raise pickle.UnpicklingError(f"an array of {len(shape):,} dimensions")
-        if not integers(shape, 0, 2**31 - 1) or math.prod(shape) != len(raw):
+        if not are_integers(shape, 0, 2**31 - 1) or math.prod(shape) != len(raw):
             raise pickle.UnpicklingError(f"an array of shape {shape} with {len(raw)} bytes")
         self.values = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 

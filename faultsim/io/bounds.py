@@ -103,7 +103,7 @@ def parse_number(text: str) -> float:
     return _finite(text)
 
 
-def integers(values: Iterable[object], least: int, most: int) -> bool:
+def are_integers(values: Iterable[object], least: int, most: int) -> bool:
     """Whether all are integers (true and false are none) within [least, most]."""
     return all(type(value) is int and least <= value <= most for value in values)
 
@@ -135,6 +135,6 @@ def read_npy_header(file: IO[bytes]) -> tuple[str, tuple[int, ...], bool]:
         )
     except Exception:  # Python's parser may fail in many ways on foreign text
         fits = False
-    if not fits or not integers(shape, 0, 2**63 - 1):
+    if not fits or not are_integers(shape, 0, 2**63 - 1):
         raise ValueError("it has no header of a .npy file of format 1.0 or 2.0")
     return kind, shape, by_columns

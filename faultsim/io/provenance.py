@@ -10,7 +10,7 @@ from pathlib import Path
 from .. import __version__
 
 
-def versions() -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Return the versions of faultsim and of what decides the numbers."""
     import numpy
     import torch
@@ -23,15 +23,15 @@ def versions() -> dict[str, str]:
     }
 
 
-def commit() -> str | None:
+def find_commit() -> str | None:
     """Return the commit of the checkout that this code runs from, with "-dirty" where it was changed.
 
     For a copy made by `git archive` it is the commit of that; None for an installed copy.
     """
-    return _of_checkout() or archived()
+    return _of_checkout() or read_archived_commit()
 
 
-def archived() -> str | None:
+def read_archived_commit() -> str | None:
     """Return the commit that `git archive` wrote into .git_archival.txt, by .gitattributes."""
     note = Path(__file__).resolve().parents[2] / ".git_archival.txt"
     try:
@@ -61,7 +61,7 @@ def _of_checkout() -> str | None:
     return described.stdout.strip() if tracked.returncode == 0 else None
 
 
-def device_name(device: str = "cpu") -> str:
+def name_device(device: str = "cpu") -> str:
     """Return what a result is computed on, in words."""
     import torch
 
@@ -77,17 +77,17 @@ def device_name(device: str = "cpu") -> str:
     return f"{model}, {torch.get_num_threads()} threads"
 
 
-def provenance(device: str = "cpu") -> dict:
+def record_provenance(device: str = "cpu") -> dict:
     """Return versions, commit, device and date (UTC) of this run."""
     return {
-        "versions": versions(),
-        "commit": commit(),
-        "device": device_name(device),
+        "versions": list_versions(),
+        "commit": find_commit(),
+        "device": name_device(device),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def installed(package: str) -> str | None:
+def find_version(package: str) -> str | None:
     """Return the version of an installed distribution, None where it is missing."""
     try:
         return metadata.version(package)

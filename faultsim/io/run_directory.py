@@ -23,23 +23,23 @@ MOST_JSON = 64 << 20  # bytes of NAME.json: a million chips are 8 MB
 MOST_ROWS = 1 << 30  # bytes of results.csv
 
 
-def cell(value: object) -> str:
+def format_cell(value: object) -> str:
     """Return a value as it stands in a CSV: floats in their shortest exact form, nothing for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+def format_csv(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
     """Return header and rows as CSV, with LF line ends."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([cell(row[name]) for name in columns] for row in rows)
+    writer.writerows([format_cell(row[name]) for name in columns] for row in rows)
     return buffer.getvalue()
 
 
-def used_columns(
+def find_used_columns(
     columns: Sequence[str], optional: Sequence[str], rows: Iterable[Mapping[str, object]]
 ) -> tuple[str, ...]:
     """Return the columns, and the optional ones if one of the rows has something there that isn't 0."""
@@ -56,11 +56,11 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def first_difference(ours: object, theirs: object, at: str = "") -> tuple[str, object, object] | None:
+def find_difference(ours: object, theirs: object, at: str = "") -> tuple[str, object, object] | None:
     """Return (path, ours, theirs) of the first place where two JSON values differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in {**ours, **theirs}:  # the first that differs, in the order in which they were written down
-            found = first_difference(ours.get(key), theirs.get(key), f"{at}.{key}" if at else key)
+            found = find_difference(ours.get(key), theirs.get(key), f"{at}.{key}" if at else key)
             if found:
                 return found
         return None
@@ -191,7 +191,7 @@ class RunDirectory:
             raise FaultsimError(
                 f"{self.information} cannot be read ({error}): choose another directory"
             ) from None
-        difference = first_difference(self.configuration, found)
+        difference = find_difference(self.configuration, found)
         if difference:
             at, ours, theirs = (str(x) if len(str(x)) <= 60 else f"{str(x)[:57]}..." for x in difference)
             raise FaultsimError(
@@ -236,8 +236,8 @@ class RunDirectory:
         """Add rows and write the file: all of them are there afterwards, or none."""
         self.check()
         names = (*self.columns, *self.optional)
-        added = [{name: cell(row[name]) for name in names} for row in rows]
+        added = [{name: format_cell(row[name]) for name in names} for row in rows]
         every = [row | self.constants for row in [*self.rows, *added]]
-        columns = (*used_columns(self.columns, self.optional, every), *self.constants)
-        write_text(self.results, csv_text(columns, every))
+        columns = (*find_used_columns(self.columns, self.optional, every), *self.constants)
+        write_text(self.results, format_csv(columns, every))
         self.rows += added

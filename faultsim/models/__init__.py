@@ -37,7 +37,7 @@ BASE_MODELS = NAMES[:5]
 """The five base models of the paper (Appendix C)."""
 
 
-def unknown(name: str) -> FaultsimError:
+def explain_unknown(name: str) -> FaultsimError:
     """Return the error for a name that isn't registered."""
     return FaultsimError(
         f"unknown model {name!r}: it can be {', '.join(NAMES)}; your own is package.module:function"
@@ -60,7 +60,7 @@ def create(name: str, num_classes: int = 10) -> nn.Module:
         For an unknown name or a class count below one.
     """
     if name not in _REGISTRY:
-        raise unknown(name)
+        raise explain_unknown(name)
     if num_classes < 1:
         raise FaultsimError(f"a classifier needs at least one class, not {num_classes}")
     module, function = _REGISTRY[name]

@@ -63,7 +63,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+def create_panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """Create a figure of width x height inches and its axes [rows, columns], in the package's style."""
     with styled():
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -90,7 +90,7 @@ def save(figure: Figure, path: str | Path) -> None:
         )
 
 
-def voltage_label(curve: "VoltageCurve") -> str:
+def label_voltage(curve: "VoltageCurve") -> str:
     """Return the label of a voltage axis."""
     return "supply voltage / Vmin" if curve.v_min == 1.0 else "supply voltage (unit of the curve)"
 
@@ -99,7 +99,7 @@ def voltage_label(curve: "VoltageCurve") -> str:
 
 
 @styled()
-def curve_figure(curve: "VoltageCurve") -> Figure:
+def draw_curve(curve: "VoltageCurve") -> Figure:
     """Draw the paper's Figure 2 for any curve: bit error rate (left, logarithmic), energy per read access (right).
 
     The voltages go from where the bit error rate is greatest to a little above Vmin.
@@ -108,7 +108,7 @@ def curve_figure(curve: "VoltageCurve") -> Figure:
     high = min(curve.v_high, curve.v_min + 0.1 * (curve.v_min - low)) if curve.v_min > low else curve.v_high
     voltages = np.linspace(low, high, 400)
     rates = np.array([curve.bit_error_rate(v) for v in voltages])
-    figure, ((left, right),) = panels(1, 2, 9.0, 4.0)
+    figure, ((left, right),) = create_panels(1, 2, 9.0, 4.0)
     figure.suptitle(f"SRAM under low voltage: curve '{curve.name}'", fontweight="bold")
 
     faulty = rates > 0
@@ -130,7 +130,7 @@ def curve_figure(curve: "VoltageCurve") -> Figure:
     for axes, note, height in ((left, "no errors at\nand above Vmin", 0.92), (right, "Vmin", 0.04)):
         axes.set_xlim(low - margin, high + margin)
         axes.locator_params(axis="x", nbins=6)
-        axes.set_xlabel(voltage_label(curve))
+        axes.set_xlabel(label_voltage(curve))
         if curve.bit_error_rates[0] == 0.0:
             axes.axvline(curve.v_min, color=GREY, linestyle="--", linewidth=1)
             axes.annotate(
@@ -151,7 +151,7 @@ _KINDS = ((-1, "inverted", BLACK), (0, "stuck at 0", BLUE), (1, "stuck at 1", OR
 
 
 @styled()
-def chip_figure(fault_map: "FaultMap", arrays: Sequence[int] = (0,), title: str | None = None) -> Figure:
+def draw_chip(fault_map: "FaultMap", arrays: Sequence[int] = (0,), title: str | None = None) -> Figure:
     """Draw the bit cells of SRAM arrays, the failing ones colored by what they do. Rows run to the right.
 
     Parameters
@@ -173,7 +173,7 @@ def chip_figure(fault_map: "FaultMap", arrays: Sequence[int] = (0,), title: str 
     geometry = fault_map.geometry
     width = 11.0
     height = 1.1 + len(arrays) * max(0.75, 0.45 + 10 * min(geometry.columns / geometry.rows, 1))
-    figure, grid = panels(len(arrays), 1, width, height)
+    figure, grid = create_panels(len(arrays), 1, width, height)
     figure.suptitle(title or f"Failing cells: {fault_map.source or 'measured chip'}", fontweight="bold")
     shown = set()
     for index, axes in zip(arrays, grid[:, 0], strict=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .plots import BLUE, GREEN, GREY, VERMILION, panels, styled, voltage_label
+from .plots import BLUE, GREEN, GREY, VERMILION, create_panels, label_voltage, styled
 
 if TYPE_CHECKING:
     from ..conditions import Conditions
@@ -17,7 +17,7 @@ _COLORS = (VERMILION, BLUE, GREEN)
 
 
 @styled()
-def sweep_figure(results: Sequence["SweepRow"], title: str, conditions: "Conditions") -> Figure:
+def draw_sweep(results: Sequence["SweepRow"], title: str, conditions: "Conditions") -> Figure:
     """Draw the results of a sweep.
 
     Left: the mean accuracy, or what else was measured, with its 95 % interval (bars) and the range from the worst chip
@@ -37,7 +37,7 @@ def sweep_figure(results: Sequence["SweepRow"], title: str, conditions: "Conditi
     by_voltage = all(result.point.voltage is not None for result in results)
     by_energy = [result for result in results if result.energy_saving is not None]
     variants = list(dict.fromkeys(result.variant for result in results))
-    figure, (axes,) = panels(1, 2 if by_energy else 1, 11.0 if by_energy else 8.0, 4.8)
+    figure, (axes,) = create_panels(1, 2 if by_energy else 1, 11.0 if by_energy else 8.0, 4.8)
     figure.suptitle(title, fontweight="bold")
     figure.supxlabel(f"faults: {conditions}", fontsize=8, color=GREY)
 
@@ -59,7 +59,7 @@ def sweep_figure(results: Sequence["SweepRow"], title: str, conditions: "Conditi
         if metric.fraction:
             panel.set_ylim(0, 103)
     if by_voltage and conditions.curve is not None:
-        axes[0].set_xlabel(voltage_label(conditions.curve))
+        axes[0].set_xlabel(label_voltage(conditions.curve))
         _rates_on_top(axes[0], results)
     else:
         axes[0].set_xlabel("bit error rate (share of failing cells)")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ..text_table import align_columns, html_table
+from ..text_table import align_columns, format_html
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Table:
         return "\n".join([self.title, *lines] if self.title else lines)
 
     def _repr_html_(self) -> str:
-        return html_table(self.header, self.rows, self.numbers, self.title)
+        return format_html(self.header, self.rows, self.numbers, self.title)
 
 
-def tables_html(tables: Sequence[Table], notes: Sequence[str]) -> str:
+def format_tables(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """Return tables, and the notes below them, as HTML."""
     below = "<br>\n".join(map(escape, notes))
     return "\n".join([*(table._repr_html_() for table in tables), f"<p><small>{below}</small></p>"])

@@ -12,7 +12,7 @@ from ..data import Augmentation, Dataset
 from ..errors import FaultsimError
 from ..formats import INT8, AnyFormat, as_format
 from ..quantization import prepare_qat
-from .loop import Loop, Pace, choose_memory_format, create_schedule, move_module, optimizer_arguments
+from .loop import Loop, Pace, choose_memory_format, choose_optimizer_arguments, create_schedule, move_module
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def train_classifier(
     move_module(prepare_qat(model, format=stored), device).train()
     optimizer = torch.optim.SGD(
         model.parameters(),
-        **optimizer_arguments(recipe.learning_rate, device),
+        **choose_optimizer_arguments(recipe.learning_rate, device),
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.schedule == "one_cycle",

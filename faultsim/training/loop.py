@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from ..data import Augmentation, Dataset, batches
+from ..data import Augmentation, Dataset, iterate_batches
 from ..errors import FaultsimError
-from ..io.bounds import integers
+from ..io.bounds import are_integers
 from .graphs import Graphed
 from .state import load_state, save_state
 
@@ -129,7 +129,9 @@ class Loop:
         known = isinstance(curve, list) and all(isinstance(entry, dict) for entry in curve)
         summed = isinstance(sums, list) and all(type(value) in (int, float) for value in sums)
         timed = type(seconds) in (int, float) and seconds >= 0
-        if not (known and integers([done], 0, self.steps) and timed and summed and len(sums) == self.values):
+        if not (
+            known and are_integers([done], 0, self.steps) and timed and summed and len(sums) == self.values
+        ):
             raise FaultsimError(f"{self.state} is damaged: it doesn't say how far the training was")
         if self.schedule is not None and len(curve) * self.steps + done > MOST_STEPS:
             raise FaultsimError(f"{self.state} is damaged: it is of more than {MOST_STEPS:,} steps")
@@ -189,7 +191,7 @@ class Loop:
 
     def _epoch(self, call: Callable[[Tensor, Tensor], None], epochs: int) -> None:
         begun = self.done
-        parts = batches(
+        parts = iterate_batches(
             self.data,
             self.batch_size,
             shuffle_seed=self.seed,
@@ -243,7 +245,7 @@ def create_schedule(name: str, optimizer: Optimizer, learning_rate: float, steps
     raise FaultsimError(f"unknown schedule {name!r}: it can be {', '.join(SCHEDULES)}")
 
 
-def optimizer_arguments(learning_rate: float, device: torch.device) -> dict[str, Any]:
+def choose_optimizer_arguments(learning_rate: float, device: torch.device) -> dict[str, Any]:
     """Return the optimizer arguments that suit the device of the parameters.
 
     On a GPU the learning rate is a tensor, so that a schedule can change it under a captured step, and one fused

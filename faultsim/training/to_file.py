@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from .. import models
-from ..data import Augmentation, Dataset, batches
+from ..data import Augmentation, Dataset, iterate_batches
 from ..data.sources import describe_pictures
 from ..errors import FaultsimError
 from ..formats import INT8, AnyFormat, as_format
 from ..io.checkpoint import save_weights
-from ..io.provenance import provenance
+from ..io.provenance import record_provenance
 from ..subject import count_classes
 from .classifier import Epoch, Recipe, train_classifier
 from .epoch_log import ENDING, EpochLog, Progress
@@ -121,7 +121,7 @@ def train_classifier_to_file(
         "seed": seed,
         "training_accuracy": curve[-1].accuracy,
         "test_accuracy": measure_accuracy(network, test),
-        **provenance(str(device)),
+        **record_provenance(str(device)),
     }
     save_weights(path, network, metadata, format=stored)
     return metadata
@@ -132,7 +132,7 @@ def measure_accuracy(network: nn.Module, data: Dataset) -> float:
     before = network.training
     network.eval()
     with torch.inference_mode():
-        parts = batches(data, 512, device=data.images.device)
+        parts = iterate_batches(data, 512, device=data.images.device)
         right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in parts)
     network.train(before)
     return right / len(data)
@@ -141,7 +141,7 @@ def measure_accuracy(network: nn.Module, data: Dataset) -> float:
 def _check_fit(name: str, network: nn.Module, training: Dataset, test: Dataset) -> None:
     """Refuse a model that does not take the images before it is trained."""
     first = test.subset(torch.arange(min(2, len(test)), device=test.images.device))
-    images, _ = next(iter(batches(first, 2, device=test.images.device)))
+    images, _ = next(iter(iterate_batches(first, 2, device=test.images.device)))
     network.eval()
     count_classes(name, network, images, training.num_classes, training.name)
     network.train()

@@ -31,7 +31,7 @@ _CODECS: dict[str, tuple[Callable[[bytearray], np.ndarray], Callable[[np.ndarray
 }
 
 
-def application(box: BlackBox, description: wire.Description, worker: Executor) -> Starlette:
+def create_application(box: BlackBox, description: wire.Description, worker: Executor) -> Starlette:
     """Create the ASGI application of a black box. Every refusal is JSON, {"error": message}.
 
     Parameters

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faultsim.bench.timing import rivals
+from faultsim.bench.timing import time_rivals
 from faultsim.errors import FaultsimError
 
 from .box import BlackBox
@@ -31,7 +31,7 @@ class _Timed:
             self.seconds += time.perf_counter() - begin
 
 
-def http_times(
+def time_http(
     box: BlackBox, description: Description, data: Sequence[tuple[Tensor, Tensor]], seconds: float
 ) -> dict[str, float]:
     """Time evaluations of a black box in the same process and through a server on loopback, in turn.
@@ -75,7 +75,7 @@ def http_times(
             evaluate_restricted([endpoint], data)
             total += time.perf_counter() - begin
 
-        direct, http = rivals(
+        direct, http = time_rivals(
             [lambda: evaluate_restricted([box], data), through_http],
             device=torch.device("cpu"),  # predictions are on the host when they are there
             seconds=seconds,

@@ -11,7 +11,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from faultsim.errors import FaultsimError
 from faultsim.extras import needs_extra
 
-from .app import application
+from .app import create_application
 from .box import BlackBox
 from .wire import Description
 
@@ -75,7 +75,7 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
         ) from error
 
 
-def address(listener: socket.socket) -> str:
+def format_address(listener: socket.socket) -> str:
     """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -121,7 +121,7 @@ def serving(box: BlackBox, description: Description) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="black-box-server")
         thread.start()
         try:
-            yield address(listener)
+            yield format_address(listener)
         finally:
             server.should_exit = True
             thread.join()
@@ -134,7 +134,7 @@ def _one_thread() -> ThreadPoolExecutor:
 
 def _server(box: BlackBox, description: Description, worker: Executor) -> uvicorn.Server:
     config = uvicorn.Config(
-        application(box, description, worker),
+        create_application(box, description, worker),
         http=_ImpatientProtocol,
         ws="none",
         loop="asyncio",

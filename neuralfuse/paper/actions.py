@@ -18,7 +18,7 @@ from faultsim.faults import FaultModel, evaluation_chips
 from faultsim.formats import INT8, IntegerFormat
 from faultsim.io.checkpoint import read_file
 from faultsim.io.files import write_atomically, write_text
-from faultsim.io.provenance import provenance
+from faultsim.io.provenance import record_provenance
 from faultsim.io.run_directory import without_nan
 from faultsim.perturbation import perturbed
 from faultsim.subject import Subject, load_subject
@@ -253,7 +253,7 @@ class Actions:
         seconds = round(time.monotonic() - began, 1)
         result = replace(
             result,
-            provenance=provenance(str(self.device))
+            provenance=record_provenance(str(self.device))
             | {"seconds": seconds, "memory": subject.stored.share.as_dict()}
             | result.provenance,
         )

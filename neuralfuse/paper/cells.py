@@ -28,12 +28,12 @@ SMOKE_N, SMOKE_FLIPS = 2, 500
 """With --smoke, cells with more perturbed models or flips per step are left out."""
 
 
-def relaxed_cell(dataset: str, base: str, generator: str, bit_error_rate: float) -> Cell:
+def make_relaxed_cell(dataset: str, base: str, generator: str, bit_error_rate: float) -> Cell:
     """Return the cell of a generator that was trained for the model and bit error rate it is measured with."""
     return Cell(dataset, base, GeneratorSpec(generator, base, bit_error_rate), "", bit_error_rate)
 
 
-def transfer_cells(
+def make_transfer_cells(
     dataset: str,
     sources: Sequence[str],
     targets: Sequence[str],
@@ -94,7 +94,7 @@ def _relaxed_table(name: str) -> list[Cell]:
     order = list(dict.fromkeys(row["dataset"] for row in rows))
     rows.sort(key=lambda row: order.index(row["dataset"]))  # stable: groups the rows by dataset
     return [
-        relaxed_cell(row["dataset"], row["base_model"], row["generator"], float(row["bit_error_rate"]))
+        make_relaxed_cell(row["dataset"], row["base_model"], row["generator"], float(row["bit_error_rate"]))
         for row in rows
     ]
 
@@ -115,7 +115,7 @@ def _transfer_table(name: str) -> list[Cell]:
 
 def _table5(name: str) -> list[Cell]:
     return [
-        relaxed_cell("cifar10", row["base_model"], row["generator"], float(row["bit_error_rate"]))
+        make_relaxed_cell("cifar10", row["base_model"], row["generator"], float(row["bit_error_rate"]))
         for row in published.read_table("efficiency_ratio")
     ]
 
@@ -138,7 +138,7 @@ def _figure4(name: str) -> list[Cell]:
 
 
 def _figure3(name: str) -> list[Cell]:
-    return [relaxed_cell("cifar10", "ResNet18", generator, 0.01) for generator in ("ConvL", "ConvS")]
+    return [make_relaxed_cell("cifar10", "ResNet18", generator, 0.01) for generator in ("ConvL", "ConvS")]
 
 
 def _figure5(name: str) -> list[Cell]:
@@ -235,7 +235,7 @@ def _ordinary(cell: Cell, n_models: int | None) -> Cell:
     return replace(cell, generator=replace(cell.spec, n_models=None))
 
 
-def trained_by(cell: Cell, trainer: str) -> Cell:
+def change_trainer(cell: Cell, trainer: str) -> Cell:
     """Return a cell with its generator trained by another trainer, "eopm" or "staged".
 
     Cells that study N or lambda of EOPM or chosen flips do not change.

@@ -16,14 +16,25 @@ import numpy as np
 from energy.saving import compute_saving
 from faultsim.errors import FaultsimError
 from faultsim.io.files import write_text
-from faultsim.io.run_directory import csv_text
+from faultsim.io.run_directory import format_csv
 from faultsim.show import plots
-from faultsim.show.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, panels, styled
+from faultsim.show.plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    create_panels,
+    styled,
+)
 from faultsim.voltage import COLUMNS as CURVE_COLUMNS
 from faultsim.voltage import VoltageCurve
 
 from .computed import VOLTAGE, count_accesses, count_parameters
-from .plan import Kind, file_of
+from .plan import Kind, locate_file
 from .rows import Line
 from .words import PRESETS
 
@@ -87,7 +98,7 @@ def draw_figure(name: str, lines: Sequence[Line]) -> Figure:
     faults = list(dict.fromkeys(line.cell.faults for line in lines))
     generators = list(dict.fromkeys(row["generator"] for row in found))
     height = len(generators) if name == "figure4" else 1
-    figure, axes = panels(height, len(faults), 5.2 * len(faults), 1 + 3.2 * height)
+    figure, axes = create_panels(height, len(faults), 5.2 * len(faults), 1 + 3.2 * height)
     for column, preset in enumerate(faults):
         of_column = [row for row in found if row["faults"] == preset]
         if name == "figure4":
@@ -206,7 +217,7 @@ def draw_tsne(outputs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> tuple[Fig
             (f"{state} model with {generator}", found, part)
             for state, part in zip(("Clean", "Perturbed"), OUTPUTS[2:], strict=True)
         ]
-    figure, axes = panels(len(of_panels) // 2, 2, 8, 3.6 * len(of_panels) // 2)
+    figure, axes = create_panels(len(of_panels) // 2, 2, 8, 3.6 * len(of_panels) // 2)
     points = []
     for letter, axis, (title, found, part) in zip("abcdefghijklmn", axes.flat, of_panels, strict=False):
         places, labels = embed_tsne(found[part]), found["labels"]
@@ -231,8 +242,8 @@ def write_curve(directory: Path) -> list[Path]:
         for v in (round(float(v), 3) for v in np.arange(0.78, 1.0001, 0.005))
     ]
     picture, table = directory / "figure2.png", directory / "figure2.csv"
-    plots.save(plots.curve_figure(curve), picture)
-    write_text(table, csv_text(CURVE_COLUMNS, rows))
+    plots.save(plots.draw_curve(curve), picture)
+    write_text(table, format_csv(CURVE_COLUMNS, rows))
     return [picture, table]
 
 
@@ -262,7 +273,7 @@ def write_figure(name: str, lines: Sequence[Line], recipe: str, directory: Path)
         return []
     picture, table = directory / f"{name}.png", directory / f"{name}.csv"
     plots.save(draw_figure(name, lines), picture)
-    write_text(table, csv_text(COLUMNS, rows))
+    write_text(table, format_csv(COLUMNS, rows))
     return [picture, table]
 
 
@@ -270,7 +281,7 @@ def _write_tsne(lines: Sequence[Line], recipe: str, directory: Path) -> list[Pat
     written = []
     for faults in dict.fromkeys(line.cell.faults for line in lines):
         files = [
-            (line.cell.spec.name, file_of(Kind.OUTPUTS, line.cell, recipe, directory))
+            (line.cell.spec.name, locate_file(Kind.OUTPUTS, line.cell, recipe, directory))
             for line in lines
             if line.cell.faults == faults
         ]
@@ -279,6 +290,6 @@ def _write_tsne(lines: Sequence[Line], recipe: str, directory: Path) -> list[Pat
             figure, points = draw_tsne(found)
             picture, table = directory / f"figure3-{faults}.png", directory / f"figure3-{faults}.csv"
             plots.save(figure, picture)
-            write_text(table, csv_text(("panel", "x", "y", "label"), points))
+            write_text(table, format_csv(("panel", "x", "y", "label"), points))
             written += [picture, table]
     return written

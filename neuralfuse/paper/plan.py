@@ -66,14 +66,14 @@ class Step:
 
     def sibling(self, kind: Kind) -> Path:
         """Return the file of another kind for the same cell."""
-        return file_of(kind, self.cell, self.recipe, self.file.parent)
+        return locate_file(kind, self.cell, self.recipe, self.file.parent)
 
 
 def _by(generator: GeneratorSpec) -> str:
     return "" if generator.trainer is None else f", {generator.trainer}"
 
 
-def file_of(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
+def locate_file(kind: Kind, cell: Cell, recipe: str, directory: Path) -> Path:
     """Return the file of a step in a run directory."""
     words = [kind.value]
     generator = cell.generator if kind not in (Kind.BASE, Kind.UNPROTECTED) else None
@@ -138,7 +138,7 @@ def plan_steps(
     def add(kind: Kind, cell: Cell) -> None:
         for needed in _needs(kind, cell):
             add(*needed)
-        file = file_of(kind, cell, recipe, directory)
+        file = locate_file(kind, cell, recipe, directory)
         found.setdefault(file, Step(kind, cell, recipe, file))
 
     for cell in wanted:

@@ -22,9 +22,9 @@ from faultsim.show.report.document import (
     Series,
     Table,
     Tile,
-    at,
-    origin,
-    words,
+    format_value,
+    list_origin,
+    look_up,
 )
 from faultsim.show.report.sweep_files import MOST_CSV
 
@@ -53,7 +53,7 @@ _EXPLANATION = (
 )
 
 
-def sections(directory: Path, shown: str) -> list[Section]:
+def make_sections(directory: Path, shown: str) -> list[Section]:
     """Make the section on a reproduction.
 
     Parameters
@@ -106,14 +106,14 @@ def sections(directory: Path, shown: str) -> list[Section]:
             pictures=tuple(pictures),
             tables=(*tables, *data),
             notes=tuple(notes),
-            configuration=json.dumps(at(information, "configuration"), indent=2) if information else "",
+            configuration=json.dumps(look_up(information, "configuration"), indent=2) if information else "",
         )
     ]
 
 
 READER = Reader(
     (INFORMATION, "result-*.json", "unprotected-*.json", "outputs-*.npz", "figure*.png", "figure*.csv"),
-    sections,
+    make_sections,
 )
 
 
@@ -290,6 +290,6 @@ def _facts(information: dict, results: Sequence[Result]) -> tuple[tuple[str, str
         ("Precision", "precision"),
         ("Seed", "seed"),
     )
-    facts = [(name, words(at(information, f"configuration.{key}"))) for name, key in settings]
+    facts = [(name, format_value(look_up(information, f"configuration.{key}"))) for name, key in settings]
     facts += [("Chips", ", ".join(map(str, chips))), ("Test images", ", ".join(f"{n:,}" for n in images))]
-    return tuple((name, text) for name, text in facts if text) + origin(information)
+    return tuple((name, text) for name, text in facts if text) + list_origin(information)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faultsim.devices import choose_device
-from faultsim.io.provenance import provenance
+from faultsim.io.provenance import record_provenance
 from faultsim.io.run_directory import RunDirectory
 from faultsim.training.loop import OutOfTime
 
 from .actions import Actions
 from .budget import Clock, choose_next, format_duration
-from .cells import NEED_OUTPUTS, count_cells, trained_by
+from .cells import NEED_OUTPUTS, change_trainer, count_cells
 from .plan import Kind, Step, find_missing, plan_steps
 from .result import Cell
 from .settings import Settings
@@ -35,7 +35,7 @@ class Plan:
     def of(cls, tables: Mapping[str, Sequence[Cell]], directory: Path, settings: Settings) -> Plan:
         """Plan tables and figures, given their cells by their names, in a run directory."""
         tables = {
-            name: [trained_by(cell, settings.trainer) for cell in cells] for name, cells in tables.items()
+            name: [change_trainer(cell, settings.trainer) for cell in cells] for name, cells in tables.items()
         }
         wanted = count_cells(tables.values())
         outputs = [cell for name, cells in tables.items() if name in NEED_OUTPUTS for cell in cells]
@@ -98,7 +98,7 @@ def carry_out(
 
     with RunDirectory(directory, "reproduce", plan.settings.describe(), ()) as run:
         _remove_leftovers(directory)
-        run.begin(provenance(str(where)))
+        run.begin(record_provenance(str(where)))
         todo = find_missing(plan.steps)
         clock = Clock.of(plan.settings, where) if todo else None
         for line in plan.describe(clock):

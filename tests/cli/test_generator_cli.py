@@ -11,7 +11,7 @@ import torch
 from faultsim import Chip, FaultModel, bundled, evaluate, evaluation_chips, load_weights, models
 from faultsim.chip_statistics import Statistics
 from faultsim.cli import main
-from faultsim.data import batches, load
+from faultsim.data import iterate_batches, load
 from faultsim.io.checkpoint import read_file
 from neuralfuse import generators
 
@@ -280,7 +280,7 @@ def test_evaluate_agrees_with_the_library(folder, capsys):
     network = generators.create("UNetS")
     load_weights(network, file)
     fuse = generators.NeuralFuse(network)
-    data = list(batches(load("digits", "test").subset(torch.arange(50)), 256))
+    data = list(iterate_batches(load("digits", "test").subset(torch.arange(50)), 256))
     options = {"faults": FaultModel.preset("neuralfuse_2022"), "stored": stored}
     chips = evaluation_chips(0, 3)
     for suffix, transform in (("", None), ("+N.F.", fuse)):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from faultsim.campaign import margin_of_error, sample_size
+from faultsim.campaign import compute_margin, sample_size
 from faultsim.errors import FaultsimError
 
 
@@ -46,13 +46,13 @@ def test_formula_in_exact_fractions(population, margin, t, percent):
 @given(st.integers(2, 10**9), st.integers(1, 400))
 def test_margin_is_the_inverse(population, margin):
     faults = sample_size(population, margin / 1000, confidence=0.99)
-    assert margin_of_error(population, faults, confidence=0.99) <= margin / 1000 * (1 + 1e-9)
+    assert compute_margin(population, faults, confidence=0.99) <= margin / 1000 * (1 + 1e-9)
     if faults > 1:
-        assert margin_of_error(population, faults - 1, confidence=0.99) > margin / 1000 * (1 - 1e-9)
+        assert compute_margin(population, faults - 1, confidence=0.99) > margin / 1000 * (1 - 1e-9)
 
 
 def test_whole_population_has_no_error():
-    assert margin_of_error(1000, 1000) == 0
+    assert compute_margin(1000, 1000) == 0
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])

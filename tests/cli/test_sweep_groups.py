@@ -16,7 +16,7 @@ from faultsim.cli import main
 from faultsim.conditions import COLUMNS
 from faultsim.io.run_directory import RunDirectory
 from faultsim.metrics import METRICS
-from faultsim.sweep_result import OPTIONAL, ROW, Variant, row_columns
+from faultsim.sweep_result import OPTIONAL, ROW, Variant, list_columns
 from faultsim.voltage_sweep import plan_points, sweep
 
 RATES = [0, 0.05]
@@ -35,7 +35,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def call(name: str, metric: str = "accuracy", transform: bool = False, **more):
         variants = [Variant(), Variant("shifted", nn.Identity(), 1)] if transform else [Variant()]
-        columns = row_columns(METRICS[metric])
+        columns = list_columns(METRICS[metric])
         with RunDirectory(
             tmp_path / name, "sweep", {"metric": metric}, columns, optional=OPTIONAL
         ) as directory:

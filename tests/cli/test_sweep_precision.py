@@ -15,11 +15,11 @@ from faultsim import voltage_sweep as sweep_module
 from faultsim.chip_map import map_chip
 from faultsim.cli import main
 from faultsim.errors import FaultsimError
-from faultsim.io.run_directory import RunDirectory, csv_text
+from faultsim.io.run_directory import RunDirectory, format_csv
 from faultsim.metrics import METRICS
-from faultsim.precision import LEAST_CHIPS, half_widths
+from faultsim.precision import LEAST_CHIPS, compute_half_widths
 from faultsim.stopping import plan_looks
-from faultsim.sweep_result import OPTIONAL, Variant, row_columns
+from faultsim.sweep_result import OPTIONAL, Variant, list_columns
 from faultsim.voltage_sweep import plan_points, sweep
 
 RATES = [0, 0.01, 0.05]
@@ -51,7 +51,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         points = plan_points(VoltageCurve.default(), None, RATES)
         if name is None:
             return sweep(model, data, evaluation_chips(0, chips), points, **settings)
-        columns = row_columns(METRICS[metric])
+        columns = list_columns(METRICS[metric])
         with RunDirectory(
             tmp_path / name, "sweep", {"metric": metric}, columns, optional=OPTIONAL
         ) as directory:
@@ -76,7 +76,7 @@ def test_it_stops_at_the_first_look_at_which_all_intervals_are_narrow(run, metri
     for at in range(0, len(whole), 2):
         alone, fused = (np.array(row.evaluation.values) for row in whole[at : at + 2])
         series = np.stack([alone, fused, fused - alone])
-        widths = half_widths(series, precision, reach if whole[at].point.bit_error_rate else 0.0)
+        widths = compute_half_widths(series, precision, reach if whole[at].point.bit_error_rate else 0.0)
         end = next((n for n in looks if (widths[:, n - 1] <= precision).all()), 200)
         for i, row in enumerate(stopped[at : at + 2]):
             assert row.evaluation.values == tuple(series[i, :end])
@@ -92,7 +92,7 @@ def test_it_stops_at_the_first_look_at_which_all_intervals_are_narrow(run, metri
 def test_stopped_after_every_group_it_ends_in_the_same_bytes(run, tmp_path, metric):
     whole = run("whole", metric, chips=60, precision=0.15)
     expected = (tmp_path / "whole" / "results.csv").read_bytes()
-    assert expected.decode() == csv_text(row_columns(METRICS[metric]), whole.chip_rows())
+    assert expected.decode() == format_csv(list_columns(METRICS[metric]), whole.chip_rows())
 
     def stop(row) -> None:
         raise Stopped

@@ -23,7 +23,7 @@ CURVES = {
 @pytest.mark.parametrize("name", CURVES)
 def test_the_curves_shown_are_the_curve(name):
     curve = CURVES[name]
-    rates, energies = plots.curve_figure(curve).axes
+    rates, energies = plots.draw_curve(curve).axes
     for axes, question in ((rates, curve.bit_error_rate), (energies, curve.energy_per_access)):
         for line in axes.lines[:2]:  # the curve and its points
             x, y = line.get_data()
@@ -40,7 +40,7 @@ def test_the_curves_shown_are_the_curve(name):
 @pytest.mark.parametrize("kind", ["flip", "stuck_at_random"])
 def test_the_cells_shown_are_the_failing_ones(kind):
     cells = find_failing_cells(Chip(7), 3, 0.01, FaultModel(kind))
-    figure = plots.chip_figure(cells, [2, 0])
+    figure = plots.draw_chip(cells, [2, 0])
     for axes, index in zip(figure.axes, (2, 0), strict=True):
         image, here = np.asarray(axes.images[0].get_array()), cells.in_array(index)
         assert image.shape == (64, 512)
@@ -54,11 +54,11 @@ def test_the_cells_shown_are_the_failing_ones(kind):
 
 
 def test_the_same_data_are_the_same_bytes_whatever_the_users_style(tmp_path):
-    plots.save(plots.curve_figure(CURVES["default"]), tmp_path / "a.png")
+    plots.save(plots.draw_curve(CURVES["default"]), tmp_path / "a.png")
     with matplotlib.rc_context(
         {"font.size": 30, "axes.facecolor": "black", "savefig.dpi": 10, "lines.linewidth": 9}
     ):
-        plots.save(plots.curve_figure(CURVES["default"]), tmp_path / "b.png")
+        plots.save(plots.draw_curve(CURVES["default"]), tmp_path / "b.png")
     data = (tmp_path / "a.png").read_bytes()
     assert data == (tmp_path / "b.png").read_bytes()
     assert imread(tmp_path / "a.png").shape == (600, 1350, 4)
@@ -71,17 +71,17 @@ def test_arrays_of_other_shapes_and_without_faults(tmp_path):
     for rows, columns in ((64, 512), (1, 8), (4096, 8)):
         geometry = ArrayGeometry(rows, columns)
         cells = find_failing_cells(Chip(1), 2, 0.0, FaultModel(memory=SRAM("tiled", 65536, geometry)))
-        plots.save(plots.chip_figure(cells, [1]), tmp_path / "a.png")
+        plots.save(plots.draw_chip(cells, [1]), tmp_path / "a.png")
         assert imread(tmp_path / "a.png").shape[1] == 1650
 
 
 def test_pictures_that_cannot_be(tmp_path):
     cells = find_failing_cells(Chip(1), 2, 0.01)
     with pytest.raises(FaultsimError, match="arrays 0 to 1"):
-        plots.chip_figure(cells, [2])
+        plots.draw_chip(cells, [2])
     for arrays in ([], [0] * 17):
         with pytest.raises(FaultsimError, match="1 to 16"):
-            plots.chip_figure(cells, arrays)
+            plots.draw_chip(cells, arrays)
     with pytest.raises(FaultsimError, match=r"must end in \.png"):
-        plots.save(plots.chip_figure(cells), tmp_path / "a.jpg")
+        plots.save(plots.draw_chip(cells), tmp_path / "a.jpg")
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faultsim.data import Augmentation, Dataset, batches, find_augmentation, normalize, order
+from faultsim.data import Augmentation, Dataset, draw_order, find_augmentation, iterate_batches, normalize
 from faultsim.data.augment import scale_and_move, shift_and_mirror
 from faultsim.errors import FaultsimError
 
@@ -190,16 +190,16 @@ def made(count) -> Dataset:
 @quick
 @given(st.integers(0, 3000), st.integers(0, 2**70), st.integers(0, 10**6))
 def test_the_order_is_a_permutation_and_a_function_of_seed_and_epoch(count, seed, epoch):
-    first = order(count, seed, epoch)
+    first = draw_order(count, seed, epoch)
     assert first.sort().values.tolist() == list(range(count))
-    assert torch.equal(first, order(count, seed, epoch))
+    assert torch.equal(first, draw_order(count, seed, epoch))
     if count > 50:  # two equal ones by chance: 1 in 50!
-        assert not torch.equal(first, order(count, seed, epoch + 1))
-        assert not torch.equal(first, order(count, seed + 1, epoch))
+        assert not torch.equal(first, draw_order(count, seed, epoch + 1))
+        assert not torch.equal(first, draw_order(count, seed + 1, epoch))
 
 
 def test_the_order_never_changes_between_versions():
-    assert order(8, seed=1, epoch=2).tolist() == [2, 6, 7, 4, 1, 5, 0, 3]
+    assert draw_order(8, seed=1, epoch=2).tolist() == [2, 6, 7, 4, 1, 5, 0, 3]
 
 
 @quick
@@ -207,12 +207,12 @@ def test_the_order_never_changes_between_versions():
 def test_an_epoch_holds_every_image_once_with_its_label(count, size, seed, epoch):
     dataset = made(count)
     seen = []
-    for images, labels in batches(dataset, size, shuffle_seed=seed, epoch=epoch):
+    for images, labels in iterate_batches(dataset, size, shuffle_seed=seed, epoch=epoch):
         assert images.shape == (len(labels), 3, 32, 32)
         assert 1 <= len(labels) <= size
         assert torch.equal(images, normalize(dataset.images[labels]))
         seen += labels.tolist()
-    expected = range(count) if seed is None else order(count, seed, epoch).tolist()
+    expected = range(count) if seed is None else draw_order(count, seed, epoch).tolist()
     assert seen == list(expected)
 
 
@@ -220,7 +220,9 @@ def test_augmented_batches_repeat_and_differ_between_epochs():
     dataset = made(20)
 
     def epoch(number, seed=3):
-        parts = batches(dataset, 8, shuffle_seed=seed, epoch=number, augment=find_augmentation("gtsrb"))
+        parts = iterate_batches(
+            dataset, 8, shuffle_seed=seed, epoch=number, augment=find_augmentation("gtsrb")
+        )
         return torch.cat([images for images, _ in parts])
 
     assert torch.equal(epoch(0), epoch(0))
@@ -231,20 +233,20 @@ def test_augmented_batches_repeat_and_differ_between_epochs():
 def test_global_random_state_is_neither_used_nor_changed():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    first = [images for images, _ in batches(made(9), 4, shuffle_seed=1, augment=Augmentation())]
+    first = [images for images, _ in iterate_batches(made(9), 4, shuffle_seed=1, augment=Augmentation())]
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
-    again = [images for images, _ in batches(made(9), 4, shuffle_seed=1, augment=Augmentation())]
+    again = [images for images, _ in iterate_batches(made(9), 4, shuffle_seed=1, augment=Augmentation())]
     assert all(map(torch.equal, first, again))
 
 
 def test_wrong_arguments_are_refused_at_once():
     with pytest.raises(FaultsimError, match="batch size must be at least 1"):
-        batches(made(3), 0)
+        iterate_batches(made(3), 0)
     with pytest.raises(FaultsimError, match="needs shuffle_seed"):
-        batches(made(3), 1, augment=Augmentation())
+        iterate_batches(made(3), 1, augment=Augmentation())
     with pytest.raises(FaultsimError, match="must not be negative"):
-        batches(made(3), 1, shuffle_seed=-1)
+        iterate_batches(made(3), 1, shuffle_seed=-1)
 
 
 @pytest.mark.cuda
@@ -254,13 +256,15 @@ def test_on_a_gpu_the_order_is_the_same_and_nothing_leaves_the_device():
     dataset = made(30).to("cuda")
     assert dataset.fingerprint == made(30).fingerprint
     augment = find_augmentation("gtsrb")
-    labels = [labels for _, labels in batches(dataset, 8, shuffle_seed=1, device="cuda")]
-    assert torch.cat(labels).tolist() == order(30, 1, 0).tolist()
-    runs = [list(batches(dataset, 8, shuffle_seed=1, device="cuda", augment=augment)) for _ in range(2)]
+    labels = [labels for _, labels in iterate_batches(dataset, 8, shuffle_seed=1, device="cuda")]
+    assert torch.cat(labels).tolist() == draw_order(30, 1, 0).tolist()
+    runs = [
+        list(iterate_batches(dataset, 8, shuffle_seed=1, device="cuda", augment=augment)) for _ in range(2)
+    ]
     for (first, _), (again, _) in zip(*runs, strict=True):
         assert first.is_cuda
         assert torch.equal(first, again)
-    plain = torch.cat([images for images, _ in batches(dataset, 8, device="cuda")])
+    plain = torch.cat([images for images, _ in iterate_batches(dataset, 8, device="cuda")])
     assert torch.equal(plain.cpu(), normalize(made(30).images))
     # The same draws give the same pixels as on the CPU: exactly for shifts, to rounding for the affine map.
     shifts, mirrored = torch.randint(-4, 5, (2, 30)), torch.rand(30) < 0.5

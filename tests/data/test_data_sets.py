@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits as sklearn_digits
 
-from faultsim.data import Dataset, load, normalize, validation_split
-from faultsim.data.digits import enlarged
-from faultsim.data.splits import seeded
+from faultsim.data import Dataset, load, normalize, split_validation
+from faultsim.data.digits import enlarge_digits
+from faultsim.data.splits import create_random
 from faultsim.errors import FaultsimError
 
 
@@ -66,7 +66,7 @@ def test_digits_enlarged_are_torchs_bilinear_interpolation():
     by_torch = torch.nn.functional.interpolate(
         torch.from_numpy(digits / 16 * 255)[:, None], size=(32, 32), mode="bilinear", align_corners=False
     )[:, 0]
-    assert (torch.from_numpy(enlarged(digits)).double() - by_torch).abs().max() <= 0.5 + 1e-9
+    assert (torch.from_numpy(enlarge_digits(digits)).double() - by_torch).abs().max() <= 0.5 + 1e-9
 
 
 def test_digits_use_the_whole_range_in_three_equal_planes():
@@ -140,9 +140,9 @@ def test_a_split_is_a_partition_that_keeps_groups_and_classes(drawn, fraction, s
     units = groups if grouped else list(range(len(labels)))
     if not divisible(labels, units):
         with pytest.raises(FaultsimError, match="cannot be divided"):
-            validation_split(dataset, fraction, seed)
+            split_validation(dataset, fraction, seed)
         return
-    train, validation = validation_split(dataset, fraction, seed)
+    train, validation = split_validation(dataset, fraction, seed)
     assert sorted(numbers(train) + numbers(validation)) == list(range(len(labels)))
     assert numbers(train) == sorted(numbers(train))
     assert (train.split, validation.split) == ("train", "validation")
@@ -152,18 +152,18 @@ def test_a_split_is_a_partition_that_keeps_groups_and_classes(drawn, fraction, s
         whole = {unit for other, unit in zip(labels, units, strict=True) if other == label}
         taken = {units[number] for number in numbers(validation) if labels[number] == label}
         assert len(taken) == min(max(round(fraction * len(whole)), 1), len(whole) - 1)
-    again = validation_split(dataset, fraction, seed)
+    again = split_validation(dataset, fraction, seed)
     assert numbers(again[1]) == numbers(validation)
 
 
 def test_another_seed_gives_another_split():
     dataset = made([0, 1] * 50)
-    assert numbers(validation_split(dataset, 0.2, 1)[1]) != numbers(validation_split(dataset, 0.2, 2)[1])
+    assert numbers(split_validation(dataset, 0.2, 1)[1]) != numbers(split_validation(dataset, 0.2, 2)[1])
 
 
 def test_gtsrb_tracks_are_never_divided(gtsrb):
     dataset = load("gtsrb", "train", gtsrb.root)
-    train, validation = validation_split(dataset, 0.3, 0)
+    train, validation = split_validation(dataset, 0.3, 0)
     assert not set(train.groups.tolist()) & set(validation.groups.tolist())
     assert len(train) == len(validation) == 86  # one of the two tracks of every class
 
@@ -171,16 +171,16 @@ def test_gtsrb_tracks_are_never_divided(gtsrb):
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
 def test_fractions_outside_zero_and_one(fraction):
     with pytest.raises(FaultsimError, match="above 0 and below 1"):
-        validation_split(made([0, 0, 1, 1]), fraction, 0)
+        split_validation(made([0, 0, 1, 1]), fraction, 0)
 
 
 def test_a_group_of_two_classes_is_refused():
     with pytest.raises(FaultsimError, match="group 7 spans the classes 0 and 1"):
-        validation_split(made([0, 0, 1, 1], groups=[7, 8, 7, 9]), 0.5, 0)
+        split_validation(made([0, 0, 1, 1], groups=[7, 8, 7, 9]), 0.5, 0)
 
 
 def test_seeds_of_any_size_are_told_apart():
     keys = [(0,), (1,), (0, 0), (2**32,), (0, 1), (1, 0), (2**64 + 1,), (2**32, 1), (0, 1, 1)]
-    assert len({tuple(seeded(*key).randint(2**31, size=4).tolist()) for key in keys}) == len(keys)
+    assert len({tuple(create_random(*key).randint(2**31, size=4).tolist()) for key in keys}) == len(keys)
     with pytest.raises(FaultsimError, match="must not be negative"):
-        seeded(3, -1)
+        create_random(3, -1)

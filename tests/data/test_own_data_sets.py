@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from faultsim import FaultsimError
-from faultsim.data import Dataset, Normalization, OwnBatches, batches, load_folder, normalize
+from faultsim.data import Dataset, Normalization, OwnBatches, iterate_batches, load_folder, normalize
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def test_grey_and_another_size(folder):
 
 def test_normalization_is_torchvisions(folder):
     rule = Normalization((0.5, 0.25, 0.0), (0.5, 0.5, 2.0))
-    images, _ = next(batches(load_folder(folder, (3, 4, 6), rule), 4))
+    images, _ = next(iterate_batches(load_folder(folder, (3, 4, 6), rule), 4))
     wanted = [(10 / 255 - 0.5) / 0.5, (100 / 255 - 0.25) / 0.5, 200 / 255 / 2]
     assert images[2, :, 0, 0].tolist() == pytest.approx(wanted, abs=1e-6)
-    images, _ = next(batches(load_folder(folder, (3, 4, 6)), 4))
+    images, _ = next(iterate_batches(load_folder(folder, (3, 4, 6)), 4))
     assert images[2, :, 0, 0].tolist() == pytest.approx(
         [10 / 127.5 - 1, 100 / 127.5 - 1, 200 / 127.5 - 1], abs=1e-6
     )
@@ -57,7 +57,7 @@ def test_normalization_is_torchvisions(folder):
 def test_inputs_that_are_no_pixels_stay_as_they_are():
     tokens = torch.arange(12).reshape(4, 3)
     data = Dataset(tokens, torch.zeros(4, dtype=torch.int64), ("a",), "own", "test")
-    images, _ = next(batches(data, 4))
+    images, _ = next(iterate_batches(data, 4))
     assert images is not None
     assert torch.equal(images, tokens)
     assert normalize(tokens) is tokens

@@ -36,7 +36,7 @@ from faultsim.io import run_directory
 from faultsim.io.bounds import parse_json
 from faultsim.metrics import ACCURACY
 from faultsim.show.report.collect import OWN, collect
-from faultsim.show.report.page import page
+from faultsim.show.report.page import render_page
 from faultsim.subject import count_classes, find_model, load_model
 from faultsim.sweep_directory import read_known
 from faultsim.sweep_result import OPTIONAL, ROW, Variant
@@ -45,7 +45,7 @@ from faultsim.voltage import VoltageCurve
 from faultsim.voltage_sweep import plan_points
 from neuralfuse import bundled as shipped
 from neuralfuse.blackbox import wire
-from neuralfuse.blackbox.app import application
+from neuralfuse.blackbox.app import create_application
 from neuralfuse.blackbox.box import PythonCallable
 from neuralfuse.files import read_generator
 from neuralfuse.paper import result as results
@@ -422,7 +422,7 @@ def _reports(folder: Path) -> list[Reader]:
         of = source if (source / path.name).exists() else reproduced
         sections = collect([_copied(of, work, path)], (READER, *OWN))
         if hashlib.sha256(path.read_bytes()).digest()[0] < 8:  # drawing takes a second
-            page(sections)
+            render_page(sections)
         return len(sections)
 
     def unfinished(path: Path, work: Path) -> object:
@@ -464,7 +464,9 @@ class _Here:
 def _bodies(folder: Path) -> list[Reader]:
     limits = wire.Limits(batch=4, body=16 << 20)
     description = wire.Description("made", (3, 4, 4), 2, limits)
-    app = application(PythonCallable(lambda images: np.zeros(len(images), np.int64)), description, _Here())
+    app = create_application(
+        PythonCallable(lambda images: np.zeros(len(images), np.int64)), description, _Here()
+    )
 
     async def post(body: bytes, media: str) -> tuple[int, bytes]:
         scope = {

@@ -17,7 +17,7 @@ from faultsim.data import load
 from faultsim.data.dataset import normalize
 from faultsim.quantization import dequantize
 from faultsim.stored import StoredLayer
-from neuralfuse.adversarial import Adversarial, worst_flips
+from neuralfuse.adversarial import Adversarial, find_worst_flips
 from neuralfuse.distributed import Ranks
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
@@ -64,7 +64,7 @@ def attacks(draw) -> tuple[list[StoredLayer], list[Tensor], int]:
 @given(attacks())
 def test_the_flips_are_the_best_of_all_bits(attack):
     layers, gradients, flips = attack
-    masks = worst_flips(layers, gradients, flips)
+    masks = find_worst_flips(layers, gradients, flips)
     assert [(mask.dtype, mask.shape) for mask in masks] == [(torch.int8, g.shape) for g in gradients]
     every = gains(layers, gradients)
     chosen = np.concatenate([gain[bits] for gain, bits in zip(every, taken(masks), strict=True)])
@@ -87,7 +87,7 @@ def test_no_other_three_bits_are_worse(first, second, up, down):
     def loss(mask: np.ndarray) -> np.ndarray:
         return (layer.values.numpy() ^ mask).astype(float) @ slopes.numpy()
 
-    (found,) = worst_flips([layer], [slopes], 3)
+    (found,) = find_worst_flips([layer], [slopes], 3)
     assert loss(found.numpy()) == loss(masks).max()
 
 
@@ -95,7 +95,7 @@ def test_bits_that_would_help_are_left_alone():
     layer = StoredLayer(
         ("w",), (nn.Linear(1, 1),), torch.tensor([127, -128, 3]).char(), torch.tensor(0.1), -1
     )
-    (mask,) = worst_flips([layer], [torch.tensor([1.0, -1.0, 0.0])], 24)
+    (mask,) = find_worst_flips([layer], [torch.tensor([1.0, -1.0, 0.0])], 24)
     assert mask.tolist() == [0, 0, 0]  # the largest and the smallest value, and one that doesn't matter
 
 
@@ -103,7 +103,7 @@ def test_bits_that_would_help_are_left_alone():
 def test_there_are_only_so_many_bits(flips):
     stored = StoredWeights.of(nn.Linear(3, 1))
     with pytest.raises(FaultsimError, match="24 bits"):
-        worst_flips(stored.layers, [torch.zeros(1, 3)], flips)
+        find_worst_flips(stored.layers, [torch.zeros(1, 3)], flips)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def attacked(model, stored, images, labels, flips: int) -> StoredWeights:
         for layer in stored.layers
     }
     loss = cross_entropy(functional_call(model, weights, images), labels)
-    masks = worst_flips(stored.layers, torch.autograd.grad(loss, list(weights.values())), flips)
+    masks = find_worst_flips(stored.layers, torch.autograd.grad(loss, list(weights.values())), flips)
     return StoredWeights(
         replace(layer, values=layer.values ^ mask) for layer, mask in zip(stored.layers, masks, strict=True)
     )

@@ -20,7 +20,7 @@ from faultsim import (
     load_weights,
     models,
 )
-from faultsim.data import batches, load
+from faultsim.data import iterate_batches, load
 from neuralfuse import generators
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.box import BlackBox, PythonCallable, check_classes, check_images
@@ -35,7 +35,7 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
 
 def some_data(count: int = 7) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Digits, in batches of 4."""
-    return list(batches(load("digits", "test").subset(torch.arange(count)), 4))
+    return list(iterate_batches(load("digits", "test").subset(torch.arange(count)), 4))
 
 
 @pytest.fixture

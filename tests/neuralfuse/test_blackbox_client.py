@@ -78,7 +78,7 @@ def test_addresses_that_are_none(address):
 
 def test_who_is_not_there_or_no_black_box():
     with server.listen() as listener:
-        silent = server.address(listener)
+        silent = server.format_address(listener)
         with pytest.raises(FaultsimError, match="it took too long"):
             HttpEndpoint(silent, timeout=0.2)
     with pytest.raises(FaultsimError, match="no connection"):
@@ -94,7 +94,7 @@ def test_who_is_not_there_or_no_black_box():
                 connection.sendall(content)
 
         threading.Thread(target=once).start()
-        return server.address(listener)
+        return server.format_address(listener)
 
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: "
     with pytest.raises(FaultsimError, match="is no black box: it answers no JSON"):

@@ -345,7 +345,7 @@ class Recorder:
         self._to = urlsplit(url)
         self.sent, self.received = bytearray(), bytearray()
         self.listener = server.listen()
-        self.url = server.address(self.listener)
+        self.url = server.format_address(self.listener)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:

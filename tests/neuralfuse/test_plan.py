@@ -15,12 +15,12 @@ from neuralfuse.paper.cells import (
     N_STUDIED,
     NAMES,
     count_cells,
-    relaxed_cell,
+    make_relaxed_cell,
+    make_transfer_cells,
     select_cells,
-    transfer_cells,
 )
 from neuralfuse.paper.efficiency import compute_efficiency, find_published_efficiency
-from neuralfuse.paper.plan import Kind, Step, chain_steps, file_of, find_ends, find_missing, plan_steps
+from neuralfuse.paper.plan import Kind, Step, chain_steps, find_ends, find_missing, locate_file, plan_steps
 from neuralfuse.paper.result import Cell, GeneratorSpec, Result
 from neuralfuse.paper.rows import Line, find_published
 from neuralfuse.paper.status import count_status
@@ -62,7 +62,7 @@ def test_every_published_transfer_has_its_cells():
 
 def test_transfers_that_everybody_can_look_up():
     """Table 2: UNetL from VGG19 to VGG11 at 1 %; Table 16: 5000 flips."""
-    (cell,) = transfer_cells("cifar10", ["VGG19"], ["VGG11"], ["UNetL"], [0.015], [0.01], ["iid_flips"])
+    (cell,) = make_transfer_cells("cifar10", ["VGG19"], ["VGG11"], ["UNetL"], [0.015], [0.01], ["iid_flips"])
     assert (find_published(cell).perturbed_fused, find_published(cell).perturbed_fused_std) == (81.9, 3.9)
     assert (find_published(cell).clean, find_published(cell).perturbed) == (88.35, 42.2)
     (flips,) = (c for c in select_cells("table16", faults=["iid_flips"]) if c.generator.flips == 5000)
@@ -105,11 +105,13 @@ def _correct(improvement: float) -> dict[str, list[int]]:
 def test_an_n_that_is_the_run_s_own_is_not_trained_twice():
     found = select_cells("figure4", faults=["iid_flips"], n_models=10)
     assert {cell.generator.n_models for cell in found} == {*N_STUDIED, None} - {10}
-    assert relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01) in [replace(cell, faults="") for cell in found]
+    assert make_relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01) in [
+        replace(cell, faults="") for cell in found
+    ]
 
 
 def test_a_result_answers_for_its_n():
-    ordinary = replace(relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01), faults="iid_flips")
+    ordinary = replace(make_relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01), faults="iid_flips")
     studied = replace(ordinary, generator=replace(ordinary.generator, n_models=5))
     assert made_up(ordinary, n_models=5).is_of(studied)
     assert not made_up(ordinary, n_models=10).is_of(studied)
@@ -138,7 +140,7 @@ def test_smoke_stands_on_digits_only():
 )
 def test_transfers_that_make_no_sense_are_refused(arguments: tuple, message: str):
     with pytest.raises(FaultsimError, match=message):
-        transfer_cells(*arguments)
+        make_transfer_cells(*arguments)
 
 
 # ---------------------------------------------------------------------------------------------- plan
@@ -177,7 +179,7 @@ def test_a_plan_has_one_file_a_step_and_needs_come_first(wanted: list[Cell]):
 
 def test_transfers_share_the_generator(tmp_path: Path):
     """One generator, two targets, two rates: trained once; nothing of a target is trained but its base model."""
-    wanted = transfer_cells(
+    wanted = make_transfer_cells(
         "cifar10", ["VGG19"], ["VGG19", "VGG11"], ["ConvL"], [0.015], [0.01, 0.005], ["iid_flips"]
     )
     planned = plan_steps(wanted, "modern", tmp_path)
@@ -199,7 +201,7 @@ def test_a_chosen_flips_generator_knows_no_fault_model(tmp_path: Path):
 def test_operations_by_hand(tmp_path: Path):
     """VGG11 needs 153 million MACs an image, ConvS 10 million."""
     options = {"base_epochs": 100, "epochs": 50, "n_models": 10}
-    cell = replace(relaxed_cell("cifar10", "VGG11", "ConvS", 0.01), faults="iid_flips")
+    cell = replace(make_relaxed_cell("cifar10", "VGG11", "ConvS", 0.01), faults="iid_flips")
     by_kind = {step.kind: count_operations(step, **options) for step in plan_steps([cell], "paper", tmp_path)}
     vgg, convs = count_macs("VGG11"), count_macs("ConvS")
     assert 150e6 < vgg < 155e6
@@ -219,7 +221,7 @@ def cost(step: Step) -> float:
 
 def test_a_budget_goes_to_what_most_tables_want_for_its_time(tmp_path: Path):
     small, large = (
-        replace(relaxed_cell("cifar10", base, "ConvS", 0.01), faults="iid_flips")
+        replace(make_relaxed_cell("cifar10", base, "ConvS", 0.01), faults="iid_flips")
         for base in ("VGG11", "VGG19")
     )
     planned = plan_steps([large, small], "modern", tmp_path)
@@ -229,7 +231,7 @@ def test_a_budget_goes_to_what_most_tables_want_for_its_time(tmp_path: Path):
     assert choose_next(planned, {large: 20, small: 1}, cost, 1e9)[-1].cell == large
     assert choose_next(planned, {large: 20, small: 1}, cost, 200)[-1].cell == small, "the other doesn't fit"
     assert choose_next(planned, {large: 20, small: 1}, cost, 151) == []
-    file_of(Kind.BASE, small, "modern", tmp_path).touch()
+    locate_file(Kind.BASE, small, "modern", tmp_path).touch()
     assert len(choose_next(planned, {}, cost, 60)) == 3, "what is there costs nothing"
 
 
@@ -274,7 +276,7 @@ def test_status_counts_what_is_there():
 
 
 def test_what_several_tables_want_counts_more():
-    cell = replace(relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01), faults=FAULTS[0])
+    cell = replace(make_relaxed_cell("cifar10", "ResNet18", "ConvL", 0.01), faults=FAULTS[0])
     counts = count_cells(select_cells(name) for name in NAMES)
     assert counts[cell] == 5  # Tables 1 and 5, Figures 3, 5 and 6
     assert {cell.generator.name for cell in counts} == set(generators.NAMES)

@@ -21,8 +21,8 @@ from faultsim import FaultsimError, bundled
 from faultsim.cli import main
 from faultsim.data import digits
 from neuralfuse import published
-from neuralfuse.paper.cells import FAULTS, NAMES, relaxed_cell, select_cells
-from neuralfuse.paper.plan import Kind, file_of, find_missing, plan_steps
+from neuralfuse.paper.cells import FAULTS, NAMES, make_relaxed_cell, select_cells
+from neuralfuse.paper.plan import Kind, find_missing, locate_file, plan_steps
 from neuralfuse.paper.result import ALONE, Cell, GeneratorSpec, Result, read, read_results
 from neuralfuse.paper.rows import find_published
 from neuralfuse.paper.settings import Settings
@@ -106,12 +106,12 @@ def test_every_published_row_has_its_cells():
 
 def test_a_row_that_everybody_can_look_up():
     """Table 1, CIFAR-10, VGG11 with ConvS."""
-    row = find_published(relaxed_cell("cifar10", "VGG11", "ConvS", 0.01))
+    row = find_published(make_relaxed_cell("cifar10", "VGG11", "ConvS", 0.01))
     assert (row.clean, row.perturbed, row.perturbed_std) == (88.35, 42.2, 11.6)
     assert (row.clean_fused, row.perturbed_fused, row.perturbed_fused_std) == (84.9, 66.3, 7.5)
     assert row.improvement == 24.1
-    assert find_published(relaxed_cell("cifar10", "VGG19", "ConvS", 0.01)).perturbed_std is None
-    assert find_published(relaxed_cell("digits", "DigitsNet", "ConvS", 0.01)) is None
+    assert find_published(make_relaxed_cell("cifar10", "VGG19", "ConvS", 0.01)).perturbed_std is None
+    assert find_published(make_relaxed_cell("digits", "DigitsNet", "ConvS", 0.01)) is None
 
 
 def test_the_tables_differ_in_their_bit_error_rate_and_data_sets():
@@ -154,11 +154,11 @@ def test_what_is_there_is_not_planned_again(tmp_path: Path):
     wanted = select_cells("table1", ["cifar10"], ["VGG11"], ["ConvS"])
     planned = plan_steps(wanted, "modern", tmp_path)
     assert find_missing(planned) == planned
-    file_of(Kind.BASE, wanted[0], "modern", tmp_path).touch()
+    locate_file(Kind.BASE, wanted[0], "modern", tmp_path).touch()
     assert find_missing(planned) == planned[1:]
-    file_of(Kind.RESULT, wanted[0], "modern", tmp_path).touch()
+    locate_file(Kind.RESULT, wanted[0], "modern", tmp_path).touch()
     assert {step.cell.faults for step in find_missing(planned)} == {wanted[1].faults}
-    file_of(Kind.RESULT, wanted[1], "modern", tmp_path).touch()
+    locate_file(Kind.RESULT, wanted[1], "modern", tmp_path).touch()
     assert find_missing(planned) == []
     assert find_missing(plan_steps(wanted, "paper", tmp_path)), "results of another recipe are no substitute"
 

@@ -10,7 +10,7 @@ from energy.saving import compute_saving, count_weight_accesses
 from energy.trace import POLICIES
 from faultsim import FaultModel, VoltageCurve, evaluation_chips, load_weights, models
 from faultsim import bundled as base
-from faultsim.data import batches, load
+from faultsim.data import iterate_batches, load
 from faultsim.io.checkpoint import read_file
 from neuralfuse import bundled, generators
 from neuralfuse.bundled import train
@@ -31,7 +31,7 @@ def test_it_wins_accuracy_back_on_the_same_chips(generator):
     stored, _ = load_weights(model, base.WEIGHTS)
     found = evaluate_protected(
         model,
-        list(batches(load(base.DATASET, "test"), 512)),
+        list(iterate_batches(load(base.DATASET, "test"), 512)),
         evaluation_chips(seed=11, count=12),
         bit_error_rate=RATE,
         faults=FaultModel(),
@@ -109,7 +109,7 @@ def test_the_pair_wins_accuracy_back_and_keeps_the_clean_one(pair):
     assert cost < 0.03 * count_weight_accesses(model, (3, 32, 32))
     found = evaluate_protected(
         model,
-        list(batches(load(base.DATASET, "test").subset(torch.arange(120)), 120)),
+        list(iterate_batches(load(base.DATASET, "test").subset(torch.arange(120)), 120)),
         evaluation_chips(seed=12, count=8),
         bit_error_rate=RATE,
         faults=FaultModel(),

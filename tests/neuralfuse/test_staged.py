@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from faultsim import FaultsimError, StoredWeights, bundled, evaluate, evaluation_chips, load_weights, models
-from faultsim.data import batches, find_augmentation, load
+from faultsim.data import find_augmentation, iterate_batches, load
 from faultsim.faults import TRAINING
 from faultsim.training.graphs import Graphed
 from faultsim.training.loop import Pace
@@ -56,7 +56,7 @@ def chained(base):
 
 
 def accuracy(base: Base, generator, rate: float = RATE, chips: int = 10) -> float:
-    data = list(batches(load("digits", "test"), 359))
+    data = list(iterate_batches(load("digits", "test"), 359))
     fuse = generators.NeuralFuse(generator).eval() if generator is not None else None
     unseen = evaluation_chips(0, chips)
     return evaluate(base.model, data, unseen, bit_error_rate=rate, stored=base.stored, transform=fuse).mean
@@ -79,7 +79,7 @@ def test_success_is_counted_by_class_and_by_chip(base):
     patterns = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     test, chips = load("digits", "test"), evaluation_chips(3, 2)
     found = measure_success(patterns, *base, test, chips, bit_error_rate=RATE, faults=LAST.faults, images=6)
-    images = next(batches(test, 6))[0]
+    images = next(iterate_batches(test, 6))[0]
     hits = torch.zeros(10, 2)
     for index in range(10):
         under = torch.clamp(images + patterns[index], -1, 1)
@@ -96,7 +96,7 @@ def of_drawn(generator, patterns) -> float:
     """How often the nearest pattern to what is drawn is that of a test image's class."""
     right = 0
     with torch.inference_mode():
-        for images, labels in batches(load("digits", "test"), 100):
+        for images, labels in iterate_batches(load("digits", "test"), 100):
             nearest = torch.cdist(generator(images).flatten(1), patterns.flatten(1)).argmin(1)
             right += int((nearest == labels).sum())
     return right / len(load("digits", "test"))
@@ -140,7 +140,7 @@ def test_no_label_is_leaked(base):
     few = replace(CHAIN, patterns=Stage(1, 20, 0.05), drawing=Stage(2, 64, 0.01))
     outcome = train_staged(generator, [base], data, few)
     assert of_drawn(generator, outcome.patterns) < 0.35
-    images, labels = next(batches(load("digits", "test"), 359))
+    images, labels = next(iterate_batches(load("digits", "test"), 359))
     with torch.inference_mode():
         right = (outcome.classifier(images).argmax(1) == labels).double().mean()
     assert right < 0.35
@@ -250,7 +250,7 @@ def test_training_chips_are_never_evaluation_chips():
 
 
 def test_the_bounded_loss_is_the_probability_of_a_wrong_answer(base):
-    images, labels = next(batches(load("digits", "test"), 20))
+    images, labels = next(iterate_batches(load("digits", "test"), 20))
     options = {"bit_error_rate": 0.0, "n_models": 1}
     with EOPM(*base, loss="error_probability", **options) as objective:
         losses, gradient = objective.input_gradient(images, labels, 0)
@@ -267,7 +267,7 @@ def test_the_bounded_loss_is_the_probability_of_a_wrong_answer(base):
 
 def test_an_ensemble_is_the_mean_of_its_members(base):
     other = models.create(bundled.MODEL, 10)
-    images, labels = next(batches(load("digits", "test"), 8))
+    images, labels = next(iterate_batches(load("digits", "test"), 8))
     bases = [base, Base(other.eval(), StoredWeights.of(other))]
     training = Training(bit_error_rate=0.01, n_models=2)
     found = []
@@ -297,7 +297,7 @@ def test_a_classifier_is_the_generators_encoder_with_a_head(name):
 )
 def test_patterns_are_no_finer_than_a_generator_draws(name, pixels):
     """The last map before an image's three channels decides: ConvS enlarges a map of three channels twofold."""
-    assert generators.coarseness(generators.create(name)) == pixels
+    assert generators.measure_coarseness(generators.create(name)) == pixels
     patterns = ClassPatterns(3, (3, 32, 32), pixels)
     assert patterns.values.shape == (3, 3, 32 // pixels, 32 // pixels)
     assert patterns.drawn().shape == (3, 3, 32, 32)
@@ -449,4 +449,4 @@ def test_stages_of_files_are_taken_over_on_a_gpu(tmp_path):
 @pytest.mark.parametrize(("one", "other"), [("ConvL", "DeConvL"), ("ConvS", "DeConvS")])
 def test_which_generators_share_an_encoder(one, other):
     for name in generators.KNOWN:
-        assert generators.same_encoder(one, name) == (name in (one, other))
+        assert generators.have_same_encoder(one, name) == (name in (one, other))

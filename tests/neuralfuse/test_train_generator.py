@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from faultsim import FaultModel, FaultsimError, StoredWeights, bundled, evaluation_chips, load_weights, models
-from faultsim.data import batches, find_augmentation, load
+from faultsim.data import find_augmentation, iterate_batches, load
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
 from neuralfuse.protection import evaluate_protected
-from neuralfuse.training import Base, Training, converged, train_generator
+from neuralfuse.training import Base, Training, has_converged, train_generator
 
 SMALL = Training(bit_error_rate=0.02, n_models=2, batch_size=16, max_epochs=3)
 WORST = Training(flips=100, batch_size=16, max_epochs=3)
@@ -147,11 +147,11 @@ def test_training_ends_when_there_is_no_progress(base):
 
 
 def test_the_rule_of_convergence():
-    assert not converged([1.0] * 9, 5, 0.005)
-    assert converged([1.0] * 10, 5, 0.005)
-    assert converged([2.0] * 5 + [2.5, 1.5, 2.2, 1.8, 1.99], 5, 0.005)
-    assert not converged([2.0] * 5 + [2.5, 1.5, 2.2, 1.8, 1.9], 5, 0.005)
-    assert converged([9.0, 2.0, 2.0], 1, 0.005)
+    assert not has_converged([1.0] * 9, 5, 0.005)
+    assert has_converged([1.0] * 10, 5, 0.005)
+    assert has_converged([2.0] * 5 + [2.5, 1.5, 2.2, 1.8, 1.99], 5, 0.005)
+    assert not has_converged([2.0] * 5 + [2.5, 1.5, 2.2, 1.8, 1.9], 5, 0.005)
+    assert has_converged([9.0, 2.0, 2.0], 1, 0.005)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_training_raises_perturbed_accuracy(base, threads):
     train_generator(generator, [Base(model, stored)], load("digits", "train"), training)
     found = evaluate_protected(
         model,
-        list(batches(load("digits", "test"), 512)),
+        list(iterate_batches(load("digits", "test"), 512)),
         evaluation_chips(0, 20),
         bit_error_rate=0.03,
         faults=training.faults,

@@ -32,7 +32,7 @@ def git(path, *words):
 
 
 def said(path):
-    code = "from faultsim.io.provenance import commit; print(commit())"
+    code = "from faultsim.io.provenance import find_commit; print(find_commit())"
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(path.parent)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=path, env=environment, capture_output=True, text=True, check=True

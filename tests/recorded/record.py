@@ -18,7 +18,7 @@ from tests.recorded import commands, facts
 FACTS = Path(__file__).parent / "facts"
 
 
-def file_of(name: str) -> Path:
+def locate_file(name: str) -> Path:
     return FACTS / f"{name.replace(' ', '-')}.json"
 
 
@@ -38,7 +38,7 @@ def main(names: list[str]) -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             record = {"machine": facts.machine(), "facts": observe(recorded, Path(folder))}
-        file_of(recorded.name).write_text(
+        locate_file(recorded.name).write_text(
             json.dumps(record, indent=0, sort_keys=True) + "\n", encoding="utf-8"
         )
         print(recorded.name)

@@ -7,12 +7,12 @@ import pytest
 
 from .commands import RECORDED, Recorded
 from .facts import differences, gather, machine
-from .record import FACTS, file_of, observe
+from .record import FACTS, locate_file, observe
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded.name.replace(" ", "-"))
 def test_commands_come_to_what_was_recorded(recorded: Recorded, tmp_path: Path):
-    record = json.loads(file_of(recorded.name).read_text(encoding="utf-8"))
+    record = json.loads(locate_file(recorded.name).read_text(encoding="utf-8"))
     found = json.loads(json.dumps(observe(recorded, tmp_path)))
     alike = record["machine"] == machine()
     differing = list(differences(record["facts"], found, alike=alike, trains=recorded.trains))
@@ -25,7 +25,9 @@ def test_commands_come_to_what_was_recorded(recorded: Recorded, tmp_path: Path):
 
 
 def test_each_record_belongs_to_a_case():
-    assert {path.name for path in FACTS.iterdir()} == {file_of(recorded.name).name for recorded in RECORDED}
+    assert {path.name for path in FACTS.iterdir()} == {
+        locate_file(recorded.name).name for recorded in RECORDED
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faultsim.errors import FaultsimError
-from faultsim.show.report.charts import drawings
+from faultsim.show.report.charts import draw_chart
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.document import Chart, Point, Section, Series, Table
-from faultsim.show.report.page import page
+from faultsim.show.report.page import render_page
 from neuralfuse.paper.report import READER
 from neuralfuse.paper.result import Cell, GeneratorSpec, read
 from neuralfuse.paper.rows import find_published
@@ -86,7 +86,7 @@ def test_charts_hold_every_point_with_its_interval(sweep):
 def test_a_drawing_has_a_marker_with_values_for_each_point_in_its_place(sweep):
     (section,) = collect([sweep])
     chart = section.charts[0]
-    for drawing in drawings(chart, "c"):
+    for drawing in draw_chart(chart, "c"):
         titles = re.findall(r"<title>([^<]*)</title>", drawing)
         assert titles == ["\n".join(point.values) for series in chart.series for point in series.points]
         places = [float(y) for y in re.findall(r"</title><use [^>]*\by=\"([\d.]+)\"", drawing)]
@@ -214,7 +214,7 @@ def test_an_unfinished_sweep_says_so(sweep, copy):
             assert row.cells[4:] == finished.cells[4:]
     (copy / "results.csv").unlink()
     assert "the sweep has no results yet" in collect([copy])[0].notes
-    assert "no results yet" in page(collect([copy]))
+    assert "no results yet" in render_page(collect([copy]))
 
 
 SPOILT = {
@@ -272,7 +272,7 @@ def test_damaged_results_and_logs_are_noted(reproduced, tmp_path):
     assert section.notes[2] == "no result is finished yet"
     assert "bad.log.jsonl is no training log" in training.notes[0]
     assert training.notes[1] == "not shown, for faultsim doesn't know what they are: stranger.json"
-    assert "not shown" in page([section, training])
+    assert "not shown" in render_page([section, training])
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_whatever_the_files_hold_there_is_a_page_or_a_clear_error(tmp_path_facto
     (folder / "x.log.jsonl").write_text(json.dumps(what))
     with contextlib.suppress(FaultsimError):  # anything else is a failure
         sections = collect([folder], READERS)
-        page([Section(s.title, s.kind, s.path, facts=s.facts, notes=s.notes) for s in sections])
+        render_page([Section(s.title, s.kind, s.path, facts=s.facts, notes=s.notes) for s in sections])
 
 
 def test_what_comes_from_files_is_never_markup():
@@ -341,7 +341,7 @@ def test_what_comes_from_files_is_never_markup():
         tables=(Table(hostile, (hostile, hostile), (), notes=(hostile,)),), pictures=((hostile, b"x"),),
         configuration=hostile,
     )  # fmt: skip
-    text = page([section, section])
+    text = render_page([section, section])
     assert text.count("<script>") == text.count("</script>") == 1
     assert "<img src=x" not in text
     assert text.encode("utf-8")

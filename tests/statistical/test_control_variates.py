@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 from faultsim import FaultModel, StoredWeights, evaluation_chips
-from faultsim.control_variates import control_mean, measure_changes
+from faultsim.control_variates import estimate_control_mean, measure_changes
 from faultsim.errors import FaultsimError
 from faultsim.perturbation import corrupt_stored
 
@@ -53,14 +53,14 @@ def test_expected_change_of_independent_flips(stored):
 def test_values_that_follow_from_the_variates_have_no_error_but_that_of_the_others():
     rng = np.random.default_rng(0)
     variates, others = rng.normal(size=(20, 2)), rng.normal(size=(1000, 2))
-    found = control_mean(0.5 + variates @ [0.1, -0.2], variates, others)
+    found = estimate_control_mean(0.5 + variates @ [0.1, -0.2], variates, others)
     assert found.mean == pytest.approx(0.5 + others.mean(axis=0) @ [0.1, -0.2])
     assert found.standard_error == pytest.approx((others @ [0.1, -0.2]).std(ddof=1) / math.sqrt(1000))
 
 
 def test_variates_that_never_vary_change_nothing():
     values = np.random.default_rng(1).normal(size=12)
-    found = control_mean(values, np.full((12, 2), 3.0), np.full((50, 2), 3.0))
+    found = estimate_control_mean(values, np.full((12, 2), 3.0), np.full((50, 2), 3.0))
     assert found.mean == pytest.approx(values.mean())
     assert found.interval == pytest.approx(stats.t.interval(0.95, 11, values.mean(), stats.sem(values)))
     assert found.factor == pytest.approx(1)
@@ -71,7 +71,7 @@ def test_interval_covers_and_is_narrower():
     rng, times, covered, factors = np.random.default_rng(2), 600, 0, []
     for _ in range(times):
         variates, others = rng.normal(size=(40, 1)), rng.normal(size=(400, 1))
-        found = control_mean(0.8 * variates[:, 0] + 0.6 * rng.normal(size=40), variates, others)
+        found = estimate_control_mean(0.8 * variates[:, 0] + 0.6 * rng.normal(size=40), variates, others)
         covered += found.interval[0] <= 0 <= found.interval[1]
         factors.append(found.factor)
     assert stats.binom.cdf(covered, times, 0.95) > ALARM / 2
@@ -85,4 +85,4 @@ def test_interval_covers_and_is_narrower():
 )
 def test_what_does_not_fit_or_suffice_is_refused(values, variates, others):
     with pytest.raises(FaultsimError, match="control variates"):
-        control_mean(np.zeros(values), np.zeros(variates), np.zeros(others))
+        estimate_control_mean(np.zeros(values), np.zeros(variates), np.zeros(others))

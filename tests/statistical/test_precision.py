@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import integrate, stats
 
 from faultsim.errors import FaultsimError
-from faultsim.precision import BOUNDARY, LEAST_CHIPS, chips_needed, half_widths
+from faultsim.precision import BOUNDARY, LEAST_CHIPS, compute_half_widths, count_chips_needed
 
 ALARM = 1e-6
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "precision.py"
@@ -50,20 +50,22 @@ def test_by_hand():
     values = [0.5, 0.7] * 6  # 12 chips: mean 0.6, squared deviations 12 * 0.01
     quantile = stats.t.ppf(stats.norm.cdf(BOUNDARY), 11)
     width = quantile * math.sqrt((12 * 0.01 / 11 + 1 / 12) / 12)
-    assert half_widths(values, 0.05)[-1] == pytest.approx(width**2 / 0.05)
-    assert half_widths(values, 0.05, reach=None)[-1] == pytest.approx(
+    assert compute_half_widths(values, 0.05)[-1] == pytest.approx(width**2 / 0.05)
+    assert compute_half_widths(values, 0.05, reach=None)[-1] == pytest.approx(
         quantile**2 * (12 * 0.01 / 11 + 0.2**2 / 12) / 12 / 0.05
     )
-    assert half_widths(values, 0.9)[-1] == 0.9
-    assert np.isinf(half_widths(values, 0.9)[: LEAST_CHIPS - 1]).all()
+    assert compute_half_widths(values, 0.9)[-1] == 0.9
+    assert np.isinf(compute_half_widths(values, 0.9)[: LEAST_CHIPS - 1]).all()
 
 
 @given(accuracies, st.sampled_from([0.3, 0.4, 0.6]))
 def test_decision_depends_on_the_chips_before_it_only(values, precision):
-    needed = chips_needed(values, precision)
+    needed = count_chips_needed(values, precision)
     for chips in range(1, len(values) + 1):
-        assert chips_needed(values[:chips], precision) == (needed if needed and chips >= needed else None)
-    widths = half_widths(values, precision)
+        assert count_chips_needed(values[:chips], precision) == (
+            needed if needed and chips >= needed else None
+        )
+    widths = compute_half_widths(values, precision)
     assert needed == (
         int(np.flatnonzero(widths == precision)[0]) + 1 if (widths == precision).any() else None
     )
@@ -73,40 +75,40 @@ def test_decision_depends_on_the_chips_before_it_only(values, precision):
 def test_several_series_stop_when_the_last_one_does(first, second):
     chips = min(len(first), len(second))
     both = np.stack([first[:chips], second[:chips]])
-    alone = [half_widths(series, 0.4) <= 0.4 for series in both]
+    alone = [compute_half_widths(series, 0.4) <= 0.4 for series in both]
     together = np.flatnonzero(alone[0] & alone[1])
-    assert chips_needed(both, 0.4) == (together[0] + 1 if together.size else None)
+    assert count_chips_needed(both, 0.4) == (together[0] + 1 if together.size else None)
 
 
 @given(accuracies, st.sampled_from([0.125, 2.0, 64.0]), st.sampled_from([-3.0, 0.0, 8.0]))
 def test_units_and_zero_do_not_matter(values, unit, zero):
     """Powers of 2, so that nothing is rounded by them."""
-    moved = half_widths((values * 64).round() * unit + zero, 16 * unit, 64 * unit)
-    np.testing.assert_allclose(moved, unit * half_widths((values * 64).round(), 16, 64), rtol=1e-9)
+    moved = compute_half_widths((values * 64).round() * unit + zero, 16 * unit, 64 * unit)
+    np.testing.assert_allclose(moved, unit * compute_half_widths((values * 64).round(), 16, 64), rtol=1e-9)
 
 
 def test_chips_that_agree_are_not_trusted_unless_nothing_can_fail():
     same = np.full(2000, 0.99)
-    needed = chips_needed(same, 0.005)
+    needed = count_chips_needed(same, 0.005)
     assert 2 / 0.005 < needed < 2.5 / 0.005
-    assert chips_needed(same, 0.005, reach=0) == LEAST_CHIPS
-    assert chips_needed(same, 0.005, reach=None) == LEAST_CHIPS
-    assert chips_needed(same[: needed - 1], 0.005) is None
+    assert count_chips_needed(same, 0.005, reach=0) == LEAST_CHIPS
+    assert count_chips_needed(same, 0.005, reach=None) == LEAST_CHIPS
+    assert count_chips_needed(same[: needed - 1], 0.005) is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_values_that_are_no_numbers_are_never_precise(bad):
     values = np.full(2000, 0.9)
     values[700] = bad
-    assert chips_needed(values[:700], 0.005) is not None
+    assert count_chips_needed(values[:700], 0.005) is not None
     values[20] = bad
-    assert chips_needed(values, 0.005) is None
+    assert count_chips_needed(values, 0.005) is None
 
 
 @pytest.mark.parametrize("precision", [0.0, -0.01, math.nan, math.inf])
 def test_precision_must_be_a_positive_number(precision):
     with pytest.raises(FaultsimError, match="positive half width"):
-        chips_needed([0.5] * 20, precision)
+        count_chips_needed([0.5] * 20, precision)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_all_looks_together_cover(draw, mean):
     """The sequence, at all looks together, in 95 % of studies; the issue of a sweep is its last look."""
     sweeps, precision = 600, 0.03
     values = draw(np.random.default_rng(5), (sweeps, 500))
-    widths = half_widths(values, precision)
+    widths = compute_half_widths(values, precision)
     assert (widths[:, -1] == precision).all()
     means = values.cumsum(axis=-1) / np.arange(1, 501)
     missed = int((np.abs(means - mean) > widths).any(axis=-1).sum())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from faultsim.bench.kernel import RATES, time_kernel
-from faultsim.bench.timing import rivals
+from faultsim.bench.timing import time_rivals
 
 
 @pytest.mark.cuda
@@ -30,8 +30,8 @@ def test_graphs_time_the_gpu_and_not_python():
     """A kernel of a few hundred nanoseconds: launched one by one it takes Python's microseconds."""
     x = torch.zeros(16, device="cuda")
     device = torch.device("cuda")
-    (single,) = rivals([lambda: x.add_(1)], device=device, seconds=0.2)
-    (many,) = rivals([lambda: x.add_(1)], device=device, seconds=0.2, graphs=True)
+    (single,) = time_rivals([lambda: x.add_(1)], device=device, seconds=0.2)
+    (many,) = time_rivals([lambda: x.add_(1)], device=device, seconds=0.2, graphs=True)
     assert many.median < single.median
 
 

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from faultsim import Chip, MeasuredChip, StoredWeights, VoltageCurve, find_failing_cells
-from faultsim.text_table import align_columns, html_table
+from faultsim.text_table import align_columns, format_html
 
 MODEL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
 
@@ -60,7 +60,7 @@ def test_tables_cut_nothing_and_escape_text(right):
     rows = [("a & b", "1"), ("<i>", "1,000")]
     lines = align_columns(("name", "size"), rows, right)
     assert lines[1] == ("a & b      1" if right else "a & b  1")
-    assert cells(html_table(("name", "size"), rows, right, 'say "hi"'))[0] == [
+    assert cells(format_html(("name", "size"), rows, right, 'say "hi"'))[0] == [
         ["name", "size"],
         *map(list, rows),
     ]

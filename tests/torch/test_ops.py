@@ -177,13 +177,13 @@ def test_a_cpu_path_is_chosen_for_a_block_of_code(monkeypatch):
             native().launch_cpu(job, threads, path)
 
     monkeypatch.setattr(ops, "_KERNEL", Kernel())
-    assert ops.cpu_paths()[-1] == "portable"
+    assert ops.list_cpu_paths()[-1] == "portable"
     with ops.use_cpu_path("portable"):
         CALL.corrupt(weights_of(9), *arguments())
         with pytest.raises(FaultsimError, match=r"no vector path 'sse9': it has .*portable"):
             ops.use_cpu_path("sse9").__enter__()
     CALL.corrupt(weights_of(9), *arguments())
-    assert chosen == ["portable", ops.cpu_paths()[0]]
+    assert chosen == ["portable", ops.list_cpu_paths()[0]]
 
 
 # -- wrong arguments --------------------------------------------------------------------------------------------

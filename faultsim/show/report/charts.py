@@ -36,14 +36,14 @@ _SVG = "http://www.w3.org/2000/svg"
 _HREF = "{http://www.w3.org/1999/xlink}href"
 
 
-def drawings(chart: Chart, name: str) -> list[str]:
+def draw_chart(chart: Chart, name: str) -> list[str]:
     """SVG elements of the chart in each of its sizes. `name` sets its ids apart from those of other charts."""
     return [
         _dressed(_svg(chart, width, height), chart, f"{name}-{width}") for width, height in SIZES[chart.size]
     ]
 
 
-def color_of(chart: Chart, index: int) -> int:
+def choose_color(chart: Chart, index: int) -> int:
     """Index of the color, and of the marker, of a series."""
     color = chart.series[index].color
     return (index if color is None else color) % len(COLORS)
@@ -84,7 +84,7 @@ def _svg(chart: Chart, width: int, height: int) -> str:
 
 
 def _draw(axes: Axes, chart: Chart, index: int, series: Series) -> None:
-    color = COLORS[color_of(chart, index)]
+    color = COLORS[choose_color(chart, index)]
     points = series.points
     x = [point.x for point in points]
     if points and all(point.spread for point in points):
@@ -104,7 +104,7 @@ def _draw(axes: Axes, chart: Chart, index: int, series: Series) -> None:
         color=color,
         linestyle=("--" if series.dashed else "-") if series.joined else "none",
         linewidth=2,
-        marker=MARKERS[color_of(chart, index)],
+        marker=MARKERS[choose_color(chart, index)],
         markersize=5.5 if len(points) < 30 else 3.5,
         markerfacecolor=_PAPER if series.hollow else color,
         clip_on=False,

@@ -29,14 +29,14 @@ class Reader:
 
 
 def _sweep(directory: Path, shown: str) -> list[Section]:
-    return [sweeps.section(directory, shown)] if (directory / INFORMATION).exists() else []
+    return [sweeps.make_section(directory, shown)] if (directory / INFORMATION).exists() else []
 
 
 def _training(directory: Path, shown: str) -> list[Section]:
     charts, notes = [], []
     for path in sorted(directory.glob(f"*{training.ENDING}")):
         try:
-            charts.append(training.chart(path))
+            charts.append(training.make_chart(path))
         except FaultsimError as error:
             notes.append(str(error))
     if notes and not charts:
@@ -102,7 +102,7 @@ def _folders(top: Path, depth: int = DEPTH) -> Iterator[Path]:
             yield from _folders(folder, depth - 1)
 
 
-def files_in(top: Path) -> list[Path]:
+def list_files(top: Path) -> list[Path]:
     """Return the data files that a report on a directory can be made of."""
     return [path for folder in _folders(top) for path in sorted(folder.iterdir()) if path.suffix in _DATA]
 

@@ -118,24 +118,24 @@ DASH = "–"  # noqa: RUF001 typography: what is not known
 MINUS = "−"  # noqa: RUF001 as wide as a plus
 
 
-def percent(fraction: float | None, digits: int = 2) -> str:
+def format_share(fraction: float | None, digits: int = 2) -> str:
     """Format a fraction in percent; a dash for what is not known."""
     return DASH if fraction is None else f"{100 * fraction:.{digits}f} %".replace("-", MINUS)
 
 
-def rate(fraction: float) -> str:
+def format_error_rate(fraction: float) -> str:
     """Format a bit error rate in percent with two significant digits."""
     return "0" if fraction == 0 else f"{100 * fraction:.2g} %"
 
 
-def at(value: object, path: str) -> object:
+def look_up(value: object, path: str) -> object:
     """Return what lies at a path such as "a.b.c" in nested JSON objects; None where there is nothing."""
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
 
 
-def words(value: object) -> str:
+def format_value(value: object) -> str:
     """Format a JSON value for a reader; empty for nothing."""
     if value is None or isinstance(value, dict | list):
         return ""
@@ -146,14 +146,14 @@ def words(value: object) -> str:
     return str(value)
 
 
-def origin(information: object) -> tuple[tuple[str, str], ...]:
+def list_origin(information: object) -> tuple[tuple[str, str], ...]:
     """Return facts on where a result comes from, of what faultsim.io.provenance wrote down."""
-    date = words(at(information, "date"))
+    date = format_value(look_up(information, "date"))
     facts = (
-        ("Device", words(at(information, "device"))),
+        ("Device", format_value(look_up(information, "device"))),
         ("Date", date.replace("T", " ").replace("+00:00", " UTC")),
-        ("Commit", words(at(information, "commit"))),
-        ("faultsim", words(at(information, "versions.faultsim"))),
-        ("torch", words(at(information, "versions.torch"))),
+        ("Commit", format_value(look_up(information, "commit"))),
+        ("faultsim", format_value(look_up(information, "versions.faultsim"))),
+        ("torch", format_value(look_up(information, "versions.torch"))),
     )
     return tuple((name, text) for name, text in facts if text)

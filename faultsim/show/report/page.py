@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...extras import needs_extra
-from .charts import color_of, drawings
+from .charts import choose_color, draw_chart
 from .document import Section
 
 with needs_extra("report"):
@@ -21,7 +21,7 @@ with needs_extra("report"):
 _FOLDER = Path(__file__).parent
 
 
-def page(sections: Sequence[Section]) -> str:
+def render_page(sections: Sequence[Section]) -> str:
     """Render sections as one HTML page. The same sections give the same text."""
     script = _asset("page.js")
     environment = Environment(
@@ -37,7 +37,7 @@ def page(sections: Sequence[Section]) -> str:
     def drawn(chart) -> Markup:
         nonlocal count
         count += 1
-        return Markup("\n").join(Markup(svg) for svg in drawings(chart, f"c{count}"))
+        return Markup("\n").join(Markup(svg) for svg in draw_chart(chart, f"c{count}"))
 
     text = environment.get_template("page.html").render(
         sections=sections,
@@ -45,7 +45,7 @@ def page(sections: Sequence[Section]) -> str:
         script=Markup(script),
         script_digest=digest,
         drawn=drawn,
-        color_of=color_of,
+        choose_color=choose_color,
         encoded=lambda png: base64.b64encode(png).decode(),
         version=__version__,
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ...errors import FaultsimError
 from ...io.files import keep_apart, write_text
-from .collect import OWN, Reader, collect, files_in
-from .page import page
+from .collect import OWN, Reader, collect, list_files
+from .page import render_page
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def write_report(
     if out.suffix.lower() not in (".html", ".htm"):
         raise FaultsimError(f"--out {out}: the name of a page must end in .html")
     sections = collect(directories, readers)
-    keep_apart({"--out": out}, {"the run's": [path for top in directories for path in files_in(top)]})
-    text = page(sections)
+    keep_apart({"--out": out}, {"the run's": [path for top in directories for path in list_files(top)]})
+    text = render_page(sections)
     write_text(out, text)
     return ReportFile(out, len(sections), len(text))

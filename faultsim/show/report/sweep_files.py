@@ -11,7 +11,7 @@ from ...errors import FaultsimError
 from ...io.bounds import parse_integer, parse_json, parse_number, read_text
 from ...io.run_directory import MOST_JSON
 from ...metrics import ACCURACY, METRICS, Collector, Metric
-from .document import LARGEST, at
+from .document import LARGEST, look_up
 
 INFORMATION = "sweep.json"
 MOST_CSV = 64 << 20  # bytes
@@ -40,7 +40,7 @@ _VALUES = (
 )  # which may be infinite, but for accuracies
 
 
-def information_in(directory: Path) -> dict:
+def read_information(directory: Path) -> dict:
     """Read sweep.json: the configuration and where it was run. Raises FaultsimError when it cannot be read."""
     path = directory / INFORMATION
     try:
@@ -52,12 +52,12 @@ def information_in(directory: Path) -> dict:
     return found
 
 
-def metric_in(configuration: dict) -> Metric:
+def read_metric(configuration: dict) -> Metric:
     """Return what a sweep measured. Raises FaultsimError where its configuration does not say it."""
     found = configuration.get("metric")
     if found is None:
         return ACCURACY
-    name, better = at(found, "name"), at(found, "higher_is_better")
+    name, better = look_up(found, "name"), look_up(found, "higher_is_better")
     if not isinstance(name, str) or not isinstance(better, bool):
         raise FaultsimError(f"{INFORMATION} doesn't say which metric was measured")
     known = [
@@ -70,7 +70,7 @@ def _measured_before() -> Collector:
     raise FaultsimError("a metric that was read from a file can't be measured again")
 
 
-def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]]:
+def read_rows(directory: Path, configuration: dict) -> tuple[list[dict], list[str]]:
     """Read the summary of a sweep.
 
     Parameters
@@ -96,7 +96,7 @@ def rows_in(directory: Path, configuration: dict) -> tuple[list[dict], list[str]
     if not isinstance(points, list):
         raise FaultsimError(f"{directory / INFORMATION} says nothing about its points")
     summary, results = directory / "summary.csv", directory / "results.csv"
-    metric = metric_in(configuration)
+    metric = read_metric(configuration)
     if summary.exists():
         found = _csv(summary)
         if len(found) > MOST_POINTS:
@@ -160,18 +160,20 @@ def _unfinished(path: Path, points: list, metric: Metric, stops: bool) -> list[d
 
     Energies per inference are not known, nor are intervals of a sweep that `stops` at a precision.
     """
-    from ...sweep_result import OperatingPoint, SweepRow, evaluation_in
+    from ...sweep_result import OperatingPoint, SweepRow, read_evaluation
 
     groups: dict[tuple[str, ...], list[dict]] = {}
     for row in _csv(path):
         groups.setdefault(
             (row.get("variant", ""), row.get("voltage", ""), row.get("bit_error_rate", "")), []
         ).append(row)
-    energies: dict[Any, Any] = {at(p, "voltage"): at(p, "energy_per_access") for p in points if _is_point(p)}
+    energies: dict[Any, Any] = {
+        look_up(p, "voltage"): look_up(p, "energy_per_access") for p in points if _is_point(p)
+    }
     found = []
     for (variant, voltage, errors), rows in groups.items():
         try:
-            evaluation = evaluation_in(rows, metric)
+            evaluation = read_evaluation(rows, metric)
             volts = parse_number(voltage) if voltage else None
             place = OperatingPoint(volts, parse_number(errors), energies.get(volts))
             summary = SweepRow(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...metrics import ACCURACY, Metric
 from ...voltage import VoltageCurve
-from ..plots import voltage_label
+from ..plots import label_voltage
 from .document import (
     DASH,
     MINUS,
@@ -17,13 +17,13 @@ from .document import (
     Series,
     Table,
     Tile,
-    at,
-    origin,
-    percent,
-    rate,
-    words,
+    format_error_rate,
+    format_share,
+    format_value,
+    list_origin,
+    look_up,
 )
-from .sweep_files import information_in, metric_in, rows_in
+from .sweep_files import read_information, read_metric, read_rows
 
 KEPT = 0.01
 """Accuracy that may be lost where the section says how low the voltage can be."""
@@ -34,7 +34,7 @@ _EXPLANATION = (
 _STUDENT, _SEQUENCE = "Student's t", "a confidence sequence, which ends at the precision asked for"
 
 
-def section(directory: Path, shown: str) -> Section:
+def make_section(directory: Path, shown: str) -> Section:
     """Make the section on a sweep, finished or not.
 
     Parameters
@@ -49,11 +49,11 @@ def section(directory: Path, shown: str) -> Section:
     FaultsimError
         For a damaged file.
     """
-    information = information_in(directory)
+    information = read_information(directory)
     configuration = information["configuration"]
-    metric = metric_in(configuration)
+    metric = read_metric(configuration)
     interval = _STUDENT if configuration.get("precision") is None else _SEQUENCE
-    rows, notes = rows_in(directory, configuration)
+    rows, notes = read_rows(directory, configuration)
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     of = {variant: [row for row in rows if row["variant"] == variant] for variant in variants}
     by_voltage = all(row["voltage"] is not None for row in rows)
@@ -69,7 +69,10 @@ def section(directory: Path, shown: str) -> Section:
             notes.append("some bit error rates have no voltage on the curve, so no energy is known for them")
         else:
             notes.append("energy is not shown: it was not counted, or the sweep is not finished")
-    model, dataset = words(at(configuration, "model")), words(at(configuration, "dataset"))
+    model, dataset = (
+        format_value(look_up(configuration, "model")),
+        format_value(look_up(configuration, "dataset")),
+    )
     return Section(
         title=" on ".join(filter(None, (model, dataset))) or "unnamed model",
         kind="Voltage sweep",
@@ -99,7 +102,7 @@ def _voltages(rows: Sequence[dict]) -> Callable[[dict], str]:
 def _text(metric: Metric, value: float | None, unit: bool = True) -> str:
     """Format a value of the metric; a dash for what is not known, or infinite."""
     if metric.fraction and unit:
-        return percent(value)
+        return format_share(value)
     return DASH if value is None else metric.text(value).replace("-", MINUS)
 
 
@@ -113,7 +116,7 @@ def _hover(row: dict, several: bool, metric: Metric) -> tuple[str, ...]:
     place = "no voltage" if row["voltage"] is None else f"voltage {row['voltage']:.4g}"
     lines = [
         f"{row['variant']}, {place}" if several else place,
-        f"bit error rate: {rate(row['bit_error_rate'])}",
+        f"bit error rate: {format_error_rate(row['bit_error_rate'])}",
         f"{metric.name}: {_text(metric, row['mean'], False)} ± {_text(metric, row['std'])}",
     ]
     if low is not None and high is not None:
@@ -122,7 +125,7 @@ def _hover(row: dict, several: bool, metric: Metric) -> tuple[str, ...]:
     if row["energy_per_access"] is not None:
         lines.append(f"energy per access: {row['energy_per_access']:.3f} of Vmin's")
     if row["energy_saving"] is not None:
-        lines.append(f"energy saving: {percent(row['energy_saving'], 1)}")
+        lines.append(f"energy saving: {format_share(row['energy_saving'], 1)}")
     return tuple(lines)
 
 
@@ -149,7 +152,7 @@ def _range_between(metric: Metric, row: dict, one: str, other: str) -> tuple[flo
 def _scale(configuration: dict) -> str:
     """Return the label of a voltage axis."""
     try:
-        return voltage_label(VoltageCurve(**configuration["curve"]))
+        return label_voltage(VoltageCurve(**configuration["curve"]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return "supply voltage"
 
@@ -162,7 +165,7 @@ def _accuracy(of: dict[str, list[dict]], by_voltage: bool, scale: str, metric: M
         apart = (known[-1][0] - known[0][0]) / 7
         for voltage, errors in known:
             if not top or voltage - top[-1][0] >= apart:
-                top += ((voltage, rate(errors)),)
+                top += ((voltage, format_error_rate(errors)),)
     return Chart(
         title=f"{_capital(metric)} against {'supply voltage' if by_voltage else 'bit error rate'}",
         x_label=scale if by_voltage else "bit error rate (share of failing cells)",
@@ -222,7 +225,7 @@ def _tiles(rows: Sequence[dict], several: bool, metric: Metric) -> list[Tile]:
     tiles = [
         Tile(
             _text(metric, first["mean"]),
-            f"{name}{metric.name} at a bit error rate of {rate(first['bit_error_rate'])}",
+            f"{name}{metric.name} at a bit error rate of {format_error_rate(first['bit_error_rate'])}",
         )
     ]
     if not metric.counts:  # how much of another metric may be lost is the reader's to say
@@ -231,7 +234,7 @@ def _tiles(rows: Sequence[dict], several: bool, metric: Metric) -> list[Tile]:
     if good:
         best = max(good, key=lambda row: row["energy_saving"])
         saving = best["energy_saving"]
-        value = percent(saving, 1) if saving >= 0 else f"+{percent(-saving, 1)}"
+        value = format_share(saving, 1) if saving >= 0 else f"+{format_share(-saving, 1)}"
         what = "energy saved" if saving >= 0 else "energy, against unprotected at Vmin,"
         tiles.append(
             Tile(value, f"{name}{what} at voltage {best['voltage']:.4g}, at most 1 point of accuracy lost")
@@ -246,9 +249,9 @@ def _table(variant: str, rows: Sequence[dict], several: bool, metric: Metric) ->
         low, high, access = row["ci95_low"], row["ci95_high"], row["energy_per_access"]
         cells = (
             voltage(row),
-            rate(row["bit_error_rate"]),
+            format_error_rate(row["bit_error_rate"]),
             DASH if access is None else f"{access:.3f}",
-            percent(row["energy_saving"], 1),
+            format_share(row["energy_saving"], 1),
             f"{_text(metric, row['mean'], False)} ± {_text(metric, row['std'], False)}",
             DASH if None in (low, high) else f"{_text(metric, low, False)} to {_text(metric, high, False)}",
             _text(metric, row["worst"], False),
@@ -275,23 +278,23 @@ def _table(variant: str, rows: Sequence[dict], several: bool, metric: Metric) ->
 
 def _facts(configuration: dict, information: dict, metric: Metric) -> tuple[tuple[str, str], ...]:
     chips = configuration.get("chips")
-    placement = words(at(configuration, "faults.memory.placement"))
-    stored, weights = (at(information, f"memory.{name}") for name in ("stored", "weights"))
+    placement = format_value(look_up(configuration, "faults.memory.placement"))
+    stored, weights = (look_up(information, f"memory.{name}") for name in ("stored", "weights"))
     most = "" if configuration.get("precision") is None else "at most "
     known = all(isinstance(count, int) for count in (stored, weights))  # not in runs of older versions
     facts = (
-        ("Model", words(at(configuration, "model"))),
-        ("Training recipe", words(at(configuration, "trained.recipe.name"))),
-        ("Data set", words(at(configuration, "dataset"))),
-        ("Images", words(at(configuration, "images"))),
+        ("Model", format_value(look_up(configuration, "model"))),
+        ("Training recipe", format_value(look_up(configuration, "trained.recipe.name"))),
+        ("Data set", format_value(look_up(configuration, "dataset"))),
+        ("Images", format_value(look_up(configuration, "images"))),
         ("Metric", "" if metric == ACCURACY else f"{metric.name}, {metric.arrow}"),
-        ("Generator", words(at(configuration, "generator.name"))),
-        ("Faults", words(at(configuration, "faults.kind"))),
+        ("Generator", format_value(look_up(configuration, "generator.name"))),
+        ("Faults", format_value(look_up(configuration, "faults.kind"))),
         ("Placement", placement),
         ("Faulty memory", f"{stored:,} of {weights:,} weights" if known else ""),
-        ("Voltage curve", words(at(configuration, "curve.name"))),
+        ("Voltage curve", format_value(look_up(configuration, "curve.name"))),
         ("Chips", f"{most}{len(chips)}" if isinstance(chips, list) else ""),
-        ("Precision", words(at(configuration, "precision"))),
-        ("Seed", words(at(configuration, "seed"))),
+        ("Precision", format_value(look_up(configuration, "precision"))),
+        ("Seed", format_value(look_up(configuration, "seed"))),
     )
-    return tuple((name, text) for name, text in facts if text) + origin(information)
+    return tuple((name, text) for name, text in facts if text) + list_origin(information)

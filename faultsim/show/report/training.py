@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...errors import FaultsimError
 from ...io.bounds import parse_json, read_text
-from .document import LARGEST, Chart, Point, Series, words
+from .document import LARGEST, Chart, Point, Series, format_value
 
 ENDING = ".log.jsonl"
 MOST_BYTES = 16 << 20
@@ -15,7 +15,7 @@ _ACCURACIES = (("accuracy", "training accuracy", 100.0), ("test_accuracy", "test
 _LOSSES = (("clean", "without bit errors", 1.0), ("perturbed", "with bit errors", 1.0))
 
 
-def chart(path: Path) -> Chart:
+def make_chart(path: Path) -> Chart:
     """Make the chart of a training log. Raises FaultsimError for a damaged one."""
     entries = _entries(path)
     accuracies = all("accuracy" in entry for entry in entries)
@@ -69,7 +69,7 @@ def _thinned(entries: list[dict]) -> list[dict]:
 
 def _hover(name: str, entry: dict, key: str, factor: float) -> tuple[str, ...]:
     value = f"{factor * entry[key]:.2f} %" if factor == 100 else f"{entry[key]:.4f}"
-    lines = [f"epoch {words(entry['epoch'])}", f"{name}: {value}"]
+    lines = [f"epoch {format_value(entry['epoch'])}", f"{name}: {value}"]
     if "loss" in entry:
         lines.append(f"loss: {entry['loss']:.4f}")
     return tuple(lines)
