@@ -33,7 +33,7 @@ class Installation:
         return cls(
             {**list_versions(), "scalesim": find_version("scalesim")},
             find_commit(),
-            tuple(extension.list_cpu_paths()),
+            tuple(extension.cpu_paths()),
             extension.built_with_cuda(),
             {"cpu": name_device("cpu"), **gpus},
         )

@@ -146,7 +146,7 @@ _cpu_path: ContextVar[str | None] = ContextVar("faultsim_cpu_path", default=None
 
 def list_cpu_paths() -> list[str]:
     """List the vector paths that this processor can run, best first. The operators use the first one."""
-    paths: list[str] = _KERNEL.list_cpu_paths()
+    paths: list[str] = _KERNEL.cpu_paths()
     return paths
 
 

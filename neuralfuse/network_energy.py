@@ -306,10 +306,12 @@ def _compute_savings(
         result["relative_energy_per_access"] = curve.energy_per_access(voltage)
         result["saving"] = compute_saving(accesses, curve, voltage)
     if voltage is not None and input_voltage is not None:
-        inputs = {"input_accesses": base.count_input_accesses(), "input_voltage": input_voltage}
-        result["input_memory_accesses"] = inputs["input_accesses"]
+        inputs = base.count_input_accesses()
+        result["input_memory_accesses"] = inputs
         result["input_voltage"] = input_voltage
-        result["saving_with_inputs"] = compute_saving(accesses, curve, voltage, **inputs)
+        result["saving_with_inputs"] = compute_saving(
+            accesses, curve, voltage, input_accesses=inputs, input_voltage=input_voltage
+        )
     if curve.access_pj is not None:
         result["energy_per_inference_at_vmin_pj"] = curve.access_pj * accesses
         if voltage is not None:

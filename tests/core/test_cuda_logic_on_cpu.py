@@ -22,7 +22,7 @@ STUBS = """
 #include "launch.h"
 namespace faultsim {
 void launch_cpu(const Job&, int, const char*) {}
-const char* const* list_cpu_paths(int* count) { static const char* none[1]; *count = 0; return none; }
+const char* const* cpu_paths(int* count) { static const char* none[1]; *count = 0; return none; }
 }
 """
 

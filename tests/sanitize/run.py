@@ -123,7 +123,7 @@ def check(native: ModuleType, kind: str, place: tuple, size: int, rate: float) -
     failing, states, read = by_reference(source, seeds, rate, kind, place)
     scales = np.linspace(1e-6, 600, 7, dtype=np.float32)
     each = scales[np.arange(size) // 5 % 7]
-    for path, (name, dtype) in itertools.product(native.list_cpu_paths(), OUTPUTS.items()):
+    for path, (name, dtype) in itertools.product(native.cpu_paths(), OUTPUTS.items()):
         output = at_odd_address(np.zeros(len(seeds) * size, dtype), shift)
         out_states = np.zeros(output.size, np.uint8) if name == "mask" else None
         launch(native, path, 2, source, output, seeds, rate, kind, place, name, out_states, scales)
@@ -179,10 +179,10 @@ def main() -> None:
     native = load(Path(sys.argv[1]))
     cases = itertools.product(KINDS, PLACES, SIZES, RATES)
     calls = sum(check(native, *case) for case in cases)
-    for path in native.list_cpu_paths():
+    for path in native.cpu_paths():
         calls += check_rest(native, path) + sum(check_large(native, path, kind) for kind in ("flip", "stuck"))
     print(
-        f"sanitizers: {calls} calls over {', '.join(native.list_cpu_paths())}: all equal to the reference, no report"
+        f"sanitizers: {calls} calls over {', '.join(native.cpu_paths())}: all equal to the reference, no report"
     )
 
 
