@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from faultsim import ActivationMemory, Chip, FaultModel, calibrate, models, perturbed_activations
 from faultsim.activation_ranges import hook_layer
 from faultsim.activations import INPUT_SRAM, Sites
-from faultsim.bench.timing import rivals
+from faultsim.bench.timing import time_rivals
 from faultsim.io.files import write_text
-from faultsim.io.provenance import provenance
+from faultsim.io.provenance import record_provenance
 
 RATE = 0.01
 CASES = {
@@ -85,7 +85,7 @@ def measure(name: str, kind: str, seconds: float) -> dict[str, object]:
             expected = model(x)
         with faulty:
             assert torch.equal(model(x), expected)
-        times = rivals(
+        times = time_rivals(
             [call(), call(lambda: plain), call(lambda: fake(model, memory)), call(lambda: faulty)],
             device=x.device,
             seconds=seconds,
@@ -120,7 +120,7 @@ def main() -> None:
             found.append(measure(name, kind, options.seconds))
             print(json.dumps(found[-1]), flush=True)
     if options.out:
-        report = {"bit_error_rate": RATE, "threads": 1, "results": found, **provenance("cpu")}
+        report = {"bit_error_rate": RATE, "threads": 1, "results": found, **record_provenance("cpu")}
         write_text(options.out, json.dumps(report, indent=2) + "\n")
 
 

@@ -19,7 +19,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from faultsim import Domain, FaultModel, evaluation_chips
 from faultsim.io.files import write_text
-from faultsim.io.provenance import provenance
+from faultsim.io.provenance import record_provenance
 from faultsim.io.run_directory import without_nan
 from faultsim.sweep_result import Variant
 from faultsim.voltage_sweep import sweep
@@ -110,7 +110,7 @@ def main() -> None:
         "chips": [
             {"scales": scales, **row} for scales, result in results.items() for row in result.chip_rows()
         ],
-        **provenance("cpu"),
+        **record_provenance("cpu"),
     }
     write_text(options.out, json.dumps(without_nan(report), indent=1) + "\n")
 

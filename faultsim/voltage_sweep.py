@@ -368,7 +368,7 @@ def sweep_subject(
         return run(None)
     stored, out = subject.stored.format, Path(out)
     constants = Conditions.of(faults, chips, curve, share, sites, activations, stored).columns
-    with RunDirectory(out, "sweep", configuration, row_columns(metric), OPTIONAL, constants) as directory:
+    with RunDirectory(out, "sweep", configuration, list_columns(metric), OPTIONAL, constants) as directory:
         directory.begin(information)
         result = run(directory)
         rows = result.rows()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bundled import LANGUAGE_MODELS
-from ..errors import FaultsimError, FaultsimWarning, reason
+from ..errors import FaultsimError, FaultsimWarning, summarize_error
 from ..extras import needs_extra
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _readable(name: str) -> Iterator[None]:
         raise FaultsimError(f"model {name!r}: {error}") from None
     except Exception as error:  # transformers fails in many ways on foreign files
         raise FaultsimError(
-            f"model {name!r} cannot be read ({type(error).__name__}: {reason(error)})"
+            f"model {name!r} cannot be read ({type(error).__name__}: {summarize_error(error)})"
         ) from error
 
 

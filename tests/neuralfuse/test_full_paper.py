@@ -9,7 +9,7 @@ import torch
 from faultsim import FaultsimError, load_subject
 from neuralfuse import published
 from neuralfuse.paper.cells import select_cells
-from neuralfuse.paper.plan import Kind, file_of, plan_steps
+from neuralfuse.paper.plan import Kind, locate_file, plan_steps
 from neuralfuse.paper.reproduction import compute, reproduce
 from neuralfuse.paper.result import read
 from neuralfuse.paper.rows import find_published
@@ -74,7 +74,7 @@ def test_fewer_bits_share_the_trainings(tmp_path) -> None:
     kinds = [step.kind for step in steps]
     assert [kinds.count(kind) for kind in (Kind.BASE, Kind.GENERATOR)] == [1, 1]
     assert [kinds.count(kind) for kind in (Kind.UNPROTECTED, Kind.RESULT)] == [7, 7]  # 8 to 2 bits
-    name = file_of(Kind.RESULT, replace(cells[0], bits=4), "paper", tmp_path).name
+    name = locate_file(Kind.RESULT, replace(cells[0], bits=4), "paper", tmp_path).name
     assert name == "result-ConvL-ResNet18-cifar10-paper-4bits-iid_flips-0.005-from-ResNet18-0.01.json"
 
 
