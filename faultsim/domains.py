@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 WIDTH = 8
 """Bits of a stored weight."""
+LARGEST = 1e18
+"""Voltages and energies are below it."""
 _MOST_BYTES = 1 << 20
+_MOST_CHARACTERS = 1000
+"""In a pattern: the time to read one grows faster than its length."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class Domain:
             raise FaultsimError(
                 f"domain {self.name!r}: layers must be patterns of names, not {self.layers!r}"
             )
+        if (longest := max(map(len, layers))) > _MOST_CHARACTERS:
+            raise FaultsimError(
+                f"domain {self.name[:40]!r}: a pattern may have {_MOST_CHARACTERS} characters, not {longest}"
+            )
         object.__setattr__(self, "layers", layers)
         if self.bits is not None:
             if isinstance(self.bits, str | int) or not len(self.bits):
@@ -66,18 +74,19 @@ class Domain:
             named = f"a bit of domain {self.name!r}"
             bits = {checked_integer(bit, named, -WIDTH, WIDTH - 1) % WIDTH for bit in self.bits}
             object.__setattr__(self, "bits", tuple(sorted(bits)))
-        if self.bit_error_rate is not None:
-            from .hit_table import checked_rate  # imports NumPy, which a chip and its memory do without
-
-            object.__setattr__(self, "bit_error_rate", checked_rate(self.bit_error_rate))
-        for name in ("voltage", "energy_per_access"):
+        for name in ("voltage", "energy_per_access", "bit_error_rate"):
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < LARGEST:
                 raise FaultsimError(
-                    f"domain {self.name!r}: {name} must be a number of at least 0, not {value!r}"
+                    f"domain {self.name[:40]!r}: {name} must be a number of at least 0, not {str(value)[:40]}"
                 )
+            object.__setattr__(self, name, float(value))
+        if self.bit_error_rate is not None:
+            from .hit_table import checked_rate  # imports NumPy, which a chip and its memory do without
+
+            checked_rate(self.bit_error_rate)
 
     @classmethod
     def top_bits(cls, count: int, layers: Sequence[str] = ("*",), name: str | None = None) -> "Domain":

@@ -29,6 +29,7 @@ from faultsim.data.cifar import load_cifar
 from faultsim.data.folder import load_folder
 from faultsim.data.gtsrb import load_gtsrb
 from faultsim.data.unpickle import unpickle
+from faultsim.domains import load_domains, split_word
 from faultsim.errors import FaultsimError
 from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip
@@ -87,6 +88,7 @@ def readers(folder: Path) -> list[Reader]:
         _maps,
         _curves,
         _activation_ranges,
+        _domains,
         _topologies,
         _pickles,
         _archives,
@@ -151,6 +153,18 @@ def _activation_ranges(folder: Path) -> list[Reader]:
         "input", {"conv1": SiteRange(-1.5, 2.0, 3072), "blocks.0.attention:2": SiteRange(0.0, 6.25e-3, 64)}
     )
     return [Reader("activation ranges", _written(folder, "ranges.json", ranges.save), read, inside=JSON)]
+
+
+def _domains(folder: Path) -> list[Reader]:
+    def read(path: Path, _: Path) -> object:
+        found = load_domains(path)
+        split_word(found, ("encoder.weight",))
+        return [(domain.describe(), domain.mask, str(domain)) for domain in found]
+
+    toml = b'[[domain]]\nname = "head"\nlayers = ["2.*"]\nvoltage = 0.9\n[[domain]]\nbits = [7, -2]\n'
+    table = b'{"domain": [{"layers": ["a", "b"], "bit_error_rate": 0.01}, {"top_bits": 2, "energy_per_access": 1.3}]}'
+    samples = {"domains.toml": toml, "domains.json": table}
+    return [Reader("voltage domains", samples, read, inside=JSON)]
 
 
 def _topologies(folder: Path) -> list[Reader]:

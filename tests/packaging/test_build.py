@@ -95,7 +95,7 @@ def test_nothing_else_is_installed(installed):
 
 
 def test_data_files_are_installed(installed):
-    suffixes = {".safetensors", ".csv", ".json", ".md", ".html", ".css", ".js"}
+    suffixes = {".txt", ".safetensors", ".csv", ".json", ".md", ".html", ".css", ".js"}
     for package in ("faultsim", "energy", "neuralfuse"):
         ours = [p for p in (ROOT / package).rglob("*") if p.suffix in suffixes]
         for path in ours:

@@ -177,6 +177,7 @@ def test_files_say_the_same_as_python(name: str, tmp_path: Path):
         ('{"domain": [{"voltage": "low"}]}', "voltage must be a number"),
         ('{"domain": [{"bit_error_rate": 2}]}', "outside"),
         ('{"domain": [{"layers": "x"}]}', "layers must be a list"),
+        ('{"domain": [{"layers": ["' + "*" * 1001 + '"]}]}', "a pattern may have 1000 characters, not 1001"),
         ("[", "cannot be read"),
     ],
 )
