@@ -140,7 +140,6 @@ RECORDED = (
         (
             f"reproduce table1 {RUN} --json",
             f"reproduce figure3 {RUN}",
-            "reproduce --status --out run --json",
             "report run",
         ),
         trains=True,
