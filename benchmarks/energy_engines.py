@@ -12,12 +12,11 @@ import statistics
 import time
 from collections.abc import Callable
 
-import torch
-
 from energy import POLICIES, Layer, closed_form, find_differences, scalesim, trace_layers
 from faultsim import models
 from faultsim.io.provenance import record_provenance
 from neuralfuse import generators
+from neuralfuse.network_energy import create_shapes
 
 RUNS = 20
 SHAPE = (3, 32, 32)
@@ -40,8 +39,7 @@ def main() -> None:
     )
     scalesim.count([Layer("warm up", 1, 1, 1, 1, 1, 1)])
     for name in (*models.BASE_MODELS, *generators.NAMES):
-        with torch.device("meta"):
-            network = generators.create(name) if name in generators.NAMES else models.create(name)
+        network = create_shapes(name)
         policy = POLICIES["paper-generator" if name in generators.NAMES else "paper"]
         layers = trace_layers(network, SHAPE, policy)
         counts = []

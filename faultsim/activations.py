@@ -20,7 +20,6 @@ from .errors import FaultsimError
 from .faults import FaultKind, FaultModel
 from .formats import Format, IntegerFormat
 from .formats.format import LEAST_SCALE
-from .hit_table import checked_rate
 from .integers import checked_integer
 from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .ops import ACCESS_END
@@ -185,7 +184,7 @@ def _read_bytes(
     read: Tensor = torch.ops.faultsim.corrupt(
         stored,
         ops.encode_chips([chip], device),
-        ops.encode_rate(checked_rate(rate), device),
+        ops.encode_rate(rate, device),
         ops.encode_kind(faults),
         ops.encode_addresses(faults, base),
         torch.tensor([INPUT_BLOCKS], device=device),

@@ -91,7 +91,7 @@ def _table_on(rate: float, device: torch.device) -> Tensor:
     return table
 
 
-def encode_rate(bit_error_rate: float, device: torch.device | str = "cpu") -> Tensor:
+def encode_rate(bit_error_rate: float | None, device: torch.device | str = "cpu") -> Tensor:
     """Encode a bit error rate for the operators.
 
     Parameters

@@ -128,7 +128,7 @@ def _read(
         return read_measured(weights, chip, voltage, faults, base, names)
     seeds, table = (
         ops.encode_chips([chip], weights.device),
-        ops.encode_rate(checked_rate(rate), weights.device),
+        ops.encode_rate(rate, weights.device),
     )
     which = torch.tensor([access], device=weights.device) if access else None
     return read_simulated(weights, seeds, table, faults, base, names, which)[0]

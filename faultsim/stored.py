@@ -15,7 +15,6 @@ from .domains import check_domains
 from .errors import FaultsimError
 from .faults import FaultModel
 from .formats import INT8, AnyFormat, Format, Grid, as_format
-from .hit_table import checked_rate
 from .inventory import LeftOut, Select, Weight, join_names, take_inventory
 from .measured_chip import AnyChip, MeasuredChip
 from .places import Held, find_held, locate_copy, swap_copy
@@ -306,7 +305,7 @@ class StoredWeights:
         device = self.layers[0].values.device
         self.read(
             ops.encode_chips(chips, device),
-            ops.encode_rate(checked_rate(bit_error_rate), device),
+            ops.encode_rate(bit_error_rate, device),
             faults,
             out,
             torch.tensor([access], device=device) if access else None,

@@ -11,7 +11,6 @@ from ..domains import check_domains
 from ..errors import FaultsimError
 from ..faults import FaultModel
 from ..formats import INT8
-from ..hit_table import checked_rate
 from ..measured_chip import AnyChip, MeasuredChip
 from ..quantization import dequantize
 from ..reading import read_measured, read_simulated
@@ -176,7 +175,7 @@ class _Memory:
         return read_simulated(
             weights,
             ops.encode_chips(self.chips, device),
-            ops.encode_rate(checked_rate(self.rate), device),
+            ops.encode_rate(self.rate, device),
             self.faults,
             base,
             names,

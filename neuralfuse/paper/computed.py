@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from functools import cache
 
-import torch
-from torch import nn
-
 from energy.accelerator import PAPER
 from energy.costs import count_costs
 from energy.engines import ENGINES, count
 from energy.saving import compute_saving
 from energy.trace import POLICIES, trace_layers
-from faultsim import models
 from faultsim.voltage import VoltageCurve
 
 from .. import generators, published
+from ..network_energy import create_shapes
 from .comparison import Reproduction, Row
 
 INPUT_SHAPE = (3, 32, 32)
@@ -31,11 +28,6 @@ MACS_TOLERANCE = 0.005
 """Relative; Table 8 prints ResNet50's MACs to within 0.4 %."""
 
 
-def _create(name: str) -> nn.Module:
-    with torch.device("meta"):  # shapes are enough, and there is nothing to initialize
-        return generators.create(name) if name in generators.NAMES else models.create(name)
-
-
 @cache
 def count_accesses(name: str, engine: str) -> int:
     """Count the weight memory accesses of a base model or generator on the paper's accelerator, as the paper does.
@@ -43,19 +35,19 @@ def count_accesses(name: str, engine: str) -> int:
     The paper counts its generators with padding 1 on every convolution (Appendix G: `paper-generator`).
     """
     policy = POLICIES["paper-generator" if name in generators.NAMES else "paper"]
-    return count(trace_layers(_create(name), INPUT_SHAPE, policy), PAPER, engine).weight_memory_accesses
+    return count(trace_layers(create_shapes(name), INPUT_SHAPE, policy), PAPER, engine).weight_memory_accesses
 
 
 @cache
 def count_parameters(name: str) -> int:
     """Count the parameters of a base model or generator."""
-    return count_costs(_create(name), INPUT_SHAPE).parameters
+    return count_costs(create_shapes(name), INPUT_SHAPE).parameters
 
 
 @cache
 def count_macs(name: str) -> int:
     """Count the MACs of a base model or generator by the convention of the paper's Table 8."""
-    return count_costs(_create(name), INPUT_SHAPE).table8_macs
+    return count_costs(create_shapes(name), INPUT_SHAPE).table8_macs
 
 
 def compute_table6() -> Reproduction:
@@ -95,7 +87,7 @@ def compute_table8() -> Reproduction:
     rows = []
     for row in published.read_table("model_costs"):
         name, parameters, macs = row["model"], int(row["parameters"]), int(row["macs"])
-        costs = count_costs(_create(name), INPUT_SHAPE)
+        costs = count_costs(create_shapes(name), INPUT_SHAPE)
         rows.append(Row(name, "parameters", costs.parameters, parameters, costs.parameters == parameters))
         agrees = abs(costs.table8_macs / macs - 1) <= MACS_TOLERANCE
         rows.append(Row(name, "MACs", costs.table8_macs, macs, agrees, f"{costs.macs:,}"))

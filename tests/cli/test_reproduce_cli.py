@@ -50,6 +50,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.timeout(900)  # a minute of processor time, on a machine that may be busy
 def test_everything_on_a_few_digits(run: Callable, few_digits: None, tmp_path: Path):
     """Every path that `all` takes; the tables and figures share what they need, and nothing is done twice."""
     directory = tmp_path / "run"

@@ -22,6 +22,8 @@ from neuralfuse.staged import measure_baselines, train_staged
 from neuralfuse.stages import EOPM_STAGE, STAGES, Stage, Staged
 from neuralfuse.training import Base, Training, train_generator
 
+pytestmark = pytest.mark.timeout(900)  # minutes of processor time, on a machine that may be busy
+
 RATE = 0.03
 LAST = Training(bit_error_rate=RATE, **{**EOPM_STAGE, "batch_size": 48})
 CHAIN = Staged(LAST, classifier=Stage(8, 64, 0.02), patterns=Stage(12, 20, 0.05), drawing=Stage(6, 64, 0.01))
