@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .protection import evaluate_protected as evaluate_protected
     from .staged import train_staged as train_staged
     from .stages import Staged as Staged
+    from .subject_protection import SubjectProtection as SubjectProtection
+    from .subject_protection import evaluate_subject as evaluate_subject
     from .to_file import train as train
     from .training import Base as Base
     from .training import Training as Training
@@ -35,9 +37,11 @@ _HOME = {
     "NeuralFuse": "generators",
     "Protection": "protection",
     "Staged": "stages",
+    "SubjectProtection": "subject_protection",
     "Training": "training",
     "create": "generators",
     "evaluate_protected": "protection",
+    "evaluate_subject": "subject_protection",
     "load": "files",
     "reproduce": "paper.reproduction",
     "save": "files",

@@ -14,8 +14,6 @@ from faultsim.metrics import AnyMetric
 from faultsim.stored import StoredWeights
 from faultsim.voltage import VoltageCurve
 
-from .generators import NeuralFuse
-
 
 @dataclass(frozen=True)
 class Protection:
@@ -77,7 +75,7 @@ def evaluate_protected(
     bit_error_rate: float,
     faults: FaultModel,
     stored: StoredWeights,
-    generator: NeuralFuse | None = None,
+    generator: nn.Module | None = None,
     metric: AnyMetric = "accuracy",
     sites: FaultSites = "weights",
     activations: ActivationMemory | None = None,
@@ -122,7 +120,7 @@ def evaluate_protected(
         For the reasons that ``faultsim.evaluate`` has.
     """
 
-    def run(rate: float, on: Sequence[Chip], transform: NeuralFuse | None, failing: FaultSites) -> Evaluation:
+    def run(rate: float, on: Sequence[Chip], transform: nn.Module | None, failing: FaultSites) -> Evaluation:
         # without bit errors there are none in voltage domains either
         kinds = faults if rate else replace(faults, domains=())
         return evaluate(

@@ -52,15 +52,10 @@ def evaluate(
     With --generator it prints both also behind the generator (N.F.), and the improvement on the same chips (IP).
     """
     from neuralfuse.files import read_generator
-    from neuralfuse.protection import evaluate_protected
+    from neuralfuse.subject_protection import evaluate_subject
 
-    from ..conditions import Conditions
     from ..devices import choose_device
     from ..faults import evaluation_chips
-    from ..io.provenance import record_provenance
-    from ..metrics import ACCURACY
-    from ..show.accuracy_table import make_accuracy_table
-    from ..show.units import format_percent
     from ..subject import load_subject
     from .progress import show_chips
     from .tables import print_json, print_table
@@ -86,54 +81,23 @@ def evaluate(
         metric=measured,
     )
     activations = inputs.memory(subject, faults)
-    transform = generator and read_generator(generator).create_variant(where, subject.dataset.input_shape)
-    found = evaluate_protected(
-        subject.model,
-        subject.data,
+    variant = generator and read_generator(generator).create_variant(where, subject.dataset.input_shape)
+    found = evaluate_subject(
+        subject,
         samples,
-        bit_error_rate=rate,
+        voltage=volts,
+        bit_error_rate=rate if volts is None else None,
+        curve=curve,
         faults=faults,
-        stored=subject.stored,
-        generator=transform and transform.transform,
+        generator=variant,
         metric=measured,
         sites=sites,
         activations=activations,
-        curve=curve,
+        seed=seed,
         report=show_chips(len(samples)),
     )
     if as_json:
-        configuration = {
-            **subject.configuration,
-            "bit_error_rate": rate,
-            "voltage": volts,
-            "curve": curve and curve.describe(),
-            "faults": faults.describe(),
-            **({} if activations is None else {"fault_sites": sites, "activations": activations.describe()}),
-            "seed": seed,
-            "chips": [chip.seed for chip in samples],
-            "device": where.type,
-            **({} if measured == ACCURACY else {"metric": measured.describe()}),
-            **(
-                {"generator": {"name": transform.name, "weights": transform.fingerprint}} if transform else {}
-            ),
-        }
-        values = {
-            "accuracy" if measured == ACCURACY else "values": found.rows(),
-            "configuration": configuration,
-        }
-        print_json({**values, "memory": subject.stored.share.as_dict(), **record_provenance(str(where))})
+        print_json(found.as_dict())
         return
-    print_table(make_accuracy_table(found.rows(), subject.title, measured))
-    if measured != ACCURACY:
-        print(
-            f"{measured.name}, {measured.arrow}: C.A. without bit errors, P.A. with them, N.F. with a generator"
-        )
-    wrong = sum(row.get("not_finite", 0) for row in found.rows())
-    if wrong:
-        print(f"{wrong:,} answers were not finite (NaN or infinity): they count as wrong")
-    at = f"bit error rate {format_percent(rate)}" + ("" if volts is None else f" (V = {volts:g})")
-    print(f"{at}, {len(samples)} chips; ±: standard deviation over chips")
-    held = subject.stored.format
-    print(f"faults: {Conditions(faults, curve, sites=sites, activations=activations, format=held)}")
-    print(f"wrong bits per failing cell: {faults.visible_rate:g}")
-    print(subject.stored.share)
+    print_table(found.table)
+    print("\n".join(found.notes))

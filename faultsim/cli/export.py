@@ -80,7 +80,7 @@ def export(
     keep_apart(
         {"--onnx": onnx}, {"--generator": generator, "--weights": network.weights, "--curve": point.curve}
     )
-    own = data.own()
+    own = data.own(network.model)
     count = _IMAGES if own is None and images is None else images
     if chip is None and (point.given or memory.given):
         raise FaultsimError("bit errors need a chip: add --chip, or remove the options of bit errors")
