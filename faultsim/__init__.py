@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .campaign import sample_size as sample_size
     from .chip_map import find_failing_cells as find_failing_cells
     from .chip_map import map_chip as map_chip
+    from .comparison import compare as compare
     from .domains import Domain as Domain
     from .domains import load_domains as load_domains
     from .errors import FaultsimError as FaultsimError
@@ -90,6 +91,7 @@ _HOME = {
     "Variant": "sweep_result",
     "VoltageCurve": "voltage",
     "calibrate": "activation_ranges",
+    "compare": "comparison",
     "corrupt": "perturbation",
     "corrupt_stored": "perturbation",
     "dequantize": "quantization",

@@ -1,14 +1,21 @@
 """What the directory of a sweep holds: results of chips that need not be computed again."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from .domain_energy import Supplies
 from .errors import FaultsimError
 from .evaluation import Evaluation
 from .io.run_directory import RunDirectory, format_cell
 from .metrics import Metric
 from .stopping import is_precise, plan_looks
-from .sweep_result import OperatingPoint, Variant, make_chip_rows, read_evaluation
+from .sweep_result import OperatingPoint, SweepRow, Variant, make_chip_rows, make_row, read_evaluation
+
+KEEP_SECONDS = 1.0
+"""Least seconds between two times that rows are written, within one operating point."""
+KEEP_SHARE = 20
+"""They are also at least so many times as long as writing took: the file grows, and is written anew each time."""
 
 
 def read_known(
@@ -75,3 +82,33 @@ def _changed(directory: RunDirectory) -> FaultsimError:
     return FaultsimError(
         f"{directory.results} is not what this sweep wrote there: was it changed? choose another directory"
     )
+
+
+def keep_rows(
+    directory: RunDirectory | None,
+    variant: Variant,
+    point: OperatingPoint,
+    labels: Sequence[str],
+    before: Evaluation | None,
+    supplies: Supplies | None,
+    progress: Callable[[SweepRow], None] | None,
+) -> Callable[[Evaluation], None]:
+    """Return what evaluate calls with the chips so far: it adds their rows to the directory and reports progress.
+
+    Rows are added from time to time and at the end.
+    """
+    kept = before.chips if before else 0
+    last, pause = time.monotonic(), KEEP_SECONDS
+
+    def group_done(found: Evaluation) -> None:
+        nonlocal kept, last, pause
+        found = before.joined(found) if before else found
+        if directory and (found.chips == len(labels) or time.monotonic() - last >= pause):
+            began = time.monotonic()
+            directory.add(make_chip_rows(variant.name, point, labels, found, kept))
+            kept, last = found.chips, time.monotonic()
+            pause = max(KEEP_SECONDS, KEEP_SHARE * (last - began))
+        if progress:
+            progress(make_row(variant, point, found, supplies))
+
+    return group_done

@@ -1,7 +1,7 @@
 """What a sweep over voltages found: a record for each variant at each operating point."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from os import PathLike
@@ -22,6 +22,8 @@ from .stopping import plan_looks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from .stored import StoredWeights
 
 
 def list_columns(metric: Metric) -> tuple[str, ...]:
@@ -79,7 +81,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Variant:
-    """The model as it is, or with a transform in front of it, such as a NeuralFuse generator."""
+    """The model as it is, or with a transform in front of it, such as a NeuralFuse generator, or in another memory."""
 
     name: str = UNPROTECTED
     transform: nn.Module | None = field(default=None, compare=False)
@@ -90,6 +92,16 @@ class Variant:
     """SHA-256 (hex) of all that the transform computes with."""
     domains: tuple[Domain, ...] = ()
     """Voltage domains of this variant, in front of those of the fault model."""
+    stored: "StoredWeights | None" = field(default=None, compare=False)
+    """The model's weights in another memory, such as one with a mitigation."""
+    model: nn.Module | None = field(default=None, compare=False)
+    """Another model on the same data, at Vmin at every point."""
+    energy: Callable[[OperatingPoint], float | None] | None = field(default=None, compare=False)
+    """Weight memory energy of one inference, without the transform's; default: that of plain reads."""
+
+    def describe(self) -> dict[str, str]:
+        """Return all that the results of the variant depend on, as JSON values."""
+        return {"name": self.name, "fingerprint": self.fingerprint}
 
 
 @dataclass(frozen=True)
@@ -290,6 +302,22 @@ class SweepResult(Sequence[SweepRow]):
         ]
         return max(enough, key=lambda row: (row.energy_saving, row.evaluation.mean), default=None)
 
+    def pareto(self) -> tuple[SweepRow, ...]:
+        """Find the rows that no other row beats, in energy and in what was measured.
+
+        Returns
+        -------
+        tuple of SweepRow
+            From the least energy to the most; equal rows are listed once. Empty where the energy was not counted.
+        """
+        sign = 1 if self.metric.higher_is_better else -1
+        counted = [row for row in self.records if row.energy_per_inference is not None]
+        front: list[SweepRow] = []
+        for row in sorted(counted, key=lambda row: (row.energy_per_inference, -sign * row.evaluation.mean)):
+            if not front or sign * row.evaluation.mean > sign * front[-1].evaluation.mean:
+                front.append(row)
+        return tuple(front)
+
     def plot(self, path: str | PathLike[str] | None = None) -> "Figure":
         """Draw the metric against the voltage, and against the energy where it was counted.
 
@@ -308,9 +336,11 @@ class SweepResult(Sequence[SweepRow]):
             For another ending, and where the file cannot be written.
         """
         from .show import plots
+        from .show.comparison_plot import MOST_BANDS, draw_comparison
         from .show.sweep_plot import draw_sweep
 
-        figure = draw_sweep(self, self.title, self.conditions)
+        draw = draw_sweep if len(self.variants) <= MOST_BANDS else draw_comparison
+        figure = draw(self, self.title, self.conditions)
         if path is not None:
             plots.save(figure, Path(path))
         return figure
@@ -325,6 +355,24 @@ class SweepResult(Sequence[SweepRow]):
         from .show.tables import format_tables
 
         return format_tables(make_tables(self), describe_sweep(self))
+
+
+def make_row(
+    variant: Variant,
+    point: OperatingPoint,
+    evaluation: Evaluation,
+    supplies: Supplies | None,
+    access_pj: float | None = None,
+) -> SweepRow:
+    """Make the row of a variant at a point, with the energy of one inference where the accesses were counted."""
+    energy = saving = absolute = None
+    if supplies is not None and point.energy_per_access is not None:
+        energy = supplies.energy(point.energy_per_access) if variant.energy is None else variant.energy(point)
+    if supplies is not None and energy is not None:
+        energy += variant.transform_accesses
+        saving = 1 - energy / supplies.total
+        absolute = None if access_pj is None else energy * access_pj
+    return SweepRow(variant.name, point, evaluation, energy, saving, absolute)
 
 
 def make_chip_rows(

@@ -1,6 +1,5 @@
 """Accuracy, or another metric, and energy against voltage: plan, run, resume."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -13,7 +12,7 @@ from .activations import ActivationMemory, FaultSites
 from .batch import split_batch
 from .conditions import Conditions
 from .data import OwnBatches
-from .domain_energy import Supplies, find_supplies
+from .domain_energy import find_supplies
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
 from .faults import FaultModel, evaluation_chips
@@ -29,7 +28,7 @@ from .perturbation import resolve_faults, resolve_stored
 from .stopping import check_stopping, is_precise, measure_widths, plan_looks
 from .stored import StoredWeights
 from .subject import Subject, count_accesses
-from .sweep_directory import read_known
+from .sweep_directory import keep_rows, read_known
 from .sweep_result import (
     OPTIONAL,
     OperatingPoint,
@@ -37,7 +36,7 @@ from .sweep_result import (
     SweepRow,
     Variant,
     list_columns,
-    make_chip_rows,
+    make_row,
 )
 from .voltage import VoltageCurve
 
@@ -45,10 +44,6 @@ FILES = ("results.csv", "summary.csv", "sweep.json", "sweep.png")
 """What sweep_subject writes into a directory."""
 VOLTAGES = (0.78, 0.79, 0.80, 0.81, 0.82, 0.83, 0.84, 0.86, 0.90, 0.95, 1.00)
 """Where a sweep measures on the default curve, relative to Vmin."""
-KEEP_SECONDS = 1.0
-"""Least seconds between two times that rows are written, within one operating point."""
-KEEP_SHARE = 20
-"""They are also at least so many times as long as writing took: the file grows, and is written anew each time."""
 
 
 def _ignore(_: SweepRow) -> None:
@@ -223,26 +218,27 @@ def sweep(
     precision = check_stopping(precision, sample)
     known = read_known(directory, points, variants, labels, metric, precision) if directory else {}
     looks = plan_looks(len(sample), precision)
+    nominal = OperatingPoint(curve.v_min, 0.0, None)
     rows: list[SweepRow] = []
 
     def measure(variant: Variant, point: OperatingPoint, before: Evaluation | None, end: int) -> Evaluation:
         """Evaluate the chips before `end`, of which the first ones may be known."""
         if before is not None and before.chips >= end:
             return before
-        group_done = _keeper(directory, variant, point, labels[:end], before, supplies, progress)
+        group_done = keep_rows(directory, variant, point, labels[:end], before, supplies, progress)
         evaluation = evaluate(
-            model,
+            variant.model or model,
             data,
             sample[before.chips if before else 0 : end],
             faults=replace(faults, domains=(*variant.domains, *faults.domains)),
-            stored=stored,
+            stored=variant.stored or stored,
             transform=variant.transform,
             metric=metric,
             curve=curve,
             sites=sites,
             activations=activations,
             report=group_done if directory or progress else None,
-            **_where(point, sample),
+            **_where(point if variant.model is None else nominal, sample),
         )
         return before.joined(evaluation) if before else evaluation
 
@@ -255,7 +251,7 @@ def sweep(
         if precision is None:
             for variant, had in zip(variants, before, strict=True):
                 evaluation = measure(variant, point, had, len(sample))
-                finish(_make_row(variant, point, evaluation, supplies, curve.access_pj))
+                finish(make_row(variant, point, evaluation, supplies, curve.access_pj))
             continue
         for end in looks:
             found = [measure(variant, point, had, end) for variant, had in zip(variants, before, strict=True)]
@@ -264,7 +260,7 @@ def sweep(
                 break
         alone, differences = measure_widths(found, precision, point.bit_error_rate)
         for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
-            row = _make_row(variant, point, evaluation, supplies, curve.access_pj)
+            row = make_row(variant, point, evaluation, supplies, curve.access_pj)
             finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
     conditions = Conditions.of(faults, sample, curve, stored.share, sites, activations, stored.format)
     accesses = supplies.total if supplies else None
@@ -283,6 +279,7 @@ def sweep_subject(
     curve: VoltageCurve | None = None,
     faults: FaultModel | None = None,
     transform: Variant | None = None,
+    variants: Sequence[Variant] = (),
     metric: AnyMetric = ACCURACY,
     precision: float | None = None,
     sites: FaultSites = "weights",
@@ -306,6 +303,8 @@ def sweep_subject(
         As for sweep.
     transform : Variant, optional
         Also measure the model behind this transform, such as neuralfuse.files.SavedGenerator.create_variant makes it.
+    variants : sequence of Variant
+        Others to measure, such as those of faultsim.compare.
     seed : int
         Which simulated chips: those of two seeds have none in common.
     out : path, optional
@@ -338,6 +337,7 @@ def sweep_subject(
         **({} if activations is None else {"fault_sites": sites, "activations": activations.describe()}),
         **({} if precision is None else {"precision": check_stopping(precision, chips)}),
         **({"generator": {"name": transform.name, "weights": transform.fingerprint}} if transform else {}),
+        **({"variants": [variant.describe() for variant in variants]} if variants else {}),
     }
     information = {**record_provenance(str(subject.device)), "memory": share.as_dict()}
 
@@ -350,7 +350,7 @@ def sweep_subject(
             curve=curve,
             faults=faults,
             stored=subject.stored,
-            variants=[Variant(), *([transform] if transform else [])],
+            variants=[Variant(), *([transform] if transform else []), *variants],
             accesses=subject.accesses,
             metric=metric,
             precision=precision,
@@ -388,54 +388,7 @@ def _first(data: Iterable[Any]) -> Iterable[Any]:
     raise FaultsimError("no images to evaluate on")
 
 
-def _keeper(
-    directory: RunDirectory | None,
-    variant: Variant,
-    point: OperatingPoint,
-    labels: Sequence[str],
-    before: Evaluation | None,
-    supplies: Supplies | None,
-    progress: Callable[[SweepRow], None] | None,
-) -> Callable[[Evaluation], None]:
-    """Return what evaluate calls with the chips so far: it adds their rows to the directory and reports progress.
-
-    Rows are added from time to time and at the end.
-    """
-    kept = before.chips if before else 0
-    last, pause = time.monotonic(), KEEP_SECONDS
-
-    def group_done(found: Evaluation) -> None:
-        nonlocal kept, last, pause
-        found = before.joined(found) if before else found
-        if directory and (found.chips == len(labels) or time.monotonic() - last >= pause):
-            began = time.monotonic()
-            directory.add(make_chip_rows(variant.name, point, labels, found, kept))
-            kept, last = found.chips, time.monotonic()
-            pause = max(KEEP_SECONDS, KEEP_SHARE * (last - began))
-        if progress:
-            progress(_make_row(variant, point, found, supplies))
-
-    return group_done
-
-
 def _where(point: OperatingPoint, chips: Sequence[AnyChip]) -> dict:
     if isinstance(chips[0], MeasuredChip):
         return {"voltage": point.voltage}
     return {"bit_error_rate": point.bit_error_rate}
-
-
-def _make_row(
-    variant: Variant,
-    point: OperatingPoint,
-    evaluation: Evaluation,
-    supplies: Supplies | None,
-    access_pj: float | None = None,
-) -> SweepRow:
-    energy = saving = absolute = None
-    if supplies is not None and point.energy_per_access is not None:
-        energy = supplies.energy(point.energy_per_access)
-    if supplies is not None and energy is not None:
-        energy += variant.transform_accesses
-        saving = 1 - energy / supplies.total
-        absolute = None if access_pj is None else energy * access_pj
-    return SweepRow(variant.name, point, evaluation, energy, saving, absolute)

@@ -19,6 +19,7 @@ from . import (
     blackbox,
     campaign,
     chip,
+    compare,
     curve,
     energy,
     evaluate,
@@ -46,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("sweep-voltage")(sweep.sweep_voltage)
+app.command("compare")(compare.compare)
 app.command("evaluate")(evaluate.evaluate)
 app.command("serve-model")(serve.serve_model)
 app.command("evaluate-blackbox")(blackbox.evaluate_blackbox)

@@ -11,7 +11,7 @@ from ..errors import FaultsimError
 from .codes import FREE, FREE_BIT, LinearCode, make_hsiao_code, make_in_place_code
 from .mitigation import Decoded, MemoryMitigation, Overhead, Written
 
-_NO_CODEC = "encoder and decoder: no published energy was found"
+_NO_CODEC = "encoder and decoder (no published energy was found)"
 _SECDED = Overhead(1 / 8, 1 / 8, 1 / 8, "72 cells for 64 bits", _NO_CODEC)
 _IN_PLACE = Overhead(0.0, 0.0, 0.0, "no cells are added", _NO_CODEC)
 

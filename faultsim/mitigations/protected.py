@@ -17,6 +17,7 @@ from ..reading import read_measured, read_simulated
 from ..sram import BLOCK_BYTES, SRAM
 from ..stored import StoredLayer, StoredWeights
 from ..voltage import VoltageCurve
+from .ecc import OnError
 from .mitigation import WORD, Decoded, MemoryMitigation
 
 CHECK_BASE = 1 << 42
@@ -56,6 +57,11 @@ class ProtectedWeights(StoredWeights):
         check_domains(mitigation.find_domains(self.curve), [layer.tensors for layer in self.layers])
         self.written = tuple(mitigation.encode(into_words(layer.values)) for layer in self.layers)
         """What the memory holds of each tensor."""
+
+    @property
+    def reads_again(self) -> bool:
+        """Whether the mitigation reads some words again, at Vmin."""
+        return getattr(self.mitigation, "policy", None) == OnError.REREAD
 
     def with_layers(self, layers: Iterable[StoredLayer]) -> "ProtectedWeights":
         """Return the weights of the same model with other values or scales, in the same memory."""

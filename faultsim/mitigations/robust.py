@@ -9,7 +9,7 @@ from ..integers import checked_integer
 from ..voltage import VoltageCurve
 from .mitigation import MemoryMitigation, Overhead
 
-_CELLS = Overhead(uncounted="robust cells are larger and may take more energy: no value was verified")
+_CELLS = Overhead(uncounted="what robust cells take above others (no value was verified)")
 _BOOST = Overhead(uncounted="the boost circuit")
 
 

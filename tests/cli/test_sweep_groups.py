@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
+from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips, sweep_directory
 from faultsim import evaluation as evaluation_module
-from faultsim import voltage_sweep as sweep_module
 from faultsim.cli import main
 from faultsim.conditions import COLUMNS
 from faultsim.io.run_directory import RunDirectory
@@ -26,8 +25,8 @@ RATES = [0, 0.05]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """run(folder, metric) -> results of 11 chips, one a group, each kept at once."""
     monkeypatch.setattr(evaluation_module, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr(sweep_module, "KEEP_SECONDS", 0.0)
-    monkeypatch.setattr(sweep_module, "KEEP_SHARE", 0.0)
+    monkeypatch.setattr(sweep_directory, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(sweep_directory, "KEEP_SHARE", 0.0)
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     x = torch.randn(20, 4)
@@ -91,7 +90,7 @@ def test_stopped_after_every_group_it_ends_in_the_same_bytes(run, tmp_path, monk
 
 def test_rows_are_not_written_again_and_again(run, tmp_path, monkeypatch):
     """The file is replaced once a second at most, and at the end of each operating point."""
-    monkeypatch.setattr(sweep_module, "KEEP_SECONDS", 3600.0)
+    monkeypatch.setattr(sweep_directory, "KEEP_SECONDS", 3600.0)
     written = []
     add = RunDirectory.add
     monkeypatch.setattr(RunDirectory, "add", lambda self, rows: (written.append(len(rows)), add(self, rows)))

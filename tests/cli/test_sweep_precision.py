@@ -9,9 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from faultsim import Chip, FaultModel, MeasuredChip, StoredWeights, VoltageCurve, evaluation_chips
+from faultsim import (
+    Chip,
+    FaultModel,
+    MeasuredChip,
+    StoredWeights,
+    VoltageCurve,
+    evaluation_chips,
+    sweep_directory,
+)
 from faultsim import evaluation as evaluation_module
-from faultsim import voltage_sweep as sweep_module
 from faultsim.chip_map import map_chip
 from faultsim.cli import main
 from faultsim.errors import FaultsimError
@@ -33,8 +40,8 @@ class Stopped(Exception):
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """run(folder, **options) -> the sweep of a small model with two variants; every group of chips is kept at once."""
     monkeypatch.setattr(evaluation_module, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr(sweep_module, "KEEP_SECONDS", 0.0)
-    monkeypatch.setattr(sweep_module, "KEEP_SHARE", 0.0)
+    monkeypatch.setattr(sweep_directory, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(sweep_directory, "KEEP_SHARE", 0.0)
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     x = torch.randn(20, 4)

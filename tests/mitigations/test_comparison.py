@@ -1,0 +1,195 @@
+"""Mitigations compared: the same chips, energies by hand, pairs, the front, and a comparison that goes on."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import faultsim
+from faultsim import Evaluation, FaultModel, FaultsimError, StoredWeights, Subject, VoltageCurve
+from faultsim.chip_statistics import compute_improvement
+from faultsim.cli import main
+from faultsim.comparison import MITIGATIONS, compare, make_variant, parse_mitigation
+from faultsim.data import OwnBatches
+from faultsim.mitigations import (
+    SECDED,
+    BitMasking,
+    BoostedLayers,
+    InPlaceCode,
+    MemoryMitigation,
+    Overhead,
+    Parity,
+    ProtectedWeights,
+    RobustBits,
+)
+from faultsim.show.report.sweeps import section
+from faultsim.sweep_result import OperatingPoint, SweepRow, Variant
+
+CURVE = VoltageCurve.default()
+
+
+@pytest.fixture(scope="module")
+def subject() -> Subject:
+    """A classifier of points by their quadrant, and data that it gets right."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)).eval()
+    inputs = torch.randn(128, 16)
+    targets = net(inputs).argmax(1)
+    return Subject("quadrants", net, StoredWeights.of(net), OwnBatches([(inputs, targets)], "points"))
+
+
+def point(voltage: float) -> OperatingPoint:
+    return OperatingPoint(voltage, CURVE.bit_error_rate(voltage), CURVE.energy_per_access(voltage))
+
+
+def test_energies_by_hand(subject):
+    """Of each mitigation, from the accesses of the layers and the energies of accesses alone."""
+    at, chips = point(0.83), faultsim.evaluation_chips(0, 4)
+    plain = subject.accesses * at.energy_per_access
+    assert at.energy_per_access == pytest.approx(0.694)
+    layers = [layer.values.numel() for layer in subject.stored.layers]
+    first = subject.accesses * layers[0] / sum(layers)  # each weight is read once for an input
+    energies = {
+        SECDED("keep"): 1.125 * plain,
+        Parity("word"): (1 + 1 / 64) * plain,
+        InPlaceCode(): plain,
+        BitMasking(Overhead(access=0.2)): 1.2 * plain,
+        RobustBits(2, cell_energy=1.5): (6 / 8 + 2 / 8 * 1.5) * plain,
+        BoostedLayers(("0.*",), 1.0, boost_energy=0.1): plain + first * (1.1 - at.energy_per_access),
+    }
+    for mitigation, expected in energies.items():
+        variant = make_variant(subject, mitigation, chips)
+        assert variant.energy(at) == pytest.approx(expected, rel=1e-9), mitigation
+    # words that are read again: those that the reference of the code flags, at Vmin, with their check bits
+    reread = make_variant(subject, SECDED("reread"), chips)
+    shares = ProtectedWeights(subject.stored, SECDED("reread")).measure_flagged(
+        chips, at.bit_error_rate, None, FaultModel()
+    )
+    assert 0.05 < shares[0] < 0.3
+    again = shares[0] * first + shares[1] * (subject.accesses - first)
+    assert reread.energy(at) == pytest.approx(1.125 * (plain + again), rel=1e-9)
+
+
+def test_all_variants_run_on_the_same_chips(subject):
+    class Nothing(MemoryMitigation):
+        name = "nothing"
+
+    result = compare(subject, [Nothing(), "robust-bits:8"], 5, voltages=[0.8])
+    plain, nothing, robust = result
+    assert nothing.evaluation == plain.evaluation
+    assert plain.evaluation.mean < 1
+    assert robust.evaluation.correct == (128,) * 5
+    assert nothing.energy_per_inference == plain.energy_per_inference
+
+
+def test_pairs_narrow_the_interval_of_a_difference(subject):
+    """What all chips share cancels out: here the third robust bit helps a little on chips that differ by far more."""
+    result = compare(subject, ["robust-bits:1", "robust-bits:2"], 40, voltages=[0.78])
+    _, one, two = (row.evaluation for row in result)
+    low, high = compute_improvement(one, two).interval
+    apart = np.hypot(one.sample_std, two.sample_std) / np.sqrt(40)  # were the chips of both not the same
+    assert (high - low) / 2 < 2.02 * apart
+
+
+def row(variant: str, energy: float | None, correct: int) -> SweepRow:
+    return SweepRow(variant, point(0.9), Evaluation((correct,), 10), energy, None)
+
+
+def test_pareto_front(subject):
+    records = (
+        row("a", 3.0, 9),
+        row("b", 1.0, 5),
+        row("c", 2.0, 4),  # b is better for less
+        row("d", 1.0, 6),  # better than b for as much
+        row("e", 4.0, 9),  # a is as good for less
+        row("f", None, 10),
+    )
+    result = replace(compare(subject, [], 1, voltages=[1.0]), records=records)
+    assert [row.variant for row in result.pareto()] == ["d", "a"]
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(subject, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(found: SweepRow) -> None:
+        if found.variant == "parity:weight":
+            raise Stop
+
+    arguments = dict(voltages=[0.9, 0.8], seed=3)
+    names = ["secded:reread", "parity:weight", "boosted"]
+    compare(subject, names, 3, out=tmp_path / "whole", **arguments)
+    with pytest.raises(Stop):
+        compare(subject, names, 3, out=tmp_path / "stopped", report=stop, **arguments)
+    compare(subject, names, 3, out=tmp_path / "stopped", **arguments)
+    for name in ("results.csv", "summary.csv", "sweep.png"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(FaultsimError, match="a run of another configuration"):
+        compare(subject, [*names[:2], BoostedLayers(("0.*",), 0.95)], 3, out=tmp_path / "whole", **arguments)
+    page = section(tmp_path / "whole", "whole")
+    assert {series.name for chart in page.charts for series in chart.series} >= {"unprotected", *names[:2]}
+
+
+def test_labels_make_the_mitigations_that_they_name(subject):
+    for label in MITIGATIONS:
+        assert parse_mitigation(label, subject.stored).label.startswith(label)
+    boosted = parse_mitigation("boosted:0.*+2.*@0.9", subject.stored)
+    assert (boosted.layers, boosted.voltage) == (("0.*", "2.*"), 0.9)
+    ends = parse_mitigation("boosted", subject.stored)
+    assert (ends.layers, ends.voltage) == (("0.weight", "2.weight"), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("ecc", "unknown mitigation 'ecc': it can be secded:X"),
+        ("robust-bits:two", "unknown mitigation 'robust-bits:two'"),
+        ("robust-bits:9", "number of robust bits 9 must be from 1 to 8"),
+        ("secded:retry", "unknown policy 'retry'"),
+        ("boosted:0.*@high", "'high' is no voltage"),
+        ("boosted:0.*@9", "voltage 9.0 is outside the curve"),
+        ("boosted:nothing.*", "no tensor in the faulty memory matches 'nothing"),
+    ],
+)
+def test_bad_labels(subject, label, message):
+    with pytest.raises(FaultsimError, match=message.replace("*", r"\*")):
+        compare(subject, [label], 1, voltages=[0.9])
+
+
+def test_names_are_not_used_twice(subject):
+    with pytest.raises(FaultsimError, match="two of what is compared have the same name"):
+        compare(subject, ["bit-masking", BitMasking(Overhead(access=0.1))], 1, voltages=[0.9])
+
+
+@pytest.mark.filterwarnings("ignore:without bit errors")  # it is not trained
+def test_another_model_runs_at_vmin(subject):
+    small = nn.Linear(16, 4).eval()
+    variant = Variant("small", model=small, stored=StoredWeights.of(small), energy=lambda point: 8.0)
+    result = compare(subject, [], 2, voltages=[0.9, 0.78], variants=[variant])
+    rows = result.variants["small"]
+    assert len({count for found in rows for count in found.evaluation.correct}) == 1
+    assert [found.energy_per_inference for found in rows] == [8.0, 8.0]
+
+
+def test_command(tmp_path, capsys):
+    common = ["compare", "--voltages", "0.83", "--chips", "2", "--images", "40"]
+    with pytest.raises(SystemExit) as end:
+        main([*common, "--mitigations", "secded:zero,neuralfuse", "--accuracy-floor", "50%"])
+    assert end.value.code in (0, None)
+    printed = capsys.readouterr().out
+    assert "secded:zero" in printed
+    assert "with ConvXS" in printed
+    assert "not counted (>=): encoder and decoder" in printed
+    assert "least energy of all" in printed
+    with pytest.raises(SystemExit):
+        main([*common, "--mitigations", "bit-masking", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [one["variant"] for one in found["summary"]] == ["unprotected", "bit-masking"]
+    assert found["pareto"]
+    with pytest.raises(SystemExit) as end:
+        main([*common, "--mitigations", "secded:zero,,"])
+    assert end.value.code == 2
+    assert "unknown mitigation ''" in capsys.readouterr().err
