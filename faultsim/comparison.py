@@ -88,7 +88,7 @@ def parse_mitigation(text: str, stored: StoredWeights, curve: VoltageCurve | Non
         case "bit-masking" if not parameter:
             return BitMasking()
         case "robust-bits" if not parameter or parameter.isdecimal():
-            return RobustBits(*map(int, given))
+            return RobustBits(int(parameter)) if parameter else RobustBits()
         case "boosted":
             return _parse_boost(text, parameter, stored, curve or VoltageCurve.default())
     known = ", ".join(f"{kind}:X (X: {what})" if what else kind for kind, what in _KINDS.items())
@@ -234,9 +234,14 @@ def compare(
         metric=metric,
         seed=seed,
         out=out,
-        **{name: call for name, call in (("report", report), ("progress", progress)) if call},
+        report=report or _ignore,
+        progress=progress,
     )
     return replace(result, uncounted=(*result.uncounted, *_find_uncounted(known)))
+
+
+def _ignore(_: SweepRow) -> None:
+    """Report nothing."""
 
 
 def _find_uncounted(mitigations: Sequence[MemoryMitigation]) -> tuple[str, ...]:

@@ -42,11 +42,11 @@ def comparison_figure(result: "SweepResult", title: str, conditions: "Conditions
         axes[0].errorbar(x, *_means(rows), **style)
         known = [row for row in rows if row.energy_saving is not None]
         if known:
-            axes[1].errorbar([100 * (1 - row.energy_saving) for row in known], *_means(known), **style)
+            axes[1].errorbar(_energies(known), *_means(known), **style)
     if counted:
         front = result.pareto()
         axes[1].plot(
-            [100 * (1 - row.energy_saving) for row in front],
+            _energies(front),
             _means(front)[0],
             color=BLACK,
             linewidth=3.5,
@@ -60,11 +60,18 @@ def comparison_figure(result: "SweepResult", title: str, conditions: "Conditions
         panel.set_ylabel(metric.label if metric.counts else f"{metric.label}, {metric.arrow}")
         if metric.fraction:
             panel.set_ylim(0, 103)
-    axes[0].set_xlabel(voltage_label(conditions.curve) if by_voltage else "bit error rate")
+    axes[0].set_xlabel(
+        voltage_label(conditions.curve) if by_voltage and conditions.curve else "bit error rate"
+    )
     if not by_voltage:
         axes[0].set_xscale("symlog", linthresh=1e-6)
     figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
+
+
+def _energies(rows: Sequence["SweepRow"]) -> list[float]:
+    """Return the energies of rows where it was counted, in percent of unprotected at Vmin."""
+    return [100 * (1 - row.energy_saving) for row in rows if row.energy_saving is not None]
 
 
 def _means(rows: Sequence["SweepRow"]) -> tuple[list[float], list[list[float]] | None]:
