@@ -79,7 +79,7 @@ def compare(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare what protects weights in a low-voltage memory: accuracy against energy, on the same chips.
+    """Compare mitigations: accuracy at equal energy.
 
     Energy is that of the weight memory in one inference: check bits, boosted layers, words that are read again at Vmin
     and the generator are included. A comparison that was killed goes on where it stopped when it is started again with
