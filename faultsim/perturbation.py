@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -189,9 +188,9 @@ def corrupt_stored(
     chip = as_chip(chip)
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
     if isinstance(stored, ProtectedWeights):
-        read = stored.read_values([chip], rate, volts, faults)
+        read = stored.read_images([chip], rate, volts, faults)
         return StoredWeights(
-            (replace(layer, values=values[0]) for layer, values in zip(stored.layers, read, strict=True)),
+            (layer.with_image(image[0]) for layer, image in zip(stored.layers, read, strict=True)),
             stored.left_out,
         )
     return stored.with_layers(

@@ -86,6 +86,7 @@ class SECDED(MemoryMitigation):
     """
 
     name: ClassVar[str] = "secded"
+    any_format: ClassVar[bool] = True
     policy: str = OnError.KEEP
     """What happens to a word with two wrong bits: keep, zero or reread."""
     overhead: Overhead = _SECDED

@@ -72,6 +72,8 @@ class MemoryMitigation:
 
     name: ClassVar[str] = "mitigation"
     """In tables and files."""
+    any_format: ClassVar[bool] = False
+    """Whether it also is for weights that are not int8; then the eight bytes of a word hold what their format says."""
     overhead: Overhead = Overhead()
     """Storage, energy and area."""
 

@@ -12,7 +12,6 @@ from ..errors import FaultsimError
 from ..faults import FaultModel
 from ..formats import INT8
 from ..measured_chip import AnyChip, MeasuredChip
-from ..quantization import dequantize
 from ..reading import read_measured, read_simulated
 from ..sram import BLOCK_BYTES, SRAM
 from ..stored import StoredLayer, StoredWeights
@@ -43,19 +42,19 @@ class ProtectedWeights(StoredWeights):
     Raises
     ------
     FaultsimError
-        For a pattern of boosted layers that matches no tensor.
+        For a pattern of boosted layers that matches no tensor, and a mitigation that needs int8 weights.
     """
 
     def __init__(
         self, stored: StoredWeights, mitigation: MemoryMitigation, curve: VoltageCurve | None = None
     ) -> None:
-        if stored.format != INT8:
-            raise FaultsimError(f"mitigations protect int8 weights, and these are {stored.format}")
         super().__init__(stored.layers, stored.left_out)
         self.mitigation = mitigation
         self.curve = curve or VoltageCurve.default()
         check_domains(mitigation.find_domains(self.curve), [layer.tensors for layer in self.layers])
-        self.written = tuple(mitigation.encode(into_words(layer.values)) for layer in self.layers)
+        if stored.format != INT8 and not mitigation.any_format:
+            raise FaultsimError(f"{mitigation.label} is for int8 weights, and these are {stored.format}")
+        self.written = tuple(mitigation.encode(into_words(layer.image)) for layer in self.layers)
         """What the memory holds of each tensor."""
 
     @property
@@ -79,16 +78,16 @@ class ProtectedWeights(StoredWeights):
         faults: FaultModel,
         access: int = 0,
     ) -> list[Tensor]:
-        """Return what chips read through the mitigation, dequantized; as StoredWeights.read_chips."""
+        """Return what chips read through the mitigation, decoded; as StoredWeights.read_chips."""
         out = []
-        for layer, values in zip(
-            self.layers, self.read_values(chips, bit_error_rate, voltage, faults, access), strict=True
+        for layer, images in zip(
+            self.layers, self.read_images(chips, bit_error_rate, voltage, faults, access), strict=True
         ):
-            axis = layer.axis + 1 if layer.axis >= 0 else -1
-            out.append(layer.as_held(dequantize(values, layer.scale, axis)))
+            weights = torch.stack([layer.with_image(image).decode() for image in images])
+            out.append(layer.as_held(weights))
         return out
 
-    def read_values(
+    def read_images(
         self,
         chips: Sequence[AnyChip],
         bit_error_rate: float | None,
@@ -96,7 +95,7 @@ class ProtectedWeights(StoredWeights):
         faults: FaultModel,
         access: int = 0,
     ) -> list[Tensor]:
-        """Return what chips read through the mitigation.
+        """Return the bytes that chips read through the mitigation.
 
         Parameters
         ----------
@@ -112,11 +111,11 @@ class ProtectedWeights(StoredWeights):
         Returns
         -------
         list[Tensor]
-            int8 [len(chips), *shape] of each tensor.
+            int8 [len(chips), ...] of each tensor, as StoredLayer.image: for int8 weights in the shape of the tensor.
         """
         found = self._decode(chips, bit_error_rate, voltage, faults, access)
         return [
-            decoded.weights.flatten(1)[:, : layer.values.numel()].reshape(len(chips), *layer.values.shape)
+            decoded.weights.flatten(1)[:, : layer.image.numel()].reshape(len(chips), *layer.image.shape)
             for layer, decoded in zip(self.layers, found, strict=True)
         ]
 

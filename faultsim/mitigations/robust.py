@@ -60,6 +60,7 @@ class BoostedLayers(MemoryMitigation):
     """
 
     name: ClassVar[str] = "boosted"
+    any_format: ClassVar[bool] = True
     layers: tuple[str, ...] = ("*",)
     """Patterns of tensor names as in the shell, such as `fc.*`."""
     voltage: float = 1.0

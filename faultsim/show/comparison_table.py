@@ -35,6 +35,7 @@ def describe_comparison(result: "SweepResult", accuracy: float | None = None) ->
     """Say in lines what the columns are, what the energies leave out, and which variant is cheapest."""
     ours = ("energy:", "saving does not count:")
     lines = [line for line in describe_sweep(result) if not line.startswith(ours)]
+    lines[0] = lines[0].replace("mean ± population std", "mean")
     if result.accesses is not None:
         lines.append("energy: weight memory energy of one inference, in % of unprotected at Vmin")
         lines.append("*: on the Pareto front, no other variant at any voltage is as good for less energy")

@@ -68,7 +68,7 @@ def test_check_bits_fail_like_all_others(name):
             return super().decode(read, checks, written)
 
     stored = StoredWeights.of(model(300, 40))
-    ProtectedWeights(stored, Spy()).read_values([Chip(5), Chip(6)], 0.03, None, faults, access)
+    ProtectedWeights(stored, Spy()).read_images([Chip(5), Chip(6)], 0.03, None, faults, access)
     for (checks, right), base in zip(seen, stored.bases(faults), strict=True):
         for chip, found in zip((5, 6), checks, strict=True):
             kind, fail, value = check_faults(faults, chip, 0.03, base, len(right), access)
@@ -130,7 +130,7 @@ def test_remaining_errors_of_secded_lie_in_the_stated_bands():
     stored = StoredWeights.of(layer)
     right = stored.layers[0].values
     for rate, kept in ((0.003, 6.0e-4), (0.01, 5.4e-3)):
-        read = ProtectedWeights(stored, SECDED("keep")).read_values([Chip(1)], rate, None, FaultModel())[0][0]
+        read = ProtectedWeights(stored, SECDED("keep")).read_images([Chip(1)], rate, None, FaultModel())[0][0]
         bits = (read ^ right).view(torch.uint8)
         wrong = sum(int((bits >> k & 1).sum()) for k in range(8)) / (8 * right.numel())
         assert wrong == pytest.approx(kept, rel=0.06)  # a Monte Carlo value of +-3 %, and our own
@@ -138,7 +138,7 @@ def test_remaining_errors_of_secded_lie_in_the_stated_bands():
 
 def test_robust_bits_never_fail_and_others_do():
     stored = StoredWeights.of(model())
-    read = ProtectedWeights(stored, RobustBits(3)).read_values([Chip(4)], 0.2, None, FaultModel())
+    read = ProtectedWeights(stored, RobustBits(3)).read_images([Chip(4)], 0.2, None, FaultModel())
     plain = faultsim.corrupt_stored(stored, 4, bit_error_rate=0.2)
     for found, faulty, layer in zip(read, plain.layers, stored.layers, strict=True):
         assert torch.equal(found[0] & -32, layer.values & -32)
@@ -148,7 +148,7 @@ def test_robust_bits_never_fail_and_others_do():
 def test_boosted_layers_are_read_at_their_voltage():
     stored = StoredWeights.of(model())
     protected = ProtectedWeights(stored, BoostedLayers(("2.*",), voltage=1.0))
-    read = protected.read_values([Chip(4)], 0.1, None, FaultModel())
+    read = protected.read_images([Chip(4)], 0.1, None, FaultModel())
     assert torch.equal(read[1][0], stored.layers[1].values)
     assert torch.equal(read[0][0], faultsim.corrupt_stored(stored, 4, bit_error_rate=0.1).layers[0].values)
 
@@ -163,7 +163,7 @@ def test_protected_weights_go_wherever_stored_weights_go():
     found = faultsim.evaluate(net, data, chips, bit_error_rate=rate, stored=protected, metric="cross_entropy")
     assert found.values == pytest.approx([clean] * 3, rel=1e-6)
     read = faultsim.corrupt_stored(protected, chips[0], bit_error_rate=0.2)
-    expected = protected.read_values(chips[:1], 0.2, None, FaultModel())
+    expected = protected.read_images(chips[:1], 0.2, None, FaultModel())
     assert all(
         torch.equal(layer.values, values[0]) for layer, values in zip(read.layers, expected, strict=True)
     )
@@ -177,8 +177,22 @@ def test_a_mitigation_of_the_users_own():
         def decode(self, read, checks, written):
             return faultsim.mitigations.Decoded(torch.zeros_like(read))
 
-    read = ProtectedWeights(StoredWeights.of(model()), ZeroAll()).read_values([1], 0.1, None, FaultModel())
+    read = ProtectedWeights(StoredWeights.of(model()), ZeroAll()).read_images([1], 0.1, None, FaultModel())
     assert not any(values.any() for values in read)
+
+
+@pytest.mark.parametrize("stored", ["int4", "float16"])
+def test_codes_protect_words_of_any_format(stored):
+    """Words with one wrong bit are right again, and the others are read again: nothing stays wrong at this rate."""
+    net = model()
+    plain = StoredWeights.of(net, format=stored)
+    clean = plain.read_chips([Chip(1)], 0.0, None, FaultModel())
+    faulty = plain.read_chips([Chip(1)], 0.005, None, FaultModel())
+    read = ProtectedWeights(plain, SECDED("reread")).read_chips([Chip(1)], 0.005, None, FaultModel())
+    assert not all(torch.equal(a, b) for a, b in zip(faulty, clean, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(read, clean, strict=True))
+    with pytest.raises(FaultsimError, match=f"bit-masking is for int8 weights, and these are {stored}"):
+        ProtectedWeights(plain, BitMasking())
 
 
 def test_words_are_filled_up_with_zeros():
@@ -190,7 +204,7 @@ def test_bad_input(tmp_path):
     stored = StoredWeights.of(model())
     cells = faultsim.find_failing_cells(Chip(1), 1, 0.01)
     with pytest.raises(FaultsimError, match="check bits lie in arrays of their own"):
-        ProtectedWeights(stored, Parity()).read_values(
+        ProtectedWeights(stored, Parity()).read_images(
             [faultsim.MeasuredChip(cells)], None, 0.83, FaultModel()
         )
     with pytest.raises(FaultsimError, match="no tensor in the faulty memory matches 'fc"):
