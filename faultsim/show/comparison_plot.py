@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from .plots import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, panels, styled, voltage_label
+from .plots import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    create_panels,
+    label_voltage,
+    styled,
+)
 
 if TYPE_CHECKING:
     from ..conditions import Conditions
@@ -18,7 +30,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 @styled()
-def comparison_figure(result: "SweepResult", title: str, conditions: "Conditions") -> Figure:
+def draw_comparison(result: "SweepResult", title: str, conditions: "Conditions") -> Figure:
     """Draw means with their 95 % intervals.
 
     Left: against voltage, or the bit error rate where some point has no voltage. Right, where energy was counted:
@@ -26,7 +38,7 @@ def comparison_figure(result: "SweepResult", title: str, conditions: "Conditions
     """
     by_voltage = all(row.point.voltage is not None for row in result)
     counted = [row for row in result if row.energy_saving is not None]
-    figure, (axes,) = panels(1, 2 if counted else 1, 13.0 if counted else 9.0, 6.0)
+    figure, (axes,) = create_panels(1, 2 if counted else 1, 13.0 if counted else 9.0, 6.0)
     figure.suptitle(title, fontweight="bold")
     figure.supxlabel(f"faults: {conditions}", fontsize=8, color=GREY)
     for index, (variant, rows) in enumerate(result.variants.items()):
@@ -61,7 +73,7 @@ def comparison_figure(result: "SweepResult", title: str, conditions: "Conditions
         if metric.fraction:
             panel.set_ylim(0, 103)
     axes[0].set_xlabel(
-        voltage_label(conditions.curve) if by_voltage and conditions.curve else "bit error rate"
+        label_voltage(conditions.curve) if by_voltage and conditions.curve else "bit error rate"
     )
     if not by_voltage:
         axes[0].set_xscale("symlog", linthresh=1e-6)

@@ -25,7 +25,7 @@ from faultsim.mitigations import (
     ProtectedWeights,
     RobustBits,
 )
-from faultsim.show.report.sweeps import section
+from faultsim.show.report.sweeps import make_section
 from faultsim.sweep_result import OperatingPoint, SweepRow, Variant
 
 CURVE = VoltageCurve.default()
@@ -129,7 +129,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(subject, tmp_path):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     with pytest.raises(FaultsimError, match="a run of another configuration"):
         compare(subject, [*names[:2], BoostedLayers(("0.*",), 0.95)], 3, out=tmp_path / "whole", **arguments)
-    page = section(tmp_path / "whole", "whole")
+    page = make_section(tmp_path / "whole", "whole")
     assert {series.name for chart in page.charts for series in chart.series} >= {"unprotected", *names[:2]}
 
 
