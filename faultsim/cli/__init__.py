@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
             status = INTERRUPTED
     if status == INTERRUPTED:
         kept = any(word.partition("=")[0] == "--out" for word in words)
-        what = "what was finished is kept in --out" if kept else "nothing is kept"
+        what = "finished results are in --out" if kept else "nothing was written"
         print(f"faultsim: interrupted; {what}", file=sys.stderr)
     sys.exit(status)
 
@@ -130,7 +130,7 @@ def _tell(error: Exception) -> None:
     if isinstance(error, FaultsimError | ImportError):
         message = str(error)
     elif _out_of_memory(error):
-        message = "there is not enough memory for this: take smaller numbers, like a smaller --batch-size"
+        message = "not enough memory: choose smaller sizes, such as a smaller --batch-size"
     elif hasattr(error, "format_message"):  # typer's own: an unknown option, a word where a number belongs
         message = f"{error.format_message().rstrip('.')} (faultsim COMMAND --help shows the options)"
     elif isinstance(error, OSError):
@@ -183,8 +183,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _check_empty(words: list[str]) -> None:
-    """Raises FaultsimError for a word without letters: a shell variable that isn't set. Nothing here means the default
-    by it, and no file has that name."""
+    """Raises FaultsimError for an empty value, like that of an unset shell variable: no option has a use for one."""
     from ..errors import FaultsimError
 
     for before, word in pairwise(["", *words]):

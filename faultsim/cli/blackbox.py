@@ -54,8 +54,8 @@ def evaluate_blackbox(
 
     With --generator it is measured without and with the generator in front.
 
-    The generator runs here, at nominal voltage; only its images go out, and only class numbers come back. Which chip
-    the box runs on, at which voltage, is its own matter: several boxes (say, one for each chip) give a mean.
+    The generator runs here, at nominal voltage; only its images go out, and only class numbers come back. Several
+    boxes, for instance one for each chip, give a mean. The command does not know their chips and voltages.
     """
     from neuralfuse.blackbox.box import PythonCallable
     from neuralfuse.blackbox.client import HttpEndpoint

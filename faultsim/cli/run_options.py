@@ -150,7 +150,7 @@ class RunOptions:
             return True
         if self.out is None:
             raise FaultsimError(
-                "where shall models and results be kept? add --out RUN_DIR, or --show to see what there is"
+                "where to write models and results? add --out RUN_DIR, or --show to see the existing ones"
             )
         plan, device = Plan.of(tables, self.out, settings), self.device or "auto"
         budget = seconds(self.budget)

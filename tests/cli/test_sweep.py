@@ -334,7 +334,7 @@ def test_a_directory_in_use_is_refused(tmp_path, refused, start, finish):
         process.send_signal(signal.SIGCONT)
         code, _, err = finish(process)
     assert code == 130
-    assert err.splitlines()[-1] == "faultsim: interrupted; what was finished is kept in --out"
+    assert err.splitlines()[-1] == "faultsim: interrupted; finished results are in --out"
 
 
 # -- disks that won't ------------------------------------------------------------------------------------------------

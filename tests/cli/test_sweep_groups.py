@@ -140,7 +140,7 @@ def test_very_many_chips_are_told_kept_and_interrupted(tmp_path, start, finish):
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
-    assert (code, err.splitlines()[-1]) == (130, "faultsim: interrupted; what was finished is kept in --out")
+    assert (code, err.splitlines()[-1]) == (130, "faultsim: interrupted; finished results are in --out")
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 10
@@ -154,7 +154,7 @@ def test_without_a_directory_nothing_is_kept_and_nothing_else_is_said(start, fin
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "faultsim: interrupted; nothing is kept"
+    assert err.splitlines()[-1] == "faultsim: interrupted; nothing was written"
 
 
 def test_an_interrupt_that_a_library_swallows_is_one_all_the_same(tmp_path, monkeypatch, capfd):
@@ -178,4 +178,4 @@ def test_an_interrupt_that_a_library_swallows_is_one_all_the_same(tmp_path, monk
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130
-    assert capfd.readouterr().err == "faultsim: interrupted; nothing is kept\n"
+    assert capfd.readouterr().err == "faultsim: interrupted; nothing was written\n"
