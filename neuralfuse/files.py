@@ -13,6 +13,7 @@ from faultsim.data import Dataset, OwnBatches
 from faultsim.errors import FaultsimError
 from faultsim.exportable_model import ExportableModel
 from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file, save_weights
+from faultsim.sram import WORD_BYTES
 from faultsim.stored import StoredWeights
 from faultsim.sweep_result import Variant
 
@@ -58,7 +59,10 @@ class SavedGenerator(NamedTuple):
             If the generator does not fit images of this shape.
         """
         shape = check_generator_size(self.name, image_shape)
-        accesses = count_weight_accesses(self.network, shape, policy=POLICIES["paper-generator"])
+        if self.name in generators.BASELINES:
+            accesses = -(-self.stored.bytes // WORD_BYTES)  # read once for each image
+        else:
+            accesses = count_weight_accesses(self.network, shape, policy=POLICIES["paper-generator"])
         return Variant(
             f"with {self.name}", NeuralFuse(self.network).to(device).eval(), accesses, self.fingerprint
         )
@@ -99,7 +103,7 @@ def read_generator(path: str | Path) -> SavedGenerator:
     """
     metadata = read_file(path)[1]
     name = metadata.get("generator")
-    if not isinstance(name, str) or name not in generators.KNOWN:
+    if not isinstance(name, str) or name not in (*generators.KNOWN, *generators.BASELINES):
         raise FaultsimError(
             f"{path} holds no generator: its metadata must name one of {', '.join(generators.KNOWN)}"
         )

@@ -167,6 +167,24 @@ class UNet(nn.Module):
         return drawn
 
 
+class UniversalPerturbation(nn.Module):
+    """UIP: G(x) = tanh(P), one perturbation for all images (the full paper, Table 11), 3,072 parameters for 3x32x32.
+
+    It is the baseline of generators: what a perturbation wins that does not depend on the image. It begins at P = 0.
+    """
+
+    def __init__(self, shape: tuple[int, ...] = (3, 32, 32)) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, *shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the perturbation for each image; FaultsimError for images of another size."""
+        if x.shape[1:] != self.weight.shape[1:]:
+            sizes = ["x".join(map(str, shape[1:])) for shape in (self.weight.shape, x.shape)]
+            raise FaultsimError(f"the perturbation UIP is for images of {sizes[0]}, not {sizes[1]}")
+        return torch.tanh(self.weight).expand(len(x), *self.weight.shape[1:])
+
+
 _PAPER: dict[str, Callable[[], nn.Module]] = {
     "ConvL": conv_large,
     "ConvS": conv_small,
@@ -175,6 +193,7 @@ _PAPER: dict[str, Callable[[], nn.Module]] = {
     "UNetL": partial(UNet, 16),
     "UNetS": partial(UNet, 8),
 }
+_BASELINES: dict[str, Callable[[], nn.Module]] = {"UIP": UniversalPerturbation}
 _REGISTRY = {**_PAPER, "ConvXS": conv_extra_small, "ConvQ": conv_quarter}
 
 NAMES = tuple(_PAPER)
@@ -184,13 +203,17 @@ KNOWN = tuple(_REGISTRY)
 """Names that `create` knows: the paper's six and ours."""
 
 
+BASELINES = tuple(_BASELINES)
+"""Names that `create` knows, too, and that are no networks."""
+
+
 def create(name: str) -> nn.Module:
     """Create a generator G with random weights.
 
     Parameters
     ----------
     name
-        One of KNOWN.
+        One of KNOWN or BASELINES.
 
     Returns
     -------
@@ -202,9 +225,9 @@ def create(name: str) -> nn.Module:
     FaultsimError
         For an unknown name.
     """
-    if name not in _REGISTRY:
-        raise FaultsimError(f"unknown generator {name!r}: it can be {', '.join(KNOWN)}")
-    return _REGISTRY[name]()
+    if name not in _REGISTRY and name not in _BASELINES:
+        raise FaultsimError(f"unknown generator {name!r}: it can be {', '.join((*KNOWN, *BASELINES))}")
+    return (_BASELINES | _REGISTRY)[name]()
 
 
 def has_architecture(network: nn.Module, name: str) -> bool:

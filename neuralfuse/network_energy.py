@@ -223,7 +223,7 @@ def create_shapes(spec: str, names: Sequence[str] = (*models.NAMES, *generators.
             f"unknown network {spec!r}: it can be {', '.join(names)}, or your own as package.module:function"
         )
     with torch.device("meta"):  # shapes are enough, and there is nothing to initialize
-        return generators.create(spec) if spec in generators.KNOWN else models.create(spec)
+        return models.create(spec) if spec in models.NAMES else generators.create(spec)
 
 
 def _describe_uncounted(network: nn.Module, traced: Trace) -> dict[str, Any]:

@@ -62,7 +62,14 @@ def _show_section(heading: str, lines: "Sequence[Line]", notes: list[str]) -> No
     from rich import box
     from rich.table import Table
 
-    from neuralfuse.paper.words import HEADINGS, format_published, format_result, label_row
+    from neuralfuse.paper.words import HEADINGS, format_published, format_rate, format_result, label_row
+
+    rates = {line.cell.bit_error_rate for line in lines if not line.cell.transferred}
+
+    def label_of(line: "Line") -> str:
+        """Name the row, with its bit error rate where the section has several."""
+        rate = f" {format_rate(line.cell.bit_error_rate)}" if len(rates) > 1 else ""
+        return label_row(line.cell) + rate
 
     title = f"\n{heading}" if heading else None
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", show_edge=False, padding=(0, 0))
@@ -70,7 +77,7 @@ def _show_section(heading: str, lines: "Sequence[Line]", notes: list[str]) -> No
     for column in HEADINGS:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("how", justify="right", no_wrap=True)
-    for label, group in groupby(lines, key=lambda line: label_row(line.cell)):
+    for label, group in groupby(lines, key=label_of):
         of_row = list(group)
         table.add_row(label)
         known = of_row[0].published

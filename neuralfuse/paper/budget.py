@@ -25,10 +25,13 @@ TEST_IMAGES = {"digits": 359, "cifar10": 10_000, "cifar100": 10_000, "gtsrb": 12
 def count_macs(name: str) -> int:
     """Count the multiply-accumulate operations of one image through a base model or generator."""
     from energy.costs import count_costs
+    from faultsim import models
 
+    from .. import generators
     from ..network_energy import create_shapes
 
-    return count_costs(create_shapes(name), (3, 32, 32)).macs
+    names = (*models.NAMES, *generators.KNOWN, *generators.BASELINES)
+    return count_costs(create_shapes(name, names), (3, 32, 32)).macs
 
 
 def count_operations(step: Step, *, base_epochs: int, epochs: int, n_models: int) -> int:

@@ -46,6 +46,15 @@ def _table10() -> list[Cell]:
     return cells
 
 
+def _table11() -> list[Cell]:
+    """Return one perturbation for all images, instead of a generator."""
+    return [
+        Cell("cifar10", row["base_model"], GeneratorSpec("UIP", row["base_model"], rate), "", rate)
+        for row in published.read_table("full_universal_input_perturbation")
+        for rate in [float(row["bit_error_rate"])]
+    ]
+
+
 def _table24() -> list[Cell]:
     raise FaultsimError(
         "full-table24 is about ImageNet-10, whose images faultsim does not have; full-table22 and full-table23 are the "
@@ -59,6 +68,7 @@ FULL: dict[str, tuple[str, Callable[[], list[Cell]]]] = {
         "accuracy at a bit error rate of 1 % by lambda, the weight of the perturbed loss",
         _table10,
     ),
+    "full-table11": ("universal input perturbation, one for all images, instead of a generator", _table11),
     "full-table22": ("CIFAR-10, weights of fewer bits", lambda: _reduced_precision("cifar10")),
     "full-table23": ("GTSRB, weights of fewer bits", lambda: _reduced_precision("gtsrb")),
     "full-table24": ("ImageNet-10, weights of fewer bits", _table24),

@@ -56,8 +56,12 @@ def _rows() -> dict[Cell, Published]:
                     perturbed_fused_std=_number(row["perturbed_acc_nf_std"]),
                     improvement=_number(row["improvement"]),
                 )
-    for name in ("full-table10", "full-table22", "full-table23"):
-        file = "full_lambda" if name == "full-table10" else "full_reduced_precision"
+    for name, file, fused in (
+        ("full-table10", "full_lambda", "nf"),
+        ("full-table11", "full_universal_input_perturbation", "uip"),
+        ("full-table22", "full_reduced_precision", "nf"),
+        ("full-table23", "full_reduced_precision", "nf"),
+    ):
         rows = published.read_table(file)
         for cell in (replace(cell, faults="") for cell in select_cells(name, faults=("iid_flips",))):
             row = next(row for row in rows if _is(row, cell))
@@ -73,9 +77,9 @@ def _rows() -> dict[Cell, Published]:
                 cell,
                 Published(
                     **known,
-                    clean_fused=_number(row["clean_acc_nf"]),
-                    perturbed_fused=_number(row["perturbed_acc_nf"]),
-                    perturbed_fused_std=_number(row["perturbed_acc_nf_std"]),
+                    clean_fused=_number(row[f"clean_acc_{fused}"]),
+                    perturbed_fused=_number(row[f"perturbed_acc_{fused}"]),
+                    perturbed_fused_std=_number(row[f"perturbed_acc_{fused}_std"]),
                     improvement=_number(row.get("recovery", "")),
                 ),
             )
