@@ -137,15 +137,8 @@ PYBIND11_MODULE(_native, m) {
            py::arg("scale_run"), py::arg("table"), py::arg("thresholds"), py::arg("kind"), py::arg("ones"),
            py::arg("base"), py::arg("blocks"), py::arg("word"), py::arg("repeat"), py::arg("seeds"),
            py::arg("block_offset"), py::arg("access"))
-      // Names of before: value was states, and blocks were arrays.
-      .def(py::init(&make_job), py::kw_only(), py::arg("source"), py::arg("output"), py::arg("states"),
-           py::arg("weights"), py::arg("chips"), py::arg("type"), py::arg("scales"), py::arg("scale_count"),
-           py::arg("scale_run"), py::arg("table"), py::arg("thresholds"), py::arg("kind"), py::arg("ones"),
-           py::arg("base"), py::arg("arrays"), py::arg("word"), py::arg("repeat"), py::arg("seeds"),
-           py::arg("array_offset"), py::arg("access"))
       .def("read_image", &read_image, py::kw_only(), py::arg("numbers"), py::arg("number"), py::arg("bits"),
            py::arg("cells"), py::arg("offset"), py::arg("clamps"), py::arg("nonfinite"), py::arg("centers"));
-  m.attr("ARRAY_BYTES") = kBlockBytes;
 
   m.def(
       "launch_cpu",
