@@ -44,13 +44,13 @@ LINES = 40  # of the output of a part that failed
 
 FACTS = """
 import json, torch
-from faultsim.io.provenance import versions
+from faultsim.io.provenance import list_versions
 there = torch.cuda.is_available()
 print(json.dumps({
     "device": torch.cuda.get_device_name() if there else None,
     "capability": torch.cuda.get_device_capability() if there else None,
     "cuda": torch.version.cuda,
-    "versions": versions(),
+    "versions": list_versions(),
 }))
 """
 

@@ -171,7 +171,7 @@ def test_bad_values_are_refused(wrong):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(base):
-    with pytest.raises(FaultsimError, match="no number"):
+    with pytest.raises(FaultsimError, match="not finite"):
         run(base, replace(SMALL, learning_rate=1e30))
 
 
