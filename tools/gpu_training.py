@@ -215,7 +215,11 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--no-build", action="store_true", help="the kernels are built already")
     add("--plan", action="store_true", help="say the jobs in order with what they may cost, and do none")
-    add("--commit", default=gpu_check.read_archived_commit(), help="of the sources, where git does not know them")
+    add(
+        "--commit",
+        default=gpu_check.read_archived_commit(),
+        help="of the sources, where git does not know them",
+    )
     return found
 
 
