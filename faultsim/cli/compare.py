@@ -1,6 +1,5 @@
 """`faultsim compare`: mitigations at equal energy."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,17 +8,9 @@ import typer
 from ..errors import FaultsimError
 from .domain_options import DomainOptions
 from .numerals import accuracy, parse_numbers
-from .option_groups import DataOptions, FaultOptions, ModelOptions, expand_options
-from .options import (
-    BatchSizeOption,
-    ChipSeedOption,
-    CurveOption,
-    DeviceOption,
-    ImagesOption,
-    JsonOption,
-    MetricOption,
-    SelectOption,
-)
+from .option_groups import FaultOptions, expand_options
+from .options import ChipSeedOption, CurveOption
+from .study_options import OutputOptions, SubjectOptions
 
 _GENERATOR = "neuralfuse"
 
@@ -27,8 +18,7 @@ _GENERATOR = "neuralfuse"
 @expand_options
 def compare(
     *,
-    network: ModelOptions,
-    data: DataOptions,
+    subject: SubjectOptions,
     mitigations: Annotated[
         str | None,
         typer.Option(
@@ -53,14 +43,9 @@ def compare(
         ),
     ] = None,
     chips: Annotated[int, typer.Option(help="Simulated chips, the same ones for all.")] = 10,
-    metric: MetricOption = None,
     memory: FaultOptions,
     supplies: DomainOptions,
     curve: CurveOption = None,
-    select: SelectOption = None,
-    device: DeviceOption = "auto",
-    images: ImagesOption = None,
-    batch_size: BatchSizeOption = 256,
     accuracy_floor: Annotated[
         float | None,
         typer.Option(
@@ -71,13 +56,7 @@ def compare(
         ),
     ] = None,
     seed: ChipSeedOption = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Directory for results.csv, summary.csv, sweep.json and sweep.png.")
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Also draw the comparison into this file: .png, .pdf or .svg.")
-    ] = None,
-    as_json: JsonOption = False,
+    output: OutputOptions,
 ) -> None:
     """Compare mitigations: accuracy at equal energy.
 
@@ -85,68 +64,40 @@ def compare(
     and the generator are included. A comparison that was killed goes on where it stopped when it is started again with
     the same --out.
     """
-    from neuralfuse.bundled import GENERATORS
     from neuralfuse.files import read_generator
 
-    from .. import bundled, comparison
-    from ..devices import choose_device
-    from ..io.files import check_writable, keep_apart
+    from .. import comparison
     from ..show.comparison_table import describe_comparison, make_comparison_tables
-    from ..show.pictures import check_picture
-    from ..subject import load_subject
     from ..voltage import VoltageCurve
     from ..voltage_sweep import FILES, plan_points
     from .progress import show_sweep
-    from .tables import print_json, print_table
 
-    measured = data.find_metric(metric, network.model)
-    if accuracy_floor is not None and not measured.counts:
-        raise FaultsimError(f"--accuracy-floor cannot be combined with the metric {measured.name}")
+    measured = subject.measured(accuracy_floor)
     read = {
-        "--weights": network.weights,
+        "--weights": subject.network.weights,
         "--generator": generator,
         "--curve": curve,
         "--domains": supplies.domains,
     }
-    if picture is not None:
-        check_picture(picture, "--picture")
-        keep_apart({"--picture": picture}, read)
-        check_writable(picture)
-    if out is not None:
-        keep_apart({f"--out {out}: its {name}": out / name for name in FILES}, read)
+    output.check(FILES, read)
     electrical = None if curve is None else VoltageCurve.from_csv(curve)
-    faults, where = supplies.add_to(memory.fault_model()), choose_device(device)
+    faults = supplies.add_to(memory.fault_model())
     default = comparison.VOLTAGES if curve is None else None
-    at = default if voltages is None else parse_numbers(voltages, "--voltages")
-    plan = plan_points(electrical, at)
-    shipped = GENERATORS.get(network.model or bundled.MODEL)
-    if network.weights is None and generator is None and shipped is not None:
-        generator = shipped.weights
+    plan = plan_points(electrical, default if voltages is None else parse_numbers(voltages, "--voltages"))
+    generator = subject.choose_generator(generator)
     if mitigations is None:
         wanted = [*comparison.MITIGATIONS, *([_GENERATOR] if generator else [])]
     else:
         wanted = [name.strip() for name in mitigations.split(",")]
     if _GENERATOR in wanted and generator is None:
         raise FaultsimError("neuralfuse needs a generator for this model: add --generator FILE.safetensors")
-    subject = load_subject(
-        network.model,
-        network.weights,
-        data.dataset,
-        data.data_dir,
-        where,
-        images,
-        batch_size,
-        network.per_channel,
-        select=select,
-        own=data.own(network.model),
-        metric=measured,
-    )
+    loaded = subject.load()
     front = []
     if _GENERATOR in wanted and generator is not None:
-        front = [read_generator(generator).create_variant(where, subject.dataset.input_shape)]
+        front = [read_generator(generator).create_variant(loaded.device, loaded.dataset.input_shape)]
     with show_sweep(len(plan) * (1 + len(wanted)), chips) as calls:
         result = comparison.compare(
-            subject,
+            loaded,
             [name for name in wanted if name != _GENERATOR],
             chips,
             plan,
@@ -155,25 +106,9 @@ def compare(
             faults=faults,
             metric=measured,
             seed=seed,
-            out=out,
+            out=output.out,
             **calls,
         )
-    if picture is not None:
-        result.plot(picture)
-    if as_json:
-        print_json(
-            {
-                **result.as_dict(),
-                "pareto": [[row.variant, row.point.voltage] for row in result.pareto()],
-            }
-        )
-        return
-    for table in make_comparison_tables(result):
-        print_table(table)
-    print("\n".join(describe_comparison(result, accuracy_floor)))
-    if picture is not None:
-        print(f"written to {picture}")
-    if out is not None:
-        print(f"written to {out}: {', '.join(FILES)}")
-    elif sys.stdout.isatty():
-        print("add --out DIR to keep the results and a picture")
+    tables, notes = make_comparison_tables(result), describe_comparison(result, accuracy_floor)
+    pareto = [[row.variant, row.point.voltage] for row in result.pareto()]
+    output.show(result, tables, notes, FILES, pareto=pareto)

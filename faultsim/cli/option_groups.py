@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..errors import FaultsimError
+from ..integers import checked_integer
 from . import options
 from .options import fault_model, load_curve
 
@@ -21,34 +22,41 @@ if TYPE_CHECKING:
 def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter of a command that is a group of options by the options themselves.
 
-    A group is a dataclass whose fields are annotated as options of typer. The command line shows its fields as
-    options, at the place of the parameter; the command receives an instance.
+    A group is a dataclass whose fields are annotated as options of typer, or are groups again. The command line shows
+    its fields as options, at the place of the parameter; the command receives an instance.
     """
-    groups: dict[str, tuple[type, list[str]]] = {}
-    parameters: list[inspect.Parameter] = []
     hints = get_type_hints(command, include_extras=True)
-    for parameter in inspect.signature(command).parameters.values():
-        hint = hints[parameter.name]
-        if is_dataclass(hint):
-            fields = get_type_hints(hint, include_extras=True)
-            members = [
-                field.replace(annotation=fields[field.name])
-                for field in inspect.signature(hint).parameters.values()
-            ]
-            groups[parameter.name] = hint, [field.name for field in members]
-        else:
-            members = [parameter.replace(annotation=hint)]
-        parameters += (member.replace(kind=inspect.Parameter.KEYWORD_ONLY) for member in members)
+    given = inspect.signature(command).parameters.values()
+    parameters = [
+        member.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in given
+        for member in _expand(parameter.replace(annotation=hints[parameter.name]))
+    ]
 
     @wraps(command)
     def run(**values: Any) -> None:
-        for name, (group, fields) in groups.items():
-            values[name] = group(**{field: values.pop(field) for field in fields})
-        command(**values)
+        command(**{p.name: _collect(p.name, hints[p.name], values) for p in given})
 
     run.__signature__ = inspect.Signature(parameters)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _expand(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """Return the options of a group, or the parameter itself."""
+    if not is_dataclass(parameter.annotation):
+        return [parameter]
+    hints = get_type_hints(parameter.annotation, include_extras=True)
+    members = inspect.signature(parameter.annotation).parameters.values()
+    return [member for f in members for member in _expand(f.replace(annotation=hints[f.name]))]
+
+
+def _collect(name: str, hint: Any, values: dict[str, Any]) -> Any:
+    """Return the instance of a group, made of the values of its options, or the value of that name."""
+    if not is_dataclass(hint):
+        return values[name]
+    hints = get_type_hints(hint, include_extras=True)
+    return hint(**{field.name: _collect(field.name, hints[field.name], values) for field in fields(hint)})
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class FormatOptions:
                 "--bits cannot be combined with --format: --bits 4 is short for --format int4"
             )
         if self.bits is not None:
-            return IntegerFormat(self.bits)
+            return IntegerFormat(checked_integer(self.bits, "--bits", 2, 8))
         return None if self.format is None else Format.parse(self.format)
 
 

@@ -1,6 +1,5 @@
 """`faultsim sweep-voltage`: accuracy and energy against supply voltage."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,23 +10,9 @@ from ..errors import FaultsimError
 from .activation_options import ActivationOptions
 from .domain_options import DomainOptions
 from .numerals import accuracy, parse_numbers, points
-from .option_groups import (
-    DataOptions,
-    FaultOptions,
-    FormatOptions,
-    ModelOptions,
-    expand_options,
-)
-from .options import (
-    BatchSizeOption,
-    ChipSeedOption,
-    CurveOption,
-    DeviceOption,
-    ImagesOption,
-    JsonOption,
-    MetricOption,
-    SelectOption,
-)
+from .option_groups import FaultOptions, FormatOptions, expand_options
+from .options import ChipSeedOption, CurveOption
+from .study_options import OutputOptions, SubjectOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,9 +80,7 @@ class ChipOptions:
 @expand_options
 def sweep_voltage(
     *,
-    network: ModelOptions,
-    data: DataOptions,
-    metric: MetricOption = None,
+    subject: SubjectOptions,
     generator: Annotated[
         Path | None,
         typer.Option(
@@ -123,11 +106,7 @@ def sweep_voltage(
     supplies: DomainOptions,
     inputs: ActivationOptions,
     curve: CurveOption = None,
-    select: SelectOption = None,
     stored: FormatOptions,
-    device: DeviceOption = "auto",
-    images: ImagesOption = None,
-    batch_size: BatchSizeOption = 256,
     accuracy_floor: Annotated[
         float | None,
         typer.Option(
@@ -137,13 +116,7 @@ def sweep_voltage(
             "or 97%.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Directory for results.csv, summary.csv, sweep.json and sweep.png.")
-    ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(help="Also write the picture to this file (.png, .pdf or .svg).")
-    ] = None,
-    as_json: JsonOption = False,
+    output: OutputOptions,
 ) -> None:
     """Measure accuracy and energy against supply voltage.
 
@@ -151,69 +124,40 @@ def sweep_voltage(
     generator. --model DigitsVGG takes a larger bundled network, relative to which its generator costs little energy.
     Start the same command with the same --out again to continue after an interruption.
     """
-    from neuralfuse.bundled import GENERATORS
     from neuralfuse.files import read_generator
 
-    from .. import bundled
-    from ..devices import choose_device
-    from ..io.files import check_writable, keep_apart
-    from ..show.pictures import check_picture
     from ..show.sweep_table import describe_cheapest, describe_sweep, make_tables
-    from ..subject import load_subject
     from ..voltage import VoltageCurve
     from ..voltage_sweep import FILES, plan_points, sweep_subject
     from .progress import show_sweep
-    from .tables import print_json, print_table
 
     if voltages is not None and bit_error_rates is not None:
         raise FaultsimError("give either --voltages or --bit-error-rates")
-    measured = data.find_metric(metric, network.model)
-    if accuracy_floor is not None and not measured.counts:
-        raise FaultsimError(f"--accuracy-floor cannot be combined with the metric {measured.name}")
-    own, sites = data.own(network.model), inputs.sites
+    measured, sites = subject.measured(accuracy_floor), inputs.sites
     read = {
-        "--weights": network.weights,
+        "--weights": subject.network.weights,
         "--generator": generator,
         "--curve": curve,
         "--fault-map": sample.fault_map,
         "--domains": supplies.domains,
     }
-    if picture is not None:
-        check_picture(picture, "--picture")
-        keep_apart({"--picture": picture}, read)
-        check_writable(picture)
-    if out is not None:
-        keep_apart({f"--out {out}: its {name}": out / name for name in FILES}, read)
+    output.check(FILES, read)
     electrical = None if curve is None else VoltageCurve.from_csv(curve)
     at = None if voltages is None else parse_numbers(voltages, "--voltages")
     rates = (
         None if bit_error_rates is None else parse_numbers(bit_error_rates, "--bit-error-rates", rates=True)
     )
-    faults, where = supplies.add_to(memory.fault_model()), choose_device(device)
+    faults = supplies.add_to(memory.fault_model())
     samples, precision = sample.samples(), sample.half_width(measured)
     plan = plan_points(electrical, at, rates, samples)
-    shipped = GENERATORS.get(network.model or bundled.MODEL)
-    if network.weights is None and generator is None and shipped is not None:
-        generator = shipped.weights
-    subject = load_subject(
-        network.model,
-        network.weights,
-        data.dataset,
-        data.data_dir,
-        where,
-        images,
-        batch_size,
-        network.per_channel,
-        select=select,
-        format=stored.chosen(),
-        own=own,
-        metric=measured,
+    generator = subject.choose_generator(generator)
+    loaded = subject.load(stored)
+    transform = generator and read_generator(generator).create_variant(
+        loaded.device, loaded.dataset.input_shape
     )
-    activations = inputs.memory(subject, faults)
-    transform = generator and read_generator(generator).create_variant(where, subject.dataset.input_shape)
     with show_sweep(len(plan) * (1 if transform is None else 2), len(samples), precision) as calls:
         result = sweep_subject(
-            subject,
+            loaded,
             samples,
             plan,
             curve=electrical,
@@ -222,24 +166,10 @@ def sweep_voltage(
             metric=measured,
             precision=precision,
             sites=sites,
-            activations=activations,
+            activations=inputs.memory(loaded, faults),
             seed=sample.seed,
-            out=out,
+            out=output.out,
             **calls,
         )
-    if picture is not None:
-        result.plot(picture)
-    if as_json:
-        print_json(result.as_dict())
-        return
-    for table in make_tables(result):
-        print_table(table)
-    print("\n".join(describe_sweep(result)))
-    if accuracy_floor is not None:
-        print("\n".join(describe_cheapest(result, accuracy_floor)))
-    if picture is not None:
-        print(f"written to {picture}")
-    if out is not None:
-        print(f"written to {out}: {', '.join(FILES)}")
-    elif sys.stdout.isatty():
-        print("add --out DIR to keep the results and a picture")
+    cheapest = [] if accuracy_floor is None else describe_cheapest(result, accuracy_floor)
+    output.show(result, make_tables(result), [*describe_sweep(result), *cheapest], FILES)
