@@ -90,13 +90,14 @@ class Arrays:
         return FaultsimError(f"{self.path}: {what}")
 
     def get(
-        self, name: str, kinds: str, shape: tuple[int | None, ...], limit: int = LARGEST_ARRAY
+        self, name: str, kinds: str, shape: tuple[int | None, ...], limit: int | None = None
     ) -> np.ndarray:
         """Array `name` of one of NumPy's `kinds` (letters) and of `shape`, where None stands for any length."""
         try:
             info = self.archive.getinfo(f"{name}.npy")
         except KeyError:
             raise self.fail(f"the array {name!r} is missing") from None
+        limit = LARGEST_ARRAY if limit is None else limit
         if info.file_size > limit:
             raise self.fail(f"the array {name!r} takes {info.file_size:,} bytes, more than {limit:,}")
         content = self.archive.read(info)

@@ -289,7 +289,7 @@ def test_arrays_that_unpack_to_more_than_any_data_set_are_refused(make_cifar, tm
     path = saved(of_cifar(make_cifar("cifar10", pickled=False), "test"), tmp_path / "x.npz")
     with zipfile.ZipFile(path) as archive:
         size = archive.getinfo("data.npy").file_size
-    monkeypatch.setattr(packed.Arrays.get, "__defaults__", (size - 1,))
+    monkeypatch.setattr(packed, "LARGEST_ARRAY", size - 1)
     with pytest.raises(FaultsimError, match=f"'data' takes {size:,} bytes, more than {size - 1:,}"):
         packed.read(path)
 
