@@ -1,16 +1,20 @@
-"""What the tests of the commands share: sweeps in this process and in one of their own, and a module of the user's."""
+"""What the tests of the commands share: sweeps in this process and in one of their own, other commands, and modules
+of the user's."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from faultsim.cli import main
+from tests.cli.small_files import CURVE, PICOJOULES
 
 COMMAND = [sys.executable, "-m", "faultsim", "sweep-voltage"]
 
@@ -138,3 +142,57 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     sys.modules.pop("sweep_own_model", None)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, the current one, with own_data_module.py."""
+    shutil.copy(Path(__file__).with_name("own_data_module.py"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("own_data_module", None)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """(exit status, stdout, stderr) of a command, where @name stands for a name of own_data_module."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word).replace("@", "own_data_module:") for word in words])
+        out, err = capfd.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch) -> Callable[..., tuple[int, str, str]]:
+    """(exit status, stdout, stderr) of a command in a folder with a few files."""
+    monkeypatch.chdir(tmp_path)
+    np.save("w.npy", np.arange(5000, dtype=np.int32).astype(np.int8))
+    Path("c.csv").write_text(CURVE)
+    Path("pj.csv").write_text(PICOJOULES)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([*map(str, words)])
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def rejected(call) -> Callable[..., str]:
+    """The one line with which a command ends; nothing was written."""
+
+    def run(*words: object) -> str:
+        before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+        status, out, err = call(*words)
+        assert (status, out, err.count("\n")) == (2, "", 1), err
+        assert err.startswith("faultsim: error: ")
+        assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+        return err
+
+    return run
