@@ -18,7 +18,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 
 
 SLOW = (
-    "neuralfuse/test_reproduce_accuracy.py",
+    "neuralfuse/test_reproduce_run.py",
     "cli/test_reproduce_cli.py",
     "packaging/test_build.py",
     "neuralfuse/test_staged.py",
