@@ -1,7 +1,7 @@
 """Everything here relies on names or behavior that torch does not document. Checked with torch 2.13.
 
-A new version of torch is checked by tests/torch/test_inventory.py and test_quantization.py, which replace and restore
-the weights of modules of every kind below.
+A new version of torch is checked by tests/torch/test_faulty_weights.py and test_quantization.py, which replace and
+restore the weights of modules of every kind below.
 """
 
 import contextlib

@@ -52,6 +52,7 @@ SLOW = (
     "neuralfuse/test_shipped_generator.py",
     "neuralfuse/test_reproduce_costs.py",
     "energy/test_engines.py",
+    "torch/test_ops_resources.py",
     "torch/test_ops.py",
     "torch/test_transformers.py",
     "statistical/test_rates.py",
