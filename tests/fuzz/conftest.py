@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.fuzz.refusals", "fuzz.refusals")
+pytest.register_assert_rewrite("fuzz.refusals")

@@ -1,4 +1,4 @@
-"""Staged training: does it win, leak no label, go on where it was stopped, and cost what it says?"""
+"""Does each stage of staged training do its work, go on where it was stopped, leak no label, and cost what it says?"""
 
 import json
 from dataclasses import replace

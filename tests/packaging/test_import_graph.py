@@ -15,6 +15,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 PROGRAMS = sorted(
     path for folder in ("docs", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 )
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 KERNEL = sorted(path for path in (ROOT / "csrc").rglob("*") if path.is_file())
 
 
@@ -272,7 +273,7 @@ def test_the_random_numbers_stand_on_nothing():
 def test_files_are_of_a_size_to_be_read():
     sizes = {
         short(path): (len(path.read_text(encoding="utf-8").splitlines()), most)
-        for paths, most in (([*FILES, *PROGRAMS], 450), (KERNEL, 300))
+        for paths, most in (([*FILES, *PROGRAMS, *TESTS], 450), (KERNEL, 300))
         for path in paths
     }
     assert not {path: size for path, (size, most) in sizes.items() if size > most}
