@@ -204,13 +204,7 @@ class Format(ABC):
             uint8 [image_bytes(codes.numel())]. Cells without a weight hold 0.
         """
         self._check_codes(codes)
-        flat = codes.contiguous().reshape(-1)
-        if self.width >= 8:
-            image = flat.view(torch.uint8)
-        else:
-            filled = torch.nn.functional.pad(flat, (0, -flat.numel() % self.weights_per_word))
-            patterns = filled.reshape(-1, self.weights_per_word).to(torch.int64) & (2**self.width - 1)
-            image = (patterns << self._shifts(codes)).sum(1).view(torch.uint8)
+        image = self._to_bytes(codes.contiguous().reshape(-1))
         return torch.nn.functional.pad(image, (0, -image.numel() % WORD_BYTES))
 
     def unpack(self, image: Tensor, shape: Sequence[int]) -> Tensor:
@@ -240,20 +234,15 @@ class Format(ABC):
                 f"the {self.name} image of {weights} weights is uint8 [..., {expected}], "
                 f"not {image.dtype} {list(image.shape)}"
             )
-        result = [*image.shape[:-1], *shape]
-        if self.width >= 8:
-            return _viewed(image[..., : weights * self.width // 8], self.dtype).reshape(result)
-        words = _viewed(image, torch.int64).unsqueeze(-1)
-        patterns = (words >> self._shifts(image)) & (2**self.width - 1)
-        return self._of_patterns(patterns.flatten(-2)[..., :weights]).reshape(result)
+        return self._of_bytes(image, weights).reshape([*image.shape[:-1], *shape])
 
-    def _of_patterns(self, patterns: Tensor) -> Tensor:
-        """Return the codes of bit patterns, int64 in [0, 2**width); for formats of less than 8 bits."""
-        raise NotImplementedError
+    def _to_bytes(self, codes: Tensor) -> Tensor:
+        """Return codes [weights] as the uint8 bytes that they fill. Here each code is whole bytes."""
+        return codes.view(torch.uint8)
 
-    def _shifts(self, like: Tensor) -> Tensor:
-        """Return the first bit of each weight in a word."""
-        return torch.arange(self.weights_per_word, device=like.device) * self.cells
+    def _of_bytes(self, image: Tensor, weights: int) -> Tensor:
+        """Return the codes [..., weights] that lie in an image [..., bytes]: the inverse of _to_bytes()."""
+        return view_bytes(image[..., : weights * self.width // 8], self.dtype)
 
     def _check_codes(self, codes: Tensor) -> None:
         if codes.dtype != self.dtype:
@@ -276,7 +265,7 @@ def as_format(given: AnyFormat) -> Format:
     return given if isinstance(given, Format) else Format.parse(given)
 
 
-def _viewed(image: Tensor, dtype: torch.dtype) -> Tensor:
+def view_bytes(image: Tensor, dtype: torch.dtype) -> Tensor:
     """Return bytes as numbers, also where torch cannot view them: none, or from an odd address."""
     if image.numel() == 0:
         return image.new_empty([*image.shape[:-1], 0], dtype=dtype)

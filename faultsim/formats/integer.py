@@ -20,6 +20,7 @@ from .format import (
     extreme,
     number_in,
     split_options,
+    view_bytes,
 )
 
 _OPTIONS = ("asymmetric", "truncated", "unpacked")
@@ -151,9 +152,25 @@ class IntegerFormat(Format):
         values = q * grid.scale
         return (values if grid.center is None else values + grid.center).to(dtype)
 
-    def _of_patterns(self, patterns: Tensor) -> Tensor:
-        q = patterns if self.offset else (patterns ^ self.zero) - self.zero
+    def _to_bytes(self, codes: Tensor) -> Tensor:
+        if self.bits == 8:
+            return super()._to_bytes(codes)
+        filled = torch.nn.functional.pad(codes, (0, -codes.numel() % self.weights_per_word))
+        patterns = filled.reshape(-1, self.weights_per_word).to(torch.int64) & (2**self.bits - 1)
+        words: Tensor = (patterns << self._shifts(codes)).sum(1)
+        return words.view(torch.uint8)
+
+    def _of_bytes(self, image: Tensor, weights: int) -> Tensor:
+        if self.bits == 8:
+            return super()._of_bytes(image, weights)
+        words = view_bytes(image, torch.int64).unsqueeze(-1)
+        patterns = ((words >> self._shifts(image)) & (2**self.bits - 1)).flatten(-2)[..., :weights]
+        q: Tensor = patterns if self.offset else (patterns ^ self.zero) - self.zero
         return q.to(self.dtype)
+
+    def _shifts(self, like: Tensor) -> Tensor:
+        """Return the first bit of each weight in a word."""
+        return torch.arange(self.weights_per_word, device=like.device) * self.cells
 
 
 INT8 = IntegerFormat()
