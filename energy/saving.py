@@ -20,6 +20,7 @@ from .errors import EnergyError
 if TYPE_CHECKING:
     from torch import nn
 
+    from .dry_run import Example
     from .trace import CountingPolicy
 
 
@@ -40,7 +41,7 @@ def find_nominal_voltage(curve: AnyCurve) -> float:
 
 def count_weight_accesses(
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | Example,
     accelerator: Accelerator = PAPER,
     policy: CountingPolicy | None = None,
 ) -> int:
@@ -53,7 +54,7 @@ def count_weight_accesses(
     model
         Any module. It is unchanged afterwards.
     input_shape
-        Shape of one input without the batch, such as (3, 32, 32).
+        Shape of one input without the batch, such as (3, 32, 32), or an example of the inputs.
     accelerator
         Default: the paper's.
     policy
@@ -70,7 +71,7 @@ def count_weight_accesses(
 
 def count_input_accesses(
     model: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | Example,
     accelerator: Accelerator = PAPER,
     policy: CountingPolicy | None = None,
     bits: int = 8,
@@ -93,7 +94,10 @@ def count_input_accesses(
 
 
 def _count(
-    model: nn.Module, input_shape: Sequence[int], accelerator: Accelerator, policy: CountingPolicy | None
+    model: nn.Module,
+    input_shape: Sequence[int] | Example,
+    accelerator: Accelerator,
+    policy: CountingPolicy | None,
 ) -> NetworkCounts:
     from .trace import POLICIES, trace_model
 

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from torch import nn
 
-from .batch import split_batch
 from .data import OwnBatches
 from .domains import WIDTH, Domain, split_word
 from .stored import StoredWeights
@@ -113,8 +111,7 @@ def find_supplies(
         return None if total is None else Supplies(total, total)
     from .energy import count, trace_model
 
-    example = OwnBatches([split_batch(batch) for batch in islice(data, 1)], "")
-    counts = count(trace_model(model, example.input_shape or example.example).layers)
+    counts = count(trace_model(model, OwnBatches.first_of(data).shape_or_example).layers)
     names = {name: layer.tensors for layer in stored.layers for name in layer.tensors}
     reads: dict[str | None, int] = {domain.name: 0 for domain in domains}
     swept = 0

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 from torch import nn
 
 from .activations import ActivationMemory, FaultSites
-from .batch import split_batch
 from .data import OwnBatches
 from .domain_energy import DomainAccesses, Supplies
 from .voltage import VoltageCurve
@@ -48,8 +46,8 @@ def add_input_memory(
         return supplies
     from .energy import count_input_accesses
 
-    example = OwnBatches([split_batch(batch) for batch in islice(data, 1)], "")
-    reads = count_input_accesses(model, example.input_shape or example.example, bits=activations.codes.cells)
+    sample = OwnBatches.first_of(data).shape_or_example
+    reads = count_input_accesses(model, sample, bits=activations.codes.cells)
     if sites == "activations":
         weights = DomainAccesses("weights", supplies.total, 1.0)
         supplies = Supplies(supplies.total, 0, (weights,))

@@ -69,7 +69,7 @@ class Subject:
         """Names of the tensors in the faulty memory that `accesses` leaves out."""
         from energy.trace import trace_model
 
-        traced = trace_model(self.model, self.dataset.input_shape or self.dataset.example)
+        traced = trace_model(self.model, self.dataset.shape_or_example)
         return traced.uncounted(layer.tensors for layer in self.stored.layers)
 
     @property
@@ -258,7 +258,7 @@ def count_accesses(model: nn.Module, data: Dataset | OwnBatches, stored: Format 
 
     try:
         accelerator = replace(PAPER, weight_bits=stored.cells)
-        return count_weight_accesses(model, data.input_shape or data.example, accelerator)
+        return count_weight_accesses(model, data.shape_or_example, accelerator)
     except EnergyError:
         return None
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from torch import nn
 
 from .activations import ActivationMemory, FaultSites
-from .batch import split_batch
 from .conditions import Conditions
 from .data import OwnBatches
 from .domain_energy import find_supplies
@@ -209,8 +208,7 @@ def sweep(
     curve = curve or VoltageCurve.default()
     stored = resolve_stored(model, stored, per_channel, select, format)
     if accesses == "count":
-        first = OwnBatches([split_batch(batch) for batch in _first(data)], title)
-        accesses = count_accesses(model, first, stored.format)
+        accesses = count_accesses(model, _first(data), stored.format)
     faults = resolve_faults(faults, stored, curve)
     supplies = find_supplies(model, data, stored, faults.domains, curve, accesses)
     supplies = add_input_memory(supplies, model, data, sites, activations, curve)
@@ -377,15 +375,16 @@ def sweep_subject(
     return result
 
 
-def _first(data: Iterable[Any]) -> Iterable[Any]:
+def _first(data: Iterable[Any]) -> OwnBatches:
     """Return the first batch, if there is one and `data` can be iterated again."""
     if iter(data) is data:
         raise FaultsimError(
             "a sweep iterates the data several times: give a list or a DataLoader, not an iterator"
         )
-    for batch in data:
-        return [batch]
-    raise FaultsimError("no images to evaluate on")
+    first = OwnBatches.first_of(data)
+    if not first.batches:
+        raise FaultsimError("no images to evaluate on")
+    return first
 
 
 def _where(point: OperatingPoint, chips: Sequence[AnyChip]) -> dict:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from energy.counts import LayerCounts, NetworkCounts
-    from energy.dry_run import Example
 
 _BOTH = "both"
 
@@ -86,6 +85,7 @@ def energy(
     from energy.topology import write_topology as write_layers
     from neuralfuse.network_energy import count_network
 
+    from ..data import OwnBatches
     from ..formats import INT8
     from ..io.files import keep_apart
     from .tables import console, print_json
@@ -103,7 +103,9 @@ def energy(
         model,
         generator,
         topology,
-        shape=_parse_shape(input_shape or "3x32x32") if data is None else _example(data),
+        shape=_parse_shape(input_shape or "3x32x32")
+        if data is None
+        else OwnBatches.load(data, 1).shape_or_example,
         accelerator=Accelerator(rows, columns, dataflow),
         format=stored.chosen() or INT8,
         engines=tuple(ENGINES) if engine == _BOTH else (engine,),
@@ -138,15 +140,6 @@ def _parse_shape(text: str) -> tuple[int, ...]:
             f"{text!r} is not an input shape; write channels x height x width, such as 3x32x32"
         )
     return tuple(int(size) for size in sizes)
-
-
-def _example(data: str) -> Example:
-    """The shape of the first sample of the user's data, or its inputs, where a model takes something else than one
-    tensor of floats."""
-    from ..data import OwnBatches
-
-    batches = OwnBatches.load(data, 1)
-    return batches.input_shape or batches.example
 
 
 def _table(title: str, counts: NetworkCounts) -> Table:

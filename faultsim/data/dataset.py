@@ -102,6 +102,11 @@ class Dataset:
         """Shape of one image."""
         return tuple(self.images.shape[1:])
 
+    @property
+    def shape_or_example(self) -> tuple[int, ...]:
+        """What shows the package energy one sample, as OwnBatches have it: always the shape."""
+        return self.input_shape
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the pixels and then the labels (int64, little-endian); equal on every device.

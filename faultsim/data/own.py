@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,11 @@ class OwnBatches:
         """Return the number of samples."""
         return sum(count_samples(*batch) for batch in self.batches)
 
+    @classmethod
+    def first_of(cls, data: Iterable[Any]) -> "OwnBatches":
+        """Keep the first batch of any iterable of batches."""
+        return cls([split_batch(batch) for batch in islice(data, 1)], "")
+
     @property
     def input_shape(self) -> tuple[int, ...] | None:
         """Shape of one sample, where a model takes one tensor of floats; else None."""
@@ -90,6 +95,11 @@ class OwnBatches:
         """The inputs of the first sample, as a batch of one."""
         inputs, targets = self.batches[0]
         return _first(inputs, count_samples(inputs, targets), 1)
+
+    @property
+    def shape_or_example(self) -> tuple[int, ...] | Inputs:
+        """What shows the package energy one sample: its shape where that is enough, else an example."""
+        return self.input_shape or self.example
 
     @cached_property
     def fingerprint(self) -> str:
