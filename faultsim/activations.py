@@ -188,7 +188,7 @@ def _read_bytes(
         ops.encode_kind(faults),
         ops.encode_addresses(faults, base),
         torch.tensor([INPUT_BLOCKS], device=device),
-        torch.tensor([access], device=device) if access else None,
+        ops.encode_access(access, device),
     )[0]
     return read
 

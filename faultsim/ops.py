@@ -139,6 +139,11 @@ def encode_addresses(faults: FaultModel, base: int = 0) -> list[int]:
     return [base, addresses.blocks, addresses.word, addresses.repeat]
 
 
+def encode_access(access: int, device: torch.device | str = "cpu") -> Tensor | None:
+    """Encode which read it is, 0 to ACCESS_END - 1: int64 [1], or None for the first one."""
+    return torch.tensor([access], device=device) if access else None
+
+
 # -- the vector path of the CPU -------------------------------------------------------------------------------------
 
 _cpu_path: ContextVar[str | None] = ContextVar("faultsim_cpu_path", default=None)

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import ops
 from .errors import FaultsimError
 from .faults import FaultModel
 from .formats import INT8, AnyFormat, as_format
@@ -17,7 +16,7 @@ from .inventory import Select
 from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .mitigations.protected import ProtectedWeights
 from .ops import ACCESS_END, BASE_END
-from .reading import read_measured, read_simulated
+from .reading import read_chips
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
@@ -108,29 +107,8 @@ def corrupt(
             f"weights must be an int8 tensor or array, not {kind}: faultsim.quantize makes int8 of floats"
         )
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
-    read = _read(weights, chip, volts, rate, faults, base, access)
+    read = read_chips(weights, [chip], rate, volts, faults, base, ("",), access)[0]
     return read.numpy() if isinstance(given, np.ndarray) else read
-
-
-def _read(
-    weights: Tensor,
-    chip: AnyChip,
-    voltage: float | None,
-    rate: float | None,
-    faults: FaultModel,
-    base: int,
-    access: int,
-    names: tuple[str, ...] = ("",),
-) -> Tensor:
-    """Return int8 weights from an address on as a chip reads them."""
-    if isinstance(chip, MeasuredChip):
-        return read_measured(weights, chip, voltage, faults, base, names)
-    seeds, table = (
-        ops.encode_chips([chip], weights.device),
-        ops.encode_rate(rate, weights.device),
-    )
-    which = torch.tensor([access], device=weights.device) if access else None
-    return read_simulated(weights, seeds, table, faults, base, names, which)[0]
 
 
 def resolve_stored(
@@ -194,7 +172,7 @@ def corrupt_stored(
             stored.left_out,
         )
     return stored.with_layers(
-        layer.with_image(_read(layer.image, chip, volts, rate, faults, base, 0, layer.tensors))
+        layer.with_image(read_chips(layer.image, [chip], rate, volts, faults, base, layer.tensors)[0])
         for layer, base in zip(stored.layers, stored.bases(faults), strict=True)
     )
 

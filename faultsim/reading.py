@@ -13,7 +13,7 @@ from .domains import WIDTH, Domain, Part, split_word
 from .errors import FaultsimError
 from .faults import FaultModel
 from .formats import INT8, Format
-from .measured_chip import MeasuredChip
+from .measured_chip import AnyChip, MeasuredChip
 
 if TYPE_CHECKING:
     from .stored import StoredLayer
@@ -66,6 +66,27 @@ def read_simulated(
 
     merged = merge_bits(values, split_word(faults.domains, names), read)
     return merged if merged.dim() > values.dim() else merged.expand(chips.numel(), *values.shape)
+
+
+def read_chips(
+    values: Tensor,
+    chips: Sequence[AnyChip],
+    bit_error_rate: float | None,
+    voltage: float | None,
+    faults: FaultModel,
+    base: int,
+    names: tuple[str, ...],
+    access: int = 0,
+) -> Tensor:
+    """Return int8 [chips, *shape], a tensor as chips read it from an address on.
+
+    The chips are all simulated (at a bit error rate) or all measured (at a voltage).
+    """
+    if measured := [chip for chip in chips if isinstance(chip, MeasuredChip)]:
+        return torch.stack([read_measured(values, chip, voltage, faults, base, names) for chip in measured])
+    seeds = ops.encode_chips(chips, values.device)
+    table = ops.encode_rate(bit_error_rate, values.device)
+    return read_simulated(values, seeds, table, faults, base, names, ops.encode_access(access, values.device))
 
 
 def check_bits(stored: Format, domains: Sequence[Domain]) -> None:

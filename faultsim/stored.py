@@ -308,7 +308,7 @@ class StoredWeights:
             ops.encode_rate(bit_error_rate, device),
             faults,
             out,
-            torch.tensor([access], device=device) if access else None,
+            ops.encode_access(access, device),
         )
         return self._as_held(out)
 

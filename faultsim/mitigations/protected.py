@@ -6,13 +6,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .. import ops
 from ..domains import check_domains
 from ..errors import FaultsimError
 from ..faults import FaultModel
 from ..formats import INT8
 from ..measured_chip import AnyChip, MeasuredChip
-from ..reading import read_measured, read_simulated
+from ..reading import read_chips
 from ..sram import BLOCK_BYTES, SRAM
 from ..stored import StoredLayer, StoredWeights
 from ..voltage import VoltageCurve
@@ -165,31 +164,14 @@ class _Memory:
     ) -> None:
         self.chips, self.rate, self.voltage = chips, rate, voltage
         self.faults, self.access = faults, access
-        self.measured = [chip for chip in chips if isinstance(chip, MeasuredChip)]
 
     def read(self, weights: Tensor, base: int, names: tuple[str, ...]) -> Tensor:
         """Return words int8 [words, 8] from an address on as the chips read them, int8 [chips, words, 8]."""
-        if self.measured:
-            return torch.stack(
-                [
-                    read_measured(weights, chip, self.voltage, self.faults, base, names)
-                    for chip in self.measured
-                ]
-            )
-        device = weights.device
-        return read_simulated(
-            weights,
-            ops.encode_chips(self.chips, device),
-            ops.encode_rate(self.rate, device),
-            self.faults,
-            base,
-            names,
-            torch.tensor([self.access], device=device) if self.access else None,
-        )
+        return read_chips(weights, self.chips, self.rate, self.voltage, self.faults, base, names, self.access)
 
     def read_checks(self, checks: Tensor, base: int, names: tuple[str, ...]) -> Tensor:
         """Return the check bits of words from an address on, uint8 [chips, words]."""
-        if self.measured:
+        if any(isinstance(chip, MeasuredChip) for chip in self.chips):
             raise FaultsimError(
                 "check bits lie in arrays of their own, and the fault map of a measured chip has none: use a "
                 "mitigation without check bits"
