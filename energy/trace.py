@@ -109,13 +109,8 @@ def trace_layers(
 
     Parameters
     ----------
-    model
-        Any module. It is unchanged afterwards.
-    input_shape
-        Shape of one input without the batch, such as (3, 32, 32), or an example of the inputs.
-    policy
-        How layers become rows. Default: the paper's for base models; `energy.POLICIES["paper-generator"]` is its policy
-        for generators.
+    model, input_shape, policy
+        As for `trace_model`.
 
     Raises
     ------

@@ -98,14 +98,8 @@ class ProtectedWeights(StoredWeights):
 
         Parameters
         ----------
-        chips
-            All simulated (at a bit error rate) or all measured (at a voltage).
-        bit_error_rate, voltage
-            The one that the chips need.
-        faults
-            Kind of fault and memory.
-        access
-            Which read it is (transient faults).
+        chips, bit_error_rate, voltage, faults, access
+            As for StoredWeights.read_chips.
 
         Returns
         -------
