@@ -9,7 +9,8 @@ from os import PathLike
 from .domain_energy import find_supplies
 from .domains import Domain
 from .errors import FaultsimError
-from .faults import FaultModel, evaluation_chips
+from .faults import FaultModel
+from .kept_study import choose_chips
 from .measured_chip import AnyChip
 from .metrics import ACCURACY, AnyMetric
 from .mitigations import (
@@ -212,7 +213,7 @@ def compare(
     FaultsimError
         For two variants of the same name, and for the reasons that sweep_subject has.
     """
-    samples = evaluation_chips(seed, chips) if isinstance(chips, int) else list(chips)
+    samples = choose_chips(chips, seed)
     if points is None:
         default = VOLTAGES if curve is None and voltages is None else voltages
         points = plan_points(curve, default, None, samples)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -14,29 +13,20 @@ from .data import OwnBatches
 from .domain_energy import find_supplies
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
-from .faults import FaultModel, evaluation_chips
+from .faults import FaultModel
 from .formats import INT8, AnyFormat
 from .input_energy import add_input_memory
 from .inventory import Select
-from .io.files import write_text
-from .io.provenance import record_provenance
-from .io.run_directory import RunDirectory, format_csv
-from .measured_chip import AnyChip, MeasuredChip, as_chip, describe_chip
+from .io.run_directory import RunDirectory
+from .kept_study import choose_chips, describe_study, keep_study
+from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .metrics import ACCURACY, AnyMetric, find_metric
 from .perturbation import resolve_faults, resolve_stored
 from .stopping import check_stopping, is_precise, measure_widths, plan_looks
 from .stored import StoredWeights
 from .subject import Subject, count_accesses
 from .sweep_directory import keep_rows, read_known
-from .sweep_result import (
-    OPTIONAL,
-    OperatingPoint,
-    SweepResult,
-    SweepRow,
-    Variant,
-    list_columns,
-    make_row,
-)
+from .sweep_result import OperatingPoint, SweepResult, SweepRow, Variant, make_row
 from .voltage import VoltageCurve
 
 FILES = ("results.csv", "summary.csv", "sweep.json", "sweep.png")
@@ -318,26 +308,21 @@ def sweep_subject(
         For the reasons that sweep has; for a directory in use, or with a run of another configuration.
     """
     faults, metric = faults or FaultModel(), find_metric(metric)
-    chips = evaluation_chips(seed, chips) if isinstance(chips, int) else list(chips)
+    chips = choose_chips(chips, seed)
     if points is None:
         points = plan_points(curve, voltages, bit_error_rates, chips)
     curve = curve or VoltageCurve.default()
-    share = subject.stored.share
+    where = {"points": [vars(point) for point in points]}
     configuration = {
-        **subject.configuration,
-        "curve": curve.describe(),
-        "points": [vars(point) for point in points],
-        "faults": faults.describe(),
-        "seed": seed,
-        "chips": [describe_chip(chip) for chip in chips],
-        "device": subject.device.type,
+        **describe_study(subject, curve, where, faults, seed, chips),
         **({} if metric == ACCURACY else {"metric": metric.describe()}),
         **({} if activations is None else {"fault_sites": sites, "activations": activations.describe()}),
         **({} if precision is None else {"precision": check_stopping(precision, chips)}),
         **({"generator": {"name": transform.name, "weights": transform.fingerprint}} if transform else {}),
         **({"variants": [variant.describe() for variant in variants]} if variants else {}),
     }
-    information = {**record_provenance(str(subject.device)), "memory": share.as_dict()}
+    stored = subject.stored
+    conditions = Conditions.of(faults, chips, curve, stored.share, sites, activations, stored.format)
 
     def run(directory: RunDirectory | None) -> SweepResult:
         found = sweep(
@@ -347,7 +332,7 @@ def sweep_subject(
             points,
             curve=curve,
             faults=faults,
-            stored=subject.stored,
+            stored=stored,
             variants=[Variant(), *([transform] if transform else []), *variants],
             accesses=subject.accesses,
             metric=metric,
@@ -360,19 +345,9 @@ def sweep_subject(
             progress=progress,
         )
         uncounted = () if subject.accesses is None else tuple(subject.uncounted)
-        return replace(found, uncounted=uncounted, configuration=configuration, information=information)
+        return replace(found, uncounted=uncounted)
 
-    if out is None:
-        return run(None)
-    stored, out = subject.stored.format, Path(out)
-    constants = Conditions.of(faults, chips, curve, share, sites, activations, stored).columns
-    with RunDirectory(out, "sweep", configuration, list_columns(metric), OPTIONAL, constants) as directory:
-        directory.begin(information)
-        result = run(directory)
-        rows = result.rows()
-        write_text(out / "summary.csv", format_csv(list(rows[0]), rows))
-    result.plot(out / "sweep.png")
-    return result
+    return keep_study(run, subject, configuration, conditions, metric, out, FILES)
 
 
 def _first(data: Iterable[Any]) -> OwnBatches:
