@@ -235,14 +235,10 @@ def compare(
         metric=metric,
         seed=seed,
         out=out,
-        report=report or _ignore,
+        report=report,
         progress=progress,
     )
     return replace(result, uncounted=(*result.uncounted, *_find_uncounted(known)))
-
-
-def _ignore(_: SweepRow) -> None:
-    """Report nothing."""
 
 
 def _find_uncounted(mitigations: Sequence[MemoryMitigation]) -> tuple[str, ...]:

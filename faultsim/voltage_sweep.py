@@ -35,10 +35,6 @@ VOLTAGES = (0.78, 0.79, 0.80, 0.81, 0.82, 0.83, 0.84, 0.86, 0.90, 0.95, 1.00)
 """Where a sweep measures on the default curve, relative to Vmin."""
 
 
-def _ignore(_: SweepRow) -> None:
-    """Report nothing."""
-
-
 def plan_points(
     curve: VoltageCurve | None = None,
     voltages: Sequence[float] | None = None,
@@ -131,7 +127,7 @@ def sweep(
     activations: ActivationMemory | None = None,
     title: str = "sweep",
     directory: RunDirectory | None = None,
-    report: Callable[[SweepRow], None] = _ignore,
+    report: Callable[[SweepRow], None] | None = None,
     progress: Callable[[SweepRow], None] | None = None,
 ) -> SweepResult:
     """Measure accuracy, or another metric, and energy against supply voltage.
@@ -232,7 +228,8 @@ def sweep(
 
     def finish(row: SweepRow) -> None:
         rows.append(row)
-        report(row)
+        if report:
+            report(row)
 
     for point in points:
         before = [known.get((variant.name, point)) for variant in variants]
@@ -274,7 +271,7 @@ def sweep_subject(
     activations: ActivationMemory | None = None,
     seed: int = 0,
     out: str | PathLike[str] | None = None,
-    report: Callable[[SweepRow], None] = _ignore,
+    report: Callable[[SweepRow], None] | None = None,
     progress: Callable[[SweepRow], None] | None = None,
 ) -> SweepResult:
     """Measure a subject against supply voltage, and keep the results in a directory.
