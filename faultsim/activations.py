@@ -18,8 +18,7 @@ from . import ops
 from .activation_ranges import ActivationRanges, SiteRange, hook_layer, layer_of
 from .errors import FaultsimError
 from .faults import FaultKind, FaultModel
-from .formats import Format, IntegerFormat
-from .formats.format import LEAST_SCALE
+from .formats import IntegerFormat, as_format
 from .integers import checked_integer
 from .measured_chip import AnyChip, MeasuredChip, as_chip
 from .ops import ACCESS_END
@@ -55,7 +54,7 @@ class ActivationMemory:
     """Its own supply voltage. Default: that of the weights."""
 
     def __post_init__(self) -> None:
-        chosen = self.format if isinstance(self.format, Format) else Format.parse(self.format)
+        chosen = as_format(self.format)
         if not isinstance(chosen, IntegerFormat) or chosen.truncated:
             raise FaultsimError(
                 f"activations cannot be stored as {chosen}: int2 to int8 and uint2 to uint8 can"
@@ -200,14 +199,9 @@ class Site:
         self.name, self.elements = name, seen.elements
         self.low, self.high, self.shift = -codes.largest, codes.largest, codes.zero if codes.offset else 0
         self.dtype, self.clamps = codes.dtype, codes.clamps
-        low, high = (torch.tensor(number, dtype=torch.float32) for number in (seen.low, seen.high))
-        self.center: Tensor | None = None
-        if codes.asymmetric:
-            self.center = (low / 2 + high / 2).to(device)
-            scale = (high / 2 - low / 2) / codes.largest
-        else:
-            scale = torch.maximum(low.abs(), high.abs()) / codes.largest
-        self.scale = torch.where(scale >= LEAST_SCALE, scale, torch.ones_like(scale)).to(device)
+        grid = codes.find_grid(torch.tensor([seen.low, seen.high], dtype=torch.float32))
+        self.scale = grid.scale.to(device)
+        self.center = None if grid.center is None else grid.center.to(device)
         self.zeros: Tensor | None = None
         self.reach: Tensor | None = None
 

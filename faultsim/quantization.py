@@ -18,10 +18,6 @@ from .torch_internals import rebuild_flat_weights
 
 M = TypeVar("M", bound=nn.Module)
 
-LARGEST = 127
-# Below it a float32 has fewer digits, and w / scale could round to more than 127: such weights are as good as zeros.
-_LEAST_SCALE = torch.finfo(torch.float32).tiny
-
 
 def quantize(weight: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
     """Quantize weights to int8.
@@ -46,27 +42,15 @@ def quantize(weight: Tensor, axis: int = -1) -> tuple[Tensor, Tensor]:
     FaultsimError
         For weights that are not finite.
     """
-    w = weight.detach().float()
-    if not bool(torch.isfinite(w).all()):
-        raise FaultsimError("weights with NaN or infinity cannot be quantized")
-    if w.numel() == 0:
-        largest = w.new_zeros([] if axis < 0 else [w.shape[axis]])
-    elif axis < 0:
-        largest = w.abs().amax()
-    else:
-        largest = w.abs().amax([d for d in range(w.dim()) if d != axis])
-    scale = largest / LARGEST
-    scale = torch.where(scale >= _LEAST_SCALE, scale, torch.ones_like(scale))
-    return (w / _spread(scale, w.dim(), axis)).round_().to(torch.int8), scale
+    values, grid = INT8.encode(weight, axis)
+    return values, grid.scale.flatten() if axis >= 0 else grid.scale
 
 
 def dequantize(values: Tensor, scale: Tensor, axis: int = -1) -> Tensor:
     """Return int8 values times their scale, float32, same shape; `axis` as for `quantize`."""
-    return values.float() * _spread(scale, values.dim(), axis)
-
-
-def _spread(scale: Tensor, dimensions: int, axis: int) -> Tensor:
-    return scale if axis < 0 else scale.reshape([-1 if d == axis else 1 for d in range(dimensions)])
+    if axis >= 0:
+        scale = scale.reshape([-1 if d == axis else 1 for d in range(values.dim())])
+    return values.float() * scale
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -74,18 +58,8 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, axis: int, stored: Format) -> Tensor:
-        if stored != INT8:
-            return stored.round(weight, axis).to(weight.dtype)
-        # Not quantize(): its check for finite numbers would make the host wait for the device at every step.
-        w = weight.float()
-        largest = (
-            w.abs().amax()
-            if axis < 0
-            else w.abs().amax([d for d in range(w.dim()) if d != axis], keepdim=True)
-        )
-        scale = largest / LARGEST
-        scale = torch.where(scale >= _LEAST_SCALE, scale, torch.ones_like(scale))
-        return ((w / scale).round_() * scale).to(weight.dtype)
+        # Not encode(): its check for finite numbers would make the host wait for the device at every step.
+        return stored.round(weight, axis).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

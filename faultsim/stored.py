@@ -18,7 +18,6 @@ from .formats import INT8, AnyFormat, Format, Grid, as_format
 from .inventory import LeftOut, Select, Weight, join_names, take_inventory
 from .measured_chip import AnyChip, MeasuredChip
 from .places import Held, find_held, locate_copy, swap_copy
-from .quantization import dequantize, quantize
 from .reading import check_bits, read_decoded, read_measured
 from .torch_internals import memo_flat_weights, rebuild_flat_weights
 
@@ -87,8 +86,6 @@ class StoredLayer:
 
     def decode(self) -> Tensor:
         """Return the weights that the values stand for, float32."""
-        if self.format == INT8:
-            return dequantize(self.values, self.scale, self.axis)
         return self.format.decode(self.values, self._grid)
 
     @property
@@ -384,9 +381,6 @@ def store_weight(weight: Weight, per_channel: bool, stored: Format = INT8) -> St
 def encode_weight(weight: Weight, values: Tensor, per_channel: bool, stored: Format) -> StoredLayer:
     """Store floating-point values as one weight of a model; FaultsimError where that cannot be."""
     axis = weight.axis if per_channel else -1
-    if stored == INT8:
-        quantized, scale = quantize(values, axis)
-        return as_stored(weight, quantized.contiguous(), scale, axis)
     codes, grid = stored.encode(values, axis)
     shape = [-1] if axis >= 0 else []
     center = None if grid.center is None else grid.center.reshape(shape)

@@ -115,13 +115,13 @@ class IntegerFormat(Format):
     def encode(self, weight: Tensor, axis: int = -1) -> tuple[Tensor, Grid]:
         w = checked_weight(weight, self.name)
         checked_axis(w, axis)
-        grid = self._grid(w, axis)
+        grid = self.find_grid(w, axis)
         q = self._steps(w, grid)
         return (q + self.zero if self.offset else q).to(self.dtype), grid
 
     def round(self, weight: Tensor, axis: int = -1) -> Tensor:
         w = weight.detach().float()
-        grid = self._grid(w, axis)
+        grid = self.find_grid(w, axis)
         values = self._steps(w, grid) * grid.scale
         return values if grid.center is None else values + grid.center
 
@@ -131,8 +131,8 @@ class IntegerFormat(Format):
         # The clamp is for asymmetric ranges, whose ends can round to one step more.
         return (steps.trunc_() if self.truncated else steps.round_()).clamp_(-self.largest, self.largest)
 
-    def _grid(self, w: Tensor, axis: int) -> Grid:
-        """Return the scale and center of a tensor, or of its channels."""
+    def find_grid(self, w: Tensor, axis: int = -1) -> Grid:
+        """Return the scale and center of a float32 tensor, or of its channels: its extremes decide."""
         if self.asymmetric:
             # Halves first: the sum of two large numbers would be infinite.
             low, high = extreme(w, axis, False) / 2, extreme(w, axis, True) / 2
