@@ -45,7 +45,7 @@ def count_parameters(name: str) -> int:
 
 
 @cache
-def count_macs(name: str) -> int:
+def count_table8_macs(name: str) -> int:
     """Count the MACs of a base model or generator by the convention of the paper's Table 8."""
     return count_costs(create_shapes(name), INPUT_SHAPE).table8_macs
 

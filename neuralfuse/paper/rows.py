@@ -31,11 +31,7 @@ def _rows() -> dict[Cell, Published]:
     from .cells import NAMES, select_cells
 
     alone = {
-        (row["dataset"], row["base_model"], float(row["bit_error_rate"])): {
-            "clean": _number(row["clean_acc"]),
-            "perturbed": _number(row["perturbed_acc"]),
-            "perturbed_std": _number(row["perturbed_acc_std"]),
-        }
+        (row["dataset"], row["base_model"], float(row["bit_error_rate"])): _alone(row)
         for row in published.read_table("base_models")
     }
     found: dict[Cell, Published] = {}
@@ -67,11 +63,7 @@ def _rows() -> dict[Cell, Published]:
             row = next(row for row in rows if _is(row, cell))
             known = alone.get((cell.dataset, cell.base, cell.bit_error_rate), {})
             if "perturbed_acc" in row:
-                known = {
-                    "clean": _number(row["clean_acc"]),
-                    "perturbed": _number(row["perturbed_acc"]),
-                    "perturbed_std": _number(row["perturbed_acc_std"]),
-                }
+                known = _alone(row)
             # a cell that the workshop paper has, too, keeps its row there
             found.setdefault(
                 cell,
@@ -84,6 +76,15 @@ def _rows() -> dict[Cell, Published]:
                 ),
             )
     return found
+
+
+def _alone(row: dict[str, str]) -> dict[str, float | None]:
+    """Return what a published row says of the base model without a generator."""
+    return {
+        "clean": _number(row["clean_acc"]),
+        "perturbed": _number(row["perturbed_acc"]),
+        "perturbed_std": _number(row["perturbed_acc_std"]),
+    }
 
 
 def _is(row: dict[str, str], cell: Cell) -> bool:

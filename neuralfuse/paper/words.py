@@ -176,7 +176,7 @@ def describe_tables(found: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]
     Parameters
     ----------
     found
-        Lines of each table, by its name (see `neuralfuse.paper.rows.lines`).
+        Lines of each table, by its name (see `neuralfuse.paper.rows.collect_lines`).
     """
     tables = [
         {
