@@ -32,7 +32,6 @@ def list_columns(metric: Metric) -> tuple[str, ...]:
     return ("variant", "voltage", "bit_error_rate", "chip", *counted, "images", metric.column)
 
 
-ROW = list_columns(ACCURACY)
 OPTIONAL = ("not_finite",)
 """A further column of results.csv and summary.csv, where some answers were not finite."""
 SUMMARY = (

@@ -190,7 +190,8 @@ import torch
 from torch import nn
 from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim.io.run_directory import RunDirectory
-from faultsim.sweep_result import ROW
+from faultsim.metrics import ACCURACY
+from faultsim.sweep_result import list_columns
 from faultsim.voltage_sweep import plan_points, sweep
 
 torch.set_num_threads(1)
@@ -212,7 +213,7 @@ def go(folder, last=0):
     if last:
         tempfile.mkstemp, os.fsync, Path.replace = map(step, (tempfile.mkstemp, os.fsync, Path.replace))
         Path.write_text, Path.chmod = map(step, (Path.write_text, Path.chmod))
-    with RunDirectory(folder, "sweep", {"a": 1}, ROW) as directory:
+    with RunDirectory(folder, "sweep", {"a": 1}, list_columns(ACCURACY)) as directory:
         directory.begin({"b": 2})
         sweep(model, data, chips, plan_points(curve, None, [0, 0.01, 0.1, 1]), directory=directory, **run)
 

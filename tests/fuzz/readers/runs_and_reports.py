@@ -16,7 +16,7 @@ from faultsim.metrics import ACCURACY
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.page import render_page
 from faultsim.sweep_directory import read_known
-from faultsim.sweep_result import OPTIONAL, ROW, Variant
+from faultsim.sweep_result import OPTIONAL, Variant, list_columns
 from faultsim.voltage import VoltageCurve
 from faultsim.voltage_sweep import plan_points
 from neuralfuse.paper import result as results
@@ -68,7 +68,9 @@ def make_runs(folder: Path) -> list[Reader]:
 
     def read(path: Path, work: Path) -> object:
         folder = _copied(source, work, path)
-        with run_directory.RunDirectory(folder, "sweep", configuration, ROW, OPTIONAL, shared) as run:
+        with run_directory.RunDirectory(
+            folder, "sweep", configuration, list_columns(ACCURACY), OPTIONAL, shared
+        ) as run:
             read_known(run, plan, (Variant(), Variant("with ConvXS")), labels, ACCURACY)
             return list(run.rows)
 
