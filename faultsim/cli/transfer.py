@@ -35,6 +35,13 @@ def transfer(
     test_bit_error_rate: Annotated[
         str, typer.Option(help="Share of failing cells in evaluation, like 0.01 or 1%; several with commas.")
     ] = "0.01,0.005",
+    bits: Annotated[
+        str,
+        typer.Option(
+            help="Bits of a stored weight in evaluation, 2 to 8, quantized after training, which is at 8; several with "
+            "commas."
+        ),
+    ] = "8",
     as_json: JsonOption = False,
 ) -> None:
     """Train generators with a surrogate of the base model.
@@ -42,7 +49,8 @@ def transfer(
     It trains generators for one base model and evaluates them in front of others, which stay black boxes.
     See section 3.2 of the paper. What the run directory lacks is trained and evaluated on 10 chips, as by `faultsim
     reproduce`; each of the two commands continues in the other's directories. Rows of the paper's Tables 2 and 11 to
-    15 show their published values. --source, --target and --generator take lists with commas and may be repeated. For
+    15 show their published values. A target may be its own source: so other rows of the full paper's Tables 22 and 23
+    (--bits) are measured. --source, --target and --generator take lists with commas and may be repeated. For
     a model behind an HTTP server or in an ONNX file see `faultsim evaluate-blackbox`.
     """
     from neuralfuse.paper.cells import make_transfer_cells
@@ -59,6 +67,7 @@ def transfer(
         parse_numbers(train_bit_error_rate, "--train-bit-error-rate", rates=True),
         parse_numbers(test_bit_error_rate, "--test-bit-error-rate", rates=True),
         options.presets(),
+        parse_numbers(bits, "--bits"),
     )
     if options.show:
         check_only(options.given, ("faults", "out", "show"), "--show, which computes nothing")

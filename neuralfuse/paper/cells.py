@@ -12,7 +12,7 @@ from faultsim import models
 from faultsim.errors import FaultsimError
 
 from .. import published
-from .full_cells import FULL
+from .full_cells import BITS, FULL
 from .result import Cell, GeneratorSpec
 
 FAULTS = ("neuralfuse_2022", "iid_flips")
@@ -41,6 +41,7 @@ def make_transfer_cells(
     train_rates: Sequence[float],
     test_rates: Sequence[float],
     faults: Sequence[str] = FAULTS,
+    bits: Sequence[float] = (BITS,),
 ) -> list[Cell]:
     """Return the cells of generators trained for each source and measured in front of each target.
 
@@ -56,11 +57,13 @@ def make_transfer_cells(
         Bit error rates of training and of measuring.
     faults : sequence of str
         Presets of fault models, of FAULTS.
+    bits : sequence of float
+        Bits of a stored weight in measuring, 2 to 8: weights are quantized after training, which is at 8.
 
     Raises
     ------
     FaultsimError
-        For unknown names, and rates outside (0, 1].
+        For unknown names, rates outside (0, 1], and other numbers of bits.
     """
     for what, asked, known in (
         ("dataset", (dataset,), DATASETS),
@@ -78,13 +81,24 @@ def make_transfer_cells(
     for rate in (*train_rates, *test_rates):
         if not 0 < rate <= 1:
             raise FaultsimError(f"bit error rate {rate:g} must be above 0 and at most 1")
+    for width in bits:
+        if width not in range(2, BITS + 1):
+            raise FaultsimError(f"{width:g} bits of a weight: it can be 2 to {BITS}")
     return [
-        Cell(dataset, target, GeneratorSpec(generator, source, train), preset, test)
+        Cell(
+            dataset,
+            target,
+            GeneratorSpec(generator, source, train),
+            preset,
+            test,
+            None if width == BITS else int(width),
+        )
         for source in sources
         for train in train_rates
         for target in targets
         for test in test_rates
         for generator in generators
+        for width in bits
         for preset in faults
     ]
 

@@ -10,7 +10,7 @@ import neuralfuse
 from faultsim import FaultsimError, load_subject
 from neuralfuse import published
 from neuralfuse.files import read_generator
-from neuralfuse.paper.cells import select_cells
+from neuralfuse.paper.cells import make_transfer_cells, select_cells
 from neuralfuse.paper.plan import Kind, locate_file, plan_steps
 from neuralfuse.paper.reproduction import compute
 from neuralfuse.paper.result import read
@@ -80,6 +80,18 @@ def test_fewer_bits_share_the_trainings(tmp_path) -> None:
     assert [kinds.count(kind) for kind in (Kind.UNPROTECTED, Kind.RESULT)] == [7, 7]  # 8 to 2 bits
     name = locate_file(Kind.RESULT, replace(cells[0], bits=4), "paper", tmp_path).name
     assert name == "result-ConvL-ResNet18-cifar10-paper-4bits-iid_flips-0.005-from-ResNet18-0.01.json"
+
+
+def test_other_models_of_fewer_bits_are_transfers_to_themselves() -> None:
+    """The rows that Table 22 has, and those of models and generators that it does not measure."""
+    wide = make_transfer_cells(
+        "cifar10", ["VGG19"], ["VGG19"], ["ConvL", "UNetL"], [0.01], [0.005], ["iid_flips"], range(8, 1, -1)
+    )
+    assert set(wide) == set(select_cells("full-table22", (), ["VGG19"], (), ["iid_flips"]))
+    (other,) = make_transfer_cells(
+        "cifar10", ["VGG11"], ["VGG11"], ["UNetS"], [0.01], [0.005], ["iid_flips"], [3]
+    )
+    assert (other.bits, find_published(other)) == (3, None)
 
 
 def test_one_perturbation_for_all_images_learns_and_is_read_back(tmp_path) -> None:

@@ -136,6 +136,10 @@ def test_smoke_stands_on_digits_only():
         (("cifar10", ["VGG11"], ["VGG11"], ["ConvM"], [0.01], [0.01]), "unknown generator 'ConvM'"),
         (("cifar10", ["VGG11"], ["VGG11"], ["ConvL"], [0.0], [0.01]), "bit error rate 0 must be above 0"),
         (("cifar10", ["VGG11"], ["VGG11"], ["ConvL"], [0.01], [2.0]), "bit error rate 2 must be"),
+        (
+            ("cifar10", ["VGG11"], ["VGG11"], ["ConvL"], [0.01], [0.01], ["iid_flips"], [4, 4.5]),
+            "4.5 bits of a weight: it can be 2 to 8",
+        ),
     ],
 )
 def test_transfers_that_make_no_sense_are_refused(arguments: tuple, message: str):
