@@ -34,6 +34,8 @@ def list_columns(metric: Metric) -> tuple[str, ...]:
 
 OPTIONAL = ("not_finite",)
 """A further column of results.csv and summary.csv, where some answers were not finite."""
+UNCOUNTED = "uncounted"
+"""A further column of summary.csv, where the energy of some variant is a lower bound: what it leaves out."""
 SUMMARY = (
     "variant",
     "voltage",
@@ -94,9 +96,13 @@ class Variant:
     stored: "StoredWeights | None" = field(default=None, compare=False)
     """The model's weights in another memory, such as one with a mitigation."""
     model: nn.Module | None = field(default=None, compare=False)
-    """Another model on the same data, at Vmin at every point."""
+    """Another model on the same data; its weights are those of `stored`."""
+    at_vmin: bool = False
+    """Whether the weights are read at Vmin, without errors, at every point."""
     energy: Callable[[OperatingPoint], float | None] | None = field(default=None, compare=False)
     """Weight memory energy of one inference, without the transform's; default: that of plain reads."""
+    uncounted: str = ""
+    """What the energy leaves out: where it says something, the energy is a lower bound."""
 
     def describe(self) -> dict[str, str]:
         """Return all that the results of the variant depend on, as JSON values."""
@@ -120,6 +126,8 @@ class SweepRow:
     """Of the interval, where the sweep stopped at a precision."""
     gain_half_width: float | None = None
     """Of the interval of the difference to the first variant, where the sweep stopped at a precision."""
+    uncounted: str = ""
+    """What the energy leaves out: where it says something, the energy is a lower bound."""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -136,7 +144,7 @@ class SweepRow:
         return (max(0.0, low), min(1.0, high)) if e.metric.fraction else (low, high)
 
     def as_dict(self) -> dict[str, object]:
-        """Return all that summary.csv may contain, by column: SUMMARY, MEASURED, OPTIONAL and PICOJOULES."""
+        """Return all that summary.csv may contain, by column: SUMMARY, MEASURED, OPTIONAL, UNCOUNTED and PICOJOULES."""
         e = self.evaluation
         low, high = self.interval
         values = (
@@ -158,9 +166,10 @@ class SweepRow:
             e.metric.name,
             e.metric.higher_is_better,
             e.wrong_numbers,
+            self.uncounted,
             self.picojoules,
         )
-        return dict(zip((*SUMMARY, *MEASURED, *OPTIONAL, PICOJOULES), values, strict=True))
+        return dict(zip((*SUMMARY, *MEASURED, *OPTIONAL, UNCOUNTED, PICOJOULES), values, strict=True))
 
 
 @dataclass(frozen=True, repr=False)
@@ -233,8 +242,9 @@ class SweepResult(Sequence[SweepRow]):
         """
         measured = () if self.metric == ACCURACY else MEASURED
         absolute = () if all(row.picojoules is None for row in self.records) else (PICOJOULES,)
+        partly = (UNCOUNTED,) if any(row.uncounted for row in self.records) else ()
         rows = [row.as_dict() for row in self.records]
-        columns = (*find_used_columns((*SUMMARY, *measured), OPTIONAL, rows), *absolute)
+        columns = (*find_used_columns((*SUMMARY, *measured), OPTIONAL, rows), *partly, *absolute)
         return [
             {name: value for name, value in row.items() if name in columns} | self.conditions.columns
             for row in rows
@@ -301,8 +311,13 @@ class SweepResult(Sequence[SweepRow]):
         ]
         return max(enough, key=lambda row: (row.energy_saving, row.evaluation.mean), default=None)
 
-    def pareto(self) -> tuple[SweepRow, ...]:
+    def pareto(self, lower_bounds: bool = True) -> tuple[SweepRow, ...]:
         """Find the rows that no other row beats, in energy and in what was measured.
+
+        Parameters
+        ----------
+        lower_bounds
+            Whether rows whose energy is a lower bound take part.
 
         Returns
         -------
@@ -310,7 +325,11 @@ class SweepResult(Sequence[SweepRow]):
             From the least energy to the most; equal rows are listed once. Empty where the energy was not counted.
         """
         sign = 1 if self.metric.higher_is_better else -1
-        counted = [row for row in self.records if row.energy_per_inference is not None]
+        counted = [
+            row
+            for row in self.records
+            if row.energy_per_inference is not None and (lower_bounds or not row.uncounted)
+        ]
         front: list[SweepRow] = []
         for row in sorted(counted, key=lambda row: (row.energy_per_inference, -sign * row.evaluation.mean)):
             if not front or sign * row.evaluation.mean > sign * front[-1].evaluation.mean:
@@ -371,7 +390,7 @@ def make_row(
         energy += variant.transform_accesses
         saving = 1 - energy / supplies.total
         absolute = None if access_pj is None else energy * access_pj
-    return SweepRow(variant.name, point, evaluation, energy, saving, absolute)
+    return SweepRow(variant.name, point, evaluation, energy, saving, absolute, uncounted=variant.uncounted)
 
 
 def make_chip_rows(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from os import PathLike
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from .data import OwnBatches
 from .domain_energy import find_supplies
 from .errors import FaultsimError
 from .evaluation import Evaluation, evaluate
-from .faults import FaultModel
+from .faults import Chip, FaultModel
 from .formats import INT8, AnyFormat
 from .input_energy import add_input_memory
 from .inventory import Select
@@ -202,14 +203,30 @@ def sweep(
     precision = check_stopping(precision, sample)
     known = read_known(directory, points, variants, labels, metric, precision) if directory else {}
     looks = plan_looks(len(sample), precision)
-    nominal = OperatingPoint(curve.v_min, 0.0, None)
     rows: list[SweepRow] = []
+
+    @cache
+    def evaluate_at_vmin(variant: Variant) -> Evaluation:
+        """Evaluate without errors: the same on all chips and at all points."""
+        return evaluate(
+            variant.model or model,
+            data,
+            [Chip(0)],
+            bit_error_rate=0.0,
+            stored=variant.stored or stored,
+            transform=variant.transform,
+            metric=metric,
+        )
 
     def measure(variant: Variant, point: OperatingPoint, before: Evaluation | None, end: int) -> Evaluation:
         """Evaluate the chips before `end`, of which the first ones may be known."""
         if before is not None and before.chips >= end:
             return before
         group_done = keep_rows(directory, variant, point, labels[:end], before, supplies, progress)
+        if variant.at_vmin:
+            evaluation = _repeat(evaluate_at_vmin(variant), end - (before.chips if before else 0))
+            group_done(evaluation)
+            return before.joined(evaluation) if before else evaluation
         evaluation = evaluate(
             variant.model or model,
             data,
@@ -222,7 +239,7 @@ def sweep(
             sites=sites,
             activations=activations,
             report=group_done if directory or progress else None,
-            **_where(point if variant.model is None else nominal, sample),
+            **_where(point, sample),
         )
         return before.joined(evaluation) if before else evaluation
 
@@ -357,6 +374,13 @@ def _first(data: Iterable[Any]) -> OwnBatches:
     if not first.batches:
         raise FaultsimError("no images to evaluate on")
     return first
+
+
+def _repeat(found: Evaluation, chips: int) -> Evaluation:
+    """Return the evaluation of so many chips that are all as the one that was evaluated."""
+    return replace(
+        found, correct=found.correct * chips, scores=found.scores * chips, not_finite=found.not_finite * chips
+    )
 
 
 def _where(point: OperatingPoint, chips: Sequence[AnyChip]) -> dict:

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from faultsim.errors import FaultsimError
 from faultsim.io.checkpoint import load_weights, read_file, save_weights
+from faultsim.stored import StoredWeights
 
 from . import generators
 from .classifier import Classifier
 from .cost import Cost
 from .patterns import load_patterns, save_patterns
 from .staged import Known, Outcome
+
+_MOST_CLASSES = 100_000  # a file that names more does not have their weights
 
 
 def save_stages(out: Path, outcome: Outcome, about: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -84,19 +89,55 @@ def find_reusable(directory: Path, out: Path, about: Mapping[str, Any]) -> dict[
     return found
 
 
+class SavedClassifier(NamedTuple):
+    """A classifier of a generator's size as its weight file holds it."""
+
+    name: str
+    """Architecture of the generator, one of neuralfuse.generators.KNOWN."""
+    network: Classifier
+    """In evaluation mode, with the dequantized weights."""
+    stored: StoredWeights
+    """Its int8 weights."""
+    metadata: dict[str, Any]
+    """What the file says about its training."""
+
+
+def read_classifier(path: str | Path, device: torch.device | str = "cpu") -> SavedClassifier:
+    """Read a classifier's weight file, as staged training writes it next to a generator's.
+
+    Parameters
+    ----------
+    path
+        Weight file (.classifier.safetensors).
+    device
+        Where the classifier will run.
+
+    Raises
+    ------
+    FaultsimError
+        If the file is damaged or holds no classifier.
+    """
+    metadata = read_file(path)[1]
+    name, classes = metadata.get("classifier"), metadata.get("num_classes")
+    if name not in generators.KNOWN or type(classes) is not int or not 1 <= classes <= _MOST_CLASSES:
+        raise FaultsimError(
+            f"{path} holds no classifier of a generator's size: train-generator --trainer staged writes "
+            "OUT.classifier.safetensors"
+        )
+    network = Classifier(generators.create(name), classes).to(device)
+    stored, _ = load_weights(network, path)
+    return SavedClassifier(name, network.eval(), stored, metadata)
+
+
 def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known[Classifier] | None:
     """Read a classifier; None if it has another encoder or was trained on other images."""
     metadata = read_file(path)[1]
-    name, classes = metadata.get("classifier"), metadata.get("num_classes")
+    name = metadata.get("classifier")
     if metadata.get("dataset_fingerprint") != about["dataset_fingerprint"] or name not in generators.KNOWN:
-        return None
-    if type(classes) is not int or classes < 1:
         return None
     if not generators.have_same_encoder(name, about["generator"]):
         return None
-    network = Classifier(generators.create(name), classes)
-    load_weights(network, path)
-    return Known(network.eval(), Cost.read(metadata.get("cost")))
+    return Known(read_classifier(path).network, Cost.read(metadata.get("cost")))
 
 
 def _read_patterns(path: Path, about: Mapping[str, Any]) -> Known[Tensor] | None:

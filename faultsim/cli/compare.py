@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from ..errors import FaultsimError
 from .domain_options import DomainOptions
 from .numerals import accuracy, parse_numbers
 from .option_groups import FaultOptions, expand_options
 from .options import ChipSeedOption, CurveOption
 from .study_options import OutputOptions, SubjectOptions
 
-_GENERATOR = "neuralfuse"
+_NEURALFUSE = ("neuralfuse", "classifier")
 
 
 @expand_options
@@ -23,8 +22,9 @@ def compare(
         str | None,
         typer.Option(
             help="A list of secded:POLICY, in-place:POLICY (keep, zero or reread), parity:WHAT, word-masking:WHAT "
-            "(weight or word), bit-masking, robust-bits:K, boosted:PATTERN@VOLTAGE (+ joins patterns), neuralfuse. "
-            "[default: some of each, none of which needs a training]",
+            "(weight or word), bit-masking, robust-bits:K, boosted:PATTERN@VOLTAGE (+ joins patterns), base:FILE "
+            "(another base model), neuralfuse:FILE (a generator), classifier:FILE, package.module:name (your own); "
+            "NAME=ENTRY names one. [default: some of each, none of which needs a training]",
             show_default=False,
         ),
     ] = None,
@@ -64,9 +64,10 @@ def compare(
     and the generator are included. A comparison that was killed goes on where it stopped when it is started again with
     the same --out.
     """
-    from neuralfuse.files import read_generator
+    from neuralfuse.entries import list_kinds
 
     from .. import comparison
+    from ..entry_labels import parse_entry
     from ..show.comparison_table import describe_comparison, make_comparison_tables
     from ..voltage import VoltageCurve
     from ..voltage_sweep import FILES, plan_points
@@ -85,23 +86,17 @@ def compare(
     default = comparison.VOLTAGES if curve is None else None
     plan = plan_points(electrical, default if voltages is None else parse_numbers(voltages, "--voltages"))
     generator = subject.choose_generator(generator)
-    if mitigations is None:
-        wanted = [*comparison.MITIGATIONS, *([_GENERATOR] if generator else [])]
-    else:
-        wanted = [name.strip() for name in mitigations.split(",")]
-    if _GENERATOR in wanted and generator is None:
-        raise FaultsimError("neuralfuse needs a generator for this model: add --generator FILE.safetensors")
-    loaded = subject.load()
-    front = []
-    if _GENERATOR in wanted and generator is not None:
-        front = [read_generator(generator).create_variant(loaded.device, loaded.dataset.input_shape)]
-    with show_sweep(len(plan) * (1 + len(wanted)), chips) as calls:
+    wanted = [*comparison.MITIGATIONS, *(_NEURALFUSE if generator else ())]
+    if mitigations is not None:
+        wanted = mitigations.split(",")
+    kinds = list_kinds(generator)
+    entries = [parse_entry(label, kinds) for label in wanted]
+    with show_sweep(len(plan) * (1 + len(entries)), chips) as calls:
         result = comparison.compare(
-            loaded,
-            [name for name in wanted if name != _GENERATOR],
+            subject.load(),
+            entries,
             chips,
             plan,
-            variants=front,
             curve=electrical,
             faults=faults,
             metric=measured,

@@ -104,13 +104,13 @@ def resolve(spec: str, num_classes: int = 10) -> nn.Module:
     return model
 
 
-def import_function(spec: str, what: str, result: str) -> Callable:
-    """Import the user's own function `package.module:function`, which is to return `result`.
+def import_object(spec: str, what: str) -> object:
+    """Import the user's own `package.module:name`.
 
-    FaultsimError, which calls it `what`, when the module or function is missing.
+    FaultsimError, which calls it `what`, when the module or the name is missing.
     """
-    module_name, _, function_name = spec.partition(":")
-    if not module_name or not function_name:
+    module_name, _, name = spec.partition(":")
+    if not module_name or not name:
         raise FaultsimError(f"{what} {spec!r} is incomplete; write package.module:function")
     # the console script, unlike `python -m`, doesn't look for modules where the user stands
     if os.getcwd() not in sys.path and "" not in sys.path:
@@ -122,12 +122,21 @@ def import_function(spec: str, what: str, result: str) -> Callable:
             f"{what} {spec!r}: importing {module_name!r} failed ({type(error).__name__}: {error}); "
             "give a module that python can import from here"
         ) from error
-    function = getattr(module, function_name, None)
-    if function is None:
-        raise FaultsimError(f"{what} {spec!r}: module {module_name!r} has no {function_name!r}")
+    found = getattr(module, name, None)
+    if found is None:
+        raise FaultsimError(f"{what} {spec!r}: module {module_name!r} has no {name!r}")
+    return found
+
+
+def import_function(spec: str, what: str, result: str) -> Callable:
+    """Import the user's own function `package.module:function`, which is to return `result`.
+
+    FaultsimError, which calls it `what`, when the module or function is missing.
+    """
+    function = import_object(spec, what)
     if not callable(function):
         raise FaultsimError(
-            f"{what} {spec!r}: {function_name!r} is of type {type(function).__name__}; "
+            f"{what} {spec!r}: {spec.partition(':')[2]!r} is of type {type(function).__name__}; "
             f"give a function that returns {result}"
         )
     return function

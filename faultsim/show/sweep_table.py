@@ -90,11 +90,15 @@ def describe_cheapest(result: "SweepResult", accuracy: float) -> list[str]:
             continue
         lines.append(
             f"{name}: least energy at {format_percent(accuracy)} accuracy at voltage {row.point.voltage:.4g} "
-            f"({100 * row.evaluation.mean:.2f} %, saving {100 * row.energy_saving:.1f} %)"
+            f"({100 * row.evaluation.mean:.2f} %, saving {'at most ' if row.uncounted else ''}"
+            f"{100 * row.energy_saving:.1f} %)"
         )
-        reached.append((row.energy_saving, row.evaluation.mean, f"{name} at voltage {row.point.voltage:.4g}"))
+        place = f"{name} at voltage {row.point.voltage:.4g}"
+        reached.append((row.energy_saving, row.evaluation.mean, place, row.uncounted))
     if len(result.variants) > 1 and reached:
-        lines.append(f"least energy of all: {max(reached)[-1]}")
+        lines.append(f"least energy of all: {max(reached)[2]}")
+        if (full := [one for one in reached if not one[3]]) and max(reached)[3]:
+            lines.append(f"least energy of those that are counted in full: {max(full)[2]}")
     return lines
 
 

@@ -12,8 +12,10 @@ import faultsim
 from faultsim import Evaluation, FaultModel, FaultsimError, StoredWeights, Subject, VoltageCurve
 from faultsim.chip_statistics import compute_improvement
 from faultsim.cli import main
-from faultsim.comparison import MITIGATIONS, compare, make_variant, parse_mitigation
+from faultsim.comparison import MITIGATIONS, compare
 from faultsim.data import OwnBatches
+from faultsim.entries import Setting, protect_memory
+from faultsim.entry_labels import as_entry, parse_entry
 from faultsim.mitigations import (
     SECDED,
     BitMasking,
@@ -41,13 +43,18 @@ def subject() -> Subject:
     return Subject("quadrants", net, StoredWeights.of(net), OwnBatches([(inputs, targets)], "points"))
 
 
+@pytest.fixture(scope="module")
+def setting(subject) -> Setting:
+    return Setting(subject, tuple(faultsim.evaluation_chips(0, 4)), CURVE, FaultModel())
+
+
 def point(voltage: float) -> OperatingPoint:
     return OperatingPoint(voltage, CURVE.bit_error_rate(voltage), CURVE.energy_per_access(voltage))
 
 
-def test_energies_by_hand(subject):
+def test_energies_by_hand(subject, setting):
     """Of each mitigation, from the accesses of the layers and the energies of accesses alone."""
-    at, chips = point(0.83), faultsim.evaluation_chips(0, 4)
+    at = point(0.83)
     plain = subject.accesses * at.energy_per_access
     assert at.energy_per_access == pytest.approx(0.694)
     layers = [layer.values.numel() for layer in subject.stored.layers]
@@ -61,12 +68,12 @@ def test_energies_by_hand(subject):
         BoostedLayers(("0.*",), 1.0, boost_energy=0.1): plain + first * (1.1 - at.energy_per_access),
     }
     for mitigation, expected in energies.items():
-        variant = make_variant(subject, mitigation, chips)
+        variant = protect_memory(mitigation)(setting)
         assert variant.energy(at) == pytest.approx(expected, rel=1e-9), mitigation
     # words that are read again: those that the reference of the code flags, at Vmin, with their check bits
-    reread = make_variant(subject, SECDED("reread"), chips)
+    reread = protect_memory(SECDED("reread"))(setting)
     shares = ProtectedWeights(subject.stored, SECDED("reread")).measure_flagged(
-        chips, at.bit_error_rate, None, FaultModel()
+        setting.chips, at.bit_error_rate, None, FaultModel()
     )
     assert 0.05 < shares[0] < 0.3
     again = shares[0] * first + shares[1] * (subject.accesses - first)
@@ -133,20 +140,24 @@ def test_a_comparison_goes_on_where_it_was_stopped(subject, tmp_path):
     assert {series.name for chart in page.charts for series in chart.series} >= {"unprotected", *names[:2]}
 
 
-def test_labels_make_the_mitigations_that_they_name(subject):
+def test_labels_make_the_mitigations_that_they_name(setting):
     for label in MITIGATIONS:
-        assert parse_mitigation(label, subject.stored).label.startswith(label)
-    boosted = parse_mitigation("boosted:0.*+2.*@0.9", subject.stored)
+        assert as_entry(parse_entry(label))(setting).name.startswith(label)
+    boosted = as_entry(parse_entry("boosted:0.*+2.*@0.9"))(setting).stored.mitigation
     assert (boosted.layers, boosted.voltage) == (("0.*", "2.*"), 0.9)
-    ends = parse_mitigation("boosted", subject.stored)
+    ends = as_entry(parse_entry("boosted"))(setting).stored.mitigation
     assert (ends.layers, ends.voltage) == (("0.weight", "2.weight"), 1.0)
+    assert as_entry(parse_entry("first=robust-bits:1"))(setting).name == "first"
 
 
 @pytest.mark.parametrize(
     ("label", "message"),
     [
         ("ecc", "unknown mitigation 'ecc': it can be secded:X"),
-        ("robust-bits:two", "unknown mitigation 'robust-bits:two'"),
+        ("robust-bits:two", "robust-bits:two: it can be robust-bits:1 to 8"),
+        ("bit-masking:word", "unknown mitigation 'bit-masking:word'"),
+        ("no_such_module:entry", "mitigation 'no_such_module:entry': importing 'no_such_module' failed"),
+        ("base:nothing.safetensors", "nothing.safetensors"),
         ("robust-bits:9", "number of robust bits 9 must be from 1 to 8"),
         ("secded:retry", "unknown policy 'retry'"),
         ("boosted:0.*@high", "'high' is no voltage"),
@@ -166,12 +177,23 @@ def test_names_are_not_used_twice(subject):
 
 @pytest.mark.filterwarnings("ignore:without bit errors")  # it is not trained
 def test_another_model_runs_at_vmin(subject):
+    """It is evaluated once, for no chip and no point changes what it reads."""
     small = nn.Linear(16, 4).eval()
-    variant = Variant("small", model=small, stored=StoredWeights.of(small), energy=lambda point: 8.0)
-    result = compare(subject, [], 2, voltages=[0.9, 0.78], variants=[variant])
+    calls = []
+    small.register_forward_hook(lambda *_: calls.append(1))
+
+    def classifier(setting: Setting) -> Variant:
+        stored = StoredWeights.of(small)
+        energy = setting.count_energy(small, stored, at_vmin=True)
+        return Variant("small", model=small, stored=stored, at_vmin=True, energy=energy)
+
+    result = compare(subject, [classifier], 3, voltages=[0.9, 0.78])
+    inputs, targets = subject.dataset.batches[0]
+    right = int((small(inputs).argmax(1) == targets).sum())
     rows = result.variants["small"]
-    assert len({count for found in rows for count in found.evaluation.correct}) == 1
-    assert [found.energy_per_inference for found in rows] == [8.0, 8.0]
+    assert [found.evaluation.correct for found in rows] == [(right,) * 3] * 2
+    assert [found.energy_per_inference for found in rows] == [8.0, 8.0]  # 64 weights, 8 in a word
+    assert len(calls) == 3  # layers are counted on one sample, data are evaluated once, and the line above
 
 
 def test_command(tmp_path, capsys):
@@ -182,7 +204,7 @@ def test_command(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "secded:zero" in printed
     assert "with ConvXS" in printed
-    assert "not counted (>=): encoder and decoder" in printed
+    assert ">=: not counted, encoder and decoder" in printed
     assert "least energy of all" in printed
     with pytest.raises(SystemExit):
         main([*common, "--mitigations", "bit-masking", "--json"])
