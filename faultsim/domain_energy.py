@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .data import OwnBatches
-from .domains import WIDTH, Domain, split_word
+from .domains import Domain, split_bits
 from .stored import StoredWeights
 from .voltage import VoltageCurve
 
@@ -85,7 +85,8 @@ def find_supplies(
 ) -> Supplies | None:
     """Divide a model's weight memory accesses among voltage domains.
 
-    An access reads a 64-bit word from as many columns of cells. Each bit is an equal part of its energy.
+    An access reads a 64-bit word from as many columns of cells. Each bit of its weights is an equal part of its energy;
+    columns that hold no weight's bit are shared out alike.
 
     Parameters
     ----------
@@ -114,17 +115,17 @@ def find_supplies(
     counts = count(trace_model(model, OwnBatches.first_of(data).shape_or_example).layers)
     names = {name: layer.tensors for layer in stored.layers for name in layer.tensors}
     reads: dict[str | None, int] = {domain.name: 0 for domain in domains}
-    swept = 0
+    swept, width = 0, stored.format.width
     for layer, found in zip(counts.layers, counts.counts, strict=True):
         name = layer.name.partition("#")[0]
         tensors = names.get(f"{name}.weight", names.get("weight"))
-        for mask, domain in split_word(tuple(domains), tensors) if tensors else ((2**WIDTH - 1, None),):
+        for mask, domain in split_bits(tuple(domains) if tensors else (), tensors or (), width):
             bits = found.filter_reads * mask.bit_count()
             if domain is None:
                 swept += bits
             else:
                 reads[domain.name] += bits
-    per_read = total / (WIDTH * counts.total.filter_reads)
+    per_read = total / (width * counts.total.filter_reads)
     return Supplies(
         total,
         swept * per_read,

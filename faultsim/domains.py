@@ -21,8 +21,8 @@ from .io.bounds import parse_json, read_text
 if TYPE_CHECKING:
     from .voltage import VoltageCurve
 
-WIDTH = 8
-"""Bits of a stored weight."""
+MOST_BITS = 32
+"""Bits of the widest stored weight."""
 LARGEST = 1e18
 """Voltages and energies are below it."""
 _MOST_BYTES = 1 << 20
@@ -48,8 +48,8 @@ class Domain:
     layers: tuple[str, ...] = ("*",)
     """Patterns of tensor names as in the shell, such as `encoder.*`."""
     bits: tuple[int, ...] | None = None
-    """Positions in a stored weight: 0 is the least significant, 7 the sign; negative ones count from the top, -1 is
-    the sign. None: all bits."""
+    """Positions in a stored weight: 0 is the least significant, and the most significant is 7 of int8, 3 of int4 and
+    15 of bfloat16; negative ones count from the top, -1 is the sign. None: all bits."""
     voltage: float | None = None
     """In the unit of the curve."""
     bit_error_rate: float | None = None
@@ -72,7 +72,7 @@ class Domain:
             if isinstance(self.bits, str | int) or not len(self.bits):
                 raise FaultsimError(f"domain {self.name!r}: bits must be a list of positions, such as [7, 6]")
             named = f"a bit of domain {self.name!r}"
-            bits = {checked_integer(bit, named, -WIDTH, WIDTH - 1) % WIDTH for bit in self.bits}
+            bits = {checked_integer(bit, named, -MOST_BITS, MOST_BITS - 1) for bit in self.bits}
             object.__setattr__(self, "bits", tuple(sorted(bits)))
         for name in ("voltage", "energy_per_access", "bit_error_rate"):
             value = getattr(self, name)
@@ -91,13 +91,26 @@ class Domain:
     @classmethod
     def top_bits(cls, count: int, layers: Sequence[str] = ("*",), name: str | None = None) -> "Domain":
         """Return the domain of the `count` most significant bits of each weight, in cells that never fail."""
-        count = checked_integer(count, "number of protected bits", 1, WIDTH)
-        return cls(name or f"top {count} bits", tuple(layers), tuple(range(WIDTH - count, WIDTH)))
+        count = checked_integer(count, "number of protected bits", 1, MOST_BITS)
+        return cls(name or f"top {count} bits", tuple(layers), tuple(range(-count, 0)))
 
-    @property
-    def mask(self) -> int:
-        """The bits as a mask, 1 to 255."""
-        return (1 << WIDTH) - 1 if self.bits is None else sum(1 << bit for bit in self.bits)
+    def positions(self, width: int) -> tuple[int, ...]:
+        """Return the positions in a weight of so many bits, from the least significant one.
+
+        Raises
+        ------
+        FaultsimError
+            For a bit that such a weight does not have.
+        """
+        if self.bits is None:
+            return tuple(range(width))
+        for bit in self.bits:
+            if not -width <= bit < width:
+                raise FaultsimError(
+                    f"domain {self.name!r} has bit {bit}, and the bits of these weights are 0 to {width - 1}, or -1 to "
+                    f"{-width} from the top"
+                )
+        return tuple(sorted({bit % width for bit in self.bits}))
 
     @property
     def never_fails(self) -> bool:
@@ -127,9 +140,10 @@ class Domain:
         except FaultsimError:
             return None
 
-    def describe(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return json.loads(json.dumps(asdict(self)))
+    def describe(self, width: int | None = None) -> dict[str, Any]:
+        """Return JSON values; for weights of a known width, the positions of bits in them."""
+        own = self if width is None or self.bits is None else replace(self, bits=self.positions(width))
+        return json.loads(json.dumps(asdict(own)))
 
     def __str__(self) -> str:
         """Return one line, such as "no faults in domain top 2 bits"."""
@@ -142,26 +156,27 @@ class Domain:
 
 
 Part = tuple[int, Domain | None]
-"""Mask of some bits of a word, and the domain that they belong to; None: the voltage of the experiment."""
+"""Mask of some bits of a weight, and the domain that they belong to; None: the voltage of the experiment."""
 
 
 @lru_cache(maxsize=4096)
-def split_word(domains: tuple[Domain, ...], names: tuple[str, ...]) -> tuple[Part, ...]:
-    """Divide the bits of a tensor's words among domains; every bit is in one part."""
-    left, parts = (1 << WIDTH) - 1, []
+def split_bits(domains: tuple[Domain, ...], names: tuple[str, ...], width: int) -> tuple[Part, ...]:
+    """Divide the bits of a tensor's weights, of `width` bits, among domains; every bit is in one part."""
+    left, parts = (1 << width) - 1, []
     for domain in domains:
-        if domain.takes(names) and (mask := left & domain.mask):
+        if domain.takes(names) and (mask := left & sum(1 << bit for bit in domain.positions(width))):
             parts.append((mask, domain))
             left &= ~mask
     return (*parts, (left, None)) if left else tuple(parts)
 
 
-def check_domains(domains: Sequence[Domain], tensors: Sequence[Sequence[str]]) -> None:
-    """Raise FaultsimError for a pattern that matches no tensor, and for domains of the same name."""
+def check_domains(domains: Sequence[Domain], tensors: Sequence[Sequence[str]], width: int) -> None:
+    """Raise FaultsimError for domains of one name, patterns that match no tensor, and bits beyond `width`."""
     names = [domain.name for domain in domains]
     if len(set(names)) < len(names):
         raise FaultsimError(f"two voltage domains have the same name: {', '.join(names)}")
     for domain in domains:
+        domain.positions(width)
         for pattern in domain.layers:
             if not any(fnmatchcase(name, pattern) for tensor in tensors for name in tensor):
                 raise FaultsimError(

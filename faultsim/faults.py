@@ -83,11 +83,13 @@ class FaultModel:
         """Wrong bits per failing cell, on average over stored zeros and ones."""
         return {FaultKind.FLIP: 1.0, FaultKind.TRANSIENT: self.read_error}.get(self.kind, 0.5)
 
-    def describe(self) -> dict[str, Any]:
-        """Return all fields and the visible rate, for results."""
+    def describe(self, width: int | None = None) -> dict[str, Any]:
+        """Return all fields and the visible rate, for results; `width` as of Domain.describe."""
         found = {**asdict(self), "visible_flips_per_failing_cell": self.visible_rate}
         del found["domains"]  # runs of older versions have none in their configuration
-        return found | ({"domains": [domain.describe() for domain in self.domains]} if self.domains else {})
+        return found | (
+            {"domains": [domain.describe(width) for domain in self.domains]} if self.domains else {}
+        )
 
 
 PRESETS = {

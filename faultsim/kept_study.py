@@ -39,7 +39,7 @@ def describe_study(
         **subject.configuration,
         "curve": curve.describe(),
         **where,
-        "faults": faults.describe(),
+        "faults": faults.describe(subject.stored.format.width),
         "seed": seed,
         "chips": [describe_chip(chip) for chip in chips],
         "device": subject.device.type,

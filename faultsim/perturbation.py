@@ -107,7 +107,7 @@ def corrupt(
             f"weights must be an int8 tensor or array, not {kind}: faultsim.quantize makes int8 of floats"
         )
     volts, rate = resolve_operating_point([chip], voltage, bit_error_rate, curve)
-    read = read_chips(weights, [chip], rate, volts, faults, base, ("",), access)[0]
+    read = read_chips(weights, [chip], rate, volts, faults, base, ("",), INT8, access)[0]
     return read.numpy() if isinstance(given, np.ndarray) else read
 
 
@@ -172,7 +172,9 @@ def corrupt_stored(
             stored.left_out,
         )
     return stored.with_layers(
-        layer.with_image(read_chips(layer.image, [chip], rate, volts, faults, base, layer.tensors)[0])
+        layer.with_image(
+            read_chips(layer.image, [chip], rate, volts, faults, base, layer.tensors, layer.format)[0]
+        )
         for layer, base in zip(stored.layers, stored.bases(faults), strict=True)
     )
 

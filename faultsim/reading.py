@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import ops
-from .domains import WIDTH, Domain, Part, split_word
+from .domains import Domain, Part, split_bits
 from .errors import FaultsimError
 from .faults import FaultModel
 from .formats import INT8, Format
@@ -19,31 +20,52 @@ if TYPE_CHECKING:
     from .stored import StoredLayer
 
 
-def merge_bits(stored: Tensor, parts: Sequence[Part], read: Callable[[Domain | None], Tensor]) -> Tensor:
+def merge_bits(
+    stored: Tensor,
+    parts: Sequence[Part],
+    read: Callable[[Domain | None], Tensor],
+    layout: Format,
+) -> Tensor:
     """Put together what each domain reads of its bits.
 
     Parameters
     ----------
     stored
-        int8, what the memory holds.
+        int8, what the memory holds: bytes of whole words, or weights of the format int8.
     parts
-        From split_word().
+        From split_bits().
     read
-        Returns the words as read at the voltage of a domain. It is not called for domains that never fail.
+        Returns the bytes as read at the voltage of a domain. It is not called for domains that never fail.
+    layout
+        How weights lie in a word.
 
     Returns
     -------
     Tensor
-        int8, as `read` returns it; in the shape of `stored` where nothing can fail.
+        int8, as `read` returns it; in the shape of `stored` where nothing can fail. Cells of several domains that hold
+        no weight's bit read 0.
     """
     merged: Tensor | None = None
     for mask, domain in parts:
         found = stored if domain is not None and domain.never_fails else read(domain)
-        if mask == (1 << WIDTH) - 1:
+        if mask == (1 << layout.width) - 1:
             return stored.clone() if found is stored else found
-        bits = found & (mask - 256 if mask > 127 else mask)
+        bits = _take_cells(found, layout.find_cells(mask))
         merged = bits if merged is None else merged | bits
     return stored.clone() if merged is None else merged
+
+
+def _take_cells(image: Tensor, cells: bytes) -> Tensor:
+    """Return bytes int8 with 0 in all cells but these of each 64-bit word."""
+    if len(set(cells)) == 1:
+        return image & (cells[0] - 256 if cells[0] > 127 else cells[0])
+    return (image.unflatten(-1, (-1, len(cells))) & _cells_on(cells, image.device)).flatten(-2)
+
+
+@lru_cache(maxsize=4096)
+def _cells_on(cells: bytes, device: torch.device) -> Tensor:
+    """Return masks of bytes, int8 [8]. They are cached: a CUDA graph that reads domains again copies nothing."""
+    return torch.frombuffer(bytearray(cells), dtype=torch.int8).to(device)
 
 
 def read_simulated(
@@ -53,9 +75,13 @@ def read_simulated(
     faults: FaultModel,
     base: int,
     names: tuple[str, ...],
+    layout: Format,
     access: Tensor | None = None,
 ) -> Tensor:
-    """Return int8 [chips, *shape], a tensor as simulated chips read it; arguments as of `StoredWeights.read`."""
+    """Return int8 [chips, *shape], bytes as simulated chips read them; arguments as of `StoredWeights.read`.
+
+    `layout` says how weights lie in a word, for domains of some bits.
+    """
     kind, place = ops.encode_kind(faults), ops.encode_addresses(faults, base)
 
     def read(domain: Domain | None) -> Tensor:
@@ -64,7 +90,7 @@ def read_simulated(
         )
         return found
 
-    merged = merge_bits(values, split_word(faults.domains, names), read)
+    merged = merge_bits(values, split_bits(faults.domains, names, layout.width), read, layout)
     return merged if merged.dim() > values.dim() else merged.expand(chips.numel(), *values.shape)
 
 
@@ -76,26 +102,20 @@ def read_chips(
     faults: FaultModel,
     base: int,
     names: tuple[str, ...],
+    layout: Format,
     access: int = 0,
 ) -> Tensor:
-    """Return int8 [chips, *shape], a tensor as chips read it from an address on.
+    """Return int8 [chips, *shape], bytes as chips read them from an address on; `layout` as of read_simulated.
 
     The chips are all simulated (at a bit error rate) or all measured (at a voltage).
     """
     if measured := [chip for chip in chips if isinstance(chip, MeasuredChip)]:
-        return torch.stack([read_measured(values, chip, voltage, faults, base, names) for chip in measured])
+        read = [read_measured(values, chip, voltage, faults, base, names, layout) for chip in measured]
+        return torch.stack(read)
     seeds = ops.encode_chips(chips, values.device)
     table = ops.encode_rate(bit_error_rate, values.device)
-    return read_simulated(values, seeds, table, faults, base, names, ops.encode_access(access, values.device))
-
-
-def check_bits(stored: Format, domains: Sequence[Domain]) -> None:
-    """Raise FaultsimError for a domain of some bits of a weight, where weights are not int8."""
-    for domain in domains:
-        if domain.bits is not None and stored != INT8:
-            raise FaultsimError(
-                f"domain {domain.name!r} has bits of int8 weights, and these are {stored}: give it layers only"
-            )
+    reads = ops.encode_access(access, values.device)
+    return read_simulated(values, seeds, table, faults, base, names, layout, reads)
 
 
 def read_decoded(
@@ -108,33 +128,31 @@ def read_decoded(
     out: Tensor,
 ) -> None:
     """Write a tensor as simulated chips read it, decoded, into `out` [chips, *shape]."""
+    parts = split_bits(faults.domains, layer.tensors, layer.format.width)
+    if len(parts) > 1:
+        read = read_simulated(layer.image, chips, table, faults, base, layer.tensors, layer.format, access)
+        for image, target in zip(read, out, strict=True):
+            target.copy_(layer.with_image(image).decode(target.dtype))
+        return
     kind, place = ops.encode_kind(faults), ops.encode_addresses(faults, base)
-    check_bits(layer.format, faults.domains)
-    parts = split_word(faults.domains, layer.tensors)
-    if layer.format != INT8:
-        torch.ops.faultsim.corrupt_decode.out(
-            layer.image.view(torch.uint8),
-            layer.format.name,
-            layer.scale,
-            layer.center,
-            layer.axis,
-            chips,
-            find_table(parts[0][1], table),
-            kind,
-            place,
-            access=access,
-            out=out,
+    table = find_table(parts[0][1], table)
+    if layer.format == INT8:
+        torch.ops.faultsim.corrupt_dequantize.out(
+            layer.values, layer.scale, layer.axis, chips, table, kind, place, access=access, out=out
         )
         return
-    values, scale, axis = layer.values, layer.scale, layer.axis
-    if len(parts) == 1:  # read and multiplied in one pass
-        table = find_table(parts[0][1], table)
-    else:
-        values = read_simulated(values, chips, table, faults, base, layer.tensors, access)
-        out, axis = out.unsqueeze(0), axis + 1 if axis >= 0 else axis
-        chips, table, place = chips[:1], ops.encode_rate(0.0, values.device), ops.encode_addresses(faults)
-    torch.ops.faultsim.corrupt_dequantize.out(
-        values, scale, axis, chips, table, kind, place, access=access, out=out
+    torch.ops.faultsim.corrupt_decode.out(
+        layer.image.view(torch.uint8),
+        layer.format.name,
+        layer.scale,
+        layer.center,
+        layer.axis,
+        chips,
+        table,
+        kind,
+        place,
+        access=access,
+        out=out,
     )
 
 
@@ -145,8 +163,9 @@ def read_measured(
     faults: FaultModel,
     base: int,
     names: tuple[str, ...],
+    layout: Format,
 ) -> Tensor:
-    """Return an int8 tensor as a measured chip reads it.
+    """Return an int8 tensor as a measured chip reads it; `layout` as of read_simulated.
 
     Raises
     ------
@@ -162,7 +181,7 @@ def read_measured(
             )
         return chip.read(values, voltage if domain is None else domain.voltage, faults, base)
 
-    return merge_bits(values, split_word(faults.domains, names), read)
+    return merge_bits(values, split_bits(faults.domains, names, layout.width), read, layout)
 
 
 def find_table(domain: Domain | None, table: Tensor) -> Tensor:

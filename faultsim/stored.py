@@ -18,7 +18,7 @@ from .formats import INT8, AnyFormat, Format, Grid, as_format
 from .inventory import LeftOut, Select, Weight, join_names, take_inventory
 from .measured_chip import AnyChip, MeasuredChip
 from .places import Held, find_held, locate_copy, swap_copy
-from .reading import check_bits, read_decoded, read_measured
+from .reading import read_decoded, read_measured
 from .torch_internals import memo_flat_weights, rebuild_flat_weights
 
 
@@ -84,9 +84,9 @@ class StoredLayer:
         values = image if self.format == INT8 else self.format.unpack(image, self.values.shape)
         return replace(self, values=values)
 
-    def decode(self) -> Tensor:
-        """Return the weights that the values stand for, float32."""
-        return self.format.decode(self.values, self._grid)
+    def decode(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the weights that the values stand for, in float32, bfloat16 or float16."""
+        return self.format.decode(self.values, self._grid, dtype)
 
     @property
     def _grid(self) -> Grid:
@@ -228,8 +228,7 @@ class StoredWeights:
 
     def check_domains(self, faults: FaultModel) -> None:
         """Raise FaultsimError for a voltage domain that matches no tensor, or has bits that these weights lack."""
-        check_domains(faults.domains, [layer.tensors for layer in self.layers])
-        check_bits(self.format, faults.domains)
+        check_domains(faults.domains, [layer.tensors for layer in self.layers], self.format.width)
 
     def bases(self, faults: FaultModel) -> list[int]:
         """Return the address of each tensor's first weight."""
@@ -296,7 +295,9 @@ class StoredWeights:
         if len(measured) == len(chips):
             for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
                 for i, chip in enumerate(measured):
-                    image = read_measured(layer.image, chip, voltage, faults, base, layer.tensors)
+                    image = read_measured(
+                        layer.image, chip, voltage, faults, base, layer.tensors, layer.format
+                    )
                     target[i] = layer.with_image(image).decode()
             return self._as_held(out)
         device = self.layers[0].values.device

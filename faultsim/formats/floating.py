@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import log2
 from typing import ClassVar
 
 import torch
@@ -96,6 +97,10 @@ class FloatFormat(Format):
             f"{self.name}: floating-point numbers of {self.width} bits{scaled}; weights that are not finite are "
             f"{become}; {self.weights_per_word} weights in a 64-bit word"
         )
+
+    def name_bits(self) -> str:
+        digits = -round(log2(torch.finfo(self.dtype).eps))
+        return f"{self.width - 1}: sign, {self.width - 2} to {digits}: exponent"
 
     @property
     def width(self) -> int:

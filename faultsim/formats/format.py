@@ -105,6 +105,10 @@ class Format(ABC):
     def describe(self) -> str:
         """Say in one line what a weight is and how many lie in a word."""
 
+    @abstractmethod
+    def name_bits(self) -> str:
+        """Say what the top bits of a code are, such as "15: sign, 14 to 7: exponent"."""
+
     @property
     @abstractmethod
     def width(self) -> int:
@@ -181,6 +185,17 @@ class Format(ABC):
     def unused_cells(self) -> int:
         """Cells of a full word that hold no weight's bit."""
         return WORD_BITS - self.weights_per_word * self.width
+
+    def find_cells(self, bits: int) -> bytes:
+        """Return the cells of a 64-bit word that hold some bits of its weights, as masks of its bytes.
+
+        Parameters
+        ----------
+        bits
+            Mask of the bits of a weight.
+        """
+        word = sum(bits << weight * self.cells for weight in range(self.weights_per_word))
+        return word.to_bytes(WORD_BYTES, "little")
 
     def words(self, weights: int) -> int:
         """Return how many 64-bit words a tensor of so many weights takes."""

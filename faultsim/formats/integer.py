@@ -89,6 +89,9 @@ class IntegerFormat(Format):
             f"{self.weights_per_word} weights in a 64-bit word{unused}"
         )
 
+    def name_bits(self) -> str:
+        return f"{self.bits - 1}: {'the most significant' if self.offset else 'sign'}"
+
     @property
     def width(self) -> int:
         return self.bits

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..domains import check_domains
 from ..errors import FaultsimError
 from ..faults import FaultModel
-from ..formats import INT8
+from ..formats import INT8, Format
 from ..measured_chip import AnyChip, MeasuredChip
 from ..reading import read_chips
 from ..sram import BLOCK_BYTES, SRAM
@@ -50,7 +50,8 @@ class ProtectedWeights(StoredWeights):
         super().__init__(stored.layers, stored.left_out)
         self.mitigation = mitigation
         self.curve = curve or VoltageCurve.default()
-        check_domains(mitigation.find_domains(self.curve), [layer.tensors for layer in self.layers])
+        names = [layer.tensors for layer in self.layers]
+        check_domains(mitigation.find_domains(self.curve), names, stored.format.width)
         if stored.format != INT8 and not mitigation.any_format:
             raise FaultsimError(f"{mitigation.label} is for int8 weights, and these are {stored.format}")
         self.written = tuple(mitigation.encode(into_words(layer.image)) for layer in self.layers)
@@ -137,7 +138,7 @@ class ProtectedWeights(StoredWeights):
         memory = _Memory(chips, rate, voltage, replace(faults, domains=domains).resolve(self.curve), access)
         found = []
         for layer, base, written in zip(self.layers, self.bases(faults), self.written, strict=True):
-            read = memory.read(written.weights, base, layer.tensors)
+            read = memory.read(written.weights, base, layer.tensors, layer.format)
             checks = (
                 None if written.checks is None else memory.read_checks(written.checks, base, layer.tensors)
             )
@@ -159,9 +160,10 @@ class _Memory:
         self.chips, self.rate, self.voltage = chips, rate, voltage
         self.faults, self.access = faults, access
 
-    def read(self, weights: Tensor, base: int, names: tuple[str, ...]) -> Tensor:
+    def read(self, weights: Tensor, base: int, names: tuple[str, ...], layout: Format) -> Tensor:
         """Return words int8 [words, 8] from an address on as the chips read them, int8 [chips, words, 8]."""
-        return read_chips(weights, self.chips, self.rate, self.voltage, self.faults, base, names, self.access)
+        operating_point = self.chips, self.rate, self.voltage, self.faults
+        return read_chips(weights, *operating_point, base, names, layout, self.access)
 
     def read_checks(self, checks: Tensor, base: int, names: tuple[str, ...]) -> Tensor:
         """Return the check bits of words from an address on, uint8 [chips, words]."""
@@ -177,14 +179,14 @@ class _Memory:
         arrays = _Memory(self.chips, self.rate, self.voltage, faults, self.access)
         stored = checks.view(torch.int8)
         if not layout.blocks:
-            return arrays.read(stored, CHECK_BASE + base // WORD, names).view(torch.uint8)
+            return arrays.read(stored, CHECK_BASE + base // WORD, names, INT8).view(torch.uint8)
         at = base + WORD * torch.arange(len(checks), device=checks.device)
         if layout.repeat > 1:
             at = at // (layout.word * layout.repeat) * layout.word + at % layout.word
         at = at % (layout.blocks * BLOCK_BYTES) // WORD
         # many words share these cells: what the cells return for a stored 0, and for a stored 1
         zeros = torch.zeros(layout.blocks * BLOCK_BYTES // WORD, dtype=torch.int8, device=checks.device)
-        if_zero, if_one = (arrays.read(cells, CHECK_BASE, names)[:, at] for cells in (zeros, ~zeros))
+        if_zero, if_one = (arrays.read(cells, CHECK_BASE, names, INT8)[:, at] for cells in (zeros, ~zeros))
         return ((stored & if_one) | (~stored & if_zero)).view(torch.uint8)
 
 

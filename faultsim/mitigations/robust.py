@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..domains import Domain
+from ..domains import MOST_BITS, Domain
 from ..errors import FaultsimError
 from ..integers import checked_integer
 from ..voltage import VoltageCurve
@@ -26,6 +26,7 @@ class RobustBits(MemoryMitigation):
     """
 
     name: ClassVar[str] = "robust-bits"
+    any_format: ClassVar[bool] = True
     bits: int = 2
     """How many bits of each weight, from the sign down."""
     cell_energy: float = 1.0
@@ -33,7 +34,9 @@ class RobustBits(MemoryMitigation):
     overhead: Overhead = _CELLS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bits", checked_integer(self.bits, "the number of robust bits", 1, 8))
+        object.__setattr__(
+            self, "bits", checked_integer(self.bits, "the number of robust bits", 1, MOST_BITS)
+        )
         if not 0 <= self.cell_energy < float("inf"):
             raise FaultsimError(f"the energy of a robust cell must be at least 0, not {self.cell_energy}")
 

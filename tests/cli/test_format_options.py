@@ -107,7 +107,7 @@ def test_export_writes_integers_of_fewer_bits(run, tmp_path: Path, name: str):
         (("sweep-voltage", "--bits", 4, "--format", "int4"), "--bits cannot be combined with --format"),
         (("sweep-voltage", "--bits", 9), "must be from 2 to 8"),
         (("evaluate", "--bit-error-rate", "1%", "--format", "int44"), "unknown format 'int44'"),
-        (("sweep-voltage", "--bits", 4, "--protect-bits", 1), "bits of int8 weights"),
+        (("sweep-voltage", "--bits", 4, "--protect-bits", 5), "the bits of these weights are 0 to 3"),
         (("sweep-voltage", "--per-channel", "--format", "bfloat16"), "no scale for each channel"),
         (("export", "--onnx", "x.onnx", "--format", "bfloat16"), "cannot be exported to ONNX"),
         (("export", "--onnx", "x.onnx", "--format", "uint8-asymmetric"), "cannot be exported to ONNX"),

@@ -209,8 +209,8 @@ def test_bad_input(tmp_path):
         )
     with pytest.raises(FaultsimError, match="no tensor in the faulty memory matches 'fc"):
         ProtectedWeights(stored, BoostedLayers(("fc.*",)))
-    with pytest.raises(FaultsimError, match="number of robust bits 9 must be from 1 to 8"):
-        RobustBits(9)
+    with pytest.raises(FaultsimError, match="number of robust bits 33 must be from 1 to 32"):
+        RobustBits(33)
     with pytest.raises(FaultsimError, match="access -1 of a mitigation"):
         Overhead(access=-1)
     assert BitMasking().label == "bit-masking"

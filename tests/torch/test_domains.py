@@ -26,7 +26,7 @@ from faultsim import (
     perturb,
     reference,
 )
-from faultsim.domains import split_word
+from faultsim.domains import split_bits
 from faultsim.voltage_sweep import sweep
 
 KINDS = {
@@ -88,10 +88,10 @@ def test_every_bit_belongs_to_the_first_domain_that_takes_it(drawn: list[tuple[s
     domains = tuple(
         Domain(str(i), ("a.*" if ours else "b.*",), tuple(bits)) for i, (bits, ours) in enumerate(drawn)
     )
-    parts = split_word(domains, ("a.weight",))
+    parts = split_bits(domains, ("a.weight",), 8)
     assert sum(mask for mask, _ in parts) == 255
     for bit in range(8):
-        owners = [d for d in domains if d.layers == ("a.*",) and bit in d.bits]
+        owners = [d for d in domains if d.layers == ("a.*",) and {bit, bit - 8} & set(d.bits)]
         (found,) = (domain for mask, domain in parts if mask >> bit & 1)
         assert found == (owners[0] if owners else None)
 
@@ -147,8 +147,12 @@ def test_the_energy_is_that_of_each_domain_by_hand():
 
 def test_without_domains_nothing_changes_for_old_results():
     assert "domains" not in FaultModel().describe()
-    described = FaultModel(domains=(Domain.top_bits(1),)).describe()["domains"]
+    faults = FaultModel(domains=(Domain.top_bits(2),))
+    described = faults.describe()["domains"]
     assert json.loads(json.dumps(described)) == described
+    # of int8 weights as always: run directories name positions from the bottom
+    assert faults.describe(8)["domains"][0]["bits"] == [6, 7]
+    assert faults.describe(4)["domains"][0]["bits"] == [2, 3]
 
 
 FILES = {
@@ -171,7 +175,7 @@ def test_files_say_the_same_as_python(name: str, tmp_path: Path):
     [
         ('{"domain": []}', "a list named domain"),
         ('{"domain": [{"volts": 1}]}', "unknown key 'volts'"),
-        ('{"domain": [{"bits": [8]}]}', "must be from -8 to 7"),
+        ('{"domain": [{"bits": [32]}]}', "must be from -32 to 31"),
         ('{"domain": [{"bits": []}]}', "bits must be a list of positions"),
         ('{"domain": [{"bits": [1], "top_bits": 2}]}', "cannot be combined"),
         ('{"domain": [{"voltage": "low"}]}', "voltage must be a number"),
@@ -218,4 +222,7 @@ def test_a_sweep_takes_domains_from_the_command_line(tmp_path: Path, capsys):
     assert [domain["name"] for domain in found["configuration"]["faults"]["domains"]] == ["sign", "rest"]
     with pytest.raises(SystemExit, match="2"):
         main(["sweep-voltage", *options, "--protect-bits", "9"])
-    assert capsys.readouterr().err == "faultsim: error: number of protected bits 9 must be from 1 to 8\n"
+    assert capsys.readouterr().err == (
+        "faultsim: error: domain 'top 9 bits' has bit -9, and the bits of these weights are 0 to 7, or -1 to -8 from "
+        "the top\n"
+    )

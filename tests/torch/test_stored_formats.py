@@ -213,7 +213,7 @@ def test_what_cannot_be_is_refused_in_one_line():
         ("unknown format 'int9'", lambda: StoredWeights.of(net, format="int9")),
         ("no scale for each channel", lambda: StoredWeights.of(net, True, format="bfloat16")),
         ("uses? EOPM|use EOPM", lambda: Adversarial(net, own, flips=1)),
-        ("bits of int8 weights", lambda: own.check_domains(FaultModel(domains=(Domain.top_bits(1),)))),
+        ("has bit -5", lambda: own.check_domains(FaultModel(domains=(Domain.top_bits(5),)))),
         ("cannot be combined with stored weights", lambda: perturbed(net, 0, bit_error_rate=0.1, stored=own,
                                                                      format="int4").__enter__()),
         ("another model", lambda: int4.check(net)),

@@ -9,7 +9,7 @@ import numpy as np
 from energy import count, read_topology
 from faultsim.activation_ranges import ActivationRanges, SiteRange
 from faultsim.chip_map import map_chip
-from faultsim.domains import load_domains, split_word
+from faultsim.domains import MOST_BITS, load_domains, split_bits
 from faultsim.errors import FaultsimError
 from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip
@@ -65,8 +65,8 @@ def make_activation_ranges(folder: Path) -> list[Reader]:
 def make_domains(folder: Path) -> list[Reader]:
     def read(path: Path, _: Path) -> object:
         found = load_domains(path)
-        split_word(found, ("encoder.weight",))
-        return [(domain.describe(), domain.mask, str(domain)) for domain in found]
+        split_bits(found, ("encoder.weight",), MOST_BITS)
+        return [(domain.describe(), domain.positions(MOST_BITS), str(domain)) for domain in found]
 
     toml = b'[[domain]]\nname = "head"\nlayers = ["2.*"]\nvoltage = 0.9\n[[domain]]\nbits = [7, -2]\n'
     table = b'{"domain": [{"layers": ["a", "b"], "bit_error_rate": 0.01}, {"top_bits": 2, "energy_per_access": 1.3}]}'
