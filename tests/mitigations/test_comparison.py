@@ -158,7 +158,7 @@ def test_labels_make_the_mitigations_that_they_name(setting):
         ("bit-masking:word", "unknown mitigation 'bit-masking:word'"),
         ("no_such_module:entry", "mitigation 'no_such_module:entry': importing 'no_such_module' failed"),
         ("base:nothing.safetensors", "nothing.safetensors"),
-        ("robust-bits:9", "number of robust bits 9 must be from 1 to 8"),
+        ("robust-bits:33", "number of robust bits 33 must be from 1 to 32"),
         ("secded:retry", "unknown policy 'retry'"),
         ("boosted:0.*@high", "'high' is no voltage"),
         ("boosted:0.*@9", "voltage 9.0 is outside the curve"),
