@@ -9,16 +9,23 @@ namespace faultsim {
 namespace FAULTSIM_PATH {
 namespace {
 
-// Eight fields of `bits` each, side by side -> one in the low end of each byte: the upper half of the fields moves to
-// the upper half of the word, and so on in the halves.
+constexpr int kNearest = 0x08;
+
+// Eight fields of `bits` each, side by side -> one in the low end of each byte.
 template <uint32_t bits>
 uint64_t spread(uint64_t x) {
-  constexpr uint64_t k4 = (1ull << 4 * bits) - 1, k2 = (1ull << 2 * bits) - 1, k1 = (1ull << bits) - 1;
+  constexpr uint64_t k1 = (1ull << bits) - 1;
+#if defined(__AVX512F__)
+  return _pdep_u64(x, k1 * 0x0101010101010101ull);  // slow on some processors without AVX-512
+#else
+  // The upper half of the fields moves to the upper half of the word, and so on in the halves.
+  constexpr uint64_t k4 = (1ull << 4 * bits) - 1, k2 = (1ull << 2 * bits) - 1;
   x = (x & k4) | (x & k4 << 4 * bits) << (32 - 4 * bits);
   constexpr uint64_t two = k2 | k2 << 32;
   x = (x & two) | (x & two << 2 * bits) << (16 - 2 * bits);
   constexpr uint64_t one = (k1 | k1 << 16) | (k1 | k1 << 16) << 32;
   return (x & one) | (x & one << bits) << (8 - bits);
+#endif
 }
 
 // Patterns of packed weights, one a byte. The last group of a word may be incomplete: what it writes too much the next
@@ -36,18 +43,64 @@ void unpack_words(const uint8_t* image, uint32_t words, uint8_t* patterns) {
   }
 }
 
+// What a pattern stands for: integer_of() in eight bits.
+struct Integers {
+  uint8_t mask, flip, half;
+  int8_t least;
+
+  explicit Integers(const Format& format)
+      : mask(static_cast<uint8_t>((1u << format.bits) - 1)),
+        flip(static_cast<uint8_t>(format.flip)),
+        half(static_cast<uint8_t>(1u << (format.bits - 1))),
+        least(static_cast<int8_t>(format.least)) {}
+
+  int8_t of(uint8_t pattern) const {
+    const int8_t value = static_cast<int8_t>(static_cast<uint8_t>(((pattern & mask) ^ flip) - half));
+    return value < least ? least : value;
+  }
+};
+
+// The same for 2 and 4 bits, whose weights lie in one byte each. Stores of whole groups, without memcpy(), become
+// vectors.
+typedef uint16_t __attribute__((may_alias)) Pair;
+typedef uint32_t __attribute__((may_alias)) Four;
+
+void unpack_pairs(const uint8_t* __restrict image, uint32_t bytes, Pair* __restrict patterns) {
+  for (uint32_t i = 0; i < bytes; ++i) {
+    const uint32_t x = image[i];
+    patterns[i] = static_cast<uint16_t>((x | x << 4) & 0x0F0Fu);
+  }
+}
+
+void unpack_fours(const uint8_t* __restrict image, uint32_t bytes, Four* __restrict patterns) {
+  for (uint32_t i = 0; i < bytes; ++i) {
+    uint32_t x = image[i];
+    x = (x | x << 12) & 0x000F000Fu;
+    patterns[i] = (x | x << 6) & 0x03030303u;
+  }
+}
+
+// In place, or from bytes that do not overlap: the compiler makes vectors of either, but not of one loop for both.
+void decode_in_place(Integers integers, int8_t* q, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) q[i] = integers.of(static_cast<uint8_t>(q[i]));
+}
+void decode_bytes(Integers integers, const uint8_t* __restrict image, int8_t* __restrict q, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) q[i] = integers.of(image[i]);
+}
+
 void unpack(const Format& format, const uint8_t* image, uint32_t words, int8_t* q) {
+  const Integers integers(format);
+  const uint32_t count = words * weights_per_word(format);
   uint8_t* patterns = reinterpret_cast<uint8_t*>(q);
-  const uint8_t* from = patterns;
   switch (format.cells) {
     case 2:
-      unpack_words<2>(image, words, patterns);
+      unpack_fours(image, 8 * words, reinterpret_cast<Four*>(q));
       break;
     case 3:
       unpack_words<3>(image, words, patterns);
       break;
     case 4:
-      unpack_words<4>(image, words, patterns);
+      unpack_pairs(image, 8 * words, reinterpret_cast<Pair*>(q));
       break;
     case 5:
       unpack_words<5>(image, words, patterns);
@@ -59,88 +112,163 @@ void unpack(const Format& format, const uint8_t* image, uint32_t words, int8_t* 
       unpack_words<7>(image, words, patterns);
       break;
     default:
-      from = image;
+      return decode_bytes(integers, image, q, count);
   }
-  // integer_of() in eight bits.
-  const uint8_t mask = static_cast<uint8_t>((1u << format.bits) - 1), flip = static_cast<uint8_t>(format.flip);
-  const uint8_t half = static_cast<uint8_t>(1u << (format.bits - 1));
-  const int8_t least = static_cast<int8_t>(format.least);
-  const uint32_t count = words * weights_per_word(format);
-  for (uint32_t i = 0; i < count; ++i) {
-    const int8_t value = static_cast<int8_t>(static_cast<uint8_t>(((from[i] & mask) ^ flip) - half));
-    q[i] = value < least ? least : value;
-  }
+  decode_in_place(integers, q, count);
 }
 
 void affine(const int8_t* q, float scale, float center, float* values, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) values[i] = static_cast<float>(q[i]) * scale + center;
 }
 
-template <Number number, class Code>
-void widen_as(const uint8_t* codes, float scale, float* values, uint32_t count) {
-  for (uint32_t i = 0; i < count; ++i) {
+#if defined(__F16C__) || defined(__AVX512F__)
+#define FAULTSIM_HALVES  // instructions that convert float16
+constexpr uint32_t kWide = sizeof(Lanes::V) / 4;
+typedef float Floats __attribute__((vector_size(4 * kWide)));
+typedef uint32_t Wide __attribute__((vector_size(4 * kWide)));
+typedef int32_t SignedWide __attribute__((vector_size(4 * kWide)));
+typedef uint16_t Halves __attribute__((vector_size(2 * kWide)));
+#if defined(__AVX512F__)
+Halves load_bytes(const void* p) {
+  return Halves(_mm256_cvtepu8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+}
+Floats to_floats(Halves a) { return Floats(_mm512_cvtph_ps(__m256i(a))); }
+Halves to_halves(Floats a) { return Halves(_mm512_cvtps_ph(__m512(a), kNearest)); }
+#else
+Halves load_bytes(const void* p) { return Halves(_mm_cvtepu8_epi16(_mm_loadl_epi64(static_cast<const __m128i*>(p)))); }
+Floats to_floats(Halves a) { return Floats(_mm256_cvtph_ps(__m128i(a))); }
+Halves to_halves(Floats a) { return Halves(_mm256_cvtps_ph(__m256(a), kNearest)); }
+#endif
+SignedWide as_signed(Wide bits) { return SignedWide(bits); }
+Wide select(SignedWide which, Wide yes, Wide no) { return (Wide(which) & yes) | (~Wide(which) & no); }
+#endif
+int32_t as_signed(uint32_t bits) { return static_cast<int32_t>(bits); }
+using faultsim::select;
+
+// float32 bits, or a vector of them, with a policy. Magnitudes are compared as signed numbers, for which AVX2 has an
+// instruction.
+template <Nonfinite policy, class Word>
+Word settled(Word bits, uint32_t limit) {
+  constexpr int32_t kInfinite = kInfinity;
+  const Word magnitude = bits & 0x7FFFFFFFu;
+  const auto size = as_signed(magnitude);
+  switch (policy) {
+    case Nonfinite::keep:
+      return select(size > kInfinite, Word{} + kQuietNan, bits);
+    case Nonfinite::zero:
+      return select(size >= static_cast<int32_t>(limit), Word{}, bits);
+    case Nonfinite::clamp:
+      return select(size > kInfinite, Word{},
+                    (bits & 0x80000000u) | select(size > static_cast<int32_t>(limit), Word{} + limit, magnitude));
+  }
+  return bits;
+}
+
+#if defined(FAULTSIM_HALVES)
+// The float32 bits of kWide codes, by way of float16: e5m2 is its upper byte; e4m3fn, whose exponents have a bias of 7
+// instead of 15, becomes 2^-8 of its number.
+template <Number number>
+Wide widened_halves(const uint8_t* codes, float scale) {
+  if (number == Number::float16) {
+    Halves halves;
+    memcpy(&halves, codes, sizeof halves);
+    return Wide(to_floats(halves));
+  }
+  const Halves bytes = load_bytes(codes);
+  if (number == Number::float8_e5m2) return Wide(to_floats(bytes << 8) * scale);
+  const Wide small = Wide(to_floats((bytes << 7 & 0x3F80) | (bytes << 8 & 0x8000)));
+  const Wide number_or_nan = select(as_signed(small & 0x7FFFFFFFu) == 0x3FF00000, Wide{} + kQuietNan, small);
+  return Wide(Floats(number_or_nan) * 256.0f * scale);
+}
+#endif
+
+template <Number number, Nonfinite policy, class Code>
+void widen_as(const uint8_t* codes, float scale, uint32_t limit, float* values, uint32_t count) {
+  uint32_t i = 0;
+#if defined(FAULTSIM_HALVES)
+  if (number != Number::float32 && number != Number::bfloat16) {
+    for (; i + kWide <= count; i += kWide) {
+      const Wide bits = settled<policy>(widened_halves<number>(codes + i * sizeof(Code), scale), limit);
+      memcpy(values + i, &bits, sizeof bits);
+    }
+  }
+#endif
+  for (; i < count; ++i) {
     Code code;
     memcpy(&code, codes + i * sizeof code, sizeof code);
     const float value = float_of(float_bits<number>(code));
-    values[i] = sizeof code == 1 ? value * scale : value;
+    values[i] = float_of(settled<policy>(bits_of(sizeof code == 1 ? value * scale : value), limit));
   }
 }
 
-void widen(Number number, const uint8_t* codes, float scale, float* values, uint32_t count) {
+template <Nonfinite policy>
+void widen_with(Number number, const uint8_t* codes, float scale, uint32_t limit, float* values, uint32_t count) {
   switch (number) {
     case Number::float16:
-      return widen_as<Number::float16, uint16_t>(codes, scale, values, count);
+      return widen_as<Number::float16, policy, uint16_t>(codes, scale, limit, values, count);
     case Number::bfloat16:
-      return widen_as<Number::bfloat16, uint16_t>(codes, scale, values, count);
+      return widen_as<Number::bfloat16, policy, uint16_t>(codes, scale, limit, values, count);
     case Number::float8_e4m3fn:
-      return widen_as<Number::float8_e4m3fn, uint8_t>(codes, scale, values, count);
+      return widen_as<Number::float8_e4m3fn, policy, uint8_t>(codes, scale, limit, values, count);
     case Number::float8_e5m2:
-      return widen_as<Number::float8_e5m2, uint8_t>(codes, scale, values, count);
+      return widen_as<Number::float8_e5m2, policy, uint8_t>(codes, scale, limit, values, count);
     default:
-      return widen_as<Number::float32, uint32_t>(codes, scale, values, count);
+      return widen_as<Number::float32, policy, uint32_t>(codes, scale, limit, values, count);
   }
 }
 
-// The bits of a number in each output type, and which of them are not finite.
+void widen(Number number, Nonfinite policy, const uint8_t* codes, float scale, uint32_t limit, float* values,
+           uint32_t count) {
+  switch (policy) {
+    case Nonfinite::keep:
+      return widen_with<Nonfinite::keep>(number, codes, scale, limit, values, count);
+    case Nonfinite::zero:
+      return widen_with<Nonfinite::zero>(number, codes, scale, limit, values, count);
+    case Nonfinite::clamp:
+      return widen_with<Nonfinite::clamp>(number, codes, scale, limit, values, count);
+  }
+}
+
+void narrow(Output type, const float* values, uint16_t* output, uint32_t count) {
+  if (type == Output::bfloat16) {
+    for (uint32_t i = 0; i < count; ++i) output[i] = bfloat16_bits(values[i]);
+    return;
+  }
+  uint32_t i = 0;
+#if defined(FAULTSIM_HALVES)
+  for (; i + kWide <= count; i += kWide) {
+    Floats wide;
+    memcpy(&wide, values + i, sizeof wide);
+    const Halves halves = to_halves(wide);
+    memcpy(output + i, &halves, sizeof halves);
+  }
+#endif
+  for (; i < count; ++i) {
+    const bool nan = (bits_of(values[i]) & 0x7FFFFFFFu) > kInfinity;
+    output[i] = static_cast<uint16_t>(select(nan, 0x7E00u, float16_bits(values[i])));
+  }
+}
+
+// Which bits of a number of each output type are not finite.
 template <Output type>
-struct Narrow {
+struct Special {
   using Bits = uint32_t;
   static constexpr Bits kInfinite = kInfinity, kNan = kQuietNan, kSign = 0x80000000u;
-  static Bits of(uint32_t bits) { return bits; }
 };
 template <>
-struct Narrow<Output::bfloat16> {
+struct Special<Output::bfloat16> {
   using Bits = uint16_t;
   static constexpr Bits kInfinite = 0x7F80u, kNan = 0x7FC0u, kSign = 0x8000u;
-  static Bits of(uint32_t bits) { return bfloat16_bits(float_of(bits)); }
 };
 template <>
-struct Narrow<Output::float16> {
+struct Special<Output::float16> {
   using Bits = uint16_t;
   static constexpr Bits kInfinite = 0x7C00u, kNan = 0x7E00u, kSign = 0x8000u;
-  static Bits of(uint32_t bits) { return float16_bits(float_of(bits)); }
 };
-
-template <Nonfinite policy, Output type>
-void narrow_as(const float* values, float most, void* output, uint32_t count) {
-  using To = Narrow<type>;
-  typename To::Bits* out = static_cast<typename To::Bits*>(output);
-  const uint32_t bound = bits_of(most);
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t bits = bits_of(values[i]);
-    uint32_t magnitude = bits & 0x7FFFFFFFu;
-    const bool nan = magnitude > kInfinity;
-    if (policy == Nonfinite::clamp) magnitude = magnitude < bound ? magnitude : bound;
-    uint32_t result = To::of(select(nan, 0, (bits & 0x80000000u) | magnitude));
-    if (policy == Nonfinite::keep) result = select(nan, To::kNan, result);
-    if (policy == Nonfinite::zero) result = select((result & To::kInfinite) == To::kInfinite, 0, result);
-    out[i] = static_cast<typename To::Bits>(result);
-  }
-}
 
 template <Nonfinite policy, Output type>
 void settle_as(void* numbers, uint32_t count) {
-  using To = Narrow<type>;
+  using To = Special<type>;
   using Bits = typename To::Bits;
   Bits* number = static_cast<Bits*>(numbers);
   for (uint32_t i = 0; i < count; ++i) {
@@ -154,29 +282,27 @@ void settle_as(void* numbers, uint32_t count) {
   }
 }
 
-// Calls `f` with a policy and a type that the compiler knows.
-#define FAULTSIM_FOR_EACH(f, policy, type, ...)                                                \
-  switch (type) {                                                                              \
-    case Output::bfloat16:                                                                     \
-      return policy == Nonfinite::keep   ? f<Nonfinite::keep, Output::bfloat16>(__VA_ARGS__)   \
-             : policy == Nonfinite::zero ? f<Nonfinite::zero, Output::bfloat16>(__VA_ARGS__)   \
-                                         : f<Nonfinite::clamp, Output::bfloat16>(__VA_ARGS__); \
-    case Output::float16:                                                                      \
-      return policy == Nonfinite::keep   ? f<Nonfinite::keep, Output::float16>(__VA_ARGS__)    \
-             : policy == Nonfinite::zero ? f<Nonfinite::zero, Output::float16>(__VA_ARGS__)    \
-                                         : f<Nonfinite::clamp, Output::float16>(__VA_ARGS__);  \
-    default:                                                                                   \
-      return policy == Nonfinite::keep   ? f<Nonfinite::keep, Output::float32>(__VA_ARGS__)    \
-             : policy == Nonfinite::zero ? f<Nonfinite::zero, Output::float32>(__VA_ARGS__)    \
-                                         : f<Nonfinite::clamp, Output::float32>(__VA_ARGS__);  \
+template <Output type>
+void settle_with(Nonfinite policy, void* numbers, uint32_t count) {
+  switch (policy) {
+    case Nonfinite::keep:
+      return settle_as<Nonfinite::keep, type>(numbers, count);
+    case Nonfinite::zero:
+      return settle_as<Nonfinite::zero, type>(numbers, count);
+    case Nonfinite::clamp:
+      return settle_as<Nonfinite::clamp, type>(numbers, count);
   }
-
-void narrow(Nonfinite policy, Output type, const float* values, float most, void* output, uint32_t count) {
-  FAULTSIM_FOR_EACH(narrow_as, policy, type, values, most, output, count)
 }
 
 void settle(Nonfinite policy, Output type, void* numbers, uint32_t count) {
-  FAULTSIM_FOR_EACH(settle_as, policy, type, numbers, count)
+  switch (type) {
+    case Output::bfloat16:
+      return settle_with<Output::bfloat16>(policy, numbers, count);
+    case Output::float16:
+      return settle_with<Output::float16>(policy, numbers, count);
+    default:
+      return settle_with<Output::float32>(policy, numbers, count);
+  }
 }
 
 }  // namespace

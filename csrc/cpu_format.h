@@ -16,10 +16,11 @@ struct FormatPath {
   void (*unpack)(const Format& format, const uint8_t* image, uint32_t words, int8_t* q);
   // scale * q + center, rounded after each.
   void (*affine)(const int8_t* q, float scale, float center, float* values, uint32_t count);
-  // Codes of a floating-point format -> float32; only 8-bit formats are scaled.
-  void (*widen)(Number number, const uint8_t* codes, float scale, float* values, uint32_t count);
-  // float32 -> an output type, with a policy. `most`: the largest result of Nonfinite::clamp.
-  void (*narrow)(Nonfinite policy, Output type, const float* values, float most, void* output, uint32_t count);
+  // Codes of a floating-point format -> float32, with a policy; only 8-bit formats are scaled. `limit`: limit_of().
+  void (*widen)(Number number, Nonfinite policy, const uint8_t* codes, float scale, uint32_t limit, float* values,
+                uint32_t count);
+  // float32 -> bfloat16 or float16; a NaN must be kQuietNan.
+  void (*narrow)(Output type, const float* values, uint16_t* output, uint32_t count);
   // The policy for numbers that have their type already.
   void (*settle)(Nonfinite policy, Output type, void* numbers, uint32_t count);
 };

@@ -14,9 +14,11 @@ class Decoder {
  public:
   Decoder(const Job& job, const CpuPath& path) : job_(job), path_(path), formats_(*path.formats) {
     const Number number = job.format.number;
-    settles_ = (number == Number::float32 && job.type == Output::float32) ||
-               (number == Number::float16 && job.type == Output::float16) ||
-               (number == Number::bfloat16 && job.type == Output::bfloat16);
+    settles_ = number != Number::integer && number == number_of(job.type);
+    exponents_ = number == Number::float32    ? 0x7F8000007F800000ull
+                 : number == Number::bfloat16 ? 0x7F807F807F807F80ull
+                                              : 0x7C007C007C007C00ull;
+    units_ = exponents_ & ~(exponents_ << 1);
   }
 
   // Whether the bytes are the output but for numbers that are not finite.
@@ -24,19 +26,11 @@ class Decoder {
   void settle(void* numbers, uint32_t bytes) const {
     formats_.settle(job_.format.nonfinite, job_.type, numbers, bytes * 8 / job_.format.bits);
   }
-  // The same for the first 8 of `bytes` bytes, with a look at them first: hardly any word has a number that is not
-  // finite.
-  void settle_word(void* numbers, uint32_t bytes) const {
-    if (bytes < 8) return settle(numbers, bytes);
-    uint64_t word;
-    std::memcpy(&word, numbers, 8);
-    const uint64_t exponents = job_.type == Output::float32    ? 0x7F8000007F800000ull
-                               : job_.type == Output::bfloat16 ? 0x7F807F807F807F80ull
-                                                               : 0x7C007C007C007C00ull;
-    const uint64_t ones = job_.type == Output::float32 ? 0x0000000100000001ull : 0x0001000100010001ull;
-    const uint64_t high = job_.type == Output::float32 ? 0x8000000080000000ull : 0x8000800080008000ull;
-    const uint64_t zeros = ~word & exponents;  // of the exponents; a field without any is not finite
-    if ((zeros - ones) & ~zeros & high) settle(numbers, 8);
+  // The same for a word, with a look at it first: hardly any has a number that is not finite.
+  uint64_t settled(uint64_t word) const {
+    // In a field whose exponent is all ones, adding one to it carries into the sign's place.
+    if (((word & exponents_) + units_) & ~exponents_) settle(&word, 8);
+    return word;
   }
 
   // The numbers of `bytes` bytes of an image from byte `at` on (whole words, but for the tensor's last ones).
@@ -46,8 +40,9 @@ class Decoder {
       return scale(reinterpret_cast<const int8_t*>(image), at, bytes, row);
     }
     const uint32_t per_word = weights_per_word(job_.format);
-    for (uint32_t done = 0; done < bytes; done += kPieceBytes) {
-      const uint32_t piece = bytes - done < kPieceBytes ? bytes - done : kPieceBytes;
+    const uint32_t step = job_.format.number == Number::integer ? kPieceBytes : bytes;
+    for (uint32_t done = 0; done < bytes; done += step) {
+      const uint32_t piece = bytes - done < step ? bytes - done : step;
       const uint64_t first = (at + done) / 8 * per_word;
       const uint64_t to_end = job_.numbers - first, held = (piece + 7) / 8 * per_word;
       const uint32_t count = static_cast<uint32_t>(to_end < held ? to_end : held);
@@ -62,10 +57,10 @@ class Decoder {
  private:
   static constexpr uint32_t kPieceBytes = 512;
   static constexpr uint32_t kMostNumbers = kPieceBytes * 4;  // 2 bits each
+  static constexpr uint32_t kPieceNumbers = 512;
 
   void decode_integers(const uint8_t* image, uint32_t bytes, uint64_t first, uint32_t count, uint64_t row) const {
     alignas(64) int8_t q[kMostNumbers + FormatPath::kSlack];
-    alignas(64) float values[kMostNumbers];
     if (bytes % 8) {  // bytes of 8-bit weights that end inside a word
       uint8_t padded[kPieceBytes] = {};
       for (uint32_t i = 0; i < bytes; ++i) padded[i] = image[i];
@@ -75,8 +70,10 @@ class Decoder {
     }
     if (!job_.centers) return scale(q, first, count, row);
     each_run(first, count, [&](uint32_t i, uint32_t n, uint64_t channel) {
-      formats_.affine(q + i, job_.scales[channel], job_.centers[channel], values, n);
-      formats_.narrow(Nonfinite::keep, job_.type, values, 0.0f, output(row + first + i), n);
+      const float scale = job_.scales[channel], center = job_.centers[channel];
+      to_output(row + first + i, n, [&](uint32_t done, float* values, uint32_t some) {
+        formats_.affine(q + i + done, scale, center, values, some);
+      });
     });
   }
 
@@ -95,18 +92,27 @@ class Decoder {
   }
 
   void decode_floats(const uint8_t* codes, uint64_t first, uint32_t count, uint64_t row) const {
-    alignas(64) float values[kPieceBytes];
-    const Number number = job_.format.number;
-    const float largest = largest_of(job_.type == Output::bfloat16  ? Number::bfloat16
-                                     : job_.type == Output::float16 ? Number::float16
-                                                                    : Number::float32);
+    const Format& format = job_.format;
     each_run(first, count, [&](uint32_t i, uint32_t n, uint64_t channel) {
-      const float scale = job_.format.bits == 8 ? job_.scales[channel] : 1.0f;
-      const float own = largest_of(number) * scale;
-      formats_.widen(number, codes + i * (job_.format.bits / 8), scale, values, n);
-      formats_.narrow(job_.format.nonfinite, job_.type, values, own < largest ? own : largest, output(row + first + i),
-                      n);
+      const float scale = format.bits == 8 ? job_.scales[channel] : 1.0f;
+      const uint32_t limit = limit_of(format, scale, number_of(job_.type));
+      to_output(row + first + i, n, [&](uint32_t done, float* values, uint32_t some) {
+        formats_.widen(format.number, format.nonfinite, codes + (i + done) * (format.bits / 8), scale, limit, values,
+                       some);
+      });
     });
+  }
+
+  // Calls make(done, values, count) for `count` float32 numbers, which become numbers `number`, ... of the output.
+  template <class Make>
+  void to_output(uint64_t number, uint32_t count, Make make) const {
+    if (job_.type == Output::float32) return make(0, static_cast<float*>(output(number)), count);
+    alignas(64) float values[kPieceNumbers];
+    for (uint32_t done = 0; done < count; done += kPieceNumbers) {
+      const uint32_t some = count - done < kPieceNumbers ? count - done : kPieceNumbers;
+      make(done, values, some);
+      formats_.narrow(job_.type, values, static_cast<uint16_t*>(output(number + done)), some);
+    }
   }
 
   // Calls visit(i, n, channel) for each run of numbers first + i ... first + i + n - 1 that have one scale.
@@ -129,6 +135,7 @@ class Decoder {
   const CpuPath& path_;
   const FormatPath& formats_;
   bool settles_;
+  uint64_t exponents_, units_;  // of the numbers of a word: exponents of ones, and the lowest bit of each
 };
 
 }  // namespace faultsim

@@ -106,4 +106,24 @@ static FAULTSIM_HD float largest_of(Number number) {
   }
 }
 
+// The least magnitude that rounds to infinity in a format, float32 bits: half a step beyond the largest number.
+static FAULTSIM_HD uint32_t overflow_of(Number number) {
+  switch (number) {
+    case Number::float16:
+      return 0x477FF000u;  // 65,520
+    case Number::bfloat16:
+      return 0x7F7F8000u;
+    default:
+      return kInfinity;
+  }
+}
+
+// What a policy compares magnitudes with, float32 bits: Nonfinite::zero makes 0 of this one and larger ones,
+// Nonfinite::clamp makes this one of larger ones. `output`: what the numbers are rounded to afterwards.
+static FAULTSIM_HD uint32_t limit_of(const Format& format, float scale, Number output) {
+  if (format.nonfinite == Nonfinite::zero) return overflow_of(output);
+  const float own = largest_of(format.number) * scale, largest = largest_of(output);
+  return bits_of(own < largest ? own : largest);
+}
+
 }  // namespace faultsim

@@ -13,6 +13,11 @@ namespace faultsim {
 enum class Output : int32_t { int8 = 0, float32 = 1, bfloat16 = 2, float16 = 3, mask = 4 };
 constexpr const char* kOutputNames[] = {"int8", "float32", "bfloat16", "float16", "mask"};
 
+// The format of a number of floating-point output.
+static FAULTSIM_HD Number number_of(Output type) {
+  return type == Output::bfloat16 ? Number::bfloat16 : type == Output::float16 ? Number::float16 : Number::float32;
+}
+
 struct Job {
   const int8_t* source;  // [weights]; not used for Output::mask, may be null there
   void* output;          // [chips, weights]; Output::mask: which cells fail

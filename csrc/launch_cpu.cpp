@@ -134,7 +134,6 @@ class Reader {
     if (faults.touched <= BlockFaults::kFew && source != result && !stream_) {
       std::memcpy(result, source, count);
       repair(faults, in_span, count, source, result);
-      if (decoder_.settles()) settle_repaired(faults, in_span, count, result);
     } else {
       const uint8_t* fail = kind == Kind::transient ? nullptr : mask_of(faults.fail, in_span, count, scratch->fail);
       const uint8_t* value = kind == Kind::flip ? nullptr : mask_of(faults.value, in_span, count, scratch->value);
@@ -186,13 +185,6 @@ class Reader {
     });
   }
 
-  // The words that a repair wrote to: no other number can be infinite or NaN. They are whole but for the tensor's last.
-  void settle_repaired(const BlockFaults& faults, uint32_t in_span, uint32_t count, int8_t* result) const {
-    each_touched(faults, in_span, count, [&](int64_t at, uint32_t) {
-      if (at >= 0 && at < count) decoder_.settle_word(result + at, static_cast<uint32_t>(count - at));
-    });
-  }
-
   // Calls visit(at, word) for the places of the chunk that the words with faults serve; they may lie outside it.
   template <class Visit>
   void each_touched(const BlockFaults& faults, uint32_t in_span, uint32_t count, Visit visit) const {
@@ -213,13 +205,14 @@ class Reader {
 
   // Reads eight weights from number `at` of the chunk on; some of them may lie outside it.
   template <Kind kind>
-  static void repair_word(int64_t at, uint64_t fail, uint64_t value, uint32_t count, const int8_t* source,
-                          int8_t* result) {
+  void repair_word(int64_t at, uint64_t fail, uint64_t value, uint32_t count, const int8_t* source,
+                   int8_t* result) const {
     if (at <= -8 || at >= count) return;
     if (at >= 0 && at + 8 <= count) {
       uint64_t stored;
       std::memcpy(&stored, source + at, 8);
       stored = read_word(kind, stored, fail, value);
+      if (decoder_.settles()) stored = decoder_.settled(stored);
       std::memcpy(result + at, &stored, 8);
       return;
     }
@@ -229,6 +222,7 @@ class Reader {
       result[at + byte] = static_cast<int8_t>(
           read_word(kind, stored, static_cast<uint8_t>(fail >> 8 * byte), static_cast<uint8_t>(value >> 8 * byte)));
     }
+    if (decoder_.settles()) decoder_.settle(result + at, static_cast<uint32_t>(count - at));  // the tensor's last word
   }
 
   const Job& job_;
