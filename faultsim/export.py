@@ -1,8 +1,7 @@
-"""A model as an ONNX file: int8 weights stay int8, everything else is float32.
+"""A model as an ONNX file: weights stay what they are in memory, everything else is float32.
 
-Each weight is an int8 initializer, as it lies in memory, and a DequantizeLinear node with its scale; activations are
-not quantized. Normalization is not folded into the weights, which would make other int8 values of them. Integers of
-fewer bits, too, are int8 initializers: each number is the same, and takes a byte of the file.
+Each weight is an initializer in the numbers of its format, and nodes that make float32 of them (faultsim.onnx_weights);
+activations are not quantized. Normalization is not folded into the weights, which would make other numbers of them.
 """
 
 import io
@@ -17,17 +16,17 @@ from torch import Tensor, nn
 
 from .batch import find_answer
 from .data.dataset import Normalization, normalize
-from .errors import FaultsimError
+from .errors import FaultsimError, summarize_error
 from .extras import needs_extra
-from .formats import IntegerFormat
 from .io.files import write_bytes
 from .modes import evaluation_mode
+from .onnx_weights import OPSET, find_opset, write_weight
 from .stored import StoredLayer, StoredWeights
+from .torch_internals import quiet_exporter
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto
 
-OPSET = 17  # DequantizeLinear with an axis needs 13; no more than that is asked of a runtime than must be
 TOLERANCE = 1e-4
 
 INPUTS = {
@@ -118,11 +117,6 @@ def export_onnx(
         raise FaultsimError(
             f"the model cannot be exported to ONNX: {fixed[0]} is int8 in torch's own way; export the float model"
         )
-    if not isinstance(stored.format, IntegerFormat) or stored.format.asymmetric:
-        raise FaultsimError(
-            f"{stored.format} weights cannot be exported to ONNX, whose weights here are int8 numbers times a scale: "
-            "symmetric integers can"
-        )
     if inputs != "float32" and (images.dtype != torch.uint8 or normalization is not None):
         raise FaultsimError(
             f"the input format {inputs} is for pixels that become x / 127.5 - 1: give float32 for other inputs"
@@ -134,7 +128,13 @@ def export_onnx(
         weights = [layer.decode() for layer in stored.layers]
         with torch.no_grad():
             expected = exported(x, *weights)
-            graph = _with_int8(_traced(exported, x[:2], weights, output), exported.weights)
+            if not bool(expected.isfinite().all()):
+                raise FaultsimError(
+                    f"the model's answers with these {stored.format} weights are not finite: an ONNX file of it could "
+                    "not be checked"
+                )
+            traced = _convert(_trace(exported, x[:2], weights, output), stored)
+            graph = _with_stored(traced, exported.weights)
     if metadata:
         graph.metadata_props.add(key="faultsim", value=json.dumps(metadata, sort_keys=True))
     data = graph.SerializeToString()
@@ -143,7 +143,7 @@ def export_onnx(
     return difference
 
 
-def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: str) -> "ModelProto":
+def _trace(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: str) -> "ModelProto":
     """Export by tracing.
 
     The exporter through torch.export takes ten times as long, needs another package, and differs from one version of
@@ -154,7 +154,7 @@ def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: s
 
     file = io.BytesIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_exporter():
             warnings.simplefilter("ignore")  # of its age, and of shapes, which are constants here
             torch.onnx.export(
                 exported,
@@ -172,8 +172,27 @@ def _traced(exported: _Exported, x: Tensor, weights: Sequence[Tensor], output: s
     return onnx.load_from_string(file.getvalue())
 
 
-def _with_int8(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelProto":
-    """Turn the weights, inputs until now, into int8 initializers that DequantizeLinear nodes read."""
+def _convert(graph: "ModelProto", stored: StoredWeights) -> "ModelProto":
+    """Return the model with the operators of the version that its weights need."""
+    with needs_extra("onnx"):
+        from onnx import helper, version_converter
+
+    opset = find_opset(stored.format)
+    if opset == OPSET:
+        return graph
+    try:
+        converted = version_converter.convert_version(graph, opset)
+    except Exception as error:  # what it says of operators that it does not know has no common class
+        raise FaultsimError(
+            f"the model cannot be exported to ONNX with {stored.format} weights, which need opset {opset}: "
+            f"{summarize_error(error)}"
+        ) from error
+    converted.ir_version = max(graph.ir_version, helper.find_min_ir_version_for(converted.opset_import))
+    return converted
+
+
+def _with_stored(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelProto":
+    """Turn the weights, inputs until now, into initializers and nodes that read them."""
     with needs_extra("onnx"):
         import onnx
 
@@ -189,36 +208,14 @@ def _with_int8(graph: "ModelProto", weights: dict[str, StoredLayer]) -> "ModelPr
         # onnxruntime (1.32) makes one operator of DequantizeLinear and MatMul, which quantizes activations to int8 and
         # is wrong in the fourth digit. A sum of one term between the two keeps it from that.
         apart = not readers[name].isdisjoint(("MatMul", "Transpose"))
-        node, tensors = _dequantize(name, f"{name}.float" if apart else name, layer)
+        readings, tensors = write_weight(name, f"{name}.float" if apart else name, layer)
         body.initializer.extend(tensors)
-        body.node.append(node)
+        body.node.extend(readings)
         if apart:
             body.node.append(onnx.helper.make_node("Sum", [f"{name}.float"], [name], f"{name}.apart"))
     body.node.extend(nodes)
     onnx.checker.check_model(graph, full_check=True)
     return graph
-
-
-def _dequantize(name: str, output: str, layer: StoredLayer) -> tuple["NodeProto", list["TensorProto"]]:
-    with needs_extra("onnx"):
-        import onnx
-
-    inputs = [f"{name}.int8", f"{name}.scale", f"{name}.zero_point"]
-    zero = torch.zeros_like(layer.scale, dtype=torch.int8)
-    tensors = [
-        onnx.numpy_helper.from_array(tensor.contiguous().numpy(), key)
-        for key, tensor in zip(inputs, (_steps(layer), layer.scale, zero), strict=True)
-    ]
-    axis: dict[str, Any] = {} if layer.axis < 0 else {"axis": layer.axis}
-    return onnx.helper.make_node("DequantizeLinear", inputs, [output], f"{name}.dequantize", **axis), tensors
-
-
-def _steps(layer: StoredLayer) -> Tensor:
-    """Return int8 numbers that are the weights when they are multiplied by the scale."""
-    stored = layer.format
-    if not isinstance(stored, IntegerFormat) or not stored.offset:
-        return layer.values
-    return (layer.values.int() - stored.zero).clamp(min=-stored.largest).to(torch.int8)
 
 
 def _difference(path: str | PathLike[str], data: bytes, x: Tensor, expected: Tensor) -> float:
@@ -228,7 +225,12 @@ def _difference(path: str | PathLike[str], data: bytes, x: Tensor, expected: Ten
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # an older one does not know every type of weights
+        raise FaultsimError(
+            f"{path} was not written: onnxruntime {onnxruntime.__version__} cannot run it ({summarize_error(error)})"
+        ) from error
     found = [session.run(None, {"images": part.numpy()})[0] for part in (x[:1], x[1:])]
     difference = float((torch.cat([torch.from_numpy(part) for part in found]) - expected).abs().max())
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))

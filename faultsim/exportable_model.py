@@ -130,7 +130,7 @@ class ExportableModel:
             "voltage": volts,
             "bit_error_rate": rate,
             "curve": curve and curve.describe(),
-            "faults": faults.describe(),
+            "faults": faults.describe(self.stored.format.width),
             "memory": stored.share.as_dict(),
         }
         conditions = Conditions(faults, curve, format=stored.format)

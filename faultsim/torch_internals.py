@@ -6,6 +6,7 @@ restore the weights of modules of every kind below.
 
 import contextlib
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -170,3 +171,17 @@ def computes_as_tensor(kind: type[Tensor]) -> bool:
     functions = [getattr(k.__torch_function__, "__func__", k.__torch_function__) for k in (kind, Tensor)]
     own = functions[0] not in (functions[1], torch._C._disabled_torch_function_impl)
     return not own and kind.__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
+# -- the exporter to ONNX ----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's log off: it turns that on, whatever it was, and prints the whole graph when it fails."""
+    turn_on = torch._C._jit_set_onnx_log_enabled
+    torch._C._jit_set_onnx_log_enabled = lambda enabled: None
+    try:
+        yield
+    finally:
+        torch._C._jit_set_onnx_log_enabled = turn_on

@@ -62,10 +62,11 @@ def export(
 ) -> None:
     """Export a base model or a generator to ONNX.
 
-    The weights stay int8. The file of a base model computes the logits; that of a generator F(x) = clamp(x + G(x), -1,
-    1), the base model's input. The weights are int8 initializers with DequantizeLinear nodes (QDQ, opset 17); integers
-    of fewer bits (--bits, --format) are int8 numbers of the same values. Activations are float32, and the batch size is
-    free. The file is written only if onnxruntime and torch agree on test images to 1e-4 (relative to the largest
+    The weights stay what they are in memory. The file of a base model computes the logits; that of a generator F(x) =
+    clamp(x + G(x), -1, 1), the base model's input. int8 weights are initializers with DequantizeLinear nodes (QDQ,
+    opset 17); integers of 2 to 4 bits (--bits, --format) are int4 (opset 21), those of 5 to 7 bits int8 numbers of the
+    same values; floating-point weights keep their type (8 bits: opset 19). Activations are float32, and the batch size
+    is free. The file is written only if onnxruntime and torch agree on test images to 1e-4 (relative to the largest
     output, where that is above 1). Its metadata_props hold the configuration and the commit.
     """
     from neuralfuse.files import read_generator

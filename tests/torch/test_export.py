@@ -1,6 +1,7 @@
 """ONNX files: they compute what torch computes, with the very int8 weights, and only then are they there."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faultsim import Chip, FaultModel, FaultsimError, StoredWeights, models, perturbed, prepare_qat
+from faultsim import Chip, Domain, FaultModel, FaultsimError, StoredWeights, models, perturbed, prepare_qat
 from faultsim.data import load
 from faultsim.data.dataset import normalize
 from faultsim.export import INPUTS, TOLERANCE, export_onnx
@@ -159,6 +160,76 @@ def test_any_layer(aware, per_channel, images, tmp_path):
         assert (after.requires_grad, after.grad) == (gradient, None)
 
 
+FORMATS = {
+    "int7": ("int8", 17),
+    "int4": ("int4", 21),
+    "uint3": ("int4", 21),
+    "uint5-asymmetric": ("int8", 17),
+    "float32": ("float32", 17),
+    "float16": ("float16", 17),
+    "bfloat16": ("bfloat16", 17),
+    "float8_e4m3fn-scaled-clamp": ("float8e4m3fn", 19),
+    "float8_e5m2": ("float8e5m2", 19),
+}
+"""The type of ONNX that holds each format, and the version of ONNX's operators that has it."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_weights_of_any_format(name, images, tmp_path):
+    """Layers of all kinds compute with the memory's numbers, and the file holds these, in as few bits as ONNX has."""
+    torch.manual_seed(1)
+    model, path = Everything().eval(), tmp_path / "m.onnx"
+    kind, opset = FORMATS[name]
+    for per_channel in (False, True) if "int" in name or "scaled" in name else (False,):
+        stored = corrupt_stored(
+            StoredWeights.of(model, per_channel, format=name),
+            Chip(1),
+            bit_error_rate=0.02,
+            faults=FaultModel(domains=(Domain.top_bits(1 if "int" in name else 9 if "bf" in name else 6),)),
+        )
+        export_onnx(path, model, stored, images)
+        assert onnx.load(path).opset_import[0].version == opset
+        with torch.no_grad(), stored.replaced([layer.decode() for layer in stored.layers]):
+            expected = model(normalize(images))
+        torch.testing.assert_close(answer(path, normalize(images)), expected, rtol=TOLERANCE, atol=TOLERANCE)
+        found = initializers(path)
+        for layer in stored.layers[:2]:
+            offset, least = (
+                (4, -3) if name == "uint3" else (16, -15) if name == "uint5-asymmetric" else (0, -1e9)
+            )
+            numbers = np.maximum(layer.values.float().nan_to_num(nan=0).numpy() - offset, least)
+            of_file = found[f"model.{layer.name}.weight.{kind}"].astype(np.float32)
+            assert np.array_equal(of_file, numbers)
+    (codes,) = (t for t in onnx.load(path).graph.initializer if t.name == f"model.rows.weight.{kind}")
+    assert (
+        len(codes.raw_data)
+        == 300 * {"int4": 4, "float32": 32}.get(kind, 16 if kind.endswith("16") else 8) // 8
+    )
+
+
+def test_what_a_policy_makes_of_weights_that_are_not_finite_is_in_the_file(images, tmp_path):
+    torch.manual_seed(1)
+    model, path = Everything().eval(), tmp_path / "m.onnx"
+    with torch.no_grad():
+        model.rows.weight[0, :4] = torch.tensor([1.0, 1.5, -1.0, 0.5])
+    most = torch.finfo(torch.bfloat16).max
+    for policy, numbers in (("zero", [0, 0, 0, 0.5]), ("clamp", [most, 0, -most, 0.5]), ("keep", None)):
+        own = StoredWeights.of(model, format=f"bfloat16-{policy}")
+        (at,) = (i for i, layer in enumerate(own.layers) if layer.name == "rows")
+        values = own.layers[at].values.clone()  # bit 14 of 1.0 and 1.5 makes infinity and NaN
+        values[0, :3] = (values[0, :3].view(torch.int16) ^ (1 << 14)).view(torch.bfloat16)
+        assert not values[0, :3].isfinite().any()
+        read = own.with_layers(
+            [*own.layers[:at], replace(own.layers[at], values=values), *own.layers[at + 1 :]]
+        )
+        if numbers is None:
+            with pytest.raises(FaultsimError, match="answers with these bfloat16 weights are not finite"):
+                export_onnx(path, model, read, images)
+            continue
+        export_onnx(path, model, read, images)
+        assert initializers(path)["model.rows.weight.bfloat16"][0, :4].astype(float).tolist() == numbers
+
+
 def test_the_file_says_what_it_is(images, tmp_path):
     model, path = models.create("DigitsNet"), tmp_path / "m.onnx"
     export_onnx(path, model, StoredWeights.of(model), images, metadata={"model": "DigitsNet", "chip": 7})
@@ -196,12 +267,13 @@ class Strange(nn.Module):
 @pytest.mark.parametrize(
     ("model", "words"), [(Moody(), "differs from torch's"), (Strange(), "cannot be exported")]
 )
-def test_what_is_not_the_same_is_not_written(model, words, images, tmp_path):
+def test_what_is_not_the_same_is_not_written(model, words, images, tmp_path, capfd):
     (tmp_path / "m.onnx").write_bytes(b"what was there")
     with pytest.raises(FaultsimError, match=words):
         export_onnx(tmp_path / "m.onnx", model, StoredWeights.of(model), images)
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
     assert (tmp_path / "m.onnx").read_bytes() == b"what was there"
+    assert capfd.readouterr().out == ""  # torch prints the graph of what it cannot export
 
 
 @pytest.mark.parametrize(
