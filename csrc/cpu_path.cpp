@@ -214,7 +214,8 @@ void to_float16(const int8_t* source, float scale, uint16_t* output, uint32_t co
 
 }  // namespace
 
-const CpuPath path = {FAULTSIM_NAME(FAULTSIM_PATH), draw, read, to_float32, to_bfloat16, to_float16, &format_path};
+const CpuPath path = {
+    FAULTSIM_NAME(FAULTSIM_PATH), draw, read, to_float32, to_bfloat16, to_float16, &format_path, &codec_path};
 
 }  // namespace FAULTSIM_PATH
 }  // namespace faultsim

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "cpu_codec.h"
 #include "cpu_format.h"
 #include "fault.h"
 
@@ -29,7 +30,11 @@ struct CpuPath {
   void (*to_bfloat16)(const int8_t* source, float scale, uint16_t* output, uint32_t count);
   void (*to_float16)(const int8_t* source, float scale, uint16_t* output, uint32_t count);
   const FormatPath* formats;
+  const CodecPath* codecs;
 };
+
+// The path of that name; the portable one if there is none.
+const CpuPath& path_named(const char* name);
 
 namespace portable {
 extern const CpuPath path;

@@ -6,12 +6,11 @@
 
 #include <atomic>
 #include <cstring>
-#include <thread>
-#include <vector>
 
 #include "cpu_path.h"
 #include "decode_chunk.h"
 #include "launch.h"
+#include "threads.h"
 
 namespace faultsim {
 namespace {
@@ -34,15 +33,6 @@ const CpuPath* const* paths(int* count) {
   }();
   *count = found;
   return available;
-}
-
-const CpuPath& path_named(const char* name) {
-  int count;
-  const CpuPath* const* all = paths(&count);
-  for (int i = 0; i < count; ++i) {
-    if (std::strcmp(all[i]->name, name) == 0) return *all[i];
-  }
-  return *all[count - 1];
 }
 
 constexpr uint32_t kChipsAtOnce = 5;                // faults of five chips, 41 KiB, stay in the cache of a core
@@ -235,6 +225,15 @@ class Reader {
 
 }  // namespace
 
+const CpuPath& path_named(const char* name) {
+  int count;
+  const CpuPath* const* all = paths(&count);
+  for (int i = 0; i < count; ++i) {
+    if (std::strcmp(all[i]->name, name) == 0) return *all[i];
+  }
+  return *all[count - 1];
+}
+
 const char* const* cpu_paths(int* count) {
   static const char* names[3];
   const CpuPath* const* all = paths(count);
@@ -258,16 +257,7 @@ void launch_cpu(const Job& job, int threads, const char* path) {
     _mm_sfence();  // non-temporal stores are weakly ordered: join() alone would not publish them
 #endif
   };
-  std::vector<std::thread> pool;
-  for (uint64_t i = 1; i < workers; ++i) {
-    try {
-      pool.emplace_back(work);
-    } catch (...) {
-      break;  // the system has no more threads: those that run take all the blocks
-    }
-  }
-  work();
-  for (std::thread& worker : pool) worker.join();
+  run_on_threads(workers, work);
 }
 
 }  // namespace faultsim

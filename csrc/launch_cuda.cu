@@ -2,23 +2,14 @@
 // faults are drawn into shared memory.
 #include <cuda_runtime.h>
 
+#include "cuda/codec.cuh"
 #include "cuda/dequantize.cuh"
+#include "cuda/division.cuh"
 #include "cuda/draw.cuh"
 #include "launch.h"
 
 namespace faultsim {
 namespace {
-
-constexpr uint32_t kBlocksPerProcessor = 32;  // thread blocks, in turn: with so many the last ones leave few idle
-
-// How a launch is divided into thread blocks: x counts chunks, y parts of the chips.
-struct Division {
-  uint32_t first_chunk;
-  uint32_t chunks;
-  uint32_t chips;  // of one thread block
-  Divisor repeat;
-  Divisor blocks;
-};
 
 // The weights of one chunk.
 template <Kind kind, Output type>
@@ -150,21 +141,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-Division divide(const Job& job, int processors) {
-  Division division{};
-  const uint64_t base = job.map.base;
-  division.first_chunk = static_cast<uint32_t>(base / kBlockBytes);
-  division.chunks = static_cast<uint32_t>((base + job.weights - 1) / kBlockBytes) - division.first_chunk + 1;
-  // Where chunks alone do not fill the GPU, chips are spread over thread blocks too; each of these reads the source
-  // again.
-  const uint32_t wanted = kBlocksPerProcessor * static_cast<uint32_t>(processors);
-  const uint32_t parts = (wanted + division.chunks - 1) / division.chunks;
-  division.chips = (job.chips + parts - 1) / parts;
-  division.repeat = divisor(job.map.repeat);
-  if (job.map.blocks) division.blocks = divisor(job.map.blocks);
-  return division;
-}
-
 template <Kind kind, Output type>
 cudaError_t launch(const Job& job, const Division& division, cudaStream_t stream) {
   const ScaleRuns runs = scale_runs(job, kThreads * Chunk<kind, type>::Group::kSize);
@@ -209,13 +185,10 @@ std::string described(cudaError_t error, const std::string& what, int device) {
          cudaGetErrorString(error) + ")";
 }
 
-}  // namespace
-
-bool built_with_cuda() { return true; }
-
-std::string launch_cuda(const Job& job, int device, void* stream) {
-  if (job.weights == 0 || job.chips == 0) return {};
-  if (!plain_int8(job.format)) return "no CUDA kernel decodes this format";
+// Calls enqueue(processors), which returns CUDA's error, with `device` current. Afterwards the caller's device is
+// current again, whatever happened; the first error is the one that is told.
+template <class Enqueue>
+std::string on_device(int device, const std::string& what, Enqueue enqueue) {
   int before = 0, processors = 0;
   cudaError_t error = cudaGetDevice(&before);
   if (error != cudaSuccess) return described(error, "cudaGetDevice", device);
@@ -224,18 +197,42 @@ std::string launch_cuda(const Job& job, int device, void* stream) {
 
   error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   std::string failed = described(error, "cudaDeviceGetAttribute", device);
-  if (failed.empty()) {
-    const Division division = divide(job, processors);
-    error = launch(job, division, static_cast<cudaStream_t>(stream));
-    failed = described(error,
-                       std::string("fault_kernel<") + kKindNames[static_cast<int>(job.rule.kind)] + ", " +
-                           kOutputNames[static_cast<int>(job.type)] + "> of " + std::to_string(job.weights) +
-                           " weights for " + std::to_string(job.chips) + " chips",
-                       device);
-  }
-  // The caller's device is current again, whatever happened; the first error is the one that is told.
+  if (failed.empty()) failed = described(enqueue(processors), what, device);
   if (before != device) error = cudaSetDevice(before);
   return failed.empty() ? described(error, "cudaSetDevice", before) : failed;
+}
+
+std::string amount(const std::string& kernel, uint64_t count, const char* things, uint32_t chips) {
+  return kernel + " of " + std::to_string(count) + " " + things + " for " + std::to_string(chips) + " chips";
+}
+
+}  // namespace
+
+bool built_with_cuda() { return true; }
+
+std::string launch_cuda(const Job& job, int device, void* stream) {
+  if (job.weights == 0 || job.chips == 0) return {};
+  if (!plain_int8(job.format)) return "no CUDA kernel decodes this format";
+  const std::string kernel = std::string("fault_kernel<") + kKindNames[static_cast<int>(job.rule.kind)] + ", " +
+                             kOutputNames[static_cast<int>(job.type)] + ">";
+  return on_device(device, amount(kernel, job.weights, "weights", job.chips), [&](int processors) {
+    return launch(job, divide(job, processors), static_cast<cudaStream_t>(stream));
+  });
+}
+
+std::string launch_protected_cuda(const ProtectedJob& job, int device, void* stream) {
+  if (job.read.weights == 0 || job.read.chips == 0) return {};
+  if (job.read.type != Output::int8) return "no CUDA kernel decodes the numbers of a protected memory";
+  const std::string kernel = std::string("protected_kernel<") + kKindNames[static_cast<int>(job.read.rule.kind)] + ">";
+  return on_device(device, amount(kernel, job.read.weights, "bytes", job.read.chips), [&](int processors) {
+    return launch_protected(job, divide(job.read, processors), static_cast<cudaStream_t>(stream));
+  });
+}
+
+std::string launch_decode_cuda(const DecodeJob& job, int device, void* stream) {
+  if (job.words == 0 || job.chips == 0) return {};
+  return on_device(device, amount("decode_kernel", job.words, "words", job.chips),
+                   [&](int) { return launch_decode(job, static_cast<cudaStream_t>(stream)); });
 }
 
 }  // namespace faultsim

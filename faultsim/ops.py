@@ -155,6 +155,11 @@ def list_cpu_paths() -> list[str]:
     return paths
 
 
+def find_cpu_path() -> str:
+    """Return the vector path that this thread's operators use."""
+    return _cpu_path.get() or list_cpu_paths()[0]
+
+
 @contextmanager
 def use_cpu_path(path: str) -> Iterator[None]:
     """Run the operators on one vector path of the CPU, in this thread and within the `with` block.
@@ -215,8 +220,28 @@ def launch(
     """
     # Contiguous copies live in this frame until the launch returns; on a GPU the caching allocator orders their reuse
     # behind the kernel, on the same stream.
-    weights, chips, table = weights.contiguous(), draw.chips.contiguous(), draw.table.contiguous()
+    weights = weights.contiguous()
+    draw = draw._replace(chips=draw.chips.contiguous(), table=draw.table.contiguous())
     scale = None if scale is None else scale.contiguous()
+    job = make_job(weights, output, draw, value=value, scale=scale, axis=axis, image=image)
+    if weights.device.type == "cuda":
+        index = weights.device.index
+        _KERNEL.launch_cuda(job, index, torch.cuda.current_stream(index).cuda_stream)
+    else:
+        _KERNEL.launch_cpu(job, torch.get_num_threads(), find_cpu_path())
+
+
+def make_job(
+    weights: Tensor,
+    output: Tensor,
+    draw: Draw,
+    *,
+    value: Tensor | None = None,
+    scale: Tensor | None = None,
+    axis: int = -1,
+    image: Mapping[str, int] | None = None,
+) -> Any:
+    """Return the kernel's description of a launch(); its tensors are contiguous, and the caller keeps them."""
     run = 1
     if axis >= 0:
         for size in output.shape[axis + 2 :]:
@@ -226,30 +251,26 @@ def launch(
         output=output.data_ptr(),
         value=0 if value is None else value.data_ptr(),
         weights=weights.numel(),
-        chips=chips.numel(),
+        chips=draw.chips.numel(),
         type=_OUTPUTS[output.dtype],
         scales=0 if scale is None else scale.data_ptr(),
         scale_count=0 if scale is None else scale.numel(),
         scale_run=max(run, 1),
-        table=table.data_ptr(),
-        thresholds=table.numel() - 2,
+        table=draw.table.data_ptr(),
+        thresholds=draw.table.numel() - 2,
         kind=draw.rule[0],
         ones=draw.rule[1],
         base=draw.place[0],
         blocks=draw.place[1],
         word=draw.place[2],
         repeat=draw.place[3],
-        seeds=chips.data_ptr(),
+        seeds=draw.chips.data_ptr(),
         block_offset=0 if draw.offset is None else draw.offset.data_ptr(),
         access=0 if draw.access is None else draw.access.data_ptr(),
     )
     if image is not None:
         job.read_image(**image)
-    if weights.device.type == "cuda":
-        index = weights.device.index
-        _KERNEL.launch_cuda(job, index, torch.cuda.current_stream(index).cuda_stream)
-    else:
-        _KERNEL.launch_cpu(job, torch.get_num_threads(), _cpu_path.get() or list_cpu_paths()[0])
+    return job
 
 
 _OUTPUTS = {

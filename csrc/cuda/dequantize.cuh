@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include "../launch.h"
+#include "division.cuh"
 
 namespace faultsim {
 namespace {
@@ -58,20 +59,6 @@ struct OutputVector {
 #endif
   }
 };
-
-// Divides by multiplying with the reciprocal, which the host rounded down: a quotient below 2^63 is at most one too
-// small before it is corrected.
-struct Divisor {
-  uint64_t by;
-  uint64_t reciprocal;
-
-  __device__ uint64_t quotient(uint64_t n) const {
-    const uint64_t low = __umul64hi(n, reciprocal);
-    return low + (n - low * by >= by ? 1 : 0);
-  }
-};
-
-Divisor divisor(uint64_t by) { return {by, ~uint64_t{0} / by}; }
 
 // Sentinel: at least this many weights remain in a run of equal scales. 2^30, so that adding a run's length cannot
 // overflow 32 bits.

@@ -1,4 +1,4 @@
-"""Linear codes on 64-bit words that correct one wrong bit and detect two: Hsiao's odd-weight-column codes.
+"""Linear codes on 64-bit words: parity bits, and Hsiao's codes that correct one wrong bit and detect two.
 
 M. Y. Hsiao, "A class of optimal minimum odd-weight-column SEC-DED codes", IBM Journal of Research and Development
 14(4), 1970: all columns of the parity-check matrix are different and of odd weight. The syndrome of one error is its
@@ -19,8 +19,58 @@ BITS = 64
 """Bits of a word, by position: bit k of weight j is 8 * j + k."""
 
 
-class LinearCode:
-    """A code on 64-bit words, given by a column of the parity-check matrix for each bit.
+class CheckMatrix:
+    """Check bits of 64-bit words, given by a column for each bit of the word.
+
+    Parameters
+    ----------
+    columns
+        64 integers of up to 32 bits: the check bits that each bit of the word belongs to.
+    """
+
+    def __init__(self, columns: Sequence[int]) -> None:
+        self.columns = tuple(columns)
+
+    @cached_property
+    def check_bytes(self) -> int:
+        """Bytes of the check bits of a word."""
+        return max(1, -(-max(self.columns).bit_length() // 8))
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """The bits of a word, as masks, whose parity is each of the 8 * check_bytes check bits."""
+        return tuple(
+            sum((column >> check & 1) << bit for bit, column in enumerate(self.columns))
+            for check in range(8 * self.check_bytes)
+        )
+
+    @cached_property
+    def _of_bytes(self) -> Tensor:
+        """Syndrome of each value of each byte of a word, int64 [8, 256]."""
+        found = torch.zeros(WORD, 256, dtype=torch.int64)
+        values = torch.arange(256)
+        for position, column in enumerate(self.columns):
+            found[position // 8] ^= (values >> position % 8 & 1) * column
+        return found
+
+    def compute_syndrome(self, words: Tensor) -> Tensor:
+        """Return the check bits of words, int8 [..., 8]: uint8 [...], or [..., check_bytes] where there are several."""
+        if self.check_bytes == 1:
+            return self._look_up(words, self._of_bytes.to(words.device, torch.uint8))
+        order = 8 * torch.arange(self.check_bytes, device=words.device)
+        found = self._look_up(words, self._of_bytes.to(words.device))
+        return (found.unsqueeze(-1) >> order & 255).to(torch.uint8)
+
+    def _look_up(self, words: Tensor, tables: Tensor) -> Tensor:
+        values = words.view(torch.uint8).int()
+        syndrome = tables[0][values[..., 0]]
+        for byte in range(1, WORD):
+            syndrome ^= tables[byte][values[..., byte]]
+        return syndrome
+
+
+class LinearCode(CheckMatrix):
+    """A code on 64-bit words that corrects one wrong bit and detects two.
 
     Parameters
     ----------
@@ -34,19 +84,10 @@ class LinearCode:
     """
 
     def __init__(self, columns: Sequence[int]) -> None:
-        self.columns = tuple(columns)
+        super().__init__(columns)
         odd = all(0 < column < 256 and column.bit_count() % 2 for column in self.columns)
         if len(self.columns) != BITS or len(set(self.columns)) != BITS or not odd:
             raise FaultsimError("a code needs 64 different columns of odd weight, from 1 to 255")
-
-    @cached_property
-    def _of_bytes(self) -> Tensor:
-        """Syndrome of each value of each byte of a word, uint8 [8, 256]."""
-        found = torch.zeros(WORD, 256, dtype=torch.uint8)
-        values = torch.arange(256)
-        for position, column in enumerate(self.columns):
-            found[position // 8] ^= (values >> position % 8 & 1).to(torch.uint8) * column
-        return found
 
     @cached_property
     def corrections(self) -> Tensor:
@@ -62,36 +103,6 @@ class LinearCode:
         found = torch.ones(256, dtype=torch.bool)
         found[[0, *self.columns, *(1 << bit for bit in range(8))]] = False
         return found
-
-    def compute_syndrome(self, words: Tensor) -> Tensor:
-        """Return the syndrome of each word, without check bits: int8 [..., 8] to uint8 [...]."""
-        tables = self._of_bytes.to(words.device)
-        values = words.view(torch.uint8).int()
-        syndrome = tables[0][values[..., 0]]
-        for byte in range(1, WORD):
-            syndrome ^= tables[byte][values[..., byte]]
-        return syndrome
-
-    def correct(self, words: Tensor, syndrome: Tensor) -> tuple[Tensor, Tensor]:
-        """Correct single errors.
-
-        Parameters
-        ----------
-        words
-            int8 [..., 8].
-        syndrome
-            uint8 [...], with the check bits as read.
-
-        Returns
-        -------
-        Tensor, Tensor
-            The corrected words, and bool [...]: where an error was detected and not corrected.
-        """
-        index = syndrome.int()
-        return (
-            words ^ self.corrections.to(words.device)[index],
-            self.detections.to(words.device)[index],
-        )
 
 
 @cache

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import FaultsimError
-from .codes import FREE, FREE_BIT, LinearCode, make_hsiao_code, make_in_place_code
-from .mitigation import Decoded, MemoryMitigation, Overhead, Written
+from ..formats import Format
+from .codec import Codec, CodecMitigation, SyndromeCodec
+from .codes import BITS, FREE, FREE_BIT, CheckMatrix, LinearCode, make_hsiao_code, make_in_place_code
+from .mitigation import WORD, Overhead, Written
 
 _NO_CODEC = "encoder and decoder (no published energy was found)"
 _SECDED = Overhead(1 / 8, 1 / 8, 1 / 8, "72 cells for 64 bits", _NO_CODEC)
@@ -36,44 +38,20 @@ def checked_policy(policy: str) -> OnError:
         raise FaultsimError(f"unknown policy {policy!r} for detected errors: it can be {known}") from None
 
 
-def settle(read: Tensor, flagged: Tensor, written: Tensor, policy: OnError) -> Decoded:
-    """Do what the policy says to words with flagged, bool [chips, words]; others as of MemoryMitigation.decode."""
-    if policy is OnError.KEEP:
-        return Decoded(read)
-    if policy is OnError.ZERO:
-        return Decoded(read.masked_fill(flagged.unsqueeze(-1), 0))
-    return Decoded(torch.where(flagged.unsqueeze(-1), written, read), flagged)
-
-
-def decode_changed(
-    code: LinearCode, read: Tensor, checks: Tensor | None, written: Written
-) -> tuple[Tensor, Tensor]:
-    """Decode the words that are not as they were written: the others have the syndrome 0.
-
-    Returns
-    -------
-    Tensor, Tensor
-        int8 [chips, words, 8] and, where an error was detected and not corrected, bool [chips, words].
-    """
-    whole = written.weights.contiguous().view(torch.int64)[:, 0]
-    changed = read.contiguous().view(torch.int64)[..., 0] != whole
-    if checks is not None and written.checks is not None:
-        changed |= checks != written.checks
-    at = changed.nonzero(as_tuple=True)
-    words = read[at]
-    syndrome = code.compute_syndrome(words)
-    if checks is not None:
-        syndrome ^= checks[at]
-    corrected, detected = code.correct(words, syndrome)
-    out = read.clone()
-    out[at] = corrected
-    flagged = torch.zeros_like(changed)
-    flagged[at] = detected
-    return out, flagged
+def make_code_codec(code: LinearCode, policy: OnError, stored: Format) -> SyndromeCodec:
+    """Make the codec that corrects single errors, and does what the policy says to words with two."""
+    zeroed = code.detections if policy is OnError.ZERO else torch.zeros(256, dtype=torch.bool)
+    return SyndromeCodec(
+        stored,
+        matrix=code,
+        flip=code.corrections,
+        keep=torch.where(zeroed.unsqueeze(-1), 0, -1).to(torch.int8).repeat(1, WORD),
+        again=code.detections if policy is OnError.REREAD else None,
+    )
 
 
 @dataclass(frozen=True, repr=False)
-class SECDED(MemoryMitigation):
+class SECDED(CodecMitigation):
     """Hsiao's (72, 64) code: 8 check bits for each 64-bit word correct one wrong bit and detect two.
 
     The check bits lie in arrays of their own and fail as all others do. Three wrong bits or more may be corrected to a
@@ -102,19 +80,13 @@ class SECDED(MemoryMitigation):
         """Name and policy."""
         return f"{self.name}:{self.policy}"
 
-    def encode(self, weights: Tensor) -> Written:
-        """Add the check bits."""
-        return Written(weights, self.code.compute_syndrome(weights))
-
-    def decode(self, read: Tensor, checks: Tensor | None, written: Written) -> Decoded:
-        """Correct what can be corrected, and do what the policy says to the words that are flagged."""
-        return settle(
-            *decode_changed(self.code, read, checks, written), written.weights, OnError(self.policy)
-        )
+    def make_codec(self, stored: Format) -> Codec:
+        """Return what the kernel does with words of a format."""
+        return make_code_codec(self.code, OnError(self.policy), stored)
 
 
 @dataclass(frozen=True, repr=False)
-class InPlaceCode(MemoryMitigation):
+class InPlaceCode(CodecMitigation):
     """In-place zero-space ECC (Guan et al., NeurIPS 2019): a (64, 57) code inside the eight weights of a word.
 
     Bit 6 of a weight in [-64, 63] equals its sign. The first seven weights of each word are clamped to that range, and
@@ -142,31 +114,35 @@ class InPlaceCode(MemoryMitigation):
         """Name and policy."""
         return f"{self.name}:{self.policy}"
 
+    def make_codec(self, stored: Format) -> Codec:
+        """Return what the kernel does with words of eight int8 weights."""
+        own = make_code_codec(self.code, OnError(self.policy), stored)
+        return _InPlaceCodec(**vars(own))
+
+
+class _InPlaceCodec(SyndromeCodec):
+    """Its check bits lie in the free bits of the words."""
+
     def encode(self, weights: Tensor) -> Written:
         """Clamp the first seven weights, and write the check bits into their bits 6."""
         free = FREE.to(weights.device)
         data = torch.where(free != 0, weights.clamp(-64, 63), weights) & ~free
-        return Written(data | self._place_checks(self.code.compute_syndrome(data)))
+        order = torch.arange(WORD, device=weights.device)  # there is no eighth check bit
+        bits = self.matrix.compute_syndrome(data).unsqueeze(-1).int() >> order & 1
+        return Written(data | (bits << FREE_BIT).to(torch.int8))
 
-    def decode(self, read: Tensor, checks: Tensor | None, written: Written) -> Decoded:
-        """Correct what can be corrected, and put the signs back into bits 6."""
-        corrected, flagged = decode_changed(self.code, read, None, written)
-        return settle(self._restore(corrected), flagged, self._restore(written.weights), OnError(self.policy))
+    @property
+    def check_bytes(self) -> int:
+        """0: no cells are added."""
+        return 0
 
-    def _place_checks(self, checks: Tensor) -> Tensor:
-        """Return check bits uint8 [...] as the free bits of words, int8 [..., 8]; there is no eighth."""
-        order = torch.arange(8, device=checks.device)
-        bits = checks.unsqueeze(-1).int() >> order & 1
-        return (bits << FREE_BIT).to(torch.int8)
-
-    def _restore(self, words: Tensor) -> Tensor:
-        """Return words with the sign in each free bit."""
-        free = FREE.to(words.device)
-        return (words & ~free) | (words >> 7 & free)
+    def describe(self, device: torch.device) -> dict[str, Any]:
+        """Return the arguments of the kernel's Codec: the signs are put back into the free bits."""
+        return {**super().describe(device), "borrowed": int(FREE.view(torch.int64))}
 
 
 @dataclass(frozen=True, repr=False)
-class Parity(MemoryMitigation):
+class Parity(CodecMitigation):
     """A parity bit for each weight, or for each 64-bit word; what is found wrong reads 0.
 
     An even number of wrong bits goes unnoticed. The parity bits lie in arrays of their own and fail as all others do.
@@ -178,6 +154,7 @@ class Parity(MemoryMitigation):
     """
 
     name: ClassVar[str] = "parity"
+    any_format: ClassVar[bool] = True
     granularity: str = "weight"
     """What has a parity bit, and reads 0: weight or word."""
     overhead: Overhead | None = None  # type: ignore[assignment]  # set below
@@ -195,28 +172,20 @@ class Parity(MemoryMitigation):
         """Name and granularity."""
         return f"{self.name}:{self.granularity}"
 
-    def encode(self, weights: Tensor) -> Written:
-        """Add the parity bits: bit j of a word's check bits for weight j, or bit 0 for the word."""
-        return Written(weights, self._compute_parity(weights))
-
-    def decode(self, read: Tensor, checks: Tensor | None, written: Written) -> Decoded:
-        """Zero what has the wrong parity."""
-        if checks is None:
-            raise FaultsimError("parity needs its check bits")
-        wrong = self._compute_parity(read) ^ checks
+    def make_codec(self, stored: Format) -> Codec:
+        """Return what the kernel does with words of a format: check bit j is for weight j, or bit 0 for the word."""
+        masks = [((1 << stored.width) - 1) << at * stored.cells for at in range(stored.weights_per_word)]
         if self.granularity == "word":
-            return Decoded(read.masked_fill((wrong & 1).bool().unsqueeze(-1), 0))
-        order = torch.arange(8, device=read.device)
-        return Decoded(read.masked_fill((wrong.unsqueeze(-1).int() >> order & 1).bool(), 0))
-
-    def _compute_parity(self, weights: Tensor) -> Tensor:
-        bits = weights.view(torch.uint8)
-        for shift in (4, 2, 1):
-            bits = bits ^ bits >> shift
-        bits = bits & 1
-        if self.granularity == "word":
-            return (bits.sum(-1) & 1).to(torch.uint8)
-        return (bits << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(-1).to(torch.uint8)
+            masks = [sum(masks)]
+        matrix = CheckMatrix(
+            [sum((mask >> bit & 1) << at for at, mask in enumerate(masks)) for bit in range(BITS)]
+        )
+        keep = torch.full((matrix.check_bytes, 256, WORD), -1, dtype=torch.int8)
+        for at, mask in enumerate(masks):
+            weight = torch.tensor(list(mask.to_bytes(WORD, "little")), dtype=torch.uint8).view(torch.int8)
+            wrong = (torch.arange(256) >> at % 8 & 1).bool()
+            keep[at // 8, wrong] &= ~weight
+        return SyndromeCodec(stored, matrix=matrix, keep=keep)
 
 
 def check_granularity(granularity: str) -> None:

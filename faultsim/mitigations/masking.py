@@ -7,17 +7,17 @@ not what they should be. Here it finds all of them.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
+from ..errors import FaultsimError
+from ..formats import Format, IntegerFormat
+from .codec import Codec, CodecMitigation, MaskCodec
 from .ecc import check_granularity
-from .mitigation import Decoded, MemoryMitigation, Overhead, Written
+from .mitigation import Overhead
 
 _DETECTOR = Overhead(source="no cells are added", uncounted="the detector of wrong bits in each column")
 
 
 @dataclass(frozen=True, repr=False)
-class WordMasking(MemoryMitigation):
+class WordMasking(CodecMitigation):
     """A weight (or a 64-bit word) with a wrong bit reads 0.
 
     Raises
@@ -27,6 +27,7 @@ class WordMasking(MemoryMitigation):
     """
 
     name: ClassVar[str] = "word-masking"
+    any_format: ClassVar[bool] = True
     granularity: str = "weight"
     """What reads 0: the weight, or the 64-bit word."""
     overhead: Overhead = _DETECTOR
@@ -40,16 +41,13 @@ class WordMasking(MemoryMitigation):
         """Name and granularity."""
         return f"{self.name}:{self.granularity}"
 
-    def decode(self, read: Tensor, checks: Tensor | None, written: Written) -> Decoded:
-        """Zero what has a wrong bit."""
-        wrong = read != written.weights
-        return Decoded(
-            read.masked_fill(wrong.any(-1, keepdim=True) if self.granularity == "word" else wrong, 0)
-        )
+    def make_codec(self, stored: Format) -> Codec:
+        """Return what the kernel does with words of a format."""
+        return MaskCodec(stored, mask="mask_words" if self.granularity == "word" else "mask_weights")
 
 
 @dataclass(frozen=True, repr=False)
-class BitMasking(MemoryMitigation):
+class BitMasking(CodecMitigation):
     """Each wrong bit reads as the sign of its weight; a weight with a wrong sign reads 0.
 
     A weight in two's complement moves towards 0, and keeps its sign.
@@ -59,8 +57,13 @@ class BitMasking(MemoryMitigation):
     overhead: Overhead = _DETECTOR
     """Default: the energy of the detector is not counted; give it as `Overhead(access=...)`."""
 
-    def decode(self, read: Tensor, checks: Tensor | None, written: Written) -> Decoded:
-        """Put the sign in the place of wrong bits."""
-        wrong = read ^ written.weights
-        masked = (read & ~wrong) | (read >> 7 & wrong)
-        return Decoded(torch.where(wrong < 0, 0, masked))
+    def check_format(self, stored: Format) -> None:
+        """Raise FaultsimError for numbers that are not in two's complement."""
+        if not isinstance(stored, IntegerFormat) or stored.offset:
+            raise FaultsimError(
+                f"{self.label} is for integers in two's complement, and these weights are {stored}"
+            )
+
+    def make_codec(self, stored: Format) -> Codec:
+        """Return what the kernel does with words of a format."""
+        return MaskCodec(stored, mask="mask_bits")

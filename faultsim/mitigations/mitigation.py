@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..domains import Domain
 from ..errors import FaultsimError
+from ..formats import Format
 from ..voltage import VoltageCurve
 
 WORD = 8
@@ -51,7 +52,7 @@ class Written(NamedTuple):
     weights: Tensor
     """int8 [words, 8]: the 64-bit words, 8 weights each; the last one is filled up with zeros."""
     checks: Tensor | None = None
-    """uint8 [words]: the check bits of each word, in arrays of their own."""
+    """uint8 [words]: the check bits of each word, in arrays of their own; [words, n] where they are n bytes."""
 
 
 class Decoded(NamedTuple):
@@ -81,6 +82,11 @@ class MemoryMitigation:
     def label(self) -> str:
         """Name with the parameters that tell two mitigations of one kind apart."""
         return self.name
+
+    def check_format(self, stored: Format) -> None:
+        """Raise FaultsimError for weights of a format that this is not for."""
+        if not self.any_format and stored.name != "int8":
+            raise FaultsimError(f"{self.label} is for int8 weights, and these are {stored}")
 
     def encode(self, weights: Tensor) -> Written:
         """Return what is written.

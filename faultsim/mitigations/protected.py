@@ -2,25 +2,29 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..domains import check_domains
+from .. import ops
+from ..domains import Domain, check_domains, split_bits
 from ..errors import FaultsimError
 from ..faults import FaultModel
 from ..formats import INT8, Format
 from ..measured_chip import AnyChip, MeasuredChip
-from ..reading import read_chips
+from ..op_checks import Draw
+from ..reading import find_table, read_chips
 from ..sram import BLOCK_BYTES, SRAM
 from ..stored import StoredLayer, StoredWeights
 from ..voltage import VoltageCurve
+from .codec import ALL_CELLS, Cells, ProtectedTensor, find_codec
 from .ecc import OnError
 from .mitigation import WORD, Decoded, MemoryMitigation
 
 CHECK_BASE = 1 << 42
-"""Address of the first byte of check bits: arrays that hold no weights. The check bits of a word lie at an eighth of
-the word's address from here on; words that share cells share their check bits' cells."""
+"""Address of the first byte of check bits: arrays that hold no weights. The check byte of a word lies at an eighth of
+the word's address from here on (n check bytes: at n eighths); words that share cells share their check bits' cells."""
 
 
 class ProtectedWeights(StoredWeights):
@@ -52,14 +56,18 @@ class ProtectedWeights(StoredWeights):
         self.curve = curve or VoltageCurve.default()
         names = [layer.tensors for layer in self.layers]
         check_domains(mitigation.find_domains(self.curve), names, stored.format.width)
-        if stored.format != INT8 and not mitigation.any_format:
-            raise FaultsimError(f"{mitigation.label} is for int8 weights, and these are {stored.format}")
-        self.written = tuple(mitigation.encode(into_words(layer.image)) for layer in self.layers)
+        mitigation.check_format(stored.format)
+        self.codec = find_codec(mitigation, stored.format)
+        """What the kernel does; None where the mitigation decodes in Python."""
+        encode = mitigation.encode if self.codec is None else self.codec.encode
+        self.written = tuple(encode(into_words(layer.image)) for layer in self.layers)
         """What the memory holds of each tensor."""
 
     @property
     def reads_again(self) -> bool:
         """Whether the mitigation reads some words again, at Vmin."""
+        if self.codec is not None:
+            return self.codec.reads_again
         return getattr(self.mitigation, "policy", None) == OnError.REREAD
 
     def with_layers(self, layers: Iterable[StoredLayer]) -> "ProtectedWeights":
@@ -79,6 +87,10 @@ class ProtectedWeights(StoredWeights):
         access: int = 0,
     ) -> list[Tensor]:
         """Return what chips read through the mitigation, decoded; as StoredWeights.read_chips."""
+        if self._kernel_reads(chips) and self.layers[0].values.device.type == "cpu":
+            floats = self.empty(len(chips))
+            self._read_by_kernel(chips, bit_error_rate, faults, access, floats)
+            return self._as_held(floats)
         out = []
         for layer, images in zip(
             self.layers, self.read_images(chips, bit_error_rate, voltage, faults, access), strict=True
@@ -126,6 +138,14 @@ class ProtectedWeights(StoredWeights):
             for decoded in self._decode(chips, bit_error_rate, voltage, faults, 0)
         ]
 
+    def _kernel_reads(self, chips: Sequence[AnyChip]) -> bool:
+        return self.codec is not None and not any(isinstance(chip, MeasuredChip) for chip in chips)
+
+    def _resolve(self, faults: FaultModel) -> FaultModel:
+        """Return the fault model with the domains of the mitigation, which take their cells first."""
+        domains = (*self.mitigation.find_domains(self.curve), *faults.domains)
+        return replace(faults, domains=domains).resolve(self.curve)
+
     def _decode(
         self,
         chips: Sequence[AnyChip],
@@ -134,16 +154,78 @@ class ProtectedWeights(StoredWeights):
         faults: FaultModel,
         access: int,
     ) -> list[Decoded]:
-        domains = (*self.mitigation.find_domains(self.curve), *faults.domains)
-        memory = _Memory(chips, rate, voltage, replace(faults, domains=domains).resolve(self.curve), access)
+        if self._kernel_reads(chips):
+            return self._decode_by_kernel(chips, rate, faults, access)
+        decode = self.mitigation.decode if self.codec is None else self.codec.decode
+        memory = _Memory(chips, rate, voltage, self._resolve(faults), access)
         found = []
         for layer, base, written in zip(self.layers, self.bases(faults), self.written, strict=True):
             read = memory.read(written.weights, base, layer.tensors, layer.format)
             checks = (
                 None if written.checks is None else memory.read_checks(written.checks, base, layer.tensors)
             )
-            found.append(self.mitigation.decode(read, checks, written))
+            found.append(decode(read, checks, written))
         return found
+
+    def _decode_by_kernel(
+        self, chips: Sequence[AnyChip], rate: float | None, faults: FaultModel, access: int
+    ) -> list[Decoded]:
+        words = [written.weights for written in self.written]
+        out = [word.new_empty([len(chips), *word.shape]) for word in words]
+        again = (
+            [torch.empty(one.shape[:-1], dtype=torch.bool, device=one.device) for one in out]
+            if self.reads_again
+            else [None for _ in out]
+        )
+        self._read_by_kernel(chips, rate, faults, access, out, again)
+        return [Decoded(weights, flagged) for weights, flagged in zip(out, again, strict=True)]
+
+    def _read_by_kernel(
+        self,
+        chips: Sequence[AnyChip],
+        rate: float | None,
+        faults: FaultModel,
+        access: int,
+        out: Sequence[Tensor],
+        again: Sequence[Tensor | None] | None = None,
+    ) -> None:
+        """Write what simulated chips read into `out`, as of ProtectedTensor.read."""
+        device, resolved = self.layers[0].values.device, self._resolve(faults)
+        table, seeds = ops.encode_rate(rate, device), ops.encode_chips(chips, device)
+        kind, reads = ops.encode_kind(resolved), ops.encode_access(access, device)
+        for i, (tensor, base) in enumerate(zip(self._tensors, self.bases(faults), strict=True)):
+            cells, checks = _divide_cells(resolved.domains, tensor.layer, table)
+            draw = Draw(seeds, table, kind, ops.encode_addresses(resolved, base), None, reads)
+            tensor.read(draw, cells, CHECK_BASE, checks, out[i], None if again is None else again[i])
+
+    @cached_property
+    def _tensors(self) -> tuple[ProtectedTensor, ...]:
+        assert self.codec is not None
+        return tuple(
+            ProtectedTensor(self.codec, layer, written)
+            for layer, written in zip(self.layers, self.written, strict=True)
+        )
+
+
+def _divide_cells(domains: Sequence[Domain], layer: StoredLayer, table: Tensor) -> tuple[list[Cells], Tensor]:
+    """Return the cells of a word that can fail, and the table of the check bits.
+
+    A domain of some bits is one of bits of weights: check bits have the domain of the whole tensor.
+    """
+
+    def find(domain: Domain | None) -> Tensor:
+        never = domain is not None and domain.never_fails
+        return ops.encode_rate(0.0, table.device) if never else find_table(domain, table)
+
+    whole = tuple(domain for domain in domains if domain.bits is None)
+    ((_, of_checks),) = split_bits(whole, layer.tensors, 1)
+    parts = split_bits(tuple(domains), layer.tensors, layer.format.width)
+    if len(parts) == 1:
+        return [(ALL_CELLS, find(parts[0][1]))], find(of_checks)
+    cells = [
+        (int.from_bytes(layer.format.find_cells(mask), "little"), find(domain)) for mask, domain in parts
+    ]
+    return cells, find(of_checks)
 
 
 class _Memory:
@@ -178,14 +260,15 @@ class _Memory:
         faults = replace(self.faults, domains=whole, memory=SRAM())
         arrays = _Memory(self.chips, self.rate, self.voltage, faults, self.access)
         stored = checks.view(torch.int8)
+        of_word = stored[0].numel()
         if not layout.blocks:
-            return arrays.read(stored, CHECK_BASE + base // WORD, names, INT8).view(torch.uint8)
+            return arrays.read(stored, CHECK_BASE + base // WORD * of_word, names, INT8).view(torch.uint8)
         at = base + WORD * torch.arange(len(checks), device=checks.device)
         if layout.repeat > 1:
             at = at // (layout.word * layout.repeat) * layout.word + at % layout.word
         at = at % (layout.blocks * BLOCK_BYTES) // WORD
         # many words share these cells: what the cells return for a stored 0, and for a stored 1
-        zeros = torch.zeros(layout.blocks * BLOCK_BYTES // WORD, dtype=torch.int8, device=checks.device)
+        zeros = stored.new_zeros(layout.blocks * BLOCK_BYTES // WORD, *stored.shape[1:])
         if_zero, if_one = (arrays.read(cells, CHECK_BASE, names, INT8)[:, at] for cells in (zeros, ~zeros))
         return ((stored & if_one) | (~stored & if_zero)).view(torch.uint8)
 

@@ -1,0 +1,150 @@
+// Compiled once for each instruction set, as cpu_path.cpp; what it says there about the standard library holds here.
+#include "cpu_codec.h"
+
+#include "lanes.h"
+
+namespace faultsim {
+namespace FAULTSIM_PATH {
+namespace {
+
+constexpr uint32_t kAtOnce = 32;  // words whose syndromes are computed together
+
+uint8_t syndrome_of(const uint8_t (&half)[16][16], uint64_t word) {
+  uint8_t syndrome = 0;
+  for (uint32_t i = 0; i < 16; ++i) syndrome ^= half[i][word >> (4 * i) & 15];
+  return syndrome;
+}
+
+#if defined(__AVX2__)
+// One byte of the syndromes of 32 words. The bytes of the words are turned so that each vector holds the same byte of
+// all of them, which then has one table for each of its halves.
+void syndromes_of_32(const uint8_t (&half)[16][16], const uint64_t* words, uint8_t* syndromes) {
+  const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1, 9, 2, 10, 3, 11,
+                                         4, 12, 5, 13, 6, 14, 7, 15);
+  __m256i a[8], b[8];
+  for (uint32_t i = 0; i < 8; ++i) {
+    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words + 2 * i));
+    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words + 16 + 2 * i));
+    a[i] = _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1), pairs);
+  }
+  for (uint32_t i = 0; i < 4; ++i) {
+    b[2 * i] = _mm256_unpacklo_epi16(a[2 * i], a[2 * i + 1]);
+    b[2 * i + 1] = _mm256_unpackhi_epi16(a[2 * i], a[2 * i + 1]);
+  }
+  for (uint32_t i = 0; i < 2; ++i) {
+    for (uint32_t k = 0; k < 2; ++k) {
+      a[4 * i + 2 * k] = _mm256_unpacklo_epi32(b[4 * i + k], b[4 * i + 2 + k]);
+      a[4 * i + 2 * k + 1] = _mm256_unpackhi_epi32(b[4 * i + k], b[4 * i + 2 + k]);
+    }
+  }
+  for (uint32_t k = 0; k < 4; ++k) {
+    b[2 * k] = _mm256_unpacklo_epi64(a[k], a[4 + k]);
+    b[2 * k + 1] = _mm256_unpackhi_epi64(a[k], a[4 + k]);
+  }
+  const __m256i nibble = _mm256_set1_epi8(15);
+  __m256i found = _mm256_setzero_si256();
+  for (uint32_t byte = 0; byte < 8; ++byte) {
+    const __m256i low = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(half[2 * byte])));
+    const __m256i high =
+        _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(half[2 * byte + 1])));
+    found = _mm256_xor_si256(found, _mm256_shuffle_epi8(low, _mm256_and_si256(b[byte], nibble)));
+    found = _mm256_xor_si256(found, _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16(b[byte], 4), nibble)));
+  }
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(syndromes), found);
+}
+#else
+void syndromes_of_32(const uint8_t (&half)[16][16], const uint64_t* words, uint8_t* syndromes) {
+  for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[i] = syndrome_of(half, words[i]);
+}
+#endif
+
+uint64_t decode_word(const Codec& codec, const CodeTables& tables, uint64_t written, const uint8_t* checks,
+                     uint64_t read, bool* again) {
+  const uint64_t word = read;
+  return decoded_word(
+      codec, read, written,
+      [&](uint32_t i) -> uint32_t { return syndrome_of(tables.half[i], word) ^ (codec.check_bytes ? checks[i] : 0); },
+      again);
+}
+
+// What the syndromes of up to 32 words say, byte by byte of a syndrome.
+template <bool rereads>
+void apply(const Codec& codec, const uint8_t (*syndromes)[kAtOnce], const uint64_t* written, uint64_t* read,
+           uint8_t* again, uint32_t count) {
+  for (uint32_t k = 0; k < codec.syndromes; ++k) {
+    const uint64_t *flip = codec.flip + 256 * k, *keep = codec.keep + 256 * k;
+    for (uint32_t i = 0; i < count; ++i) read[i] = (read[i] ^ flip[syndromes[k][i]]) & keep[syndromes[k][i]];
+  }
+  if (!rereads) return;
+  for (uint32_t i = 0; i < count; ++i) {
+    uint8_t flagged = 0;
+    for (uint32_t k = 0; k < codec.syndromes; ++k) flagged |= codec.again[256 * k + syndromes[k][i]];
+    const uint64_t all = 0 - static_cast<uint64_t>(flagged);
+    read[i] = (read[i] & ~all) | (written[i] & all);
+    if (again) again[i] = flagged;
+  }
+}
+
+void decode_code(const Codec& codec, const CodeTables& tables, const uint64_t* written, const uint8_t* checks,
+                 uint64_t* read, uint8_t* again, uint32_t count) {
+  alignas(64) uint8_t syndromes[kMostCheckBytes][kAtOnce];
+  uint32_t done = 0;
+  for (; done + kAtOnce <= count; done += kAtOnce) {
+    uint8_t any = 0;
+    for (uint32_t k = 0; k < codec.syndromes; ++k) {
+      syndromes_of_32(tables.half[k], read + done, syndromes[k]);
+      if (codec.check_bytes == 1) {
+        for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[k][i] ^= checks[done + i];
+      } else if (codec.check_bytes) {
+        for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[k][i] ^= checks[(done + i) * codec.check_bytes + k];
+      }
+      for (uint32_t i = 0; i < kAtOnce; ++i) any |= syndromes[k][i];
+    }
+    if (codec.again) {
+      apply<true>(codec, syndromes, written + done, read + done, again ? again + done : nullptr, kAtOnce);
+    } else if (any) {
+      apply<false>(codec, syndromes, written + done, read + done, nullptr, kAtOnce);
+    }
+    if (codec.borrowed) {
+      for (uint32_t i = done; i < done + kAtOnce; ++i) read[i] = restored_word(codec, read[i]);
+    }
+  }
+  for (; done < count; ++done) {
+    bool flagged;
+    read[done] = decode_word(codec, tables, written[done], checks + done * codec.check_bytes, read[done], &flagged);
+    if (again) again[done] = flagged;
+  }
+}
+
+template <Decode how>
+void mask(const Codec& codec, const uint64_t* written, uint64_t* read, uint32_t count) {
+  const Codec own = codec;  // the compiler then knows that no store changes it
+  for (uint32_t i = 0; i < count; ++i) read[i] = masked_word<how>(own, read[i], written[i]);
+}
+
+void decode(const Codec& codec, const CodeTables& tables, const uint64_t* written, const uint8_t* checks,
+            uint64_t* read, uint8_t* again, uint32_t count) {
+  if (again && !(codec.decode == Decode::code && codec.again)) {
+    for (uint32_t i = 0; i < count; ++i) again[i] = 0;
+    again = nullptr;
+  }
+  switch (codec.decode) {
+    case Decode::nothing:
+      return;
+    case Decode::code:
+      return decode_code(codec, tables, written, checks, read, again, count);
+    case Decode::mask_weights:
+      return mask<Decode::mask_weights>(codec, written, read, count);
+    case Decode::mask_words:
+      return mask<Decode::mask_words>(codec, written, read, count);
+    case Decode::mask_bits:
+      return mask<Decode::mask_bits>(codec, written, read, count);
+  }
+}
+
+}  // namespace
+
+const CodecPath codec_path = {decode, decode_word};
+
+}  // namespace FAULTSIM_PATH
+}  // namespace faultsim

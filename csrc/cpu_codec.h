@@ -1,0 +1,36 @@
+// One vector path of codecs: the inner loops, as a table of functions.
+#pragma once
+
+#include <cstdint>
+
+#include "codec.h"
+
+namespace faultsim {
+
+// The columns of a code, by the value of each half of each byte of a word: 16 lookups make a byte of the syndrome.
+struct CodeTables {
+  alignas(64) uint8_t half[kMostCheckBytes][16][16] = {};
+};
+
+struct CodecPath {
+  // Decodes `count` <= 512 words in place. `checks` as read, [count, check_bytes]; `again` may be null.
+  void (*decode)(const Codec& codec, const CodeTables& tables, const uint64_t* written, const uint8_t* checks,
+                 uint64_t* read, uint8_t* again, uint32_t count);
+  // The same for one word.
+  uint64_t (*decode_word)(const Codec& codec, const CodeTables& tables, uint64_t written, const uint8_t* checks,
+                          uint64_t read, bool* again);
+};
+
+namespace portable {
+extern const CodecPath codec_path;
+}
+#if defined(FAULTSIM_X86)
+namespace avx2 {
+extern const CodecPath codec_path;
+}
+namespace avx512 {
+extern const CodecPath codec_path;
+}
+#endif
+
+}  // namespace faultsim
