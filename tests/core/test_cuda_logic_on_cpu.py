@@ -19,9 +19,11 @@ from faultsim.hit_table import build_hit_table
 ROOT = Path(__file__).parents[2]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda_on_cpu'}"]
 STUBS = """
-#include "launch.h"
+#include "codec.h"
 namespace faultsim {
 void launch_cpu(const Job&, int, const char*) {}
+void launch_protected_cpu(const ProtectedJob&, int, const char*) {}
+void launch_decode_cpu(const DecodeJob&, const char*) {}
 const char* const* cpu_paths(int* count) { static const char* none[1]; *count = 0; return none; }
 }
 """
@@ -30,20 +32,33 @@ const char* const* cpu_paths(int* count) { static const char* none[1]; *count = 
 def kernel_text() -> tuple[str, int]:
     """launch_cuda.cu and the parts it includes as one C++ text, and how many barriers it has. One thread block for
     each processor is enough here."""
-    text = (ROOT / "csrc/launch_cuda.cu").read_text()
-    text, parts = re.subn(
-        r'#include "(cuda/\w+\.cuh)"\n', lambda part: (ROOT / "csrc" / part[1]).read_text(), text
+    parts: list[str] = []
+
+    def expand(path: Path) -> str:
+        """The text of a file with the parts that it includes, each of them once."""
+
+        def include(part: re.Match) -> str:
+            found = ROOT / "csrc/cuda" / part[1]
+            if found.name in parts:
+                return ""
+            parts.append(found.name)
+            return expand(found)
+
+        return re.sub(r'#include "(?:cuda/)?(\w+\.cuh)"\n', include, path.read_text())
+
+    text = expand(ROOT / "csrc/launch_cuda.cu")
+    assert len(parts) == len(list((ROOT / "csrc/cuda").iterdir())), (
+        "launch_cuda.cu has changed: adapt this test"
     )
-    assert parts == len(list((ROOT / "csrc/cuda").iterdir())), "launch_cuda.cu has changed: adapt this test"
     text = re.sub(r"#pragma once\n|#include <cuda.*?>\n", "", text).replace('#include "../', '#include "')
     text, blocks = re.subn(r"(constexpr uint32_t kBlocksPerProcessor = )\d+;", r"\g<1>1;", text)
     text, launches = re.subn(
-        r"fault_kernel<kind, type>\s*<<<grid, kThreads, 0, stream>>>\((.*?)\);",
-        r"launch_on_cpu(grid, kThreads, [&] { fault_kernel<kind, type>(\1); });",
+        r"(\w+_kernel(?:<[\w, ]+>)?)\s*<<<grid, kThreads, 0, stream>>>\((.*?)\);",
+        r"launch_on_cpu(grid, kThreads, [&] { \1(\2); });",
         text,
         flags=re.S,
     )
-    assert (blocks, launches) == (1, 1), "launch_cuda.cu has changed: adapt this test"
+    assert (blocks, launches) == (1, 3), "launch_cuda.cu has changed: adapt this test"
     numbers = itertools.count()
     text = re.sub(r"__syncthreads\(\)", lambda _: f"__syncthreads({next(numbers)})", text)
     return '#include "cuda_on_cpu.h"\n' + text, next(numbers)

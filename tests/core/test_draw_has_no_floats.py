@@ -10,13 +10,17 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 KERNELS = {(kind, output) for kind in range(3) for output in range(5)}  # 3 fault kinds, 5 outputs (launch.h)
+CODECS = {("protected", kind) for kind in range(3)} | {("decode", 0)}  # cuda/codec.cuh
 INT8, FLOAT32, MASK = 0, 1, 4
 
 
-def kernel_of(line: str) -> tuple[int, int] | None:
-    """Kind and output of the kernel whose mangled name stands in a line."""
+def kernel_of(line: str) -> tuple[int, int] | tuple[str, int] | None:
+    """Kind and output of the kernel whose mangled name stands in a line; for a codec's kernel, its name and kind."""
     name = re.search(r"fault_kernelILNS_4KindE(\d)ELNS_6OutputE(\d)E", line)
-    return (int(name[1]), int(name[2])) if name else None
+    if name:
+        return int(name[1]), int(name[2])
+    name = re.search(r"(protected|decode)_kernel(?:ILNS_4KindE(\d)E)?", line)
+    return (name[1], int(name[2] or 0)) if name else None
 
 
 @pytest.fixture(scope="module", params=["sm_75", "sm_90"])
@@ -35,9 +39,9 @@ def compiled(request, tmp_path_factory) -> tuple[str, str]:
     return ptx.read_text(), run.stderr + run.stdout
 
 
-def instructions(ptx: str) -> dict[tuple[int, int], list[str]]:
+def instructions(ptx: str) -> dict[tuple, list[str]]:
     """The lines of each kernel, without comments and register declarations."""
-    lines: dict[tuple[int, int], list[str]] = {}
+    lines: dict[tuple, list[str]] = {}
     kernel = None
     for line in ptx.splitlines():
         if ".entry" in line:
@@ -57,9 +61,9 @@ def test_int8_and_mask_kernels_hold_no_floating_point_instruction(compiled):
         kernel: sum(bool(re.search(r"\.(f16|bf16|f16x2|bf16x2|f32|f64|tf32)\b", code)) for code in lines)
         for kernel, lines in instructions(compiled[0]).items()
     }
-    assert floats.keys() == KERNELS
+    assert floats.keys() == KERNELS | CODECS
     for (kind, output), count in floats.items():
-        if output in (INT8, MASK):
+        if output in (INT8, MASK) or (kind, output) in CODECS:
             assert count == 0, f"kind {kind}, output {output}: {count} floating-point instructions"
         else:  # one conversion and one multiplication for each weight: the search does see floats
             assert count > 0
@@ -76,7 +80,7 @@ def test_no_kernel_spills_to_local_memory(compiled):
                 f"kind, output {kernel}: {line.strip()}"
             )
             seen.add(kernel)
-    assert seen == KERNELS
+    assert seen == KERNELS | CODECS
 
 
 def test_whole_arrays_move_16_bytes_at_a_time(compiled):
@@ -84,8 +88,9 @@ def test_whole_arrays_move_16_bytes_at_a_time(compiled):
     bytes, and read in as many as the weights. Narrower stores are those of the loop for single weights."""
     loads = {INT8: "v4.u32", FLOAT32: "u32", MASK: None}
     kernels = instructions(compiled[0])
-    assert kernels.keys() == KERNELS
-    for (kind, output), lines in kernels.items():
+    assert kernels.keys() == KERNELS | CODECS
+    for kind, output in KERNELS:
+        lines = kernels[kind, output]
         where = f"kind {kind}, output {output}"
         element = {INT8: 1, MASK: 1, FLOAT32: 4}.get(output, 2)
         groups = 4096 // 128 // (16 // element)  # of 16 bytes of output, for each of 128 threads

@@ -179,6 +179,7 @@ static void __syncthreads(int number) {
 static uint32_t __shfl_sync(uint32_t, uint32_t value, uint32_t lane) { return cuda_on_cpu::shuffle(value, lane); }
 static uint32_t __ballot_sync(uint32_t, bool holds) { return cuda_on_cpu::ballot(holds); }
 static uint32_t __popc(uint32_t x) { return __builtin_popcount(x); }
+static uint32_t __popcll(uint64_t x) { return __builtin_popcountll(x); }
 static uint32_t __ffs(uint32_t x) { return __builtin_ffs(x); }
 static uint64_t __umul64hi(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);

@@ -13,6 +13,7 @@ from faultsim.mitigations import (
     SECDED,
     BitMasking,
     BoostedLayers,
+    InPlaceCode,
     MemoryMitigation,
     Overhead,
     Parity,
@@ -191,8 +192,17 @@ def test_codes_protect_words_of_any_format(stored):
     read = ProtectedWeights(plain, SECDED("reread")).read_chips([Chip(1)], 0.005, None, FaultModel())
     assert not all(torch.equal(a, b) for a, b in zip(faulty, clean, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(read, clean, strict=True))
-    with pytest.raises(FaultsimError, match=f"bit-masking is for int8 weights, and these are {stored}"):
-        ProtectedWeights(plain, BitMasking())
+    with pytest.raises(FaultsimError, match=f"in-place:keep is for int8 weights, and these are {stored}"):
+        ProtectedWeights(plain, InPlaceCode())
+
+
+def test_bits_are_masked_in_two_s_complement_only():
+    ProtectedWeights(StoredWeights.of(model(), format="int4"), BitMasking())
+    for stored in ("uint8", "float16"):
+        with pytest.raises(
+            FaultsimError, match=f"integers in two's complement, and these weights are {stored}"
+        ):
+            ProtectedWeights(StoredWeights.of(model(), format=stored), BitMasking())
 
 
 def test_words_are_filled_up_with_zeros():
