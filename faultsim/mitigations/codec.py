@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -62,9 +62,8 @@ class Codec:
         again = (
             torch.empty(read.shape[:-1], dtype=torch.bool, device=read.device) if self.reads_again else None
         )
-        known = Described(self, read.device)
         job = _KERNEL.DecodeJob(
-            codec=known.codec,
+            codec=_find_described(self, read.device).codec,
             read=read.data_ptr(),
             checks=_address(checks if self.check_bytes else None),
             written=right.data_ptr(),
@@ -161,7 +160,7 @@ def find_codec(mitigation: MemoryMitigation, stored: Format) -> Codec | None:
     return Codec(stored) if known else None
 
 
-class Described:
+class _Described:
     """A codec as the kernel knows it on a device, with the tensors that it points to."""
 
     def __init__(self, codec: Codec, device: torch.device) -> None:
@@ -181,6 +180,19 @@ class Described:
         )
 
 
+_described: WeakKeyDictionary[Codec, dict[torch.device, _Described]] = WeakKeyDictionary()
+
+
+def _find_described(codec: Codec, device: torch.device) -> _Described:
+    """Return a codec as the kernel knows it; its tensors live as long as the codec."""
+    known = _described.setdefault(codec, {})
+    if device not in known:
+        known[device] = _Described(codec, device)
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).synchronize()  # the tensors may be read from another stream
+    return known[device]
+
+
 Cells = tuple[int, Tensor]
 """Mask of cells of a word, and the table of the bit error rate at which they fail."""
 
@@ -193,10 +205,6 @@ class ProtectedTensor:
     layer: StoredLayer
     written: Written
     """What the memory holds."""
-
-    @cached_property
-    def _known(self) -> Described:
-        return Described(self.codec, self.written.weights.device)
 
     def read(
         self,
@@ -235,7 +243,7 @@ class ProtectedTensor:
                 image = describe_image(layer.format, layer.values.numel(), layer.center)
         job = _KERNEL.ProtectedJob(
             read=ops.make_job(words, out, draw, scale=scale, axis=layer.axis, image=image),
-            codec=self._known.codec,
+            codec=_find_described(self.codec, words.device).codec,
             checks=_address(checks),
             again=_address(again),
             check_base=check_base,

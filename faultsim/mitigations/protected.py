@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..reading import find_table, read_chips
 from ..sram import BLOCK_BYTES, SRAM
 from ..stored import StoredLayer, StoredWeights
 from ..voltage import VoltageCurve
-from .codec import ALL_CELLS, Cells, ProtectedTensor, find_codec
+from .codec import ALL_CELLS, Cells, Codec, ProtectedTensor, find_codec
 from .ecc import OnError
 from .mitigation import WORD, Decoded, MemoryMitigation
 
@@ -62,6 +62,8 @@ class ProtectedWeights(StoredWeights):
         encode = mitigation.encode if self.codec is None else self.codec.encode
         self.written = tuple(encode(into_words(layer.image)) for layer in self.layers)
         """What the memory holds of each tensor."""
+        codec = self.codec or Codec()
+        self._tensors = tuple(map(partial(ProtectedTensor, codec), self.layers, self.written))
 
     @property
     def reads_again(self) -> bool:
@@ -197,14 +199,6 @@ class ProtectedWeights(StoredWeights):
             cells, checks = _divide_cells(resolved.domains, tensor.layer, table)
             draw = Draw(seeds, table, kind, ops.encode_addresses(resolved, base), None, reads)
             tensor.read(draw, cells, CHECK_BASE, checks, out[i], None if again is None else again[i])
-
-    @cached_property
-    def _tensors(self) -> tuple[ProtectedTensor, ...]:
-        assert self.codec is not None
-        return tuple(
-            ProtectedTensor(self.codec, layer, written)
-            for layer, written in zip(self.layers, self.written, strict=True)
-        )
 
 
 def _divide_cells(domains: Sequence[Domain], layer: StoredLayer, table: Tensor) -> tuple[list[Cells], Tensor]:
