@@ -1,0 +1,110 @@
+"""`python -m tools.comparison.measure OUT --data-dir DIR`: measures it, point by point, on a CPU.
+
+Each operating point under each fault model has a directory of its own in OUT, as `faultsim compare --out` writes it.
+One that was stopped goes on when the program is started again. OUT/base holds another base model, given by `--base`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from faultsim import FaultModel, Subject, compare, load_subject
+from faultsim.comparison import MITIGATIONS
+from faultsim.entries import Entry, replace_base
+from faultsim.io.files import write_text
+from neuralfuse.entries import classify_alone, put_in_front
+
+MODELS = Path(__file__).resolve().parents[2] / "results" / "models"
+BASE = MODELS / "base-VGG11-cifar10-paper.safetensors"
+GENERATORS = ("UNetL", "UNetS", "ConvS", "DeConvS")
+CLASSIFIERS = GENERATORS[:3]
+"""DeConvS has the encoder of ConvS."""
+PRESETS = ("neuralfuse_2022", "iid_flips")
+VOLTAGES = (0.83, 0.80, 0.86, 0.90, 0.78)
+"""Those that say most come first."""
+BATCH = 125
+
+
+def find_generator(name: str) -> Path:
+    """Return the kept file of a generator that was trained in stages."""
+    return MODELS / f"generator-{name}-VGG11-cifar10-paper-neuralfuse_2022-0.01-staged.safetensors"
+
+
+def list_entries() -> list[str | Entry]:
+    """List what is compared."""
+    return [
+        *(f"boosted={label}" if label == "boosted" else label for label in MITIGATIONS),
+        *(put_in_front(find_generator(name)) for name in GENERATORS),
+        *(
+            classify_alone(find_generator(name).with_suffix(".classifier.safetensors"))
+            for name in CLASSIFIERS
+        ),
+    ]
+
+
+def load(data_dir: Path, images: int) -> Subject:
+    """Load the base model and the first test images, laid out as a CPU computes fastest."""
+    subject = load_subject(weights=BASE, data_dir=data_dir, images=images, batch_size=BATCH)
+    subject.data[:] = [
+        (inputs.contiguous(memory_format=torch.channels_last), labels) for inputs, labels in subject.data
+    ]
+    return subject
+
+
+@contextmanager
+def timed(directory: Path) -> Iterator[None]:
+    """Write how it was computed, and how long it took, into a directory."""
+    wall, processor = time.monotonic(), time.process_time()
+    yield
+    about = {
+        "precision": "bfloat16 by autocast",
+        "seconds": round(time.monotonic() - wall, 1),
+        "processor_seconds": round(time.process_time() - processor, 1),
+    }
+    write_text(directory / "about.json", json.dumps(about, indent=1) + "\n")
+
+
+def measure(subject: Subject, entries: list[str | Entry], out: Path, chips: int) -> None:
+    """Measure all points that are not there yet."""
+    for voltage in VOLTAGES:
+        for preset in PRESETS:
+            directory = out / f"{preset}-{voltage:.2f}"
+            if (directory / "about.json").exists():
+                continue
+            with timed(directory), torch.autocast("cpu", torch.bfloat16):
+                compare(
+                    subject,
+                    entries,
+                    chips,
+                    voltages=[voltage],
+                    faults=FaultModel.preset(preset),
+                    out=directory,
+                    report=lambda row: print(row.point, row.variant, row.evaluation, flush=True),
+                )
+
+
+def main() -> None:
+    """Parse the command line, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument(
+        "--base", type=Path, help="compare only this base model with the plain one, into OUT/base"
+    )
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--chips", type=int, default=10)
+    given = parser.parse_args()
+    subject = load(given.data_dir, given.images)
+    if given.base is None:
+        measure(subject, list_entries(), given.out, given.chips)
+    else:
+        measure(subject, [replace_base(given.base, "robust training")], given.out / "base", given.chips)
+
+
+if __name__ == "__main__":
+    main()
