@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from energy.saving import count_weight_accesses
 from faultsim import models
 from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file
 from neuralfuse.files import read_generator
 from neuralfuse.paper.result import read_results
+from neuralfuse.stage_files import read_classifier
 
 KEPT = sorted((Path(__file__).parents[2] / "results/models").glob("*.safetensors"))
 RESULTS = read_results()
@@ -24,6 +26,11 @@ def test_a_result_was_measured_with_them(file):
     if "generator" in trained:
         weights = read_generator(file).fingerprint
         used = [result.configuration["generator"]["weights"] for result in RESULTS if result.cell.generator]
+    elif "classifier" in trained:
+        network = read_classifier(file).network
+        weights = {"accesses": count_weight_accesses(network, (3, 32, 32)), "accuracy": trained["accuracy"]}
+        described = [result.configuration["generator"] for result in RESULTS if result.cell.generator]
+        used = [found["classifier"] for found in described if "classifier" in found]
     else:
         network = models.create(trained["model"], trained["num_classes"])
         stored, _ = load_weights(network, file)
