@@ -18,6 +18,7 @@ from .evaluation import Evaluation
 from .io.bounds import parse_integer
 from .io.run_directory import find_used_columns, without_nan
 from .metrics import ACCURACY, Metric
+from .pareto import find_front
 from .stopping import plan_looks
 
 if TYPE_CHECKING:
@@ -325,16 +326,10 @@ class SweepResult(Sequence[SweepRow]):
             From the least energy to the most; equal rows are listed once. Empty where the energy was not counted.
         """
         sign = 1 if self.metric.higher_is_better else -1
-        counted = [
-            row
-            for row in self.records
-            if row.energy_per_inference is not None and (lower_bounds or not row.uncounted)
-        ]
-        front: list[SweepRow] = []
-        for row in sorted(counted, key=lambda row: (row.energy_per_inference, -sign * row.evaluation.mean)):
-            if not front or sign * row.evaluation.mean > sign * front[-1].evaluation.mean:
-                front.append(row)
-        return tuple(front)
+        rows = [row for row in self.records if lower_bounds or not row.uncounted]
+        return tuple(
+            find_front(rows, lambda row: row.energy_per_inference, lambda row: sign * row.evaluation.mean)
+        )
 
     def plot(self, path: str | PathLike[str] | None = None) -> "Figure":
         """Draw the metric against the voltage, and against the energy where it was counted.

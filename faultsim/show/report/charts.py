@@ -15,11 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .. import plots
+from ..series_styles import COLORS, MARKERS, SeriesStyle
 from .document import Chart, Point, Series
 
-COLORS = (plots.VERMILION, plots.BLUE, plots.GREEN, plots.PURPLE, plots.ORANGE, plots.SKY)
-"""Of the series; the page has a light and a dark shade of each."""
-MARKERS = ("o", "s", "^", "D", "v", "P")
 SIZES = {
     "wide": ((880, 380), (340, 290)),
     "half": ((460, 330), (340, 290)),
@@ -43,10 +41,9 @@ def draw_chart(chart: Chart, name: str) -> list[str]:
     ]
 
 
-def choose_color(chart: Chart, index: int) -> int:
-    """Index of the color, and of the marker, of a series."""
-    color = chart.series[index].color
-    return (index if color is None else color) % len(COLORS)
+def choose_style(chart: Chart, index: int) -> SeriesStyle:
+    """Return the style of a series: by default that of its place in the chart."""
+    return chart.series[index].style or SeriesStyle(index % len(COLORS), index % len(MARKERS))
 
 
 # -- drawing -------------------------------------------------------------------------------------------------
@@ -84,7 +81,8 @@ def _svg(chart: Chart, width: int, height: int) -> str:
 
 
 def _draw(axes: Axes, chart: Chart, index: int, series: Series) -> None:
-    color = COLORS[choose_color(chart, index)]
+    style = choose_style(chart, index)
+    color = COLORS[style.color]
     points = series.points
     x = [point.x for point in points]
     if points and all(point.spread for point in points):
@@ -104,7 +102,7 @@ def _draw(axes: Axes, chart: Chart, index: int, series: Series) -> None:
         color=color,
         linestyle=("--" if series.dashed else "-") if series.joined else "none",
         linewidth=2,
-        marker=MARKERS[choose_color(chart, index)],
+        marker=MARKERS[style.marker],
         markersize=5.5 if len(points) < 30 else 3.5,
         markerfacecolor=_PAPER if series.hollow else color,
         clip_on=False,

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..series_styles import SeriesStyle
+
 LARGEST = 1e30
 """Numbers beyond it, and what is no number, are no measured values."""
 
@@ -33,9 +35,9 @@ class Series:
     dashed: bool = False
     joined: bool = True
     hollow: bool = False
-    """Markers without filling, for published values."""
-    color: int | None = None
-    """Index of its color; None: its place in the chart."""
+    """Markers without filling, for published values and lower bounds."""
+    style: SeriesStyle | None = None
+    """Color and marker; None: by its place in the chart."""
 
 
 @dataclass(frozen=True)

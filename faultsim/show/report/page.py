@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ... import __version__
 from ...extras import needs_extra
-from .charts import choose_color, draw_chart
+from .charts import choose_style, draw_chart
 from .document import Section
 
 with needs_extra("report"):
@@ -45,7 +45,7 @@ def render_page(sections: Sequence[Section]) -> str:
         script=Markup(script),
         script_digest=digest,
         drawn=drawn,
-        choose_color=choose_color,
+        choose_style=choose_style,
         encoded=lambda png: base64.b64encode(png).decode(),
         version=__version__,
     )

@@ -16,6 +16,7 @@ from .document import LARGEST, look_up
 INFORMATION = "sweep.json"
 MOST_CSV = 64 << 20  # bytes
 MOST_POINTS = 20_000  # rows of a summary: a chart holds no more
+MOST_LETTERS = 300  # of what an energy leaves out
 _NUMBERS = (
     "voltage",
     "bit_error_rate",
@@ -128,7 +129,7 @@ def _csv(path: Path) -> list[dict[str, str]]:
 
 def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
     try:
-        variant = row["variant"]
+        words = {"variant": row["variant"], "uncounted": (row.get("uncounted") or "")[:MOST_LETTERS]}
         odd = () if metric.fraction else ("inf", "-inf", "nan")  # a metric of the user's may say so
         found: dict[str, Any] = {
             name: None if not row[name] else float(row[name]) if row[name] in odd else parse_number(row[name])
@@ -144,7 +145,7 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
                 raise ValueError("a number is missing")
             if not 0 <= found["bit_error_rate"] <= 1 or not_finite < 0:
                 raise ValueError("a rate is outside [0, 1]")
-            return {"variant": variant, **found, "chips": chips, "images": images, "not_finite": not_finite}
+            return {**words, **found, "chips": chips, "images": images, "not_finite": not_finite}
         values = [value for value in found.values() if value is not None]
         if not all(abs(value) < LARGEST for value in values) or any(found[name] is None for name in _ALWAYS):
             raise ValueError("a number is missing")
@@ -152,7 +153,7 @@ def _numbers(row: dict[str, str], path: Path, metric: Metric) -> dict:
             raise ValueError("an accuracy or rate is outside [0, 1]")
     except (KeyError, ValueError) as error:
         raise FaultsimError(f"{path} is damaged ({_why(error)})") from None
-    return {"variant": variant, **found, "chips": chips, "images": images, "not_finite": not_finite}
+    return {**words, **found, "chips": chips, "images": images, "not_finite": not_finite}
 
 
 def _unfinished(path: Path, points: list, metric: Metric, stops: bool) -> list[dict]:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from ...metrics import ACCURACY, Metric
 from ...voltage import VoltageCurve
+from ..comparison_plot import MOST_BANDS
 from ..plots import label_voltage
+from ..series_styles import choose_styles
+from .comparison import compute_energy_used, make_tables, summarize
 from .document import (
     DASH,
     MINUS,
@@ -27,10 +30,9 @@ from .sweep_files import read_information, read_metric, read_rows
 
 KEPT = 0.01
 """Accuracy that may be lost where the section says how low the voltage can be."""
-_EXPLANATION = (
-    "Line: mean over chips. Bars: 95 % confidence interval of the mean ({interval}). Band: from the worst chip to the "
-    "best."
-)
+_EXPLANATION = "Line: mean over chips. Bars: 95 % confidence interval of the mean ({interval}). "
+_BAND = "Band: from the worst chip to the best. "
+_HOLLOW = "Hollow markers: the energy is a lower bound, part of it is not counted."
 _STUDENT, _SEQUENCE = "Student's t", "a confidence sequence, which ends at the precision asked for"
 
 
@@ -75,21 +77,26 @@ def make_section(directory: Path, shown: str) -> Section:
     )
     return Section(
         title=" on ".join(filter(None, (model, dataset))) or "unnamed model",
-        kind="Voltage sweep",
+        kind="Comparison" if len(of) > MOST_BANDS else "Voltage sweep",
         path=shown,
-        tiles=tuple(tile for variant in variants for tile in _tiles(of[variant], len(variants) > 1, metric)),
+        tiles=summarize(of, metric)
+        if len(of) > MOST_BANDS
+        else tuple(tile for variant in variants for tile in _tiles(of[variant], len(variants) > 1, metric)),
         facts=_facts(configuration, information, metric),
         charts=tuple(charts),
-        explanation=_EXPLANATION.format(interval=interval) if charts else "",
-        tables=tuple(_table(variant, of[variant], len(variants) > 1, metric) for variant in variants),
+        explanation=_explain(interval, rows, len(of) > MOST_BANDS) if charts else "",
+        tables=make_tables(rows, metric)
+        if len(of) > MOST_BANDS
+        else tuple(_table(variant, of[variant], len(variants) > 1, metric) for variant in variants),
         notes=tuple(notes),
         configuration=json.dumps(configuration, indent=2, ensure_ascii=False),
     )
 
 
-def _energy_used(row: dict) -> float:
-    """Weight memory energy of one inference in percent of the unprotected model's at Vmin."""
-    return 100 * (1 - row["energy_saving"])
+def _explain(interval: str, rows: Sequence[dict], many: bool) -> str:
+    """Say what lines, bars, bands and hollow markers are."""
+    hollow = any(row["uncounted"] for row in rows)
+    return (_EXPLANATION.format(interval=interval) + _BAND * (not many) + _HOLLOW * hollow).strip()
 
 
 def _voltages(rows: Sequence[dict]) -> Callable[[dict], str]:
@@ -125,21 +132,28 @@ def _hover(row: dict, several: bool, metric: Metric) -> tuple[str, ...]:
     if row["energy_per_access"] is not None:
         lines.append(f"energy per access: {row['energy_per_access']:.3f} of Vmin's")
     if row["energy_saving"] is not None:
-        lines.append(f"energy saving: {format_share(row['energy_saving'], 1)}")
+        most = "at most " if row["uncounted"] else ""
+        lines.append(f"energy saving: {most}{format_share(row['energy_saving'], 1)}")
+    if row["uncounted"]:
+        lines.append(f"not counted: {row['uncounted']}")
     return tuple(lines)
 
 
 def _series(of: dict[str, list[dict]], x, y, metric: Metric, *, uncertain: bool) -> tuple[Series, ...]:
     found = []
-    for variant, rows in of.items():
+    for style, (variant, rows) in zip(choose_styles(list(of)), of.items(), strict=True):
         points = []
         for row in rows:
             interval = _range_between(metric, row, "ci95_low", "ci95_high") if uncertain else None
-            spread = _range_between(metric, row, "worst", "best") if uncertain else None
+            spread = (
+                _range_between(metric, row, "worst", "best") if uncertain and len(of) <= MOST_BANDS else None
+            )
             if y(row) is not None:  # what is infinite has no place on an axis
                 hover = _hover(row, len(of) > 1, metric)
                 points.append(Point(x(row), y(row), hover, interval=interval, spread=spread))
-        found.append(Series(variant, tuple(points)))
+        found.append(
+            Series(variant, tuple(points), hollow=any(row["uncounted"] for row in rows), style=style)
+        )
     return tuple(found)
 
 
@@ -201,9 +215,11 @@ def _accuracy_energy(of: dict[str, list[dict]], metric: Metric) -> Chart:
         title=f"{_capital(metric)} against energy",
         x_label="weight memory energy (% of unprotected at Vmin)",
         y_label=_axis(metric),
-        series=_series(of, _energy_used, lambda row: _shown(metric, row["mean"]), metric, uncertain=True),
+        series=_series(
+            of, compute_energy_used, lambda row: _shown(metric, row["mean"]), metric, uncertain=True
+        ),
         y_range=_range(metric),
-        size="half",
+        size="wide" if len(of) > MOST_BANDS else "half",
     )
 
 
@@ -212,9 +228,9 @@ def _energy(of: dict[str, list[dict]], scale: str, metric: Metric) -> Chart:
         title="Energy against supply voltage",
         x_label=scale,
         y_label="weight memory energy (%)",
-        series=_series(of, lambda row: row["voltage"], _energy_used, metric, uncertain=False),
+        series=_series(of, lambda row: row["voltage"], compute_energy_used, metric, uncertain=False),
         y_range=(0, None),
-        size="half",
+        size="wide" if len(of) > MOST_BANDS else "half",
     )
 
 
