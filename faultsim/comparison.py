@@ -1,6 +1,6 @@
 """Mitigations compared at equal energy: the same model on the same chips, with each of them in turn."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 
 from .entries import Entry, Setting
@@ -10,7 +10,7 @@ from .faults import FaultModel
 from .kept_study import choose_chips
 from .measured_chip import AnyChip
 from .metrics import ACCURACY, AnyMetric
-from .mitigations import MemoryMitigation
+from .mitigations import MemoryMitigation, ProtectedWeights
 from .subject import Subject
 from .sweep_result import OperatingPoint, SweepResult, SweepRow, Variant
 from .voltage import VoltageCurve
@@ -43,6 +43,7 @@ def compare(
     voltages: Sequence[float] | None = None,
     curve: VoltageCurve | None = None,
     faults: FaultModel | None = None,
+    overheads: Mapping[str, float] | None = None,
     metric: AnyMetric = ACCURACY,
     seed: int = 0,
     out: str | PathLike[str] | None = None,
@@ -67,6 +68,9 @@ def compare(
         Where to measure, as for sweep. Default: VOLTAGES on the default curve, else the points of the curve.
     curve, faults, metric
         As for sweep.
+    overheads
+        Energies that mitigations on the memory leave out by default, by their names or labels, as fractions of a plain
+        access: `{"secded": 0.05, "robust-bits": 0.2}`. See MemoryMitigation.with_energy.
     seed
         Which simulated chips: those of two seeds have none in common.
     out
@@ -89,9 +93,16 @@ def compare(
     if points is None:
         default = VOLTAGES if curve is None and voltages is None else voltages
         points = plan_points(curve, default, None, samples)
-    setting = Setting(subject, tuple(samples), curve or VoltageCurve.default(), faults or FaultModel())
+    overheads = overheads or {}
+    for name, energy in overheads.items():
+        if not 0 <= energy < float("inf"):
+            raise FaultsimError(f"overhead of {name} {energy}: it must be a fraction of at least 0")
+    setting = Setting(
+        subject, tuple(samples), curve or VoltageCurve.default(), faults or FaultModel(), overheads
+    )
     given = [parse_entry(one) if isinstance(one, str) else one for one in mitigations]
     variants = [_create_variant(as_entry(one), setting) for one in given]
+    _check_overheads(overheads, variants)
     names = [Variant().name, *(variant.name for variant in variants)]
     if len(set(names)) < len(names):
         raise FaultsimError(
@@ -123,6 +134,17 @@ def _create_variant(entry: Entry, setting: Setting) -> Variant:
     if not isinstance(variant, Variant):
         raise FaultsimError(f"{_name(entry)} returns a {type(variant).__name__}, not a faultsim.Variant")
     return variant
+
+
+def _check_overheads(overheads: Mapping[str, float], variants: Sequence[Variant]) -> None:
+    """Raise FaultsimError for an energy of a mitigation that is not compared."""
+    protected = [one.stored.mitigation for one in variants if isinstance(one.stored, ProtectedWeights)]
+    known = dict.fromkeys(name for one in protected for name in (one.name, one.label))
+    for name in overheads:
+        if name not in known:
+            raise FaultsimError(
+                f"overhead of {name!r}: no such mitigation is compared, it can be {', '.join(known) or 'none'}"
+            )
 
 
 def _name(entry: Entry) -> str:

@@ -1,8 +1,8 @@
 """What a comparison compares: each entry makes a variant of the model, with another memory, model or input."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from os import PathLike
 from pathlib import Path
@@ -36,6 +36,16 @@ class Setting:
     """Bit error rate and energy against voltage."""
     faults: FaultModel
     """What a failing cell does, and how the weights lie in the memory."""
+    overheads: Mapping[str, float] = field(default_factory=dict)
+    """Energies that mitigations on the memory leave out, by name (secded) or label (secded:zero): see
+    MemoryMitigation.with_energy."""
+
+    def complete(self, mitigation: MemoryMitigation) -> MemoryMitigation:
+        """Return a mitigation with the energy that it leaves out, where that is given."""
+        for name in (mitigation.label, mitigation.name):
+            if name in self.overheads:
+                return mitigation.with_energy(self.overheads[name])
+        return mitigation
 
     def count_energy(
         self, model: nn.Module | None = None, stored: StoredWeights | None = None, *, at_vmin: bool = False
@@ -76,7 +86,7 @@ What the variant says: `transform` (on the input), `model` and `stored` (another
 """
 
 
-def protect_memory(mitigation: MemoryMitigation) -> Entry:
+def protect_memory(given: MemoryMitigation) -> Entry:
     """Make the entry of a mitigation on the memory.
 
     Its energy includes the accesses of check bits, of boosted layers, and of words that are read again at Vmin; the
@@ -84,12 +94,13 @@ def protect_memory(mitigation: MemoryMitigation) -> Entry:
 
     Parameters
     ----------
-    mitigation
+    given
         What a read returns, and its overhead.
     """
 
     def create_variant(setting: Setting) -> Variant:
         subject, curve, faults = setting.subject, setting.curve, setting.faults
+        mitigation = setting.complete(given)
         stored, total = subject.stored, subject.accesses
         protected = ProtectedWeights(stored, mitigation, curve)
 
@@ -145,7 +156,8 @@ def boost_layers(layers: tuple[str, ...] = (), voltage: float | None = None) -> 
         supply = curve.v_min if voltage is None else voltage
         curve.energy_per_access(supply)  # refuses a voltage off the curve
         ends = dict.fromkeys((stored.layers[0].tensors[0], stored.layers[-1].tensors[0]))
-        return protect_memory(BoostedLayers(layers or tuple(ends), supply))(setting)
+        variant = protect_memory(BoostedLayers(layers or tuple(ends), supply))(setting)
+        return variant if layers else replace(variant, name=f"{BoostedLayers.name}:ends@{supply:g}")
 
     return create_variant
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .domain_options import DomainOptions
-from .numerals import accuracy, parse_numbers
+from .numerals import accuracy, parse_named, parse_numbers
 from .option_groups import FaultOptions, expand_options
 from .options import ChipSeedOption, CurveOption
 from .study_options import OutputOptions, SubjectOptions
@@ -32,6 +32,15 @@ def compare(
         Path | None,
         typer.Option(
             help="The weight file of neuralfuse. [default: for a bundled model its bundled generator]",
+            show_default=False,
+        ),
+    ] = None,
+    overhead: Annotated[
+        str | None,
+        typer.Option(
+            help="What is not counted by default: a list of NAME=FRACTION, such as secded=0.05,robust-bits=20%. "
+            "Fractions of a plain access at the same voltage; of robust-bits: what a robust cell takes above another; "
+            "of boosted: of an access of these layers at Vmin.",
             show_default=False,
         ),
     ] = None,
@@ -99,6 +108,7 @@ def compare(
             plan,
             curve=electrical,
             faults=faults,
+            overheads=parse_named(overhead or "", "--overhead"),
             metric=measured,
             seed=seed,
             out=output.out,

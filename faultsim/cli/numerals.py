@@ -51,6 +51,18 @@ def _decimal(text: str) -> Decimal:
     return Decimal(word)
 
 
+def parse_named(text: str, option: str) -> dict[str, float]:
+    """Parse a list "secded=0.05,parity=2%" of fractions by name."""
+    found: dict[str, float] = {}
+    for item in filter(None, map(str.strip, text.split(","))):
+        name, _, number = item.partition("=")
+        try:
+            found[name.strip()] = float(_decimal(number))
+        except InvalidOperation:
+            raise FaultsimError(f"{option} {item!r}: write NAME=FRACTION, such as secded=0.05") from None
+    return found
+
+
 def parse_numbers(text: str, option: str = "--voltages", rates: bool = False) -> list[float]:
     """Parse a list "0.8,0.9", or an inclusive range "first:last:step".
 

@@ -1,7 +1,8 @@
 """The interface of a mitigation on the memory, and what it costs."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from ..voltage import VoltageCurve
 
 WORD = 8
 """Weights of a 64-bit word."""
+_GIVEN = "given by the user"
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,24 @@ class MemoryMitigation:
             Of the experiment; None where only the faults matter, not the energies.
         """
         return ()
+
+    def with_energy(self, energy: float) -> Self:
+        """Return this mitigation with an energy for what its overhead leaves out, which is then counted in full.
+
+        Parameters
+        ----------
+        energy
+            What it adds to an access, as a fraction of a plain access at the same voltage.
+        """
+        counted = replace(self.overhead, access=self.overhead.access + energy, source=_GIVEN, uncounted="")
+        return self._replaced(overhead=counted)
+
+    def _replaced(self, **values: object) -> Self:
+        """Return a copy with other values of some attributes; its class need not be a dataclass."""
+        other = copy(self)
+        for name, value in values.items():
+            object.__setattr__(other, name, value)
+        return other
 
     def describe(self) -> dict[str, Any]:
         """Return all that a result depends on, as JSON values."""

@@ -1,7 +1,7 @@
 """Better cells, and a higher voltage: robust most significant bits, and boosted layers, as voltage domains."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from ..domains import MOST_BITS, Domain
 from ..errors import FaultsimError
@@ -45,6 +45,10 @@ class RobustBits(MemoryMitigation):
         """Name and number of bits."""
         return f"{self.name}:{self.bits}"
 
+    def with_energy(self, energy: float) -> Self:
+        """Return robust bits whose cells take so much more than others at the same voltage, relative to those."""
+        return self._replaced(cell_energy=1 + energy, overhead=Overhead(source="given by the user"))
+
     def find_domains(self, curve: VoltageCurve, voltage: float | None = None) -> tuple[Domain, ...]:
         """Return the domain of the robust bits."""
         energy = None if voltage is None else self.cell_energy * curve.energy_per_access(voltage)
@@ -82,6 +86,10 @@ class BoostedLayers(MemoryMitigation):
     def label(self) -> str:
         """Name, patterns and voltage."""
         return f"{self.name}:{'+'.join(self.layers)}@{self.voltage:g}"
+
+    def with_energy(self, energy: float) -> Self:
+        """Return boosted layers to whose accesses the boost adds so much, relative to a plain access at Vmin."""
+        return self._replaced(boost_energy=energy, overhead=Overhead(source="given by the user"))
 
     def find_domains(self, curve: VoltageCurve, voltage: float | None = None) -> tuple[Domain, ...]:
         """Return the domain of the boosted layers."""

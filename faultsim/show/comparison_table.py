@@ -44,7 +44,7 @@ def describe_comparison(result: "SweepResult", accuracy: float | None = None) ->
         counted = without.pop("", [])
         if without and counted:
             lines.append("+: on the front of those whose energy is counted in full")
-        lines += [f">=: not counted, {what}: {', '.join(names)}" for what, names in without.items()]
+        lines += [f"not counted (>=): {what}: {', '.join(names)}" for what, names in without.items()]
     return [*lines, *([] if accuracy is None else describe_cheapest(result, accuracy))]
 
 

@@ -27,6 +27,7 @@ from faultsim.show.report.document import (
     look_up,
 )
 from faultsim.show.report.sweep_files import MOST_CSV
+from faultsim.show.series_styles import SeriesStyle
 
 from .cells import TITLES
 from .result import Result, read
@@ -42,8 +43,11 @@ from .words import (
 )
 
 INFORMATION = "reproduce.json"
-# what a chart of accuracies shows: part of a result, of the published row, name, color
-_PARTS = (("perturbed", "P.A.", 0), ("perturbed_fused", "P.A.+N.F.", 1))
+# what a chart of accuracies shows: part of a result, of the published row, name, style
+_PARTS = (
+    ("perturbed", "P.A.", SeriesStyle(0, 0)),
+    ("perturbed_fused", "P.A.+N.F.", SeriesStyle(1, 1)),
+)
 _LARGEST_PICTURE = 1 << 20  # bytes
 _MOST_ROWS = 500
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -230,7 +234,7 @@ def _charts(title: str, results: Sequence[Result]) -> list[Chart]:
 def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
     series = []
     rows = _by_label(results)
-    for part, name, color in _PARTS:
+    for part, name, style in _PARTS:
         ours, theirs = [], []
         for place, (label, group) in enumerate(rows):
             for result in group:
@@ -244,9 +248,9 @@ def _chart(title: str, preset: str, results: Sequence[Result]) -> Chart:
                 text = f"{name}: {value:.2f}" + ("" if spread is None else f" ± {spread:.2f}") + " %"
                 bars = None if spread is None else (value - spread, value + spread)
                 theirs.append(Point(value, place + 0.2, (f"{label}, the paper", text), bars=bars))
-        series.append(Series(f"{name}, ours", tuple(ours), joined=False, color=color))
+        series.append(Series(f"{name}, ours", tuple(ours), joined=False, style=style))
         if theirs:
-            series.append(Series(f"{name}, the paper", tuple(theirs), joined=False, hollow=True, color=color))
+            series.append(Series(f"{name}, the paper", tuple(theirs), joined=False, hollow=True, style=style))
     return Chart(
         title=f"{title}: {PRESETS.get(preset, preset)}",
         x_label="accuracy under bit errors (%)",

@@ -11,11 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faultsim.comparison import compare
 from faultsim.errors import FaultsimError
+from faultsim.show.report import page as page_module
 from faultsim.show.report.charts import draw_chart
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.document import Chart, Point, Section, Series, Table
 from faultsim.show.report.page import render_page
+from faultsim.show.series_styles import COLORS
+from faultsim.subject import load_subject
 from neuralfuse.paper.report import READER
 from neuralfuse.paper.result import Cell, GeneratorSpec, read
 from neuralfuse.paper.rows import find_published
@@ -345,3 +349,62 @@ def test_what_comes_from_files_is_never_markup():
     assert text.count("<script>") == text.count("</script>") == 1
     assert "<img src=x" not in text
     assert text.encode("utf-8")
+
+
+# ------------------------------------------------------------------------------------------------- comparisons
+
+
+def test_a_comparison_is_told_by_operating_point(tmp_path):
+    """Every number is that of summary.csv; lower bounds are hollow, and the front is found with and without them."""
+    subject = load_subject(images=20)
+    labels = ["secded:zero", "secded:keep", "robust-bits:2", "robust-bits:4", "parity:word", "bit-masking"]
+    given = {"secded:zero": 0.0, "robust-bits:4": 0.5}
+    compare(subject, labels, 2, voltages=[0.86, 0.8], overheads=given, out=tmp_path / "run")
+    (section,) = collect([tmp_path / "run"])
+    rows = summary(tmp_path / "run")
+    assert section.kind == "Comparison"
+    assert [table.caption for table in section.tables] == [
+        "voltage 0.86, bit error rate 0.2 %",
+        "voltage 0.8, bit error rate 5.1 %",
+    ]
+    best: dict[bool, float] = {}
+    for row in sorted(rows, key=lambda row: (float(row["energy_per_inference"]), -float(row["mean"]))):
+        for partly in (False, True):
+            if (partly or not row["uncounted"]) and float(row["mean"]) > best.get(partly, -1):
+                best[partly] = float(row["mean"])
+                row["front"] = ", ".join(filter(None, ["all" if partly else "counted", row.get("front")]))
+    for table, voltage in zip(section.tables, ("0.86", "0.8"), strict=True):
+        mine = {row["variant"]: row for row in rows if row["voltage"] == voltage}
+        energies = [float(mine[shown.cells[0]]["energy_per_inference"]) for shown in table.rows]
+        assert energies == sorted(energies)
+        for shown in table.rows:
+            row = mine[shown.cells[0]]
+            energy = f"{100 * (1 - float(row['energy_saving'])):.1f} %"
+            assert shown.cells[1] == (f"≥ {energy}" if row["uncounted"] else energy)
+            assert shown.cells[2] == f"{100 * float(row['mean']):.2f}"
+            assert shown.cells[5] == row.get("front", "")
+        assert all(row["uncounted"] in table.notes[1] for row in mine.values())
+    hollow = {series.name for series in section.charts[0].series if series.hollow}
+    assert hollow == {row["variant"] for row in rows if row["uncounted"]}
+    assert "secded:zero" not in hollow
+    page = render_page([section])
+    assert page.count('class="mark hollow"') >= len(hollow)
+
+
+def test_colors_of_series_can_be_seen():
+    """Of all themes of the page: at least 3 to 1 against the paper behind them (WCAG 1.4.11)."""
+
+    def light(color: str) -> float:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    css = (Path(page_module.__file__).parent / "page.css").read_text()
+    themes = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
+    assert len(themes) == 3
+    for theme in themes:
+        names = dict(re.findall(r"--([\w-]+): (#[0-9a-f]+);", theme))
+        card = names["card"] if len(names["card"]) == 7 else "#" + "".join(2 * c for c in names["card"][1:])
+        for index in range(len(COLORS)):
+            pair = sorted((light(names[f"series-{index}"]), light(card)))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3, (index, card)
