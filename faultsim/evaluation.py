@@ -1,11 +1,11 @@
 """Accuracy, or another metric, of a model over many chips."""
 
+import contextlib
 import math
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from .activations import ActivationMemory, FaultSites, Sites, check_memories
-from .batch import Inputs, call_model, count_samples, describe_inputs, find_answer, split_batch
+from .batch import Inputs, count_samples, describe_inputs, split_batch
 from .collectors import TopK
 from .errors import FaultsimError, FaultsimWarning, summarize_error
 from .faults import Chip, FaultKind, FaultModel
+from .fold import folded
 from .formats import INT8, AnyFormat
+from .inference import Passes
 from .intervals import half_width
 from .inventory import Select
 from .measured_chip import AnyChip, as_chip
@@ -210,6 +212,7 @@ def evaluate(
     metric: AnyMetric = "accuracy",
     sites: FaultSites = "weights",
     activations: ActivationMemory | None = None,
+    compute: str = "float32",
     report: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Measure accuracy, or another metric, of a model on each chip at one voltage (or bit error rate).
@@ -244,6 +247,9 @@ def evaluate(
     activations
         The memory of the model's activations, which are quantized then, whether its cells fail or not. Its voltage, if
         it has one, holds for the activations only.
+    compute
+        "float32": the model computes in the types of its weights. "bfloat16": it computes under torch's autocast, with
+        weights rounded to bfloat16, which is faster on processors that multiply so, and changes a few answers.
     report
         Called with the evaluation of the chips so far, each time that a group of them is done.
 
@@ -291,13 +297,20 @@ def evaluate(
         together = min(most, 1 if transform is None and device.type == "cpu" else 8)
 
     found: Evaluation | None = None
-    with evaluation_mode(model, transform), torch.inference_mode(), hooked or nullcontext():
+    with contextlib.ExitStack() as inside:
+        inside.enter_context(evaluation_mode(model, transform))
+        inside.enter_context(torch.inference_mode())
+        passes = Passes(model, device, compute, whole=hooked is not None)
+        if hooked is not None:
+            inside.enter_context(hooked)
+        elif device.type == "cpu":
+            stored = inside.enter_context(folded(model, stored))
         group: _Group | None = None
         while found is None or found.chips < len(chips):
             first, began = 0 if found is None else found.chips, time.monotonic()
             now = chips[first : first + together]
             if group is None or len(group.metrics) != len(now):
-                group = _Group(model, transform, stored, hooked, metric, len(now))
+                group = _Group(passes, transform, stored, hooked, metric, len(now))
             if hooked is not None:
                 hooked.take(first, len(now))
             if sites == "activations":  # the weights are read without errors
@@ -319,14 +332,14 @@ class _Group:
 
     def __init__(
         self,
-        model: nn.Module,
+        passes: Passes,
         transform: nn.Module | None,
         stored: StoredWeights,
         activations: Sites | None,
         metric: Metric,
         chips: int,
     ) -> None:
-        self.model, self.transform, self.stored, self.metric = model, transform, stored, metric
+        self.passes, self.transform, self.stored, self.metric = passes, transform, stored, metric
         self.activations = activations
         # Any: collectors of faultsim have more than those of users
         self.metrics: list[Any] = [metric.begin() for _ in range(chips)]
@@ -392,11 +405,11 @@ class _Group:
         A chip's weights are aligned as those of any other: its results depend on no other chip of the group.
         """
         if not self.weights:
-            for i in range(len(self.metrics)):
-                aligned = [w[i].nbytes % _ALIGNMENT == 0 for w in weights]
-                self.weights.append(
-                    [w[i] if fits else w[i].clone() for w, fits in zip(weights, aligned, strict=True)]
-                )
+            placed = []
+            for held, read in zip(self.stored.layers, weights, strict=True):
+                fits = read[0].nbytes % _ALIGNMENT == 0
+                placed.append([self.passes.place(held, w if fits else w.clone()) for w in read])
+            self.weights = [list(chip) for chip in zip(*placed, strict=True)]
             return
         for i, mine in enumerate(self.weights):
             for own, layer in zip(mine, weights, strict=True):
@@ -423,7 +436,7 @@ class _Group:
             if self.activations is not None:
                 self.activations.use(at)
             with self.stored.replaced(weights):
-                answers = find_answer(call_model(self.model, inputs))
+                answers = self.passes(inputs)
             metric.update(answers, targets)
 
 
