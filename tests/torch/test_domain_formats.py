@@ -1,5 +1,6 @@
 """Voltage domains of some bits: does each bit of a weight of any format fail as its own supply says?"""
 
+import csv
 import json
 
 import numpy as np
@@ -150,7 +151,7 @@ def test_a_study_has_a_part_for_each_bit_of_the_format(name: str, top: str) -> N
     """Where only the top bit fails, at a rate of 1, a weight reads as what its other bits say, by hand."""
     stored = StoredWeights.of(MODEL, format=name)
     width = stored.format.width
-    found = vulnerability(MODEL, DATA, [1], bit_error_rate=1.0, stored=stored, by=["bit"])
+    found = vulnerability(MODEL, DATA, [1], bit_error_rate=1.0, format=name, by=["bit"])
     assert [part.name for part in found.of("bit")] == [str(bit) for bit in reversed(range(width))]
     assert {part.weights for part in found.parts} == {23 * 9 + 9 * 7}
     assert top in make_picture_titles(found)
@@ -162,6 +163,19 @@ def test_a_study_has_a_part_for_each_bit_of_the_format(name: str, top: str) -> N
     with torch.no_grad(), stored.replaced([by_hand(layer) for layer in stored.layers]):
         right = float((MODEL(DATA[0][0]).argmax(1) == DATA[0][1]).float().mean())
     assert found.of("bit")[0].evaluation.mean == right
+
+
+def test_a_study_takes_a_format_from_the_command_line(tmp_path, capsys) -> None:
+    from faultsim.cli import main
+
+    options = ["--bits", "4", "--bit-error-rate", "5%", "--chips", "2", "--images", "40", "--by", "bit"]
+    with pytest.raises(SystemExit):
+        main(["vulnerability", *options, "--out", str(tmp_path / "study")])
+    assert "int4 weights" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "study" / "vulnerability.csv").open()))
+    assert [(row["part"], row["format"]) for row in rows] == [
+        (part, "int4") for part in ("everything", "3", "2", "1", "0")
+    ]
 
 
 def make_picture_titles(found: Vulnerability) -> str:
