@@ -58,6 +58,17 @@ class ActivationRanges:
         return len(self.sites)
 
     @property
+    def of_cache(self) -> bool:
+        """Whether they are the keys and values of a language model's attention (add_cache_layers)."""
+        return all(layer_of(site).endswith((".key_cache", ".value_cache")) for site in self.sites)
+
+    def __str__(self) -> str:
+        """Return what they are, such as "inputs of 7 layers"."""
+        if self.of_cache:
+            return f"keys and values of {len(self.sites) // 2} layers"
+        return f"{self.at}s of {len({layer_of(site) for site in self.sites})} layers"
+
+    @property
     def elements(self) -> int:
         """Elements of all tensors of one sample."""
         return sum(site.elements for site in self.sites.values())

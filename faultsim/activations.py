@@ -91,7 +91,7 @@ class ActivationMemory:
         """Return one line, such as "inputs of 7 layers as int8, flip, tiled_per_layer placement in 256 KiB"."""
         faults, sram = self.faults, self.faults.memory
         words = [
-            f"{self.ranges.at}s of {len({layer_of(site) for site in self.ranges.sites})} layers as {self.codes.name}",
+            f"{self.ranges} as {self.codes.name}",
             str(faults.kind),
             f"{sram.placement} placement",
         ]

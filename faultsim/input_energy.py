@@ -31,7 +31,8 @@ def add_input_memory(
     data
         Batches, as for evaluate; the first one is looked at.
     sites
-        Which memory's cells fail. Weights that do not are at Vmin. Of inputs that do not, nothing is counted.
+        Which memory's cells fail. Weights that do not are at Vmin. Of inputs that do not, nothing is counted, nor of a
+        key-value cache.
     activations
         What lies in the input memory, and its voltage.
     curve
@@ -46,13 +47,16 @@ def add_input_memory(
         return supplies
     from .energy import count_input_accesses
 
-    sample = OwnBatches.first_of(data).shape_or_example
-    reads = count_input_accesses(model, sample, bits=activations.codes.cells)
+    if activations.ranges.of_cache:
+        reads = 0
+    else:
+        sample = OwnBatches.first_of(data).shape_or_example
+        reads = count_input_accesses(model, sample, bits=activations.codes.cells)
     if sites == "activations":
         weights = DomainAccesses("weights", supplies.total, 1.0)
         supplies = Supplies(supplies.total, 0, (weights,))
     total, own = supplies.total + reads, activations.voltage
-    if own is None:
+    if own is None or not reads:
         return replace(supplies, total=total, swept=supplies.swept + reads)
     inputs = DomainAccesses("inputs", reads, curve.energy_per_access(own))
     return replace(supplies, total=total, domains=(*supplies.domains, inputs))

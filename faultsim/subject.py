@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from . import bundled, models
-from .activation_ranges import ActivationRanges, calibrate
+from .activation_ranges import ActivationRanges, At, calibrate
 from .batch import count_samples, find_answer, try_model
 from .data import Dataset, OwnBatches, iterate_batches
 from .data.sources import OwnData, describe_pictures, load_own, load_test_images
@@ -19,9 +19,12 @@ from .inventory import Select
 from .io.bounds import are_integers
 from .io.checkpoint import compute_fingerprint, load_weights, read_file
 from .metrics import ACCURACY, AnyMetric, Metric, find_metric
+from .models.key_value_cache import add_cache_layers
 from .stored import StoredWeights
 
 AnyPath = str | PathLike[str]
+ACTIVATIONS = ("input", "output", "cache")
+"""What Subject.calibrate knows: inputs or outputs of the layers that hold weights, or keys and values of attention."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +99,29 @@ class Subject:
             **describe_pictures(self.dataset),
         }
 
-    def calibrate(self, samples: int = 256) -> ActivationRanges:
-        """Find the ranges of the inputs of the layers that hold weights, on the first samples (whole batches)."""
+    def calibrate(self, samples: int = 256, what: str = "input") -> ActivationRanges:
+        """Find the ranges of activations on the first samples (whole batches).
+
+        Parameters
+        ----------
+        samples
+            How many, at least.
+        what
+            "input" or "output" of the layers that hold weights; "cache": keys and values of a language model, whose
+            attention gets layers for them (faultsim.models.key_value_cache).
+        """
+        if what not in ACTIVATIONS:
+            raise FaultsimError(f"unknown activations {what!r}: they can be {', '.join(ACTIVATIONS)}")
         found, seen = [], 0
         for inputs, targets in self.data:
             if seen < samples:
                 found.append((inputs, targets))
                 seen += count_samples(inputs, targets)
+        if what == "cache":
+            return calibrate(self.model, found, at="output", select=add_cache_layers(self.model))
         holders = {name for layer in self.stored.layers for name in layer.names}
-        return calibrate(self.model, found, select=lambda name, module: name in holders)
+        at: At = "output" if what == "output" else "input"
+        return calibrate(self.model, found, at=at, select=lambda name, module: name in holders)
 
     def check(self, metric: AnyMetric | None = ACCURACY) -> Self:
         """Check that the model takes the data and that the metric takes the model's answers.

@@ -359,6 +359,8 @@ def sweep_subject(
             progress=progress,
         )
         uncounted = () if subject.accesses is None else tuple(subject.uncounted)
+        if activations is not None and sites != "weights" and activations.ranges.of_cache:
+            uncounted += ("the key-value cache",)
         return replace(found, uncounted=uncounted)
 
     return keep_study(run, subject, configuration, conditions, metric, out, FILES)

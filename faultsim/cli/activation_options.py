@@ -19,8 +19,16 @@ FaultSitesOption = Annotated[
     str | None,
     typer.Option(
         "--fault-sites",
-        help="Which cells fail: those of the weights, of the activations (the inputs of the layers that hold weights, "
-        "in an input memory), or both. [default: weights]",
+        help="Which cells fail: those of the weights, those of the activations, or both. [default: weights]",
+        show_default=False,
+    ),
+]
+ActivationsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--activations",
+        help="Which activations lie in the input memory: input or output of the layers that hold weights, or cache: "
+        "keys and values of a language model's attention. [default: input]",
         show_default=False,
     ),
 ]
@@ -57,6 +65,7 @@ class ActivationOptions:
     """Whether activations fail, and in which memory they lie."""
 
     fault_sites: FaultSitesOption = None
+    activations: ActivationsOption = None
     activation_bits: ActivationBitsOption = None
     input_sram: InputSramOption = None
     input_voltage: InputVoltageOption = None
@@ -78,6 +87,10 @@ class ActivationOptions:
         from ..activations import INPUT_SRAM, ActivationMemory
 
         if self.sites == "weights" and self.activation_bits is None:
+            if self.activations is not None:
+                raise FaultsimError(
+                    "--activations needs --fault-sites activations or both, or --activation-bits"
+                )
             return None
         sram = INPUT_SRAM if self.input_sram is None else parse_input_sram(self.input_sram)
         bits = (
@@ -86,7 +99,10 @@ class ActivationOptions:
             else checked_integer(self.activation_bits, "--activation-bits", 2, 8)
         )
         return ActivationMemory(
-            subject.calibrate(), f"int{bits}", replace(faults, memory=sram, domains=()), self.input_voltage
+            subject.calibrate(what=self.activations or "input"),
+            f"int{bits}",
+            replace(faults, memory=sram, domains=()),
+            self.input_voltage,
         )
 
 
