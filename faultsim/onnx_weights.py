@@ -5,7 +5,7 @@ floating-point types, which Cast turns into float32. Integers of 2 and 3 bits ar
 as int8: each number is the same. An asymmetric range adds its center to the product.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -100,17 +100,15 @@ def write_weight(name: str, output: str, layer: StoredLayer) -> tuple[list["Node
 
 def _find_bytes(layer: StoredLayer, kind: _Type) -> bytes:
     """Return the numbers of a weight as the bytes of an ONNX tensor."""
-    if isinstance(layer.format, IntegerFormat):
-        steps = _find_steps(layer.format, layer.values).contiguous()
-        if kind is _INT8:
-            return steps.numpy().tobytes()
-        packed = _FOUR_BITS.pack(steps)[
-            : -(-steps.numel() // 2)
-        ]  # the lower half of a byte first, as ONNX does
-        return packed.numpy().tobytes()
-    assert isinstance(layer.format, FloatFormat)
-    numbers = _settle(layer.format, layer.values.float()).to(layer.values.dtype)
-    return numbers.contiguous().view(torch.uint8).numpy().tobytes()
+    stored = layer.format
+    if isinstance(stored, FloatFormat):
+        numbers = _settle(stored, layer.values.float()).to(layer.values.dtype)
+        return numbers.contiguous().view(torch.uint8).numpy().tobytes()
+    steps = _find_steps(cast(IntegerFormat, stored), layer.values).contiguous()
+    if kind is _INT8:
+        return steps.numpy().tobytes()
+    packed = _FOUR_BITS.pack(steps)[: -(-steps.numel() // 2)]  # the lower half of a byte first, as ONNX does
+    return packed.numpy().tobytes()
 
 
 def _find_steps(stored: IntegerFormat, codes: Tensor) -> Tensor:
