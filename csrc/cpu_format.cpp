@@ -139,32 +139,11 @@ Halves load_bytes(const void* p) { return Halves(_mm_cvtepu8_epi16(_mm_loadl_epi
 Floats to_floats(Halves a) { return Floats(_mm256_cvtph_ps(__m128i(a))); }
 Halves to_halves(Floats a) { return Halves(_mm256_cvtps_ph(__m256(a), kNearest)); }
 #endif
-SignedWide as_signed(Wide bits) { return SignedWide(bits); }
-Wide select(SignedWide which, Wide yes, Wide no) { return (Wide(which) & yes) | (~Wide(which) & no); }
-#endif
-int32_t as_signed(uint32_t bits) { return static_cast<int32_t>(bits); }
-using faultsim::select;
 
-// float32 bits, or a vector of them, with a policy. Magnitudes are compared as signed numbers, for which AVX2 has an
-// instruction.
-template <Nonfinite policy, class Word>
-Word settled(Word bits, uint32_t limit) {
-  constexpr int32_t kInfinite = kInfinity;
-  const Word magnitude = bits & 0x7FFFFFFFu;
-  const auto size = as_signed(magnitude);
-  switch (policy) {
-    case Nonfinite::keep:
-      return select(size > kInfinite, Word{} + kQuietNan, bits);
-    case Nonfinite::zero:
-      return select(size >= static_cast<int32_t>(limit), Word{}, bits);
-    case Nonfinite::clamp:
-      return select(size > kInfinite, Word{},
-                    (bits & 0x80000000u) | select(size > static_cast<int32_t>(limit), Word{} + limit, magnitude));
-  }
-  return bits;
-}
+struct WideGreater {
+  static Wide of(Wide a, uint32_t b) { return Wide(SignedWide(a) > static_cast<int32_t>(b)); }
+};
 
-#if defined(FAULTSIM_HALVES)
 // The float32 bits of kWide codes, by way of float16: e5m2 is its upper byte; e4m3fn, whose exponents have a bias of 7
 // instead of 15, becomes 2^-8 of its number.
 template <Number number>
@@ -177,8 +156,8 @@ Wide widened_halves(const uint8_t* codes, float scale) {
   const Halves bytes = load_bytes(codes);
   if (number == Number::float8_e5m2) return Wide(to_floats(bytes << 8) * scale);
   const Wide small = Wide(to_floats((bytes << 7 & 0x3F80) | (bytes << 8 & 0x8000)));
-  const Wide number_or_nan = select(as_signed(small & 0x7FFFFFFFu) == 0x3FF00000, Wide{} + kQuietNan, small);
-  return Wide(Floats(number_or_nan) * 256.0f * scale);
+  const Wide nan = WideGreater::of(small & 0x7FFFFFFFu, 0x3FF00000u - 1);  // its largest code
+  return Wide(Floats((small & ~nan) | (nan & kQuietNan)) * 256.0f * scale);
 }
 #endif
 
@@ -188,7 +167,7 @@ void widen_as(const uint8_t* codes, float scale, uint32_t limit, float* values, 
 #if defined(FAULTSIM_HALVES)
   if (number != Number::float32 && number != Number::bfloat16) {
     for (; i + kWide <= count; i += kWide) {
-      const Wide bits = settled<policy>(widened_halves<number>(codes + i * sizeof(Code), scale), limit);
+      const Wide bits = settled<WideGreater>(policy, widened_halves<number>(codes + i * sizeof(Code), scale), limit);
       memcpy(values + i, &bits, sizeof bits);
     }
   }
@@ -197,7 +176,7 @@ void widen_as(const uint8_t* codes, float scale, uint32_t limit, float* values, 
     Code code;
     memcpy(&code, codes + i * sizeof code, sizeof code);
     const float value = float_of(float_bits<number>(code));
-    values[i] = float_of(settled<policy>(bits_of(sizeof code == 1 ? value * scale : value), limit));
+    values[i] = float_of(settled(policy, bits_of(sizeof code == 1 ? value * scale : value), limit));
   }
 }
 

@@ -126,4 +126,22 @@ static FAULTSIM_HD uint32_t limit_of(const Format& format, float scale, Number o
   return bits_of(own < largest ? own : largest);
 }
 
+// All ones where a > b, otherwise 0. Both are below 2^31: as signed numbers AVX2 compares them in one instruction.
+struct Greater {
+  static FAULTSIM_HD uint32_t of(uint32_t a, uint32_t b) {
+    return 0u - static_cast<uint32_t>(static_cast<int32_t>(a) > static_cast<int32_t>(b));
+  }
+};
+
+// Float32 bits with a policy; `limit` is limit_of(). A NaN that is kept has the bits of Python's, for devices and
+// conversions disagree about its sign and digits. Word is uint32_t or a vector of them, with a Compare of its own.
+template <class Compare = Greater, class Word>
+static FAULTSIM_HD Word settled(Nonfinite policy, Word bits, uint32_t limit) {
+  const Word magnitude = bits & 0x7FFFFFFFu, nan = Compare::of(magnitude, kInfinity);
+  if (policy == Nonfinite::keep) return (bits & ~nan) | (nan & kQuietNan);
+  if (policy == Nonfinite::zero) return bits & ~Compare::of(magnitude, limit - 1);
+  const Word beyond = Compare::of(magnitude, limit);
+  return ((bits & 0x80000000u) | (magnitude & ~beyond) | (beyond & limit)) & ~nan;
+}
+
 }  // namespace faultsim

@@ -6,6 +6,7 @@
 #include "cuda/dequantize.cuh"
 #include "cuda/division.cuh"
 #include "cuda/draw.cuh"
+#include "cuda/format.cuh"
 #include "launch.h"
 
 namespace faultsim {
@@ -113,14 +114,7 @@ __global__ void __launch_bounds__(kThreads)
 
   const uint32_t span = static_cast<uint32_t>(division.repeat.quotient(number));
   chunk.in_span = (number - span * map.repeat) * kBlockBytes;
-  BlockDraw draw;
-  draw.table = job.table;
-  draw.rule = job.rule;
-  draw.block = map.blocks ? span - static_cast<uint32_t>(division.blocks.quotient(span) * map.blocks) : span;
-  if (job.block_offset) draw.block += static_cast<uint32_t>(*job.block_offset);
-  draw.access = job.access ? static_cast<uint32_t>(*job.access) : 0;
-  draw.least = static_cast<uint32_t>(job.table.entries[0]);
-  draw.all = all_cells_fail(job.table);
+  const BlockDraw draw = block_draw(job, division, span);
   const ScaleCursor scale(job, runs, chunk.whole ? chunk.first + Here::group_at(0) : 0);
 
   const uint32_t first_chip = blockIdx.y * division.chips;
@@ -141,10 +135,20 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// Whether the source is an image whose numbers are more than scaled bytes.
+bool has_format(const Job& job) { return !plain_int8(job.format) || job.centers; }
+
 template <Kind kind, Output type>
 cudaError_t launch(const Job& job, const Division& division, cudaStream_t stream) {
-  const ScaleRuns runs = scale_runs(job, kThreads * Chunk<kind, type>::Group::kSize);
   const dim3 grid(division.chunks, (job.chips + division.chips - 1) / division.chips);
+  if constexpr (Chunk<kind, type>::kFloats) {
+    if (has_format(job)) {
+      const ScaleRuns runs = scale_runs(job, kThreads);
+      format_kernel<kind, type><<<grid, kThreads, 0, stream>>>(job, division, runs);
+      return cudaGetLastError();
+    }
+  }
+  const ScaleRuns runs = scale_runs(job, kThreads * Chunk<kind, type>::Group::kSize);
   fault_kernel<kind, type><<<grid, kThreads, 0, stream>>>(job, division, runs);
   return cudaGetLastError();
 }
@@ -212,8 +216,8 @@ bool built_with_cuda() { return true; }
 
 std::string launch_cuda(const Job& job, int device, void* stream) {
   if (job.weights == 0 || job.chips == 0) return {};
-  if (!plain_int8(job.format)) return "no CUDA kernel decodes this format";
-  const std::string kernel = std::string("fault_kernel<") + kKindNames[static_cast<int>(job.rule.kind)] + ", " +
+  const std::string kernel = std::string(has_format(job) ? "format_kernel<" : "fault_kernel<") +
+                             kKindNames[static_cast<int>(job.rule.kind)] + ", " +
                              kOutputNames[static_cast<int>(job.type)] + ">";
   return on_device(device, amount(kernel, job.weights, "weights", job.chips), [&](int processors) {
     return launch(job, divide(job, processors), static_cast<cudaStream_t>(stream));

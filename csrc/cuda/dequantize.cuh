@@ -19,23 +19,28 @@ struct OutputType {
 template <>
 struct OutputType<Output::float32> {
   using Value = float;
-  static __device__ Value from(int8_t q, float scale) { return __fmul_rn(static_cast<float>(q), scale); }
+  using Bits = uint32_t;
+  static constexpr Bits kNan = kQuietNan;
+  static __device__ Value of(float x) { return x; }
+  static __device__ Value from(int8_t q, float scale) { return of(__fmul_rn(static_cast<float>(q), scale)); }
   static __device__ uint32_t bits(Value x) { return __float_as_uint(x); }
 };
 template <>
 struct OutputType<Output::bfloat16> {
   using Value = __nv_bfloat16;
-  static __device__ Value from(int8_t q, float scale) {
-    return __float2bfloat16_rn(__fmul_rn(static_cast<float>(q), scale));
-  }
+  using Bits = uint16_t;
+  static constexpr Bits kNan = 0x7FC0u;
+  static __device__ Value of(float x) { return __float2bfloat16_rn(x); }
+  static __device__ Value from(int8_t q, float scale) { return of(__fmul_rn(static_cast<float>(q), scale)); }
   static __device__ uint32_t bits(Value x) { return __bfloat16_as_ushort(x); }
 };
 template <>
 struct OutputType<Output::float16> {
   using Value = __half;
-  static __device__ Value from(int8_t q, float scale) {
-    return __float2half_rn(__fmul_rn(static_cast<float>(q), scale));
-  }
+  using Bits = uint16_t;
+  static constexpr Bits kNan = 0x7E00u;
+  static __device__ Value of(float x) { return __float2half_rn(x); }
+  static __device__ Value from(int8_t q, float scale) { return of(__fmul_rn(static_cast<float>(q), scale)); }
   static __device__ uint32_t bits(Value x) { return __half_as_ushort(x); }
 };
 

@@ -3,7 +3,8 @@
 
 #include <cuda_runtime.h>
 
-#include "../fault.h"
+#include "../launch.h"
+#include "division.cuh"
 
 namespace faultsim {
 namespace {
@@ -72,6 +73,19 @@ struct BlockDraw {
   uint32_t least;  // number of hits
   bool all;        // every cell fails
 };
+
+// What a job draws for a span of addresses.
+__device__ BlockDraw block_draw(const Job& job, const Division& division, uint32_t span) {
+  BlockDraw draw;
+  draw.table = job.table;
+  draw.rule = job.rule;
+  draw.block = job.map.blocks ? span - static_cast<uint32_t>(division.blocks.quotient(span) * job.map.blocks) : span;
+  if (job.block_offset) draw.block += static_cast<uint32_t>(*job.block_offset);
+  draw.access = job.access ? static_cast<uint32_t>(*job.access) : 0;
+  draw.least = static_cast<uint32_t>(job.table.entries[0]);
+  draw.all = all_cells_fail(job.table);
+  return draw;
+}
 
 // hit_count() by the 32 threads of a warp: each step compares 32 thresholds at once.
 __device__ uint32_t warp_hit_count(const BlockDraw& draw, uint64_t uniform) {

@@ -15,7 +15,7 @@ scale, center : float32
     One number (axis -1), or one for each index of `axis`; center is for asymmetric ranges, otherwise None.
 
 The other arguments are those of faultsim.ops; the base address is a multiple of 8. The result has the bits that
-corrupting the image, unpacking and decoding it gives; that is what happens on CUDA, in three passes.
+corrupting the image, unpacking and decoding it gives.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from ..native import native
 from ..op_checks import Draw, check_draw
 from ..ops import COMMON, launch
 from .floating import FloatFormat
-from .format import OUTPUTS, Format, Grid
+from .format import OUTPUTS, Format
 from .integer import IntegerFormat
 
 _LIBRARY = torch.library.Library("faultsim", "FRAGMENT")
@@ -146,7 +146,7 @@ def _prepare_out(
     _check(image, format, out.shape[1:], out.dtype, scale, center, axis, draw)
 
 
-def _fused(
+def _run(
     image: Tensor, format: str, scale: Tensor, center: Tensor | None, axis: int, draw: Draw, out: Tensor
 ) -> None:
     stored, weights = _parsed(format), prod(out.shape[1:])
@@ -161,25 +161,6 @@ def _fused(
         axis=axis,
         image=describe_image(stored, weights, center),
     )
-
-
-def _composed(
-    image: Tensor, format: str, scale: Tensor, center: Tensor | None, axis: int, draw: Draw, out: Tensor
-) -> None:
-    stored, shape = _parsed(format), out.shape[1:]
-    spread = [-1 if d == axis else 1 for d in range(len(shape))] if axis >= 0 else []
-    grid = Grid(scale.reshape(spread), None if center is None else center.reshape(spread), axis)
-    for i in range(draw.chips.shape[0]):
-        chip = draw._replace(chips=draw.chips[i : i + 1])
-        read = torch.ops.faultsim.corrupt(image.view(torch.int8), *chip)
-        out[i] = stored.decode(stored.unpack(read[0], shape), grid, out.dtype)
-
-
-def _run(
-    image: Tensor, format: str, scale: Tensor, center: Tensor | None, axis: int, draw: Draw, out: Tensor
-) -> None:
-    run = _composed if image.device.type == "cuda" else _fused
-    run(image, format, scale, center, axis, draw, out)
 
 
 def _corrupt_decode(

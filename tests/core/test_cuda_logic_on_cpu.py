@@ -12,8 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from faultsim import reference
+from faultsim import ops, reference
+from faultsim.formats import Format
+from faultsim.formats.operators import describe_image
 from faultsim.hit_table import build_hit_table
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +61,7 @@ def kernel_text() -> tuple[str, int]:
         text,
         flags=re.S,
     )
-    assert (blocks, launches) == (1, 3), "launch_cuda.cu has changed: adapt this test"
+    assert (blocks, launches) == (1, 4), "launch_cuda.cu has changed: adapt this test"
     numbers = itertools.count()
     text = re.sub(r"__syncthreads\(\)", lambda _: f"__syncthreads({next(numbers)})", text)
     return '#include "cuda_on_cpu.h"\n' + text, next(numbers)
@@ -119,10 +122,12 @@ def launch(
     run=1,
     seeds=SEEDS,
     device=0,
+    image=None,
 ):
+    """`image`: arguments of read_image() where the source is an image of a format."""
     table = build_hit_table(rate)
     seeds = np.array(seeds, np.uint64).view(np.int64)
-    out = np.zeros((len(seeds), source.size), OUTPUTS[output])
+    out = np.zeros((len(seeds), source.size if image is None else image["numbers"]), OUTPUTS[output])
     states = np.zeros((len(seeds), source.size), np.uint8)
     access = np.array([3], np.int64)
     job = kernel.Job(
@@ -147,6 +152,8 @@ def launch(
         block_offset=0,
         access=access.ctypes.data,
     )
+    if image is not None:
+        job.read_image(**image)
     kernel.launch_cuda(job, device, 0)
     return out, states
 
@@ -233,6 +240,59 @@ def test_scales(kernel, output, base):
         channel = np.arange(weights.size) // run % count
         floats = reference.dequantize(stored, scales[channel], 1, output)
         assert np.array_equal(got.view(np.uint8), floats.view(np.uint8)), (run, count)
+
+
+FORMATS = [
+    *(f"int{bits}" for bits in range(2, 9)), "uint2", "uint8", "int3-unpacked", "int4-asymmetric",
+    "uint8-asymmetric", "int8-asymmetric", "float32", "float16", "bfloat16-zero", "float32-clamp", "float16-zero",
+    "bfloat16", "bfloat16-clamp", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fn-scaled-clamp",
+    "float8_e5m2-scaled-zero",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("output", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats(kernel, name, output):
+    """The CPU's bits: one scale, and channels whose runs are shorter and longer than the threads of a block; images
+    that begin and end inside an array; few faults, and so many that numbers of every kind are not finite."""
+    shape, stored = [9, 31, 53], Format.parse(name)
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(len(name))) * 3
+    for axis in (-1, 0, 1) if stored.width <= 8 and not name.startswith("float8_e4m3fn") else (-1,):
+        axis = -1 if name == "float8_e5m2" else axis
+        codes, grid = stored.encode(weight, axis)
+        image = stored.pack(codes)
+        used = image.numpy() if stored.cells < 8 else image.numpy()[: weight.numel() * stored.cells // 8]
+        scale = grid.scale.reshape(-1).contiguous()
+        center = None if grid.center is None else grid.center.reshape(-1).contiguous()
+        run = weight[(0,) * (axis + 1)].numel() if axis >= 0 else 1
+        for kind, rate, place in [
+            ("flip", 1e-3, {"base": 4096 - 8}),
+            ("flip", 0.3, {}),
+            ("stuck", 0.02, {"base": 64, "blocks": 2, "word": 16, "repeat": 3}),
+        ]:
+            got, _ = launch(
+                kernel, used.view(np.int8), kind, 0.5, rate, output, scales=scale.numpy(), run=run, **place,
+                image=describe_image(stored, weight.numel(), center),
+            )  # fmt: skip
+            want = torch.ops.faultsim.corrupt_decode(
+                image, name, shape, getattr(torch, output), scale, center, axis,
+                ops.encode_chips(SEEDS), ops.encode_rate(rate), [KINDS[kind], 2**32 if kind == "stuck" else 0],
+                [place.get("base", 0), place.get("blocks", 0), place.get("word", 16), place.get("repeat", 1)],
+                access=torch.tensor([3]),
+            )  # fmt: skip
+            assert got.tobytes() == want.view(torch.uint8).numpy().tobytes(), (axis, kind, place)
+
+
+def test_images_at_odd_addresses(kernel):
+    """Words that no 64-bit load may fetch, and a last one that ends behind the image."""
+    stored = Format.parse("bfloat16")
+    codes = torch.arange(2051).bfloat16()
+    image = np.concatenate([np.zeros(3, np.uint8), stored.pack(codes).numpy()])[3 : 3 + 2 * 2051]
+    got, _ = launch(
+        kernel, image.view(np.int8), "flip", 0, 0.0, "float32", scales=np.ones(1, np.float32),
+        image=describe_image(stored, 2051),
+    )  # fmt: skip
+    assert np.array_equal(got, np.stack([codes.float().numpy()] * 2))
 
 
 @pytest.fixture(scope="module")

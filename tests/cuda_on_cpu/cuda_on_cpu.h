@@ -201,8 +201,10 @@ struct __half {
   uint16_t bits;
 };
 static float __fmul_rn(float a, float b) { return a * b; }
-static __nv_bfloat16 __float2bfloat16_rn(float x) { return {faultsim::bfloat16_bits(x)}; }
-static __half __float2half_rn(float x) { return {faultsim::float16_bits(x)}; }
+static float __fadd_rn(float a, float b) { return a + b; }
+// A GPU makes a NaN of its own of any NaN.
+static __nv_bfloat16 __float2bfloat16_rn(float x) { return {x == x ? faultsim::bfloat16_bits(x) : uint16_t{0x7FFF}}; }
+static __half __float2half_rn(float x) { return {x == x ? faultsim::float16_bits(x) : uint16_t{0x7FFF}}; }
 static uint32_t __float_as_uint(float x) { return faultsim::bits_of(x); }
 static uint16_t __bfloat16_as_ushort(__nv_bfloat16 x) { return x.bits; }
 static uint16_t __half_as_ushort(__half x) { return x.bits; }

@@ -1,9 +1,16 @@
-// Runs each kernel once on a few weights, for the thread sanitizer. The argument is the number of a barrier to leave out,
-// -1 for none.
+// Runs each kernel once on a few weights, for the thread sanitizer. The argument is the number of a barrier to leave
+// out, -1 for none.
 #include <cstdio>
 #include <vector>
 
 #include "kernel.cpp"
+
+static void run(const faultsim::Job& job) {
+  if (const std::string error = faultsim::launch_cuda(job, 0, nullptr); !error.empty()) {
+    std::fprintf(stderr, "%s\n", error.c_str());
+    std::exit(1);
+  }
+}
 
 int main(int, char** arguments) {
   using namespace faultsim;
@@ -15,7 +22,8 @@ int main(int, char** arguments) {
   const std::vector<int64_t> seeds = {1, 2, 3};
   std::vector<uint64_t> table = {1500, 0};  // 1,500 to 1,600 hits: every warp has some, and some cells have two
   for (uint64_t i = 1; i <= 100; ++i) table.push_back(i << 57);
-  alignas(16) static char output[4 * kChips * kWeights], value[kChips * kWeights];
+  // As many numbers as 21 in each word of 64 bits.
+  alignas(16) static char output[4 * kChips * kWeights / 8 * 21], value[kChips * kWeights];
   for (int kind = 0; kind < 3; ++kind) {
     for (int type = 0; type < 5; ++type) {
       for (uint64_t base : {0, 100}) {  // whole blocks, and parts of three
@@ -33,10 +41,15 @@ int main(int, char** arguments) {
         job.rule = {static_cast<Kind>(kind), 1ull << 31};
         job.map = {base, 0, 1, 1};
         job.seeds = seeds.data();
-        if (const std::string error = launch_cuda(job, 0, nullptr); !error.empty()) {
-          std::fprintf(stderr, "%s\n", error.c_str());
-          return 1;
-        }
+        run(job);
+        if (job.type == Output::int8 || job.type == Output::mask) continue;
+        job.map.base = base / 8 * 8;
+        job.format = {Number::integer, 3, 3, 4, -4, Nonfinite::keep};
+        job.numbers = kWeights / 8 * 21;
+        run(job);
+        job.format = {Number::float16, 16, 16, 0, 0, Nonfinite::clamp};
+        job.numbers = kWeights / 2;
+        run(job);
       }
     }
   }
