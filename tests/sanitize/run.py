@@ -1,5 +1,5 @@
-"""The kernel under the address and undefined-behavior sanitizers: every CPU path, kind, output and placement, at odd
-sizes and addresses, each result compared with the reference. NumPy only: torch does not run under a sanitizer.
+"""The kernel under the address and undefined-behavior sanitizers: every CPU path, kind, output, placement and format,
+at odd sizes and addresses, each result compared with the reference. NumPy only: torch does not run under a sanitizer.
 
     python tests/sanitize/run.py build/sanitize        (see `make test-sanitize`, which builds and preloads)
 
@@ -22,6 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from faultsim import reference
 from faultsim.hit_table import build_hit_table
 
+
+def load_formats_reference() -> ModuleType:
+    """faultsim/formats/reference.py by itself: its package imports torch."""
+    path = Path(__file__).resolve().parents[2] / "faultsim/formats/reference.py"
+    spec = spec_from_file_location("formats_reference", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+formats_reference = load_formats_reference()
 KINDS = {
     "flip": (0, 0.5, 0),
     "stuck": (1, 0.5, 2**33),
@@ -48,6 +59,35 @@ SIZES = [1, 7, 63, 65, 4097, 9001]
 SEEDS = [1, 2**63 + 5, 3, 4, 5, 6, 2**64 - 1]  # more than the launcher draws at once
 RATES = [0.0, 1e-3, 1e-2, 0.3]
 
+FORMATS = {  # number, bits, cells, offset, clamps, policy, whether there are centers
+    **{f"int{bits}": ("integer", bits, bits, False, False, "keep", False) for bits in range(2, 9)},
+    **{f"uint{bits}": ("integer", bits, bits, True, True, "keep", False) for bits in (2, 3, 4, 8)},
+    **{f"int{bits}-asymmetric": ("integer", bits, bits, False, True, "keep", True) for bits in (4, 5, 8)},
+    **{f"int{bits}-unpacked": ("integer", bits, 8, False, False, "keep", False) for bits in (2, 7)},
+    **{
+        f"{kind}-{policy}": (kind, bits, bits, False, False, policy, False)
+        for kind, bits in [
+            ("float32", 32),
+            ("float16", 16),
+            ("bfloat16", 16),
+            ("float8_e4m3fn", 8),
+            ("float8_e5m2", 8),
+        ]
+        for policy in ("keep", "zero", "clamp")
+    },
+}
+LARGEST = {
+    "float32": float(np.finfo(np.float32).max),
+    "float16": 65504.0,
+    "bfloat16": float(np.array(0x7F7F0000, np.uint32).view(np.float32)),
+    "float8_e4m3fn": 448.0,
+    "float8_e5m2": 57344.0,
+}
+WORD_PLACES = [place for place in PLACES if place[0] % 8 == 0] + [
+    (4096 - 8, 0, 1, 1),
+    (4096 * 17 + 40, 3, 32, 5),
+]
+
 
 def load(folder: Path) -> ModuleType:
     """The module that was built in `folder`."""
@@ -66,9 +106,11 @@ def at_odd_address(values: np.ndarray, shift: int) -> np.ndarray:
 
 
 def launch(
-    native, path, threads, source, output, seeds, rate, kind, place, name="int8", states=None, scales=None
-):
-    """One call of the kernel; weight i has the scale number i // 5 mod their number."""
+    native, path, threads, source, output, seeds, rate, kind, place, name="int8", states=None, scales=None,
+    image=None,
+):  # fmt: skip
+    """One call of the kernel; weight i has the scale number i // 5 mod their number. `image`: arguments of read_image()
+    where the source is an image of a format."""
     code, ones, one = KINDS[kind]
     table, chips = build_hit_table(rate).copy(), np.array(seeds, np.uint64)
     offset, access = np.array([3], np.int64), np.array([9], np.int64)
@@ -94,6 +136,8 @@ def launch(
         block_offset=offset.ctypes.data,
         access=access.ctypes.data,
     )
+    if image is not None:
+        job.read_image(**image)
     native.launch_cpu(job, threads, path)
 
 
@@ -140,6 +184,73 @@ def check(native: ModuleType, kind: str, place: tuple, size: int, rate: float) -
     return calls
 
 
+def make_image(name: str, weights: int) -> np.ndarray:
+    """An image of any bits of finite numbers: uint8, as long as what holds weights."""
+    kind, bits, cells, *_ = FORMATS[name]
+    rng = np.random.default_rng(weights)
+    size = 8 * -(-weights // (64 // cells)) if cells < 8 else weights * cells // 8
+    image = rng.integers(0, 256, size, np.uint8)
+    if kind != "integer":
+        codes = image.view(f"u{bits // 8}")
+        exponent, fraction, _ = formats_reference.FLOATS[kind]
+        top = ((1 << exponent) - 1) << fraction
+        codes[codes & top == top] ^= 1 << fraction  # neither infinity nor NaN
+    return image
+
+
+def decode_by_reference(
+    name: str, read: np.ndarray, weights: int, scale: np.ndarray, center: np.ndarray, output: str
+) -> np.ndarray:
+    """The bits of the numbers that an image stands for, as one chip reads it; `scale` and `center` of each weight."""
+    kind, bits, cells, offset, clamps, policy, centered = FORMATS[name]
+    words = np.concatenate([read.view(np.uint8), np.zeros(-read.size % 8, np.uint8)])
+    held = formats_reference.weight_bits(words, weights, bits, cells)
+    if kind == "integer":
+        codes, most = formats_reference.integers(held, offset, clamps), np.inf
+    else:
+        codes = formats_reference.floats(held, kind)
+        scale = scale if bits == 8 else np.ones_like(scale)
+        with np.errstate(over="ignore"):
+            most = np.float32(LARGEST[kind]) * scale
+    values = formats_reference.numbers(codes, scale, center if centered else None)
+    return formats_reference.rounded(values, output, policy, most)
+
+
+def check_format(native: ModuleType, name: str, weights: int, kind: str, rate: float, place: tuple) -> int:
+    """All paths and floating-point outputs of one image; returns the number of calls."""
+    number, bits, cells, offset, clamps, policy, centered = FORMATS[name]
+    calls, seeds = 0, SEEDS[:2]
+    source = at_odd_address(make_image(name, weights).view(np.int8), weights % 5)
+    *_, read = by_reference(source, seeds, rate, kind, place)
+    scales, centers = np.linspace(0.01, 600, 7, dtype=np.float32), np.linspace(-3, 500, 7, dtype=np.float32)
+    each = np.arange(weights) // 5 % 7
+    image = {
+        "numbers": weights, "number": native.NUMBERS[number], "bits": bits, "cells": cells, "offset": offset,
+        "clamps": clamps, "nonfinite": native.NONFINITE[policy],
+        "centers": centers.ctypes.data if centered else 0,
+    }  # fmt: skip
+    for output in ("float32", "bfloat16", "float16"):
+        want = np.stack(
+            [decode_by_reference(name, one, weights, scales[each], centers[each], output) for one in read]
+        )
+        for path in native.cpu_paths():
+            got = at_odd_address(np.zeros(len(seeds) * weights, OUTPUTS[output]), weights % 5)
+            launch(native, path, 2, source, got, seeds, rate, kind, place, output, None, scales, image)
+            calls += same(got, want, path, name, output, weights, kind, rate, place)
+    return calls
+
+
+def check_formats(native: ModuleType) -> int:
+    """Every format at several sizes; kinds, rates and placements in turn, so that each format has most of them."""
+    turns = zip(
+        itertools.cycle(KINDS), itertools.cycle(RATES[1:]), itertools.cycle(WORD_PLACES), strict=False
+    )
+    cases = itertools.product(FORMATS, (1, 2, 13, 65, 700, 5001))
+    return sum(
+        check_format(native, name, size, *turn) for (name, size), turn in zip(cases, turns, strict=False)
+    )
+
+
 def check_large(native: ModuleType, path: str, kind: str) -> int:
     """Outputs that no cache holds are written past it; many threads."""
     # getconf must not run under the preloaded sanitizer.
@@ -178,7 +289,7 @@ def check_rest(native: ModuleType, path: str) -> int:
 def main() -> None:
     native = load(Path(sys.argv[1]))
     cases = itertools.product(KINDS, PLACES, SIZES, RATES)
-    calls = sum(check(native, *case) for case in cases)
+    calls = sum(check(native, *case) for case in cases) + check_formats(native)
     for path in native.cpu_paths():
         calls += check_rest(native, path) + sum(check_large(native, path, kind) for kind in ("flip", "stuck"))
     print(
