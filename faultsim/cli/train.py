@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import FaultsimError
+from .hardening_options import HardeningOptions
 from .option_groups import FormatOptions, expand_options
 from .options import DataDirOption, DataOption, DeviceOption, InputSizeOption, MeanOption, StdOption
 from .own_data import own_data
@@ -58,18 +59,36 @@ def train_base(
         str,
         typer.Option(
             help="paper (SGD, 1e-3, no weight decay, 100 epochs), paper_short (the same at 1e-2, falling to 0, "
-            "12 epochs: for CPUs) or modern (one-cycle, weight decay, 20 epochs)."
+            "12 epochs: for CPUs), modern (one-cycle, weight decay, 20 epochs) or fine_tune (2e-2, falling to 0, "
+            "3 epochs: with --start)."
         ),
     ] = "modern",
     epochs: Annotated[int | None, typer.Option(help="Number of epochs. [default: the recipe's]")] = None,
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from these weights of the model. [default: random initialization]", show_default=False
+        ),
+    ] = None,
     stored: FormatOptions,
+    robust: HardeningOptions,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Precision of matrix products: float32 or bfloat16. [default: the recipe's on GPUs, float32 on CPUs]",
+            show_default=False,
+        ),
+    ] = None,
     budget: TrainingBudgetOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a base model, quantization-aware.
 
     With --bits or --format the model is trained for weights of that format, which the weight file names.
+
+    --clip (or --clip-deviations) and --bit-error-rate make the model robust to bit errors on any chip, --chip to those
+    of one chip.
 
     Your own data (--data and --test-data) must give one tensor of inputs and class numbers. They are not augmented.
 
@@ -92,12 +111,16 @@ def train_base(
         chosen,
         seed=seed,
         format=stored.chosen() or INT8,
+        start=start,
+        clipping=robust.clipping(),
+        errors=robust.errors(),
+        precision=precision,
         augment=augment,
         device=choose_device(device),
         pace=pace(budget),
         report=say,
     )
-    print(
-        f"{model} on {training.name}, recipe {chosen.name}: test accuracy {100 * metadata['test_accuracy']:.2f} %, "
-        f"written to {out}"
-    )
+    reached = f"test accuracy {100 * metadata['test_accuracy']:.2f} %"
+    if "chip_accuracy" in metadata:
+        reached += f", on the chip {100 * metadata['chip_accuracy']:.2f} %"
+    print(f"{model} on {training.name}, recipe {chosen.name}: {reached}, written to {out}")

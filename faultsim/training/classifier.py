@@ -1,8 +1,9 @@
 """Training of a base model with quantization-aware weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from ..data import Augmentation, Dataset
 from ..errors import FaultsimError
 from ..formats import INT8, AnyFormat, as_format
 from ..quantization import prepare_qat
+from .bit_errors import BitErrors, Losses, RandomBitErrors, Task
+from .clipping import Clipping, clip_weights
 from .loop import Loop, Pace, choose_memory_format, choose_optimizer_arguments, create_schedule, move_module
 
 
@@ -32,7 +35,7 @@ class Recipe:
     schedule: str = "constant"
     """One of faultsim.training.loop.SCHEDULES; "one_cycle" uses Nesterov momentum."""
     precision: str = "float32"
-    """Or "bfloat16": precision of matrix products (autocast) on GPUs; CPUs always use float32."""
+    """Or "bfloat16": precision of matrix products (autocast) on GPUs; CPUs use float32 unless asked otherwise."""
 
 
 RECIPES = {
@@ -51,6 +54,8 @@ RECIPES = {
         schedule="one_cycle",
         precision="bfloat16",
     ),
+    # A base model that is trained already, made robust or fit for another format.
+    "fine_tune": Recipe("fine_tune", epochs=3, batch_size=128, learning_rate=2e-2, schedule="linear"),
 }
 
 
@@ -93,6 +98,14 @@ class Epoch:
     """Cross entropy."""
     accuracy: float
     """Fraction of right answers."""
+    perturbed_loss: float | None = None
+    """Cross entropy with random bit errors, over the steps that had some."""
+    steps_with_errors: float | None = None
+    """Fraction of them (by images); None in a training without random bit errors."""
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the means that there are."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def train_classifier(
@@ -102,12 +115,18 @@ def train_classifier(
     *,
     seed: int,
     format: AnyFormat = INT8,
+    clipping: Clipping | None = None,
+    errors: BitErrors | None = None,
+    precision: str | None = None,
+    context: Mapping[str, Any] | None = None,
     augment: Augmentation | None = None,
     state: Path | None = None,
     report: Callable[[Epoch], None] = lambda epoch: None,
     pace: Pace | None = None,
 ) -> list[Epoch]:
     """Train a base model in place, on its own device. Its weights become quantization-aware (see prepare_qat).
+
+    With `clipping` and `errors` it becomes robust to bit errors.
 
     Parameters
     ----------
@@ -121,6 +140,15 @@ def train_classifier(
         Order and augmentation are functions of (seed, epoch).
     format
         What a stored weight is, or its name; training rounds the weights to it.
+    clipping
+        Bounds of the stored weights. Default: none.
+    errors
+        Bit errors that the weights have in training (`RandomBitErrors`, `OneChip`). Default: none.
+    precision
+        Precision of matrix products, also on a CPU: "float32" or "bfloat16". Default: the recipe's on a GPU, else
+        float32.
+    context
+        Further JSON values that a state must contain for the training to continue from it.
     augment
         Augmentation of the images. Default: none.
     state
@@ -139,11 +167,18 @@ def train_classifier(
     OutOfTime
         At the deadline of `pace`.
     FaultsimError
-        For the state of another training.
+        For the state of another training, an unknown precision, and a seed that does not go with the errors.
     """
+    if precision not in (None, "float32", "bfloat16"):
+        raise FaultsimError(f"unknown precision {precision!r}: it can be float32 or bfloat16")
+    if errors is not None:
+        errors.check(seed)
     device = next(model.parameters()).device
     data, stored = data.to(device), as_format(format)
-    move_module(prepare_qat(model, format=stored), device).train()
+    # on a CPU, bfloat16 wants the channels last as tensor cores do
+    memory_format = choose_memory_format(device, precision or "float32")
+    move_module(prepare_qat(model, format=stored), device, precision or "float32").train()
+    bounds = [] if clipping is None else clipping.find_bounds(model)
     optimizer = torch.optim.SGD(
         model.parameters(),
         **choose_optimizer_arguments(recipe.learning_rate, device),
@@ -151,27 +186,47 @@ def train_classifier(
         weight_decay=recipe.weight_decay,
         nesterov=recipe.schedule == "one_cycle",
     )
-    # Tensor cores want bfloat16; on a CPU without AMX it made VGG11 slower (benchmarks/README.md).
-    mixed = torch.autocast(
-        device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16" and device.type == "cuda"
-    )
+    # Tensor cores want bfloat16; a CPU without AMX is slower with it for some models (benchmarks/README.md).
+    wanted = precision or (recipe.precision if device.type == "cuda" else "float32")
+    mixed = torch.autocast(device.type, torch.bfloat16, enabled=wanted == "bfloat16")
 
-    def step(images: Tensor, labels: Tensor, number: Tensor) -> Tensor:
+    def measure(images: Tensor, labels: Tensor) -> Losses:
         with mixed:
             logits = model(images)
-        loss = functional.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
         right = (logits.argmax(1) == labels).float().mean()
-        return torch.stack([loss, right])
+        return Losses(functional.cross_entropy(logits.float(), labels), right)
+
+    random = isinstance(errors, RandomBitErrors)
+    task = Task(model, measure, data.num_classes, stored, seed)
+
+    def step(images: Tensor, labels: Tensor, number: Tensor) -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        found = (
+            task.backward(images, labels)
+            if errors is None
+            else errors.backward(task, images, labels, int(number))
+        )
+        optimizer.step()
+        clip_weights(bounds)
+        values = [found.loss.detach(), found.accuracy]
+        if random:
+            none, lost = torch.zeros_like(values[0]), found.perturbed
+            values += [none, none] if lost is None else [lost, torch.ones_like(none)]
+        return torch.stack(values)
+
+    def summarize(epoch: int, means: Sequence[float]) -> dict[str, float]:
+        loss, accuracy, *perturbed = means
+        if not random:
+            return Epoch(epoch, loss, accuracy).as_dict()
+        total, share = perturbed
+        return Epoch(epoch, loss, accuracy, total / share if share else None, share).as_dict()
 
     steps = -(-len(data) // recipe.batch_size)
     loop = Loop(
         modules={"module": model},
         optimizer=optimizer,
         step=step,
-        values=2,
+        values=4 if random else 2,
         data=data,
         batch_size=recipe.batch_size,
         seed=seed,
@@ -181,17 +236,19 @@ def train_classifier(
             "seed": seed,
             "data": data.fingerprint,
             **({} if stored == INT8 else {"format": stored.name}),
+            **({} if clipping is None else {"clipping": clipping.describe()}),
+            **({} if errors is None else {"errors": errors.describe()}),
+            **({} if precision is None else {"precision": precision}),
+            **(context or {}),
         },
         state=state,
         schedule=create_schedule(recipe.schedule, optimizer, recipe.learning_rate, steps * recipe.epochs),
-        memory_format=choose_memory_format(device),
+        memory_format=memory_format,
+        captured=errors is None,  # each step draws a chip, and asks how large the loss is
         pace=pace or Pace(),
     )
+    clip_weights(bounds)
     loop.resume()
-    loop.run(
-        recipe.epochs,
-        lambda epoch, means: asdict(Epoch(epoch, *means)),
-        lambda entry: report(Epoch(**entry)),
-    )
+    loop.run(recipe.epochs, summarize, lambda entry: report(Epoch(**entry)))
     model.eval()
     return [Epoch(**entry) for entry in loop.curve]

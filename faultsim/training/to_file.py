@@ -13,12 +13,26 @@ from ..data import Augmentation, Dataset, iterate_batches
 from ..data.sources import describe_pictures
 from ..errors import FaultsimError
 from ..formats import INT8, AnyFormat, as_format
-from ..io.checkpoint import save_weights
+from ..io.checkpoint import compute_fingerprint, load_weights, read_file, save_weights
 from ..io.provenance import record_provenance
 from ..subject import count_classes
+from .bit_errors import BitErrors, OneChip
 from .classifier import Epoch, Recipe, train_classifier
+from .clipping import Clipping
 from .epoch_log import ENDING, EpochLog, Progress
 from .loop import Pace
+
+_KNOWN = (
+    "recipe",
+    "seed",
+    "clipping",
+    "errors",
+    "start",
+    "dataset_fingerprint",
+    "test_accuracy",
+    "commit",
+    "date",
+)
 
 
 def check_weight_path(path: Path) -> None:
@@ -36,6 +50,10 @@ def train_classifier_to_file(
     *,
     seed: int = 0,
     format: AnyFormat = INT8,
+    start: str | Path | None = None,
+    clipping: Clipping | None = None,
+    errors: BitErrors | None = None,
+    precision: str | None = None,
     augment: Augmentation | None = None,
     device: torch.device | str = "cpu",
     pace: Pace | None = None,
@@ -61,6 +79,10 @@ def train_classifier_to_file(
         Seed of initial weights, order and augmentation, from 0 to 2**63 - 1.
     format
         What a stored weight is, or its name: the weights are trained for it, and the file names it.
+    start
+        Weight file of this model to start from. Default: random initialization.
+    clipping, errors, precision
+        As for `train_classifier`; the file names them.
     augment
         Augmentation of the training images (see ``faultsim.data.find_augmentation``). Default: none.
     device
@@ -75,7 +97,9 @@ def train_classifier_to_file(
     Returns
     -------
     dict
-        The metadata in the file, among them "training_accuracy" and "test_accuracy" (fractions).
+        The metadata in the file, among them "training_accuracy" and "test_accuracy" (fractions). With the errors of
+        one chip the first is measured on this chip, the second without errors, and "chip_accuracy" is that of the test
+        images on this chip.
 
     Raises
     ------
@@ -93,11 +117,12 @@ def train_classifier_to_file(
     torch.manual_seed(seed)
     network = models.resolve(model, training.num_classes).to(device)
     _check_fit(model, network, training, test)
+    origin = {} if start is None else _start_from(network, model, start)
     progress = Progress({"": recipe.epochs})
     log = EpochLog(path.with_suffix(ENDING) if resumable else None)
 
     def note(epoch: Epoch) -> None:
-        entry = log.add({**asdict(epoch), "test_accuracy": measure_accuracy(network, test)})
+        entry = log.add({**epoch.as_dict(), "test_accuracy": measure_accuracy(network, test)})
         report(progress.format(entry))
 
     curve = train_classifier(
@@ -106,11 +131,19 @@ def train_classifier_to_file(
         recipe,
         seed=seed,
         format=stored,
+        clipping=clipping,
+        errors=errors,
+        precision=precision,
+        context=origin,
         augment=augment,
         state=path.with_suffix(".state.safetensors") if resumable else None,
         report=note,
         pace=pace,
     )
+    on_chip = {}
+    if isinstance(errors, OneChip):
+        with errors.perturbed(network, stored):
+            on_chip = {"chip_accuracy": measure_accuracy(network, test)}
     metadata = {
         "model": model,
         "num_classes": training.num_classes,
@@ -119,8 +152,13 @@ def train_classifier_to_file(
         "dataset_fingerprint": training.fingerprint,
         "recipe": asdict(recipe),
         "seed": seed,
+        **origin,
+        **({} if clipping is None else {"clipping": clipping.describe()}),
+        **({} if errors is None else {"errors": errors.describe()}),
+        **({} if precision is None else {"precision": precision}),
         "training_accuracy": curve[-1].accuracy,
         "test_accuracy": measure_accuracy(network, test),
+        **on_chip,
         **record_provenance(str(device)),
     }
     save_weights(path, network, metadata, format=stored)
@@ -136,6 +174,16 @@ def measure_accuracy(network: nn.Module, data: Dataset) -> float:
         right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in parts)
     network.train(before)
     return right / len(data)
+
+
+def _start_from(network: nn.Module, model: str, path: str | Path) -> dict[str, Any]:
+    """Load the weights that a training starts from, and return what its metadata say of them."""
+    named = read_file(path)[1].get("model", model)
+    if named != model:
+        raise FaultsimError(f"{path} holds {named}: start from weights of {model}, or train --model {named}")
+    stored, metadata = load_weights(network, path)
+    known = {key: metadata[key] for key in _KNOWN if key in metadata}
+    return {"start": {"weights": compute_fingerprint(network, stored), **known}}
 
 
 def _check_fit(name: str, network: nn.Module, training: Dataset, test: Dataset) -> None:
