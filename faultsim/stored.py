@@ -86,10 +86,10 @@ class StoredLayer:
 
     def decode(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weights that the values stand for, in float32, bfloat16 or float16."""
-        return self.format.decode(self.values, self._grid, dtype)
+        return self.format.decode(self.values, self.grid, dtype)
 
     @property
-    def _grid(self) -> Grid:
+    def grid(self) -> Grid:
         """The scale and the center as a Grid, which broadcasts."""
         spread = [-1 if d == self.axis else 1 for d in range(self.values.dim())] if self.axis >= 0 else []
         center = None if self.center is None else self.center.reshape(spread)
