@@ -28,8 +28,9 @@ MITIGATIONS = (
     "robust-bits:2",
     "robust-bits:4",
     "boosted",
+    "range-restriction:clamp",
 )
-"""What is compared by default: all kinds, none of which needs a training."""
+"""What is compared by default: all kinds that need neither a training nor the test of each chip."""
 VOLTAGES = (0.78, 0.80, 0.83, 0.86, 0.90, 0.95, 1.00)
 """Where a comparison measures on the default curve, relative to Vmin."""
 

@@ -16,6 +16,7 @@ from .mitigations import (
     RobustBits,
     WordMasking,
 )
+from .model_entries import restrict_activations, write_for_each_chip
 from .models import import_object
 from .sweep_result import Variant
 
@@ -54,6 +55,8 @@ KINDS: Mapping[str, Kind] = {
     "bit-masking": Kind(BitMasking),
     "robust-bits": Kind(_robust_bits, "1 to 8"),
     "boosted": Kind(_boosted, "PATTERN@VOLTAGE, where + joins patterns"),
+    "fault-aware": Kind(write_for_each_chip),
+    "range-restriction": Kind(restrict_activations, "clamp or zero"),
     "base": Kind(replace_base, "a weight file"),
 }
 """All that faultsim has. neuralfuse.entries has those with a generator."""
