@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .evaluation import evaluate as evaluate
     from .export import export_onnx as export_onnx
     from .exportable_model import ExportableModel as ExportableModel
+    from .fault_aware import FaultAwareWeights as FaultAwareWeights
+    from .fault_aware import fit_to_chip as fit_to_chip
     from .fault_map import FaultMap as FaultMap
     from .faults import Chip as Chip
     from .faults import FaultKind as FaultKind
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from .quantization import finish_qat as finish_qat
     from .quantization import prepare_qat as prepare_qat
     from .quantization import quantize as quantize
+    from .range_restriction import RangeRestricted as RangeRestricted
+    from .range_restriction import restrict_ranges as restrict_ranges
     from .sram import SRAM as SRAM
     from .sram import ArrayGeometry as ArrayGeometry
     from .sram import Placement as Placement
@@ -54,8 +58,11 @@ if TYPE_CHECKING:
     from .sweep_result import OperatingPoint as OperatingPoint
     from .sweep_result import SweepResult as SweepResult
     from .sweep_result import Variant as Variant
+    from .training.bit_errors import OneChip as OneChip
+    from .training.bit_errors import RandomBitErrors as RandomBitErrors
     from .training.classifier import Recipe as Recipe
     from .training.classifier import train_classifier as train_classifier
+    from .training.clipping import Clipping as Clipping
     from .voltage import VoltageCurve as VoltageCurve
     from .voltage_sweep import plan_points as plan_points
     from .voltage_sweep import sweep as sweep
@@ -70,9 +77,11 @@ _HOME = {
     "ActivationRanges": "activation_ranges",
     "ArrayGeometry": "sram",
     "Chip": "faults",
+    "Clipping": "training.clipping",
     "Domain": "domains",
     "Evaluation": "evaluation",
     "ExportableModel": "exportable_model",
+    "FaultAwareWeights": "fault_aware",
     "FaultKind": "faults",
     "FaultMap": "fault_map",
     "FaultModel": "faults",
@@ -81,8 +90,11 @@ _HOME = {
     "Format": "formats",
     "MeasuredChip": "measured_chip",
     "Metric": "metrics",
+    "OneChip": "training.bit_errors",
     "OperatingPoint": "sweep_result",
     "Placement": "sram",
+    "RandomBitErrors": "training.bit_errors",
+    "RangeRestricted": "range_restriction",
     "Recipe": "training.classifier",
     "SRAM": "sram",
     "StoredWeights": "stored",
@@ -99,6 +111,7 @@ _HOME = {
     "evaluation_chips": "faults",
     "export_onnx": "export",
     "find_failing_cells": "chip_map",
+    "fit_to_chip": "fault_aware",
     "finish_qat": "quantization",
     "load_domains": "domains",
     "load_subject": "subject",
@@ -111,6 +124,7 @@ _HOME = {
     "perturbed_activations": "activations",
     "prepare_qat": "quantization",
     "quantize": "quantization",
+    "restrict_ranges": "range_restriction",
     "sample_size": "campaign",
     "save_weights": "io.checkpoint",
     "vulnerability": "vulnerability_study",

@@ -22,6 +22,7 @@ SLOW = (
     "cli/test_reproduce_cli.py",
     "packaging/test_build.py",
     "neuralfuse/test_staged.py",
+    "torch/test_robust_training.py",
     "neuralfuse/test_distributed.py",
     "neuralfuse/test_full_paper.py",
     "packaging/test_gpu_training.py",

@@ -22,7 +22,8 @@ def compare(
         str | None,
         typer.Option(
             help="A list of secded:POLICY, in-place:POLICY (keep, zero or reread), parity:WHAT, word-masking:WHAT "
-            "(weight or word), bit-masking, robust-bits:K, boosted:PATTERN@VOLTAGE (+ joins patterns), base:FILE "
+            "(weight or word), bit-masking, robust-bits:K, boosted:PATTERN@VOLTAGE (+ joins patterns), "
+            "range-restriction:WHAT (clamp or zero), fault-aware (a known chip), base:FILE "
             "(another base model), neuralfuse:FILE (a generator), classifier:FILE, package.module:name (your own); "
             "NAME=ENTRY names one. [default: some of each, none of which needs a training]",
             show_default=False,

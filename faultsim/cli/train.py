@@ -59,7 +59,7 @@ def train_base(
         str,
         typer.Option(
             help="paper (SGD, 1e-3, no weight decay, 100 epochs), paper_short (the same at 1e-2, falling to 0, "
-            "12 epochs: for CPUs), modern (one-cycle, weight decay, 20 epochs) or fine_tune (2e-2, falling to 0, "
+            "12 epochs: for CPUs), modern (one-cycle, weight decay, 20 epochs) or fine_tune (1e-3, falling to 0, "
             "3 epochs: with --start)."
         ),
     ] = "modern",

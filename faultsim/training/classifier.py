@@ -55,7 +55,7 @@ RECIPES = {
         precision="bfloat16",
     ),
     # A base model that is trained already, made robust or fit for another format.
-    "fine_tune": Recipe("fine_tune", epochs=3, batch_size=128, learning_rate=2e-2, schedule="linear"),
+    "fine_tune": Recipe("fine_tune", epochs=3, batch_size=128, schedule="linear"),
 }
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -70,7 +70,6 @@ def nearest_by_trying(layer, wanted: np.ndarray, low: np.ndarray, high: np.ndarr
     return best
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.integers(2, 8),
     st.booleans(),

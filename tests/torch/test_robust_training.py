@@ -221,7 +221,7 @@ def test_the_published_order_of_errors_holds_on_digits():
             wrong[label] = [1 - accuracy for accuracy in accuracies]
     order = ("normal", "robust quantization", "clipping", "random bit errors")
     clean, high, higher = zip(*(wrong[name] for name in order), strict=True)
-    print('ORDER', wrong)
+    print("ORDER", wrong)
     assert max(clean) < 0.06
     assert high[0] > high[1] + 0.10
     assert high[1] > high[2] + 0.05
@@ -248,7 +248,7 @@ def test_training_for_one_measured_chip_helps_there_and_only_there():
     fine = replace(recipe, epochs=3, learning_rate=0.02)
     train_classifier(model, digits("train"), fine, seed=0, errors=OneChip(chips[0], voltage))
     after = measure()
-    print('MATIC', before, after)
+    print("MATIC", before, after)
     assert after[0] > before[0] + 0.15
     assert after[0] > after[1] + 0.15
 
