@@ -25,7 +25,7 @@ def compare(
             "(weight or word), bit-masking, robust-bits:K, boosted:PATTERN@VOLTAGE (+ joins patterns), "
             "range-restriction:WHAT (clamp or zero), fault-aware (a known chip), base:FILE "
             "(another base model), neuralfuse:FILE (a generator), classifier:FILE, package.module:name (your own); "
-            "NAME=ENTRY names one. [default: some of each, none of which needs a training]",
+            "NAME=ENTRY names one. [default: some of each, which need neither a training nor a known chip]",
             show_default=False,
         ),
     ] = None,
