@@ -39,6 +39,8 @@ class Conditions:
     """What lies in the memory of the activations; None: they are not quantized."""
     format: Format = INT8
     """What a stored weight is."""
+    compute: str = "float32"
+    """What the model computes in, as for faultsim.evaluate."""
 
     @classmethod
     def of(
@@ -50,10 +52,11 @@ class Conditions:
         sites: str = "weights",
         activations: "ActivationMemory | None" = None,
         format: Format = INT8,
+        compute: str = "float32",
     ) -> "Conditions":
         """Return the conditions of an evaluation on some chips."""
         labels = tuple(chip.label for chip in chips if isinstance(chip, MeasuredChip))
-        return cls(faults, curve, labels, share, sites, activations, format)
+        return cls(faults, curve, labels, share, sites, activations, format, compute)
 
     @property
     def kind(self) -> str:
@@ -67,7 +70,7 @@ class Conditions:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The cells of COLUMNS, and `format` where weights are not int8, the same in every row of a table."""
+        """The cells that all rows share: COLUMNS, and `format` and `compute` where they are not int8 and float32."""
         curve = "" if self.curve is None else self.curve.name
         cells = [self.kind, str(self.faults.memory.placement), curve]
         if self.share is not None:
@@ -75,6 +78,8 @@ class Conditions:
         columns = dict(zip(COLUMNS, cells, strict=False))
         if self.format != INT8:
             columns["format"] = self.format.name
+        if self.compute != "float32":
+            columns["compute"] = self.compute
         return columns if self.activations is None else columns | {SITES: self.sites}
 
     def __str__(self) -> str:
@@ -93,6 +98,8 @@ class Conditions:
         words.append("no voltage curve" if self.curve is None else f"curve '{self.curve.name}'")
         if self.format != INT8:
             words.append(f"{self.format} weights")
+        if self.compute != "float32":
+            words.append(f"computed in {self.compute}")
         words += map(str, faults.domains)
         if self.activations is not None:
             failing = {"both": "weights and activations"}.get(self.sites, self.sites)

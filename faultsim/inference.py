@@ -25,6 +25,15 @@ LARGEST_MAP = 16 << 20
 FEWEST = 8
 """Images at once, however large their maps are: each pass reorders all weights."""
 
+_MULTIPLYING = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 _MODULES = (
     nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.Identity, nn.Dropout, nn.Upsample, nn.MaxPool2d,
     nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU,
@@ -59,8 +68,7 @@ class Passes:
     device
         Where it is.
     compute
-        "float32": the model computes in the types of its weights. "bfloat16": what torch's autocast chooses is computed
-        in bfloat16, with weights rounded to it.
+        "float32": the model computes in the types of its weights. "bfloat16": it computes under torch's autocast.
     whole
         Each batch passes as it is.
 
@@ -73,8 +81,7 @@ class Passes:
     def __init__(
         self, model: nn.Module, device: torch.device, compute: str = "float32", whole: bool = False
     ) -> None:
-        if compute not in COMPUTE:
-            raise FaultsimError(f"a model cannot compute in {compute!r}: it can be {' or '.join(COMPUTE)}")
+        check_compute(compute)
         self.model, self.device, self.rounded = model, device, compute == "bfloat16"
         by_image = device.type == "cpu" and not whole
         self.graph = trace_images(model) if by_image else None
@@ -83,8 +90,8 @@ class Passes:
 
     def place(self, layer: StoredLayer, weight: Tensor) -> Tensor:
         """Convert a weight that a chip read to the type and memory format that it is used in."""
-        if self.rounded and weight.dtype == torch.float32 and not layer.held.is_int8:
-            weight = weight.bfloat16()
+        if self.rounded and weight.dtype == torch.float32 and _is_multiplied(layer):
+            weight = weight.bfloat16()  # once, not at every pass
         if self.graph is not None and weight.dim() == 4:
             weight = weight.contiguous(memory_format=torch.channels_last)
         return weight
@@ -110,6 +117,18 @@ class Passes:
             fit = max(FEWEST, LARGEST_MAP // largest.bytes)
             self._counts[shape] = 1 << fit.bit_length() - 1
         return self._counts[shape]
+
+
+def check_compute(compute: str) -> None:
+    """Raise FaultsimError for what a model cannot compute in."""
+    if compute not in COMPUTE:
+        raise FaultsimError(f"a model cannot compute in {compute!r}: it can be {' or '.join(COMPUTE)}")
+
+
+def _is_multiplied(layer: StoredLayer) -> bool:
+    """Whether autocast rounds the weight: it does in the layers themselves, not in embeddings that share it."""
+    multiplied = all(isinstance(module, _MULTIPLYING) for module in layer.modules)
+    return multiplied and set(layer.attributes) == {"weight"} and not layer.held.is_int8
 
 
 class _Largest(fx.Interpreter):

@@ -15,6 +15,7 @@ from .data import Dataset, OwnBatches, iterate_batches
 from .data.sources import OwnData, describe_pictures, load_own, load_test_images
 from .errors import FaultsimError
 from .formats import INT8, AnyFormat, Format
+from .inference import check_compute
 from .inventory import Select
 from .io.bounds import are_integers
 from .io.checkpoint import compute_fingerprint, load_weights, read_file
@@ -43,6 +44,8 @@ class Subject:
     """Metadata of the weight file; empty for weights without a file."""
     select: Select = None
     """Which tensors lie in the faulty memory, as for StoredWeights.of."""
+    compute: str = "float32"
+    """What the model computes in where it is measured, as for faultsim.evaluate."""
 
     @cached_property
     def data(self) -> list[tuple[Any, Any]]:
@@ -97,6 +100,7 @@ class Subject:
             "images_fingerprint": self.dataset.fingerprint,
             "batch_size": None if isinstance(self.dataset, OwnBatches) else self.batch_size,
             **describe_pictures(self.dataset),
+            **({} if self.compute == "float32" else {"compute": self.compute}),
         }
 
     def calibrate(self, samples: int = 256, what: str = "input") -> ActivationRanges:
@@ -168,6 +172,7 @@ def load_subject(
     format: AnyFormat | None = None,
     own: OwnData | None = None,
     metric: Metric | None = ACCURACY,
+    compute: str = "float32",
 ) -> Subject:
     """Load a model, its weights and test data, and check that they fit each other.
 
@@ -195,6 +200,8 @@ def load_subject(
         Data of the user's own, instead of `dataset`.
     metric : Metric, optional
         What will be measured; None: the model only has to run.
+    compute : str
+        What the model computes in where it is measured, as for faultsim.evaluate.
 
     Returns
     -------
@@ -205,6 +212,7 @@ def load_subject(
     FaultsimError
         For what does not exist, and where model, data and metric do not fit.
     """
+    check_compute(compute)
     model, weights, trained = find_model(model, weights)
     if own is None:
         test: Dataset | OwnBatches = load_test_images(dataset or trained.get("dataset"), data_dir, images)
@@ -212,7 +220,9 @@ def load_subject(
         test = load_own(own, images, trained, model)
     classes = trained.get("num_classes", getattr(test, "num_classes", 10))
     network, stored, loaded = load_model(model, weights, classes, device, per_channel, select, format)
-    subject = Subject(model, network, stored, test.to(device), batch_size, per_channel, loaded, select)
+    subject = Subject(
+        model, network, stored, test.to(device), batch_size, per_channel, loaded, select, compute
+    )
     return subject.check(metric)
 
 

@@ -126,6 +126,7 @@ def sweep(
     precision: float | None = None,
     sites: FaultSites = "weights",
     activations: ActivationMemory | None = None,
+    compute: str = "float32",
     title: str = "sweep",
     directory: RunDirectory | None = None,
     report: Callable[[SweepRow], None] | None = None,
@@ -167,6 +168,8 @@ def sweep(
         then the most that are evaluated, in this order. The intervals are those of faultsim.precision.
     sites, activations
         Which memory's cells fail, as for evaluate. The energy is that of both memories where activations fail.
+    compute : str
+        What the model computes in, as for evaluate.
     title : str
         One line for tables and pictures.
     directory : RunDirectory, optional
@@ -216,6 +219,7 @@ def sweep(
             stored=variant.stored or stored,
             transform=variant.transform,
             metric=metric,
+            compute=compute,
         )
 
     def measure(variant: Variant, point: OperatingPoint, before: Evaluation | None, end: int) -> Evaluation:
@@ -238,6 +242,7 @@ def sweep(
             curve=curve,
             sites=sites,
             activations=activations,
+            compute=compute,
             report=group_done if directory or progress else None,
             **_where(point, sample),
         )
@@ -264,7 +269,9 @@ def sweep(
         for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
             row = make_row(variant, point, evaluation, supplies, curve.access_pj)
             finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
-    conditions = Conditions.of(faults, sample, curve, stored.share, sites, activations, stored.format)
+    conditions = Conditions.of(
+        faults, sample, curve, stored.share, sites, activations, stored.format, compute
+    )
     accesses = supplies.total if supplies else None
     return SweepResult(
         tuple(rows), conditions, tuple(labels), title, accesses, supplies=supplies, precision=precision
@@ -336,7 +343,9 @@ def sweep_subject(
         **({"variants": [variant.describe() for variant in variants]} if variants else {}),
     }
     stored = subject.stored
-    conditions = Conditions.of(faults, chips, curve, stored.share, sites, activations, stored.format)
+    conditions = Conditions.of(
+        faults, chips, curve, stored.share, sites, activations, stored.format, subject.compute
+    )
 
     def run(directory: RunDirectory | None) -> SweepResult:
         found = sweep(
@@ -353,6 +362,7 @@ def sweep_subject(
             precision=precision,
             sites=sites,
             activations=activations,
+            compute=subject.compute,
             title=subject.title,
             directory=directory,
             report=report,

@@ -80,6 +80,7 @@ def evaluate_protected(
     sites: FaultSites = "weights",
     activations: ActivationMemory | None = None,
     curve: VoltageCurve | None = None,
+    compute: str = "float32",
     report: Callable[[Evaluation], None] | None = None,
 ) -> Protection:
     """Evaluate a base model alone and behind a generator, without bit errors and on every chip.
@@ -106,6 +107,8 @@ def evaluate_protected(
         Which memory's cells fail (see ``faultsim.evaluate``). The clean columns have neither memory's errors.
     curve
         For the activations' own voltage, if they have one. Default: the paper's SRAM.
+    compute
+        What the models compute in (see ``faultsim.evaluate``).
     report
         Called with each evaluation of the chips so far.
 
@@ -135,6 +138,7 @@ def evaluate_protected(
             curve=curve,
             sites=failing,
             activations=activations,
+            compute=compute,
             report=report,
         )
 

@@ -177,7 +177,15 @@ def evaluate_subject(
         sites=sites,
         activations=activations,
         curve=curve,
+        compute=subject.compute,
         report=report,
     )
-    conditions = Conditions(faults, curve, sites=sites, activations=activations, format=subject.stored.format)
+    conditions = Conditions(
+        faults,
+        curve,
+        sites=sites,
+        activations=activations,
+        format=subject.stored.format,
+        compute=subject.compute,
+    )
     return SubjectProtection(found, subject, tuple(chips), volts, rate, conditions, metric, generator, seed)

@@ -108,6 +108,14 @@ ImagesOption = Annotated[
     int | None, typer.Option("--images", help="Use only the first N test images. [default: all]")
 ]
 BatchSizeOption = Annotated[int, typer.Option("--batch-size", help="Images in one pass through the model.")]
+ComputeOption = Annotated[
+    str,
+    typer.Option(
+        "--compute",
+        help="What the model computes in: float32, or bfloat16, which is faster on processors that multiply so and "
+        "changes a few answers.",
+    ),
+]
 PerChannelOption = Annotated[
     bool,
     typer.Option(

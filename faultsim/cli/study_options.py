@@ -29,6 +29,7 @@ class SubjectOptions:
     device: options.DeviceOption = "auto"
     images: options.ImagesOption = None
     batch_size: options.BatchSizeOption = 256
+    compute: options.ComputeOption = "float32"
 
     def measured(self, accuracy_floor: float | None = None) -> "Metric":
         """Return what is measured; FaultsimError where it is no accuracy, but a floor of accuracy is given."""
@@ -64,6 +65,7 @@ class SubjectOptions:
             format=None if stored is None else stored.chosen(),
             own=self.data.own(self.network.model),
             metric=self.measured(),
+            compute=self.compute,
         )
 
 
