@@ -106,7 +106,7 @@ def test_the_pair_says_how_it_was_trained():
 def test_the_pair_wins_accuracy_back_and_keeps_the_clean_one(pair):
     model, stored, network = pair
     cost = count_weight_accesses(network, (3, 32, 32), policy=POLICIES["paper-generator"])
-    assert cost < 0.03 * count_weight_accesses(model, (3, 32, 32))
+    assert cost < 0.007 * count_weight_accesses(model, (3, 32, 32))
     found = evaluate_protected(
         model,
         list(iterate_batches(load(base.DATASET, "test").subset(torch.arange(120)), 120)),
