@@ -3,14 +3,16 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from energy.saving import compute_saving, count_weight_accesses
 from energy.trace import POLICIES
-from faultsim import FaultModel, VoltageCurve, evaluation_chips, load_weights, models
+from faultsim import FaultModel, VoltageCurve, evaluate, evaluation_chips, load_weights, models
 from faultsim import bundled as base
 from faultsim.data import iterate_batches, load
+from faultsim.intervals import half_width
 from faultsim.io.checkpoint import read_file
 from neuralfuse import bundled, generators
 from neuralfuse.bundled import train
@@ -118,4 +120,26 @@ def test_the_pair_wins_accuracy_back_and_keeps_the_clean_one(pair):
     )
     assert found.clean_fused.mean > found.clean.mean - 0.01
     assert found.improvement.interval[0] > 0
-    assert found.perturbed_fused.mean > 0.9
+
+
+def test_the_pair_wins_at_equal_energy(pair):
+    """Against the model alone at the voltage at which it takes as much energy as both, on the same unseen chips."""
+    model, stored, network = pair
+    curve, voltage = VoltageCurve.default(), 0.815
+    cost = count_weight_accesses(network, (3, 32, 32), policy=POLICIES["paper-generator"])
+    share = cost / count_weight_accesses(model, (3, 32, 32))
+    raised = find_voltage(curve, curve.energy_per_access(voltage) + share)
+    assert voltage < raised < 0.83
+    data = list(iterate_batches(load(base.DATASET, "test").subset(torch.arange(120)), 120))
+    chips = evaluation_chips(seed=13, count=16)
+    fuse = generators.NeuralFuse(network).eval()
+    alone = evaluate(model, data, chips, voltage=raised, curve=curve, stored=stored)
+    behind = evaluate(model, data, chips, voltage=voltage, curve=curve, stored=stored, transform=fuse)
+    won = np.subtract(behind.values, alone.values)
+    assert won.mean() - half_width(float(won.std(ddof=1)), len(won)) > 0
+
+
+def find_voltage(curve: VoltageCurve, energy: float) -> float:
+    """The voltage at which an access takes this energy, relative to Vmin."""
+    voltages = np.linspace(0.78, 1, 2201)
+    return float(np.interp(energy, [curve.energy_per_access(voltage) for voltage in voltages], voltages))
