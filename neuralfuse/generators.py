@@ -1,8 +1,8 @@
-"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D); and two of our own.
+"""The six NeuralFuse generators, and the transformation that they make (the paper, Appendix D); and three of our own.
 
 A generator G maps an image [batch, 3, H, W] in [-1, 1] to a perturbation of the same shape; the base model
 then sees F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible by 8, because every generator
-halves them three times. The parameter counts are those of the paper's Table 8. ConvXS and ConvQ are not in the paper.
+halves them three times. The parameter counts are those of the paper's Table 8. ConvXS, ConvQ and ConvQS are not in the paper.
 
 Where Tables 3 and 4 leave a question, the counts of Table 8 (and the shapes) answer it:
 - ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalization; the
@@ -114,18 +114,31 @@ def conv_extra_small() -> nn.Sequential:
     return small.append(nn.Upsample(scale_factor=4, mode="bilinear"))
 
 
-def conv_quarter() -> nn.Sequential:
-    """Create a ConvQ (not in the paper): 3,057 parameters.
-
-    It works at a quarter and at an eighth of height and width. Each pixel of the perturbation depends on at least 28x28
-    pixels of a 32x32 image, so that the generator can know the class and draw the class's pattern. It is this narrow
-    because a lower voltage of the base model has to repay each access of the generator.
-    """
-    draw = nn.ConvTranspose2d(12, 3, 4, stride=2, padding=1)
+def _conv_quarter(first: int, channels: int, kernel: int) -> nn.Sequential:
+    draw = nn.ConvTranspose2d(channels, 3, kernel, stride=2, padding=kernel // 2 - 1)
     return nn.Sequential(
-        *(nn.AvgPool2d(4), *_block(3, 8), nn.MaxPool2d(2), *_block(8, 12), *_block(12, 12)),
+        *(nn.AvgPool2d(4), *_block(3, first), nn.MaxPool2d(2)),
+        *(*_block(first, channels), *_block(channels, channels)),
         *(draw, nn.BatchNorm2d(3), nn.Tanh(), nn.Upsample(scale_factor=4, mode="bilinear")),
     )
+
+
+def conv_quarter() -> nn.Sequential:
+    """Create a ConvQ (not in the paper): 11,865 parameters.
+
+    It works at a quarter and at an eighth of height and width. Its receptive field covers a whole 32x32 image, so that
+    it can know the class and draw the pattern of the class.
+    """
+    return _conv_quarter(16, 24, 6)
+
+
+def conv_quarter_small() -> nn.Sequential:
+    """Create a ConvQS (not in the paper): 3,057 parameters.
+
+    A narrow ConvQ, for a lower voltage of the base model has to repay each access of the generator. Each pixel of the
+    perturbation depends on at least 28x28 pixels of a 32x32 image.
+    """
+    return _conv_quarter(8, 12, 4)
 
 
 def _encode(down: nn.ModuleList, pool: nn.Module, x: Tensor) -> list[Tensor]:
@@ -195,7 +208,7 @@ _PAPER: dict[str, Callable[[], nn.Module]] = {
     "UNetS": partial(UNet, 8),
 }
 _BASELINES: dict[str, Callable[[], nn.Module]] = {"UIP": UniversalPerturbation}
-_REGISTRY = {**_PAPER, "ConvXS": conv_extra_small, "ConvQ": conv_quarter}
+_REGISTRY = {**_PAPER, "ConvXS": conv_extra_small, "ConvQ": conv_quarter, "ConvQS": conv_quarter_small}
 
 NAMES = tuple(_PAPER)
 """The paper's six."""

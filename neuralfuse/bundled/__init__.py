@@ -15,7 +15,7 @@ class BundledGenerator(NamedTuple):
 
 GENERATORS = {
     model: BundledGenerator(name, Path(__file__).parent / f"{name.lower()}.safetensors")
-    for model, name in {"DigitsNet": "ConvXS", "DigitsVGG": "ConvQ"}.items()
+    for model, name in {"DigitsNet": "ConvXS", "DigitsVGG": "ConvQS"}.items()
 }
 """By the name of the model that they protect."""
 

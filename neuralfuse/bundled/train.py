@@ -1,7 +1,7 @@
 """Train a bundled generator anew: `python -m neuralfuse.bundled.train [MODEL [FILE]]`. Takes some minutes on a CPU.
 
 The bit error rate is that of a voltage where the bundled model begins to fail. ConvXS is trained by EOPM; the loss of a
-step depends far more on its chips than on its images, so a step has many chips and few images. ConvQ is trained in
+step depends far more on its chips than on its images, so a step has many chips and few images. ConvQS is trained in
 stages. Every number that differs from, or equals, a default is written out, so that the result does not change with the
 defaults.
 """

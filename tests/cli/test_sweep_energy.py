@@ -78,7 +78,7 @@ def test_cheapest_voltage(capsys):
 def test_a_shipped_model_comes_with_weights_and_generator(capsys):
     sweep("--json", "--model", "DigitsVGG")
     report = json.loads(capsys.readouterr().out)
-    assert {row["variant"] for row in report["summary"]} == {"unprotected", "with ConvQ"}
+    assert {row["variant"] for row in report["summary"]} == {"unprotected", "with ConvQS"}
     assert report["configuration"]["trained"]["recipe"]["name"] == "digits"
     sweep("--json", "--model", "DigitsNet")
     named = json.loads(capsys.readouterr().out)

@@ -15,7 +15,7 @@ PUBLISHED = {row["model"]: row for row in published.read_table("model_costs") if
 
 def test_all_six_are_there_and_ours_is_not_among_them() -> None:
     assert set(generators.NAMES) == set(PUBLISHED)
-    assert set(generators.KNOWN) == {*PUBLISHED, "ConvXS", "ConvQ"}
+    assert set(generators.KNOWN) == {*PUBLISHED, "ConvXS", "ConvQ", "ConvQS"}
 
 
 @pytest.mark.parametrize("name", generators.NAMES)
@@ -49,25 +49,26 @@ def test_transformed_images_stay_in_range_and_learn(name: str) -> None:
     assert any(p.grad.abs().sum() > 0 for p in fuse.parameters() if p.grad is not None)
 
 
-def test_convq_sees_nearly_the_whole_image_at_each_place() -> None:
-    """Else it could not draw a class's pattern there: the first pixel it draws depends on 28x28 pixels of the image."""
+@pytest.mark.parametrize(("name", "side"), [("ConvQ", 32), ("ConvQS", 28)])
+def test_ours_see_nearly_the_whole_image_at_each_place(name: str, side: int) -> None:
+    """Else they could not draw a class's pattern there: how much of the image decides the first pixel that is drawn."""
     torch.manual_seed(2)
-    generator = create("ConvQ").double().eval()
+    generator = create(name).double().eval()
     x = torch.rand(64, 3, 32, 32, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(generator(x)[:, :, 0, 0].sum(), x)
     seen = gradient.abs().sum((0, 1))
-    assert (seen > 0).nonzero().amax(0).tolist() == [27, 27]
-    assert all(seen[row, column] > 0 for row in (0, 27) for column in (0, 27))
+    assert (seen > 0).nonzero().amax(0).tolist() == [side - 1, side - 1]
+    assert all(seen[row, column] > 0 for row in (0, side - 1) for column in (0, side - 1))
 
 
 def test_the_encoders_of_ours_end_before_the_map_is_drawn() -> None:
-    for name, channels, side in (("ConvXS", 16, 8), ("ConvQ", 12, 4)):
+    for name, channels, side in (("ConvXS", 16, 8), ("ConvQ", 24, 4), ("ConvQS", 12, 4)):
         encoder = generators.Encoder(create(name))
         assert encoder(torch.zeros(1, 3, 32, 32)).shape == (1, channels, side, side)
         assert encoder.channels == channels
 
 
-@pytest.mark.parametrize("name", ["ConvL", "ConvS", "DeConvL", "DeConvS", "ConvXS", "ConvQ"])
+@pytest.mark.parametrize("name", ["ConvL", "ConvS", "DeConvL", "DeConvS", "ConvXS", "ConvQ", "ConvQS"])
 def test_tanh_bounds_the_perturbation(name: str) -> None:
     generator = create(name)
     with torch.no_grad():

@@ -90,14 +90,14 @@ def pair():
     """(base model, its weights as stored, generator)."""
     model = models.create(PAIR)
     stored, _ = load_weights(model, base.MODELS[PAIR])
-    network = generators.create("ConvQ")
+    network = generators.create("ConvQS")
     load_weights(network, bundled.GENERATORS[PAIR].weights)
     return model, stored, network
 
 
 def test_the_pair_says_how_it_was_trained():
     _, metadata = read_file(bundled.GENERATORS[PAIR].weights)
-    assert metadata["generator"] == bundled.GENERATORS[PAIR].name == "ConvQ"
+    assert metadata["generator"] == bundled.GENERATORS[PAIR].name == "ConvQS"
     assert metadata["training"] == json.loads(json.dumps(train.TRAININGS[PAIR].describe()))
     assert metadata["base"]["trained"] == read_file(base.MODELS[PAIR])[1]
     assert metadata["dataset_fingerprint"] == load("digits", "train").fingerprint

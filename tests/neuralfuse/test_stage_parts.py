@@ -99,7 +99,7 @@ def test_which_generators_share_an_encoder(one, other):
 
 @pytest.mark.parametrize(
     ("name", "pixels"),
-    [("ConvL", 1), ("ConvS", 2), ("DeConvS", 1), ("UNetS", 1), ("ConvXS", 4), ("ConvQ", 4)],
+    [("ConvL", 1), ("ConvS", 2), ("DeConvS", 1), ("UNetS", 1), ("ConvXS", 4), ("ConvQ", 4), ("ConvQS", 4)],
 )
 def test_patterns_are_no_finer_than_a_generator_draws(name, pixels):
     """The last map before an image's three channels decides: ConvS enlarges a map of three channels twofold."""

@@ -21,7 +21,9 @@ from neuralfuse.training import Base, Training, train_generator
 pytestmark = pytest.mark.timeout(900)  # minutes of processor time, on a machine that may be busy
 RATE = 0.03
 LAST = Training(bit_error_rate=RATE, **{**EOPM_STAGE, "batch_size": 48})
-CHAIN = Staged(LAST, classifier=Stage(16, 32, 0.01), patterns=Stage(12, 20, 0.05), drawing=Stage(12, 32, 0.01))
+CHAIN = Staged(
+    LAST, classifier=Stage(16, 32, 0.01), patterns=Stage(12, 20, 0.05), drawing=Stage(12, 32, 0.01)
+)
 SHORT = Staged(
     replace(LAST, batch_size=16, n_models=1, max_epochs=1),
     classifier=Stage(1, 16, 0.01),

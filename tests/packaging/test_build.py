@@ -86,7 +86,7 @@ def test_nothing_else_is_installed(installed):
         "faultsim/bundled/chargpt/model.safetensors",
         "faultsim/bundled/digitsnet.safetensors",
         "faultsim/bundled/digitsvgg.safetensors",
-        "neuralfuse/bundled/convq.safetensors",
+        "neuralfuse/bundled/convqs.safetensors",
         "neuralfuse/bundled/convxs.safetensors",
     }
     files = [path for path in installed.rglob("*") if path.is_file() and path.suffix not in (".so", ".pyc")]
@@ -102,7 +102,7 @@ def test_data_files_are_installed(installed):
             assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
     for name in ("faultsim/bundled/digitsnet", "faultsim/bundled/digitsvgg"):
         assert (installed / f"{name}.safetensors").is_file()
-    for name in ("neuralfuse/bundled/convxs", "neuralfuse/bundled/convq"):
+    for name in ("neuralfuse/bundled/convxs", "neuralfuse/bundled/convqs"):
         assert (installed / f"{name}.safetensors").is_file()
     assert list((installed / "neuralfuse" / "published").glob("*.csv"))
 

@@ -56,7 +56,7 @@ RECORDED = (
             "evaluate --bit-error-rate 0.02 --chips 3 --json",
             "evaluate --voltage 0.82 --chips 2 --fault-kind stuck_at_random --polarity 0.9 --placement tiled_per_layer"
             " --capacity 8 --metric cross_entropy --json",
-            "evaluate --model DigitsVGG --generator BUNDLED/convq.safetensors --bit-error-rate 3% --chips 1"
+            "evaluate --model DigitsVGG --generator BUNDLED/convqs.safetensors --bit-error-rate 3% --chips 1"
             " --images 10 --json",
         ),
     ),
@@ -179,7 +179,7 @@ def write_inputs(folder: Path) -> None:
 def bundled_generators() -> Path:
     import neuralfuse
 
-    (file,) = Path(neuralfuse.__file__).parent.rglob("convq.safetensors")
+    (file,) = Path(neuralfuse.__file__).parent.rglob("convqs.safetensors")
     return file.parent
 
 

@@ -56,7 +56,7 @@ def shipped(root: Path) -> str:
         "bit errors",
         "alone, %",
         "alone at equal energy, %",
-        "behind ConvQ, %",
+        "behind ConvQS, %",
         "won at equal energy, points (95 % interval)",
     ]
     return remarked(markdown(head, rows, 1), [*dict.fromkeys(remarks), shipped_classifier()])
@@ -74,7 +74,7 @@ def shipped_classifier() -> str:
         found = read_file(path)[1]["classifier"]
         share = found["accesses"] / count_weight_accesses(models.create("DigitsVGG"), (3, 32, 32))
         return (
-            f"ConvQ's encoder with a linear head, at Vmin, without DigitsVGG: {100 * found['accuracy']:.1f} %, for "
+            f"ConvQS's encoder with a linear head, at Vmin, without DigitsVGG: {100 * found['accuracy']:.1f} %, for "
             f"{100 * share:.1f} % of DigitsVGG's energy at Vmin"
         )
 
