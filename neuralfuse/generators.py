@@ -2,7 +2,8 @@
 
 A generator G maps an image [batch, 3, H, W] in [-1, 1] to a perturbation of the same shape; the base model
 then sees F(x) = clamp(x + G(x), -1, 1). Height and width have to be divisible by 8, because every generator
-halves them three times. The parameter counts are those of the paper's Table 8. ConvXS, ConvQ and ConvQS are not in the paper.
+halves them three times. The parameter counts are those of the paper's Table 8. ConvXS, ConvQ and ConvQS
+are not in the paper.
 
 Where Tables 3 and 4 leave a question, the counts of Table 8 (and the shapes) answer it:
 - ConvL, ConvS, DeConvL, DeConvS: every convolution has a bias and is followed by batch normalization; the

@@ -28,7 +28,7 @@ images, labels = subject.data[0]
 print(f"{len(labels)} images, {100 * np.mean(device(images.numpy()) == labels.numpy()):.1f} % right")
 
 # %% A generator from a file
-# ConvQ comes with the package. `neuralfuse.load` reads the file that `faultsim train-generator` wrote and gives a
+# ConvQS comes with the package. `neuralfuse.load` reads the file that `faultsim train-generator` wrote and gives a
 # torch module: F(x) = clamp(x + G(x), -1, 1).
 
 import neuralfuse
@@ -37,7 +37,7 @@ from neuralfuse.bundled import GENERATORS
 fuse = neuralfuse.load(GENERATORS["DigitsVGG"].weights)
 with torch.no_grad():
     shown = fuse(images)
-print(f"behind ConvQ: {100 * np.mean(device(shown.numpy()) == labels.numpy()):.1f} % right")
+print(f"behind ConvQS: {100 * np.mean(device(shown.numpy()) == labels.numpy()):.1f} % right")
 
 # %% Accuracy over the whole test set, and over several devices
 # `evaluate_restricted` counts right answers of each black box, alone and behind the generator. The boxes get NumPy
@@ -56,7 +56,7 @@ found = evaluate_restricted(boxes, subject.data, fuse)
 for name, alone, fused in zip(
     ("device", "chip 12", "chip 13"), found.alone.accuracies, found.fused.accuracies, strict=True
 ):
-    print(f"{name}: {100 * alone:5.1f} % alone, {100 * fused:5.1f} % behind ConvQ")
+    print(f"{name}: {100 * alone:5.1f} % alone, {100 * fused:5.1f} % behind ConvQS")
 
 # %% What it costs
 # The generator reads its own weights at the safe voltage. Count them before you call it a saving.
@@ -64,10 +64,10 @@ for name, alone, fused in zip(
 from energy import count_weight_accesses
 
 own = count_weight_accesses(fuse, (3, 32, 32))
-print(f"ConvQ reads {100 * own / subject.accesses:.1f} % as many weight words as DigitsVGG")
+print(f"ConvQS reads {100 * own / subject.accesses:.1f} % as many weight words as DigitsVGG")
 
 # %% From the shell
 # The same over HTTP, with the server in another process, container or machine:
 #
 #     faultsim serve-model --model DigitsVGG --chip 11 --bit-error-rate 3% --port 8000
-#     faultsim evaluate-blackbox --endpoint http://127.0.0.1:8000 --generator convq.safetensors --dataset digits
+#     faultsim evaluate-blackbox --endpoint http://127.0.0.1:8000 --generator convqs.safetensors --dataset digits

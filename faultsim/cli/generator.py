@@ -19,7 +19,7 @@ def train_generator(
     generator: Annotated[
         str,
         typer.Option(
-            help="ConvL, ConvS, DeConvL, DeConvS, UNetL, UNetS, or ConvXS or ConvQ (not in the paper)."
+            help="ConvL, ConvS, DeConvL, DeConvS, UNetL, UNetS, or ConvXS, ConvQ or ConvQS (not in the paper)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],
