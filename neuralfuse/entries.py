@@ -12,7 +12,7 @@ from faultsim.io.checkpoint import compute_fingerprint
 from faultsim.sweep_result import Variant
 
 from .files import read_generator
-from .stage_files import read_classifier
+from .stage_files import CLASSIFIER_ENDING, read_classifier
 
 
 def put_in_front(path: str | Path, name: str | None = None) -> Entry:
@@ -87,10 +87,20 @@ def list_kinds(generator: str | Path | None = None) -> Mapping[str, Kind]:
         if generator is None:
             raise FaultsimError(f"{kind} needs a file for this model: write {kind}:FILE.safetensors")
         path = Path(generator)
-        return path if kind == "neuralfuse" else path.with_suffix(".classifier.safetensors")
+        return path if kind == "neuralfuse" else path.with_suffix(CLASSIFIER_ENDING)
 
     return {
         **FAULTSIM_KINDS,
         "neuralfuse": Kind(lambda given="": put_in_front(find("neuralfuse", given)), "a weight file"),
         "classifier": Kind(lambda given="": classify_alone(find("classifier", given)), "a weight file"),
     }
+
+
+def list_defaults(generator: str | Path | None) -> list[str]:
+    """List what is compared by default: a generator, and the classifier of its size where the file exists."""
+    if generator is None:
+        return []
+    return [
+        "neuralfuse",
+        *(["classifier"] if Path(generator).with_suffix(CLASSIFIER_ENDING).exists() else []),
+    ]

@@ -17,6 +17,8 @@ from .cost import Cost
 from .patterns import load_patterns, save_patterns
 from .staged import Known, Outcome
 
+CLASSIFIER_ENDING = ".classifier.safetensors"
+"""Of the file of a classifier next to its generator's."""
 _MOST_CLASSES = 100_000  # a file that names more does not have their weights
 
 
@@ -35,19 +37,37 @@ def save_stages(out: Path, outcome: Outcome, about: Mapping[str, Any], found: Ma
         What measure_baselines returned.
     """
     stages = found["cost"]["stages"]
-    save_weights(
-        out.with_suffix(".classifier.safetensors"),
-        outcome.classifier,
-        {
-            **{key: value for key, value in about.items() if key not in ("generator", "base")},
-            "classifier": about["generator"],
-            "num_classes": outcome.classifier.head.out_features,
-            **found["classifier"],
-            "cost": stages["classifier"],
-        },
-    )
+    path = out.with_suffix(CLASSIFIER_ENDING)
+    save_classifier(path, outcome.classifier, about, found["classifier"], stages["classifier"])
     metadata = {**about, **found["patterns"], "cost": stages["patterns"]}
     save_patterns(out.with_suffix(".patterns.safetensors"), outcome.patterns, metadata)
+
+
+def save_classifier(
+    path: Path,
+    classifier: Classifier,
+    about: Mapping[str, Any],
+    found: Mapping[str, Any],
+    cost: Mapping[str, Any],
+) -> None:
+    """Write a classifier's weight file.
+
+    Parameters
+    ----------
+    path
+        File to write (.classifier.safetensors).
+    classifier
+        In evaluation mode.
+    about
+        Metadata: generator, dataset_fingerprint, training, provenance.
+    found
+        Its accuracy and accesses.
+    cost
+        What its training cost, as Cost.describe returns it.
+    """
+    described = {key: value for key, value in about.items() if key not in ("generator", "base")}
+    classes = {"classifier": about["generator"], "num_classes": classifier.head.out_features}
+    save_weights(path, classifier, {**described, **classes, **found, "cost": cost})
 
 
 def find_reusable(directory: Path, out: Path, about: Mapping[str, Any]) -> dict[str, Known]:

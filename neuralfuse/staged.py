@@ -129,6 +129,34 @@ def train_staged(
     return Outcome(run.curves, drawn.cpu(), run.costs, network)
 
 
+def train_classifier(
+    generator: nn.Module,
+    bases: Sequence[Base],
+    data: Dataset,
+    staged: Staged,
+    *,
+    augment: Augmentation | None = None,
+    report: Callable[[str, dict], None] = lambda stage, entry: None,
+) -> tuple[Classifier, Cost]:
+    """Train only the classifier of a generator's size, as the first stage does.
+
+    Parameters
+    ----------
+    generator, bases, data, staged, augment, report
+        As for `train_staged`. The generator's encoder is trained in place.
+
+    Returns
+    -------
+    Classifier
+        In evaluation mode.
+    Cost
+        What it cost.
+    """
+    run = _Run(generator, bases, data, staged, augment, None, {}, report, Pace(), None)
+    classifier = run.classify()
+    return classifier, run.costs["classifier"]
+
+
 def measure_baselines(
     outcome: Outcome, base: Base, test: Dataset, staged: Staged, *, chips: int = 50, images: int = 10
 ) -> dict:

@@ -11,8 +11,6 @@ from .option_groups import FaultOptions, expand_options
 from .options import ChipSeedOption, CurveOption
 from .study_options import OutputOptions, SubjectOptions
 
-_NEURALFUSE = ("neuralfuse", "classifier")
-
 
 @expand_options
 def compare(
@@ -74,7 +72,7 @@ def compare(
     and the generator are included. A comparison that was killed goes on where it stopped when it is started again with
     the same --out.
     """
-    from neuralfuse.entries import list_kinds
+    from neuralfuse.entries import list_defaults, list_kinds
 
     from .. import comparison
     from ..entry_labels import parse_entry
@@ -96,10 +94,10 @@ def compare(
     default = comparison.VOLTAGES if curve is None else None
     plan = plan_points(electrical, default if voltages is None else parse_numbers(voltages, "--voltages"))
     generator = subject.choose_generator(generator)
-    wanted = [*comparison.MITIGATIONS, *(_NEURALFUSE if generator else ())]
+    kinds = list_kinds(generator)
+    wanted = [*comparison.MITIGATIONS, *list_defaults(generator)]
     if mitigations is not None:
         wanted = mitigations.split(",")
-    kinds = list_kinds(generator)
     entries = [parse_entry(label, kinds) for label in wanted]
     with show_sweep(len(plan) * (1 + len(entries)), chips) as calls:
         result = comparison.compare(

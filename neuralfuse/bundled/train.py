@@ -1,5 +1,8 @@
 """Train a bundled generator anew: `python -m neuralfuse.bundled.train [MODEL [FILE]]`. Takes some minutes on a CPU.
 
+`python -m neuralfuse.bundled.train MODEL FILE.classifier.safetensors` trains the classifier of the generator's size,
+with which a comparison compares it: its encoder with a linear head, as the first stage of staged training makes it.
+
 The bit error rate is that of a voltage where the bundled model begins to fail. ConvXS is trained by EOPM; the loss of a
 step depends far more on its chips than on its images, so a step has many chips and few images. ConvQS is trained in
 stages. Every number that differs from, or equals, a default is written out, so that the result does not change with the
@@ -9,13 +12,24 @@ defaults.
 import sys
 from pathlib import Path
 
-from faultsim import bundled
-from faultsim.errors import FaultsimError
-from faultsim.subject import load_subject
+import torch
 
+from faultsim import bundled
+from faultsim import data as datasets
+from faultsim.errors import FaultsimError
+from faultsim.evaluation import evaluate
+from faultsim.faults import Chip
+from faultsim.io.provenance import record_provenance
+from faultsim.stored import StoredWeights
+from faultsim.subject import Subject, load_subject
+
+from .. import generators
+from ..stage_files import CLASSIFIER_ENDING as ENDING
+from ..stage_files import save_classifier
+from ..staged import train_classifier
 from ..stages import Stage, Staged
 from ..to_file import train
-from ..training import Training
+from ..training import Base, Training
 from . import GENERATORS
 
 TRAININGS: dict[str, Training | Staged] = {
@@ -47,13 +61,54 @@ TRAININGS: dict[str, Training | Staged] = {
 
 
 def main(name: str = bundled.MODEL, path: str | Path | None = None) -> None:
-    """Train the generator of a bundled model to its file, or to another one."""
+    """Train the generator of a bundled model, or the classifier of its size, to its file or to another one."""
     if name not in GENERATORS:
         raise FaultsimError(f"no bundled generator for {name!r}; there are some for {', '.join(GENERATORS)}")
     generator = GENERATORS[name]
-    path = path or generator.weights
-    train(path, generator.name, lambda: [load_subject(name)], TRAININGS[name], report=print, resumable=False)
+    path = Path(path or generator.weights)
+    if path.name.endswith(ENDING):
+        write_classifier(path, name)
+    else:
+        train(
+            path, generator.name, lambda: [load_subject(name)], TRAININGS[name], report=print, resumable=False
+        )
     print(f"written to {path}")
+
+
+def write_classifier(path: Path, name: str) -> None:
+    """Train the classifier of the size of a bundled model's generator to a file."""
+    training = TRAININGS[name]
+    staged = (
+        training if isinstance(training, Staged) else Staged(training, classifier=Stage(200, 128, 0.01))
+    )
+    torch.manual_seed(staged.eopm.seed)
+    network = generators.create(GENERATORS[name].name)
+    subject = load_subject(name)
+    data = datasets.load(subject.dataset.name, "train")
+    base = Base(subject.model, subject.stored)
+    classifier, cost = train_classifier(
+        network,
+        [base],
+        data,
+        staged,
+        augment=datasets.find_augmentation(data.name),
+        report=lambda stage, entry: print(entry),
+    )
+    variant = Subject(name, classifier, StoredWeights.of(classifier), subject.dataset)
+    about = {
+        "generator": GENERATORS[name].name,
+        "dataset": data.name,
+        "dataset_fingerprint": data.fingerprint,
+        "training": staged.describe(),
+        **record_provenance(),
+    }
+    found = {
+        "accuracy": evaluate(
+            classifier, variant.data, [Chip(0)], bit_error_rate=0.0, stored=variant.stored
+        ).mean,
+        "accesses": variant.accesses,
+    }
+    save_classifier(path, classifier, about, found, cost.describe())
 
 
 if __name__ == "__main__":
