@@ -78,9 +78,7 @@ def main(name: str = bundled.MODEL, path: str | Path | None = None) -> None:
 def write_classifier(path: Path, name: str) -> None:
     """Train the classifier of the size of a bundled model's generator to a file."""
     training = TRAININGS[name]
-    staged = (
-        training if isinstance(training, Staged) else Staged(training, classifier=Stage(200, 128, 0.01))
-    )
+    staged = training if isinstance(training, Staged) else Staged(training, classifier=Stage(200, 128, 0.01))
     torch.manual_seed(staged.eopm.seed)
     network = generators.create(GENERATORS[name].name)
     subject = load_subject(name)

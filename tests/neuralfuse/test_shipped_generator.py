@@ -17,6 +17,7 @@ from faultsim.io.checkpoint import read_file
 from neuralfuse import bundled, generators
 from neuralfuse.bundled import train
 from neuralfuse.protection import evaluate_protected
+from neuralfuse.stage_files import CLASSIFIER_ENDING, read_classifier
 
 RATE = 0.03
 
@@ -77,6 +78,21 @@ def test_training_makes_such_a_file(tmp_path, monkeypatch, capsys):
     assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
     assert first[1]["epochs"] == 1
     assert "written to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", bundled.GENERATORS)
+def test_classifiers_of_the_generators_sizes_are_what_their_files_say(name):
+    """They have the generator's encoder, read less than the base model, and are as good as they were."""
+    path = bundled.GENERATORS[name].weights.with_suffix(CLASSIFIER_ENDING)
+    saved = read_classifier(path)
+    ((images, labels),) = iterate_batches(load("digits", "test"), 512)
+    assert saved.name == bundled.GENERATORS[name].name
+    assert generators.have_same_encoder(saved.name, bundled.GENERATORS[name].name)
+    assert saved.metadata["accesses"] == count_weight_accesses(saved.network, (3, 32, 32))
+    assert saved.metadata["dataset_fingerprint"] == load("digits", "train").fingerprint
+    with torch.inference_mode():
+        right = (saved.network(images).argmax(1) == labels).float().mean()
+    assert right == pytest.approx(saved.metadata["accuracy"], abs=0.02)
 
 
 # -- DigitsVGG, beside which its generator costs little --

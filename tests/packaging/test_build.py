@@ -86,7 +86,9 @@ def test_nothing_else_is_installed(installed):
         "faultsim/bundled/chargpt/model.safetensors",
         "faultsim/bundled/digitsnet.safetensors",
         "faultsim/bundled/digitsvgg.safetensors",
+        "neuralfuse/bundled/convqs.classifier.safetensors",
         "neuralfuse/bundled/convqs.safetensors",
+        "neuralfuse/bundled/convxs.classifier.safetensors",
         "neuralfuse/bundled/convxs.safetensors",
     }
     files = [path for path in installed.rglob("*") if path.is_file() and path.suffix not in (".so", ".pyc")]
