@@ -48,6 +48,14 @@ class HardeningOptions:
             help="With --bit-error-rate: half of a batch passes without errors, half with them, instead of all twice.",
         ),
     ] = False
+    running_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--running-statistics",
+            help="With --bit-error-rate: batch normalization uses its running statistics in passes with errors, as an "
+            "evaluation does. For --start and a small learning rate.",
+        ),
+    ] = False
     chip: Annotated[
         Path | None,
         typer.Option(
@@ -77,14 +85,16 @@ class HardeningOptions:
 
         if self.chip is not None and self.bit_error_rate is not None:
             raise FaultsimError("give either --bit-error-rate or --chip")
-        if self.divided and self.bit_error_rate is None:
-            raise FaultsimError("--divided needs --bit-error-rate")
+        for name, given in (("divided", self.divided), ("running-statistics", self.running_statistics)):
+            if given and self.bit_error_rate is None:
+                raise FaultsimError(f"--{name} needs --bit-error-rate")
         if self.voltage is not None and self.chip is None:
             raise FaultsimError("--voltage needs --chip: the training draws chips at a --bit-error-rate")
         if self.chip is not None:
             return OneChip(MeasuredChip.load(self.chip), self.voltage, faults=self.memory.fault_model())
         if self.bit_error_rate is not None:
-            return RandomBitErrors(self.bit_error_rate, self.memory.fault_model(), self.divided)
+            faults = self.memory.fault_model()
+            return RandomBitErrors(self.bit_error_rate, faults, self.divided, self.running_statistics)
         if self.memory.given:
             raise FaultsimError("faults in training need --bit-error-rate or --chip")
         return None

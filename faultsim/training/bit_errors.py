@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ..errors import FaultsimError
 from ..faults import TRAINING, Chip, FaultKind, FaultModel
@@ -88,8 +89,8 @@ class RandomBitErrors(BitErrors):
     The gradient of a step is the mean of two: that without errors, and that of the same images with the weights as the
     chip reads them, each element cut to [-0.05, 0.05]. Steps whose loss is near that of guessing have no errors.
 
-    Batch normalization takes the statistics of the batch in both passes, and its running statistics are those of both.
-    (The source has group normalization, which keeps none.)
+    By default batch normalization takes the statistics of the batch in both passes, and its running statistics are those
+    of both. (The source has group normalization, which keeps none.)
 
     Raises
     ------
@@ -104,6 +105,10 @@ class RandomBitErrors(BitErrors):
     divided: bool = False
     """One half of a batch passes through the model without errors, the other half with them: the same expected gradient
     for half the passes. The source passes each image twice."""
+    running_statistics: bool = False
+    """Batch normalization uses its running statistics in the pass with errors, as an evaluation does, and they are those
+    of the clean passes. For a trained model and a small learning rate: the batch's own statistics hide the shift that
+    wrong weights add to an output. At a large learning rate the running ones lag behind the weights."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bit_error_rate", checked_rate(self.bit_error_rate))
@@ -119,6 +124,7 @@ class RandomBitErrors(BitErrors):
             "bit_error_rate": self.bit_error_rate,
             "faults": self.faults.describe(),
             "divided": self.divided,
+            "running_statistics": self.running_statistics,
         }
 
     def backward(self, task: Task, images: Tensor, labels: Tensor, step: int) -> Losses:
@@ -138,7 +144,8 @@ class RandomBitErrors(BitErrors):
             format=task.format,
             straight_through=True,
         )
-        with read:
+        kept = _use_running_statistics(task.model) if self.running_statistics else contextlib.nullcontext()
+        with read, kept:
             wrong = task.measure(images[rest], labels[rest]).loss
         if not float(found.loss.detach() + wrong.detach()) / 2 <= most:
             return found
@@ -207,3 +214,20 @@ class OneChip(BitErrors):
         """Compute the loss of a batch on the chip, and leave its gradient in the parameters."""
         with self.perturbed(task.model, task.format):
             return task.backward(images, labels)
+
+
+@contextlib.contextmanager
+def _use_running_statistics(model: nn.Module) -> Iterator[None]:
+    """Let normalization use its running statistics, and leave them as they are, inside a `with` block."""
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, _NormBase) and module.track_running_stats and module.training
+    ]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
