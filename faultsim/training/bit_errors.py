@@ -89,8 +89,8 @@ class RandomBitErrors(BitErrors):
     The gradient of a step is the mean of two: that without errors, and that of the same images with the weights as the
     chip reads them, each element cut to [-0.05, 0.05]. Steps whose loss is near that of guessing have no errors.
 
-    By default batch normalization takes the statistics of the batch in both passes, and its running statistics are those
-    of both. (The source has group normalization, which keeps none.)
+    By default batch normalization takes the statistics of the batch in both passes, and its running statistics are
+    those of both. (The source has group normalization, which keeps none.)
 
     Raises
     ------
@@ -106,9 +106,9 @@ class RandomBitErrors(BitErrors):
     """One half of a batch passes through the model without errors, the other half with them: the same expected gradient
     for half the passes. The source passes each image twice."""
     running_statistics: bool = False
-    """Batch normalization uses its running statistics in the pass with errors, as an evaluation does, and they are those
-    of the clean passes. For a trained model and a small learning rate: the batch's own statistics hide the shift that
-    wrong weights add to an output. At a large learning rate the running ones lag behind the weights."""
+    """Batch normalization uses its running statistics in the pass with errors, as an evaluation does, and they are
+    those of the clean passes. For a trained model and a small learning rate: statistics of the batch hide the shift
+    that wrong weights add to an output. At a large learning rate the running ones lag behind the weights."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bit_error_rate", checked_rate(self.bit_error_rate))

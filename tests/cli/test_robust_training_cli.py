@@ -57,6 +57,7 @@ def test_a_model_for_one_chip_says_its_accuracy_there(run, tmp_path: Path):
         (("--clip", 0.1, "--clip-deviations", 2), "give either --clip or --clip-deviations"),
         (("--clip", 0), "the bound must be above 0"),
         (("--divided",), "--divided needs --bit-error-rate"),
+        (("--running-statistics",), "--running-statistics needs --bit-error-rate"),
         (("--voltage", 0.8), "--voltage needs --chip"),
         (("--preset", "neuralfuse_2022"), "faults in training need --bit-error-rate or --chip"),
         (("--bit-error-rate", "1%", "--chip", "chip.csv"), "give either --bit-error-rate or --chip"),

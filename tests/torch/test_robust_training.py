@@ -1,5 +1,6 @@
 """Training that makes a model robust: clipped weights, random bit errors, the errors of one chip."""
 
+import copy
 import math
 from dataclasses import replace
 from functools import cache
@@ -154,6 +155,25 @@ def test_a_divided_batch_passes_once():
     assert [len(part) for part in seen] == [4, 3]
     assert torch.equal(torch.cat(seen), images)
     assert found.perturbed is not None
+
+
+def test_running_statistics_are_those_of_clean_passes_and_used_with_errors():
+    torch.manual_seed(0)
+    model = prepare_qat(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 4)))
+    images = torch.randn(8, 3, 4, 4)
+    labels = model(images).argmax(1)
+    model.train()
+    with torch.no_grad():
+        model[3].parametrizations.weight.original.mul_(4)
+    clean = copy.deepcopy(model)
+    clean(images)
+    errors = RandomBitErrors(0.2, running_statistics=True)
+    found = errors.backward(replace(task_of(model), classes=100), images, labels, 0)
+    assert torch.equal(model[1].running_mean, clean[1].running_mean)
+    assert model[1].training
+    with perturbed(clean.eval(), Chip(TRAINING), bit_error_rate=0.2), torch.no_grad():
+        expected = functional.cross_entropy(clean(images), labels)
+    assert float(found.perturbed) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize(
