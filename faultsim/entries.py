@@ -126,7 +126,7 @@ def protect_memory(given: MemoryMitigation) -> Entry:
                 )
                 again = sum(share * reads for share, reads in zip(shares, find_accesses(), strict=True))
                 found += again * curve.energy_per_access(curve.v_min)
-            return found * (1 + mitigation.overhead.access)
+            return found * (1 + mitigation.find_overhead(stored.format).access)
 
         fingerprint = json.dumps(mitigation.describe(), sort_keys=True)
         return Variant(

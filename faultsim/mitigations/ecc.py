@@ -15,6 +15,10 @@ from .mitigation import WORD, Overhead, Written
 
 _NO_CODEC = "encoder and decoder (no published energy was found)"
 _SECDED = Overhead(1 / 8, 1 / 8, 1 / 8, "72 cells for 64 bits", _NO_CODEC)
+_PARITY = {
+    "weight": Overhead(1 / 8, 1 / 8, 1 / 8, "9 cells for 8 bits", _NO_CODEC),
+    "word": Overhead(1 / 64, 1 / 64, 1 / 64, "65 cells for 64 bits", _NO_CODEC),
+}
 _IN_PLACE = Overhead(0.0, 0.0, 0.0, "no cells are added", _NO_CODEC)
 
 
@@ -158,14 +162,21 @@ class Parity(CodecMitigation):
     granularity: str = "weight"
     """What has a parity bit, and reads 0: weight or word."""
     overhead: Overhead | None = None  # type: ignore[assignment]  # set below
-    """Default: a cell for each parity bit, of equal energy and area."""
+    """Default: a cell for each parity bit, of equal energy and area; here as for int8 weights, see find_overhead."""
 
     def __post_init__(self) -> None:
         check_granularity(self.granularity)
         if self.overhead is None:
-            added = 1 / 8 if self.granularity == "weight" else 1 / 64
-            cells = "9 cells for 8 bits" if self.granularity == "weight" else "65 cells for 64 bits"
-            object.__setattr__(self, "overhead", Overhead(added, added, added, cells, _NO_CODEC))
+            object.__setattr__(self, "overhead", _PARITY[self.granularity])
+
+    def find_overhead(self, stored: Format) -> Overhead:
+        """Return what it adds to a memory of weights of a format: a word has as many parity bits as weights."""
+        own = self.overhead or _PARITY[self.granularity]
+        if own is not _PARITY["weight"] or stored.cells == 8:
+            return own
+        count = stored.weights_per_word
+        added = count / BITS
+        return Overhead(added, added, added, f"{BITS + count} cells for {BITS} bits", _NO_CODEC)
 
     @property
     def label(self) -> str:

@@ -85,6 +85,10 @@ class MemoryMitigation:
         """Name with the parameters that tell two mitigations of one kind apart."""
         return self.name
 
+    def find_overhead(self, stored: Format) -> Overhead:
+        """Return what it adds to a memory of weights of a format."""
+        return self.overhead
+
     def check_format(self, stored: Format) -> None:
         """Raise FaultsimError for weights of a format that this is not for."""
         if not self.any_format and stored.name != "int8":

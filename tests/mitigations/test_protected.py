@@ -19,6 +19,7 @@ from faultsim.mitigations import (
     Parity,
     ProtectedWeights,
     RobustBits,
+    WordMasking,
 )
 from faultsim.mitigations.protected import CHECK_BASE, into_words
 from faultsim.sram import BLOCK_BYTES, SRAM
@@ -203,6 +204,37 @@ def test_bits_are_masked_in_two_s_complement_only():
             FaultsimError, match=f"integers in two's complement, and these weights are {stored}"
         ):
             ProtectedWeights(StoredWeights.of(model(), format=stored), BitMasking())
+
+
+@pytest.mark.parametrize("name", ["int4", "int3", "int5-unpacked"])
+def test_weights_of_fewer_bits_are_masked_one_by_one(name):
+    """By hand, from what a plain memory returns: a weight with a wrong bit reads 0, or the bit reads as the sign."""
+    plain = StoredWeights.of(model(), format=name)
+    codes = faultsim.corrupt_stored(plain, Chip(1), bit_error_rate=0.1)
+    width = plain.format.width
+    for mitigation in (WordMasking(), BitMasking()):
+        read = faultsim.corrupt_stored(ProtectedWeights(plain, mitigation), Chip(1), bit_error_rate=0.1)
+        for own, faulty, found in zip(plain.layers, codes.layers, read.layers, strict=True):
+            expected = []
+            for written, got in zip(
+                own.values.flatten().tolist(), faulty.values.flatten().tolist(), strict=True
+            ):
+                wrong = (written ^ got) & 2**width - 1
+                if isinstance(mitigation, WordMasking) or wrong >> width - 1:
+                    expected.append(0 if wrong else got)
+                else:
+                    expected.append(got & ~wrong | (wrong if got < 0 else 0))
+            assert found.values.flatten().tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "added"), [("int8", 1 / 8), ("int4", 1 / 4), ("int3", 21 / 64), ("bfloat16", 1 / 16)]
+)
+def test_each_weight_adds_a_parity_bit(name, added):
+    found = Parity().find_overhead(StoredWeights.of(model(), format=name).format)
+    assert (found.storage, found.access, found.area) == (added, added, added)
+    own = Parity(overhead=Overhead(access=0.5))
+    assert own.find_overhead(StoredWeights.of(model(), format=name).format) is own.overhead
 
 
 def test_words_are_filled_up_with_zeros():
