@@ -1,21 +1,20 @@
 """`python -m tools.comparison.measure OUT --data-dir DIR`: measures it, point by point, on a CPU.
 
-Each operating point under each fault model has a directory of its own in OUT, as `faultsim compare --out` writes it.
-One that was stopped goes on when the program is started again. OUT/base holds another base model, given by `--base`.
+Each operating point under each fault model has a directory of its own in OUT, as `faultsim compare --out` writes it. One
+that was stopped goes on when the program is started again. Entries that are measured later (`--entries`) have the same
+chips and images; they go into a folder within OUT.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from faultsim import FaultModel, Subject, compare, load_subject
 from faultsim.comparison import MITIGATIONS
-from faultsim.entries import Entry, replace_base
+from faultsim.entries import Entry
 from faultsim.io.files import write_text
 from neuralfuse.entries import classify_alone, put_in_front
 
@@ -37,23 +36,12 @@ def find_generator(name: str) -> Path:
 
 def list_entries() -> list[str | Entry]:
     """List what is compared."""
+    classifiers = (find_generator(name).with_suffix(".classifier.safetensors") for name in CLASSIFIERS)
     return [
         *(f"boosted={label}" if label == "boosted" else label for label in MITIGATIONS),
         *(put_in_front(find_generator(name)) for name in GENERATORS),
-        *(
-            classify_alone(find_generator(name).with_suffix(".classifier.safetensors"))
-            for name in CLASSIFIERS
-        ),
+        *map(classify_alone, classifiers),
     ]
-
-
-def load(data_dir: Path, images: int) -> Subject:
-    """Load the base model and the first test images, laid out as a CPU computes fastest."""
-    subject = load_subject(weights=BASE, data_dir=data_dir, images=images, batch_size=BATCH)
-    subject.data[:] = [
-        (inputs.contiguous(memory_format=torch.channels_last), labels) for inputs, labels in subject.data
-    ]
-    return subject
 
 
 @contextmanager
@@ -69,14 +57,14 @@ def timed(directory: Path) -> Iterator[None]:
     write_text(directory / "about.json", json.dumps(about, indent=1) + "\n")
 
 
-def measure(subject: Subject, entries: list[str | Entry], out: Path, chips: int) -> None:
+def measure(subject: Subject, entries: Sequence[str | Entry], out: Path, chips: int) -> None:
     """Measure all points that are not there yet."""
     for voltage in VOLTAGES:
         for preset in PRESETS:
             directory = out / f"{preset}-{voltage:.2f}"
             if (directory / "about.json").exists():
                 continue
-            with timed(directory), torch.autocast("cpu", torch.bfloat16):
+            with timed(directory):
                 compare(
                     subject,
                     entries,
@@ -94,16 +82,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument(
-        "--base", type=Path, help="compare only this base model with the plain one, into OUT/base"
+        "--entries", help="labels of faultsim compare, by commas [default: those that are kept]"
     )
-    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--images", type=int, default=250)
     parser.add_argument("--chips", type=int, default=10)
     given = parser.parse_args()
-    subject = load(given.data_dir, given.images)
-    if given.base is None:
-        measure(subject, list_entries(), given.out, given.chips)
-    else:
-        measure(subject, [replace_base(given.base, "robust training")], given.out / "base", given.chips)
+    subject = load_subject(
+        weights=BASE, data_dir=given.data_dir, images=given.images, batch_size=BATCH, compute="bfloat16"
+    )
+    entries = list_entries() if given.entries is None else given.entries.split(",")
+    measure(subject, entries, given.out, given.chips)
 
 
 if __name__ == "__main__":

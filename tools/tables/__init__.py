@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from faultsim.errors import FaultsimError
@@ -16,6 +17,7 @@ from faultsim.io.files import write_text
 
 from .accuracy import accuracies, accuracies_in_full, base_models
 from .bundled import recipes, saving, shipped
+from .comparison import mitigations
 from .speed import activations, eopm, evaluation, kernel
 from .text import reading
 
@@ -23,7 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"shipped": shipped},
-    "docs/results.md": {"accuracies": accuracies, "saving": saving},
+    "docs/results.md": {
+        "accuracies": accuracies,
+        "mitigations_neuralfuse_2022": partial(mitigations, "neuralfuse_2022"),
+        "mitigations_iid_flips": partial(mitigations, "iid_flips"),
+        "saving": saving,
+    },
     "docs/table1.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
     "docs/benchmarks.md": {
         "kernel": kernel,
