@@ -1,8 +1,8 @@
 """`python -m tools.comparison.measure OUT --data-dir DIR`: measures it, point by point, on a CPU.
 
-Each operating point under each fault model has a directory of its own in OUT, as `faultsim compare --out` writes it. One
-that was stopped goes on when the program is started again. Entries that are measured later (`--entries`) have the same
-chips and images; they go into a folder within OUT.
+Each operating point under each fault model has a directory of its own in OUT, as `faultsim compare --out` writes it. A
+run that was stopped goes on when the program is started again. Entries that are measured later (`--entries`) have the
+same chips and images; they go into a folder within OUT.
 """
 
 import argparse
