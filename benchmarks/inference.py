@@ -83,7 +83,7 @@ def create(name: str) -> tuple[nn.Module, Tensor]:
     """Return a model with statistics of its own, and a batch."""
     torch.manual_seed(0)
     if name in LANGUAGE_MODELS:
-        return load_language_model(PREFIX + name).eval(), torch.randint(0, 50, (32, 128))
+        return load_language_model(PREFIX + name).eval(), torch.randint(0, 50, (32, 64))
     model, images = (
         MobileNetV2() if name == "MobileNetV2" else models.create(name),
         torch.randn(IMAGES, 3, 32, 32),
