@@ -3,44 +3,24 @@
 // that this processor cannot run.
 #include "cpu_path.h"
 
+#include "cpu_draw.h"
 #include "half.h"
-#include "lanes.h"
 
 namespace faultsim {
 namespace FAULTSIM_PATH {
 namespace {
 
-constexpr uint32_t kChunkCalls = 128;  // 1,024 hits at a time: the buffer stays in the L1 cache
+// GCC's and Clang's own vectors have the operators of integers.
+typedef uint64_t Wide __attribute__((vector_size(sizeof(Lanes::V))));
+
+// -- draw -----------------------------------------------------------------------------------------------------------
+
+constexpr uint32_t kChunkCalls = 144;  // 1,152 hits at a time: the buffer stays in the L1 cache
 constexpr uint32_t kChunkHits = kChunkCalls * kHitsPerCall;
-static_assert(kChunkCalls % Lanes::width == 0, "a chunk is a whole number of vectors");
+static_assert(kChunkCalls % (kQuads * kQuadCalls) == 0, "a chunk is a whole number of groups of quads");
 
-// Aligned to cache lines, because vectors are written to them.
-struct HitChunk {
-  alignas(64) uint16_t half[kChunkHits];
-};
-struct ValueChunk {
-  alignas(64) uint32_t draw[kChunkHits];
-};
-
-void draw_hits(uint64_t seed, uint32_t block, uint32_t call, uint32_t calls, uint16_t* out) {
-  for (uint32_t i = 0; i < calls; i += Lanes::width) {
-    philox_lanes(seed, call + i, block, 0, kStreamHits, reinterpret_cast<uint8_t*>(out + kHitsPerCall * i));
-  }
-}
-
-// The words of the value stream for hits first ... first + count - 1; `first` is a multiple of 4.
-void draw_values(uint64_t seed, uint32_t block, uint32_t access, Kind kind, uint32_t first, uint32_t count,
-                 ValueChunk* chunk) {
-  uint8_t* out = reinterpret_cast<uint8_t*>(chunk->draw);
-  const bool read = kind == Kind::transient;
-  const uint32_t calls = (count + kValuesPerCall - 1) / kValuesPerCall;
-  for (uint32_t i = 0; i < calls; i += Lanes::width) {
-    philox_lanes(seed, first / kValuesPerCall + i, block, read ? access : 0, read ? kStreamReads : kStreamValues,
-                 out + 16 * i);
-  }
-}
-
-void mark_hits(const uint16_t* hits, uint32_t count, uint64_t* fail) {
+void mark_cells(const uint16_t* hits, uint32_t count, uint64_t* fail) {
+#pragma GCC unroll 8
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t cell = cell_of(hits[i]);
     fail[cell / 64] |= 1ull << (cell % 64);
@@ -48,13 +28,13 @@ void mark_hits(const uint16_t* hits, uint32_t count, uint64_t* fail) {
 }
 
 // The first hit that names a cell decides its value.
-template <class ValueOf>
-void mark_values(const uint16_t* hits, uint32_t count, uint64_t* fail, uint64_t* value, ValueOf value_at) {
+void mark_values(const uint16_t* hits, uint32_t count, uint64_t* fail, uint64_t* value) {
+#pragma GCC unroll 8
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t cell = cell_of(hits[i]);
     const uint64_t fresh = 1ull << (cell % 64) & ~fail[cell / 64];
     fail[cell / 64] |= fresh;
-    value[cell / 64] |= fresh & (0 - static_cast<uint64_t>(value_at(i)));
+    value[cell / 64] |= fresh & (0 - static_cast<uint64_t>(spare_of(hits[i])));
   }
 }
 
@@ -80,7 +60,6 @@ void list_touched(const uint16_t* hits, uint32_t count, BlockFaults* faults) {
 
 void draw(uint64_t seed, uint32_t block, uint32_t access, HitTable table, ValueRule rule, BlockFaults* faults) {
   const bool values = rule.kind != Kind::flip;
-  const bool need_draws = values && !spare_decides(rule);
   clear(faults, values);
   if (all_cells_fail(table) && !values) {
     memset(faults->fail, 0xFF, kBlockBytes);
@@ -88,103 +67,197 @@ void draw(uint64_t seed, uint32_t block, uint32_t access, HitTable table, ValueR
     return;
   }
 
-  HitChunk chunk;
-  ValueChunk draws;
-  uint32_t have = kHitsPerCall * Lanes::width;
-  draw_hits(seed, block, 0, Lanes::width, chunk.half);  // call 0 holds the count and the first four hits
+  alignas(64) uint16_t chunk[kChunkHits];
+  alignas(64) uint32_t draws[kChunkHits];
+  Quads calls(seed, 0, kStreamHits),
+      value_calls(seed, access_of_values(rule.kind, access), stream_of_values(rule.kind));
+  uint32_t have = kQuads * kQuadCalls * kHitsPerCall;
+  calls.add(block, 0, kQuads * kQuadCalls, chunk);  // call 0 holds the count and the first four hits
   uint64_t uniform;
-  memcpy(&uniform, chunk.half, sizeof uniform);
+  memcpy(&uniform, chunk, sizeof uniform);
   const uint32_t halves = kCountHalves + hit_count(table, uniform);  // length of the stream that counts
 
   uint32_t begin = kCountHalves;
   for (uint32_t done = 0; done < halves; done += kChunkHits) {
     const uint32_t end = halves - done < kChunkHits ? halves - done : kChunkHits;
     if (end > have) {
-      const uint32_t calls = (end - have + kHitsPerCall - 1) / kHitsPerCall;
-      draw_hits(seed, block, (done + have) / kHitsPerCall, calls, chunk.half + have);
+      calls.add(block, (done + have) / kHitsPerCall, (end - have + kHitsPerCall - 1) / kHitsPerCall, chunk + have);
+      calls.run();
     }
-    const uint16_t* hits = chunk.half + begin;
+    uint16_t* hits = chunk + begin;
     const uint32_t count = end - begin;
     if (!values) {
-      mark_hits(hits, count, faults->fail);
-    } else if (!need_draws) {
-      mark_values(hits, count, faults->fail, faults->value, [&](uint32_t i) { return spare_of(hits[i]); });
+      mark_cells(hits, count, faults->fail);
     } else {
-      draw_values(seed, block, access, rule.kind, done + begin - kCountHalves, count, &draws);
-      mark_values(hits, count, faults->fail, faults->value,
-                  [&](uint32_t i) { return value_of(rule, hits[i], draws.draw[i]); });
+      if (value_is_certain(rule)) {
+        put_value(rule, hits, count);
+      } else if (!spare_decides(rule)) {
+        value_calls.add(block, (done + begin - kCountHalves) / kValuesPerCall,
+                        (count + kValuesPerCall - 1) / kValuesPerCall, draws);
+        value_calls.run();
+        put_values(rule, hits, draws, count);
+      }
+      mark_values(hits, count, faults->fail, faults->value);
     }
     begin = have = 0;
   }
-  list_touched(chunk.half + kCountHalves, halves - kCountHalves, faults);
+  list_touched(chunk + kCountHalves, halves - kCountHalves, faults);
   if (all_cells_fail(table)) memset(faults->fail, 0xFF, kBlockBytes);
 }
 
-// The loops below are plain on purpose: the compiler turns them into this file's vectors. Only stores that bypass the
-// cache need intrinsics.
+// -- read -----------------------------------------------------------------------------------------------------------
+
+// Calls visit(at, bit, value) for each hit within the `count` bytes, the first one last: it decides. `at` is the place
+// of a Word, and `bit` and `value` are words.
+template <class Word, class Visit>
+void each_hit_in(HitList hits, uint32_t from, uint32_t count, Visit visit) {
+  constexpr uint32_t kBits = 8 * sizeof(Word);
+#pragma GCC unroll 4
+  for (uint32_t i = hits.count; i > 0; --i) {
+    const uint32_t hit = hits.hit[i - 1], at = cell_of(hit) / kBits * sizeof(Word) - from, bit = hit % kBits;
+    if (sizeof(Word) > 1 || at < count) {
+      visit(at, static_cast<Word>(Word{1} << bit), static_cast<Word>(static_cast<Word>(spare_of(hit)) << bit));
+    }
+  }
+}
+
+template <class Visit>
+void each_hit(HitList hits, uint32_t from, uint32_t count, Visit visit) {
+  from == 0 && count == kBlockBytes ? each_hit_in<uint64_t>(hits, from, count, visit)
+                                    : each_hit_in<uint8_t>(hits, from, count, visit);
+}
+
+template <class Word>
+Word load(const uint8_t* p, Word) {
+  Word word;
+  memcpy(&word, p, sizeof word);
+  return word;
+}
+template <class Word>
+void store(uint8_t* p, Word word) {
+  memcpy(p, &word, sizeof word);
+}
+
+void mark(HitList hits, bool values, uint32_t from, uint32_t count, uint8_t* fail, uint8_t* value) {
+  each_hit(hits, from, count, [=](uint32_t at, auto bit, auto of_hit) {
+    store(fail + at, static_cast<decltype(bit)>(load(fail + at, bit) | bit));
+    if (values) store(value + at, static_cast<decltype(bit)>((load(value + at, bit) & ~bit) | of_hit));
+  });
+}
+
+// As read_word() says, for single bits.
 template <Kind kind>
-void read_plain(const int8_t* source, const uint8_t* fail, const uint8_t* value, int8_t* output, uint32_t count) {
+void repair_kind(HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output) {
+  each_hit(hits, from, count, [=](uint32_t at, auto bit, auto value) {
+    const auto now = load(output + at, bit);
+    if (kind == Kind::stuck) return store(output + at, static_cast<decltype(bit)>((now & ~bit) | value));
+    const auto stored = load(source + at, bit), same = kind == Kind::flip ? stored : stored ^ value;
+    store(output + at, static_cast<decltype(bit)>(now ^ ((kind == Kind::flip ? ~(now ^ same) : now ^ same) & bit)));
+  });
+}
+
+void repair(Kind kind, HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output) {
+  if (kind == Kind::stuck) return repair_kind<Kind::stuck>(hits, from, count, source, output);
+  uint8_t stored[kBlockBytes];  // what is read in place has to be kept where hits lie
+  if (source == output) {
+    each_hit(hits, from, count, [&](uint32_t at, auto bit, auto) { store(stored + at, load(output + at, bit)); });
+    source = stored;
+  }
+  if (kind == Kind::flip) return repair_kind<Kind::flip>(hits, from, count, source, output);
+  repair_kind<Kind::transient>(hits, from, count, source, output);
+}
+
+// A plain loop on purpose: the compiler turns it into this file's vectors.
+template <Kind kind>
+void read_kind(const uint8_t* source, const uint8_t* fail, const uint8_t* value, uint8_t* output, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint8_t failing = kind == Kind::transient ? 0 : fail[i], reads = kind == Kind::flip ? 0 : value[i];
-    output[i] = static_cast<int8_t>(read_word(kind, static_cast<uint8_t>(source[i]), failing, reads));
+    output[i] = read_word(kind, source[i], failing, reads);
   }
 }
 
-#if defined(__SSE2__)
-// GCC's and Clang's own vectors have the operators of integers, which read_word() needs.
-constexpr uint32_t kVector = sizeof(Lanes::V);
-typedef uint64_t Vector __attribute__((vector_size(kVector)));
-#if defined(__AVX512F__)
-Vector load(const void* p) { return Vector(_mm512_loadu_si512(p)); }
-void stream_out(void* p, Vector a) { _mm512_stream_si512(static_cast<__m512i*>(p), __m512i(a)); }
-#elif defined(__AVX2__)
-Vector load(const void* p) { return Vector(_mm256_loadu_si256(static_cast<const __m256i*>(p))); }
-void stream_out(void* p, Vector a) { _mm256_stream_si256(static_cast<__m256i*>(p), __m256i(a)); }
-#else
-Vector load(const void* p) { return Vector(_mm_loadu_si128(static_cast<const __m128i*>(p))); }
-void stream_out(void* p, Vector a) { _mm_stream_si128(static_cast<__m128i*>(p), __m128i(a)); }
-#endif
-
-// Bytes until `p` is aligned for a streaming store, or all of them.
-uint32_t bytes_to_alignment(const void* p, uint32_t count) {
-  const uint32_t before = static_cast<uint32_t>(-reinterpret_cast<uintptr_t>(p) & (kVector - 1));
-  return before < count ? before : count;
-}
-
-template <Kind kind>
-void read_streaming(const int8_t* source, const uint8_t* fail, const uint8_t* value, int8_t* output, uint32_t count) {
-  constexpr bool fails = kind != Kind::transient, values = kind != Kind::flip;
-  uint32_t i = bytes_to_alignment(output, count);
-  read_plain<kind>(source, fail, value, output, i);
-  for (; i + kVector <= count; i += kVector) {
-    const Vector failing = fails ? load(fail + i) : Vector{}, reads = values ? load(value + i) : Vector{};
-    stream_out(output + i, read_word(kind, load(source + i), failing, reads));
-  }
-  read_plain<kind>(source + i, fails ? fail + i : nullptr, values ? value + i : nullptr, output + i, count - i);
-}
-#endif
-
-template <Kind kind>
-void read_kind(const int8_t* source, const uint8_t* fail, const uint8_t* value, int8_t* output, uint32_t count,
-               bool stream) {
-#if defined(__SSE2__)
-  if (stream) return read_streaming<kind>(source, fail, value, output, count);
-#else
-  (void)stream;
-#endif
-  read_plain<kind>(source, fail, value, output, count);
-}
-
-void read(Kind kind, const int8_t* source, const uint8_t* fail, const uint8_t* value, int8_t* output, uint32_t count,
-          bool stream) {
+void read(Kind kind, const uint8_t* source, const uint8_t* fail, const uint8_t* value, uint8_t* output,
+          uint32_t count) {
   switch (kind) {
     case Kind::flip:
-      return read_kind<Kind::flip>(source, fail, value, output, count, stream);
+      return read_kind<Kind::flip>(source, fail, value, output, count);
     case Kind::stuck:
-      return read_kind<Kind::stuck>(source, fail, value, output, count, stream);
+      return read_kind<Kind::stuck>(source, fail, value, output, count);
     case Kind::transient:
-      return read_kind<Kind::transient>(source, fail, value, output, count, stream);
+      return read_kind<Kind::transient>(source, fail, value, output, count);
   }
+}
+
+// A word of 16 bytes, the shortest, from its first byte on, again and again.
+template <Kind kind>
+void read_row(const uint8_t* source, const uint8_t* fail, const uint8_t* value, uint8_t* output, uint32_t count) {
+  constexpr uint32_t kStep = sizeof(Wide) < 16 ? 16 : sizeof(Wide), kWide = kStep / sizeof(Wide);
+  const uint64_t fails[2] = {load(fail, uint64_t{}), load(fail + 8, uint64_t{})};
+  const uint64_t values[2] = {load(value, uint64_t{}), load(value + 8, uint64_t{})};
+  Wide failing[kWide], reads[kWide];
+  for (uint32_t i = 0; i < kStep / 8; ++i) {
+    failing[i * 8 / sizeof(Wide)][i % (sizeof(Wide) / 8)] = fails[i % 2];
+    reads[i * 8 / sizeof(Wide)][i % (sizeof(Wide) / 8)] = values[i % 2];
+  }
+  for (; count >= kStep; count -= kStep, source += kStep, output += kStep) {
+    for (uint32_t w = 0; w < kWide; ++w) {
+      store(output + w * sizeof(Wide), read_word(kind, load(source + w * sizeof(Wide), Wide{}), failing[w], reads[w]));
+    }
+  }
+  for (uint32_t i = 0; i < count; ++i) output[i] = read_word(kind, source[i], fail[i % 16], value[i % 16]);
+}
+
+template <Kind kind>
+void read_repeated_kind(const AddressMap& map, uint32_t from, const uint8_t* source, const BlockFaults& faults,
+                        uint8_t* output, uint32_t count) {
+  const uint32_t run = map.word * map.repeat;  // weights that share one word
+  for (uint32_t i = 0; i < count;) {
+    const uint32_t at = from + i, phase = at % map.word, word = at / run * map.word;
+    const bool row = map.word == kLeastRepeatedWord && phase == 0;
+    const uint32_t left = row ? run - at % run : map.word - phase, n = left < count - i ? left : count - i;
+    if (row) {
+      read_row<kind>(source + i, faults.fail_bytes() + word, faults.value_bytes() + word, output + i, n);
+    } else {
+      read_kind<kind>(source + i, faults.fail_bytes() + word + phase, faults.value_bytes() + word + phase, output + i,
+                      n);
+    }
+    i += n;
+  }
+}
+
+void read_repeated(Kind kind, const AddressMap& map, uint32_t from, const uint8_t* source, const BlockFaults& faults,
+                   uint8_t* output, uint32_t count) {
+  switch (kind) {
+    case Kind::flip:
+      return read_repeated_kind<Kind::flip>(map, from, source, faults, output, count);
+    case Kind::stuck:
+      return read_repeated_kind<Kind::stuck>(map, from, source, faults, output, count);
+    case Kind::transient:
+      return read_repeated_kind<Kind::transient>(map, from, source, faults, output, count);
+  }
+}
+
+void copy_past_cache(const uint8_t* source, uint8_t* output, uint32_t count) {
+#if defined(__SSE2__)
+  constexpr uint32_t kVector = sizeof(Lanes::V);
+  const uint32_t unaligned = static_cast<uint32_t>(-reinterpret_cast<uintptr_t>(output) & (kVector - 1));
+  uint32_t i = unaligned < count ? unaligned : count;
+  memcpy(output, source, i);
+  for (; i + kVector <= count; i += kVector) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(output + i), _mm512_loadu_si512(source + i));
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(output + i),
+                        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + i)));
+#else
+    _mm_stream_si128(reinterpret_cast<__m128i*>(output + i),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i)));
+#endif
+  }
+  memcpy(output + i, source + i, count - i);
+#else
+  memcpy(output, source, count);
+#endif
 }
 
 void to_float32(const int8_t* source, float scale, float* output, uint32_t count) {
@@ -214,8 +287,19 @@ void to_float16(const int8_t* source, float scale, uint16_t* output, uint32_t co
 
 }  // namespace
 
-const CpuPath path = {
-    FAULTSIM_NAME(FAULTSIM_PATH), draw, read, to_float32, to_bfloat16, to_float16, &format_path, &codec_path};
+const CpuPath path = {FAULTSIM_NAME(FAULTSIM_PATH),
+                      draw_hits,
+                      draw,
+                      mark,
+                      repair,
+                      read,
+                      read_repeated,
+                      copy_past_cache,
+                      to_float32,
+                      to_bfloat16,
+                      to_float16,
+                      &format_path,
+                      &codec_path};
 
 }  // namespace FAULTSIM_PATH
 }  // namespace faultsim
