@@ -194,7 +194,7 @@ class Reader {
       path_.read_repeated(kind, job_.map, in_span, source, *faults.masks, result, count);
     }
     if (decoder_.settles()) {
-      faults.hits.hit ? settle_repaired(faults.hits, in_span, count, result) : decoder_.settle(result, count);
+      repaired ? settle_repaired(faults.hits, in_span, count, result) : decoder_.settle(result, count);
     } else if (stream_) {
       path_.copy_past_cache(result, output, count);
     } else if (!bytes) {
