@@ -13,7 +13,8 @@
 // Masks. Two bits describe a cell, in the kernels, in fault_mask() and in the reference alike:
 //   fail   the cell fails
 //   value  stuck: the bit that the failing cell reads; transient: this read of the failing cell is wrong;
-//          always 0 for flips and for cells that do not fail
+//          always 0 for flips and for cells that do not fail (but for a measured chip's cells that invert what they
+//          store: they are not called failing, and have the value 1)
 // The FIRST hit that names a cell decides its value, so that it stays the same when p grows.
 #pragma once
 

@@ -15,26 +15,6 @@
 namespace faultsim {
 namespace {
 
-const CpuPath* const* paths(int* count) {
-  static const CpuPath* available[3];
-  static const int found = [] {
-    int n = 0;
-#if defined(FAULTSIM_X86)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
-      available[n++] = &avx512::path;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
-        __builtin_cpu_supports("bmi2"))
-      available[n++] = &avx2::path;
-#endif
-    available[n++] = &portable::path;
-    return n;
-  }();
-  *count = found;
-  return available;
-}
-
 constexpr uint32_t kChipsAtOnce = 5;                // masks of five chips, 41 KiB, stay in the cache of a core
 constexpr uint64_t kWeightsPerThread = 256u << 10;  // below this another thread costs more than it gives
 // So many hits of a block are repaired one by one; beyond that masks cost less. In place, most of the block has to be
@@ -62,15 +42,16 @@ static_assert(sizeof(Scratch) + 14 * 1024 <= 64 * 1024,
 
 // The faults of one block of one chip: its hits, its masks, or both.
 struct Faults {
-  HitList hits;  // null: only the masks are known
-  const BlockFaults* masks;
+  HitList hits;
+  HitList inverted;          // cells of a measured chip that invert, whatever the kind of the others
+  const BlockFaults* masks;  // null: only the hits are known
 };
 
 // One job on one vector path. At rates where every block has few hits, blocks are drawn several at once, and a read is
 // a copy that is repaired hit by hit. Otherwise each block gets masks.
 class Reader {
  public:
-  Reader(const Job& job, const CpuPath& path)
+  Reader(const Job& job, const CpuPath& path, uint64_t workers)
       : job_(job),
         path_(path),
         decoder_(job, path),
@@ -86,11 +67,13 @@ class Reader {
     hits_stride_ = DrawnHits::stride_for(most_hits);
     if (hits_stride_ > DrawnHits::kHalves) return;
     masked_ = job.map.repeat > 1 || (in_place && most_hits > kMostInPlace);
-    // The source of the blocks that are drawn at once is read for each chip: it has to stay in the cache.
+    // The source of the blocks that are drawn at once is read for each chip: it has to stay in the cache. And there has
+    // to be work for all threads.
     const uint64_t cached = job.chips == 1 ? DrawnHits::kMostBlocks : DrawnHits::kMostBlocks * blocks_ / spans_ + 1;
-    const uint64_t room = DrawnHits::kHalves / hits_stride_;
-    at_once_ = static_cast<uint32_t>(room < cached ? room : cached);
-    if (at_once_ > DrawnHits::kMostBlocks) at_once_ = DrawnHits::kMostBlocks;
+    const uint64_t shared = workers == 1 ? blocks_ : blocks_ / (4 * workers) + 1;
+    uint64_t most = DrawnHits::kHalves / hits_stride_;
+    for (const uint64_t limit : {cached, shared, uint64_t{DrawnHits::kMostBlocks}}) most = limit < most ? limit : most;
+    at_once_ = static_cast<uint32_t>(most);
   }
 
   // How many parts the job has, for threads to take.
@@ -114,16 +97,27 @@ class Reader {
     DrawnHits& hits = scratch->hits;
     hits.stride = hits_stride_;
     for (uint32_t chip = 0; chip < job_.chips; ++chip) {
-      path_.draw_hits(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table, job_.rule,
-                      &hits);
+      if (!job_.measured.blocks) {
+        path_.draw_hits(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table,
+                        job_.rule, &hits);
+      }
       for (uint32_t b = 0; b < count; ++b) {
-        Faults faults{hits.of(b), nullptr};
-        if (masked_) faults.masks = masks_of(faults.hits, &scratch->faults[0]);
+        Faults faults = job_.measured.blocks ? measured(number_of(first + b)) : Faults{hits.of(b), {}, nullptr};
+        if (masked_) faults.masks = masks_of(faults, &scratch->faults[0]);
         for (uint64_t span = first + b; span < spans_; span += blocks_) {
           read_span(first_span_ + span, chip, 1, &faults, scratch);
         }
       }
     }
+  }
+
+  Faults measured(uint64_t block) const {
+    const CellLists& lists = job_.measured;
+    if (block >= lists.blocks) return {};
+    const auto list = [&](const uint16_t* cells, const int64_t* begin) {
+      return HitList{cells + begin[block], static_cast<uint32_t>(begin[block + 1] - begin[block])};
+    };
+    return {list(lists.stuck, lists.stuck_begin), list(lists.inverted, lists.inverted_begin), nullptr};
   }
 
   void read_masked(uint64_t i, Scratch* scratch) const {
@@ -133,7 +127,7 @@ class Reader {
       for (uint32_t c = 0; c < chips; ++c) {
         path_.draw(static_cast<uint64_t>(job_.seeds[chip + c]), number_of(i), access(), job_.table, job_.rule,
                    &scratch->faults[c]);
-        faults[c] = {{nullptr, 0}, &scratch->faults[c]};
+        faults[c] = {{}, {}, &scratch->faults[c]};
       }
       for (uint64_t span = i; span < spans_; span += blocks_) {
         read_span(first_span_ + span, chip, chips, faults, scratch);
@@ -148,13 +142,15 @@ class Reader {
   }
   uint32_t access() const { return job_.access ? static_cast<uint32_t>(*job_.access) : 0; }
 
-  BlockFaults* masks_of(HitList hits, BlockFaults* faults) const {
+  BlockFaults* masks_of(const Faults& faults, BlockFaults* masks) const {
+    uint8_t *fail = reinterpret_cast<uint8_t*>(masks->fail), *value = reinterpret_cast<uint8_t*>(masks->value);
     const bool values = job_.rule.kind != Kind::flip;
-    std::memset(faults->fail, 0, kBlockBytes);
-    if (values) std::memset(faults->value, 0, kBlockBytes);
-    path_.mark(hits, values, 0, kBlockBytes, reinterpret_cast<uint8_t*>(faults->fail),
-               reinterpret_cast<uint8_t*>(faults->value));
-    return faults;
+    std::memset(fail, 0, kBlockBytes);
+    if (values) std::memset(value, 0, kBlockBytes);
+    path_.mark(faults.hits, values, 0, kBlockBytes, fail, value);
+    // A stuck cell that does not fail reads the inverse of what it stores where its value is 1 (read_word()).
+    path_.mark(faults.inverted, false, 0, kBlockBytes, value, nullptr);
+    return masks;
   }
 
   void read_span(uint64_t span, uint32_t chip, uint32_t chips, const Faults* faults, Scratch* scratch) const {
@@ -187,14 +183,18 @@ class Reader {
     if (repaired) {
       if (source != result) std::memcpy(result, source, count);
       path_.repair(kind, faults.hits, in_span, count, source, result);
+      if (faults.inverted.count) path_.repair(Kind::flip, faults.inverted, in_span, count, source, result);
     } else if (job_.map.repeat == 1) {
       path_.read(kind, source, faults.masks->fail_bytes() + in_span, faults.masks->value_bytes() + in_span, result,
                  count);
     } else {
       path_.read_repeated(kind, job_.map, in_span, source, *faults.masks, result, count);
     }
-    if (decoder_.settles()) {
-      repaired ? settle_repaired(faults.hits, in_span, count, result) : decoder_.settle(result, count);
+    if (decoder_.settles() && repaired) {
+      settle_repaired(faults.hits, in_span, count, result);
+      settle_repaired(faults.inverted, in_span, count, result);
+    } else if (decoder_.settles()) {
+      decoder_.settle(result, count);
     } else if (stream_) {
       path_.copy_past_cache(result, output, count);
     } else if (!bytes) {
@@ -249,28 +249,12 @@ class Reader {
 
 }  // namespace
 
-const CpuPath& path_named(const char* name) {
-  int count;
-  const CpuPath* const* all = paths(&count);
-  for (int i = 0; i < count; ++i) {
-    if (std::strcmp(all[i]->name, name) == 0) return *all[i];
-  }
-  return *all[count - 1];
-}
-
-const char* const* cpu_paths(int* count) {
-  static const char* names[3];
-  const CpuPath* const* all = paths(count);
-  for (int i = 0; i < *count; ++i) names[i] = all[i]->name;
-  return names;
-}
-
 void launch_cpu(const Job& job, int threads, const char* path) {
   if (job.weights == 0 || job.chips == 0) return;
-  const Reader reader(job, path_named(path));
   const uint64_t worthwhile = job.weights * job.chips / kWeightsPerThread + 1;
   uint64_t workers = static_cast<uint64_t>(threads < 1 ? 1 : threads);
   workers = workers < worthwhile ? workers : worthwhile;
+  const Reader reader(job, path_named(path), workers);
   workers = workers < reader.parts() ? workers : reader.parts();
 
   std::atomic<uint64_t> next{0};
