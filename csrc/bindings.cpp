@@ -100,6 +100,18 @@ void read_image(Job& job, const py::int_& numbers, const py::int_& number, const
           "the image is not as long as its weights");
 }
 
+// The faults are not drawn: they are the cells of a measured memory of `blocks` blocks.
+void read_cells(Job& job, const py::int_& blocks, const py::int_& stuck, const py::int_& stuck_begin,
+                const py::int_& inverted, const py::int_& inverted_begin) {
+  job.measured = {pointer<const uint16_t>("stuck", stuck), pointer<const int64_t>("stuck_begin", stuck_begin),
+                  pointer<const uint16_t>("inverted", inverted),
+                  pointer<const int64_t>("inverted_begin", inverted_begin), whole("blocks", blocks, 1, UINT32_MAX)};
+  require(job.measured.stuck_begin && job.measured.inverted_begin, "a list of cells is a null pointer");
+  require(job.rule.kind == Kind::stuck && job.chips <= 1 && job.type != Output::mask && !job.block_offset &&
+              (job.chips == 0 || job.weights == 0 || (job.table.entries[0] == 0 && job.table.size == 0)),
+          "a measured memory is that of one chip, whose other cells are stuck at a rate of 0");
+}
+
 Codec make_codec(const py::int_& decode, const std::vector<uint64_t>& rows, const py::int_& check_bytes,
                  const py::int_& flip, const py::int_& keep, const py::int_& again, const py::int_& borrowed,
                  const py::int_& low, const py::int_& bits) {
@@ -233,6 +245,8 @@ PYBIND11_MODULE(_native, m) {
            py::arg("scale_run"), py::arg("table"), py::arg("thresholds"), py::arg("kind"), py::arg("ones"),
            py::arg("base"), py::arg("blocks"), py::arg("word"), py::arg("repeat"), py::arg("seeds"),
            py::arg("block_offset"), py::arg("access"))
+      .def("read_cells", &read_cells, py::kw_only(), py::arg("blocks"), py::arg("stuck"), py::arg("stuck_begin"),
+           py::arg("inverted"), py::arg("inverted_begin"))
       .def("read_image", &read_image, py::kw_only(), py::arg("numbers"), py::arg("number"), py::arg("bits"),
            py::arg("cells"), py::arg("offset"), py::arg("clamps"), py::arg("nonfinite"), py::arg("centers"));
 

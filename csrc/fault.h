@@ -13,7 +13,8 @@
 // Masks. Two bits describe a cell, in the kernels, in fault_mask() and in the reference alike:
 //   fail   the cell fails
 //   value  stuck: the bit that the failing cell reads; transient: this read of the failing cell is wrong;
-//          always 0 for flips and for cells that do not fail
+//          always 0 for flips and for cells that do not fail (but for a measured chip's cells that invert what they
+//          store: they are not called failing, and have the value 1)
 // The FIRST hit that names a cell decides its value, so that it stays the same when p grows.
 #pragma once
 
@@ -40,7 +41,7 @@ static FAULTSIM_HD Word read_word(Kind kind, Word stored, Word fail, Word value)
     case Kind::flip:
       return static_cast<Word>(stored ^ fail);
     case Kind::stuck:
-      return static_cast<Word>((stored & ~fail) | value);
+      return static_cast<Word>((stored & ~fail) ^ value);
     case Kind::transient:
       return static_cast<Word>(stored ^ value);
   }
@@ -102,6 +103,9 @@ static FAULTSIM_HD uint64_t certain(Kind kind) {
 
 // If the spare bit alone decides the value, no further randomness is needed: the common case.
 static FAULTSIM_HD bool spare_decides(ValueRule rule) { return rule.kind == Kind::stuck && rule.ones == 1ull << 32; }
+
+// If all failing cells read the same, neither.
+static FAULTSIM_HD bool value_is_certain(ValueRule rule) { return rule.ones == 0 || rule.ones == certain(rule.kind); }
 
 static FAULTSIM_HD Philox4 value_call(uint64_t seed, uint32_t block, uint32_t access, Kind kind, uint32_t call) {
   return kind == Kind::transient ? philox4x32(seed, {{call, block, access, kStreamReads}})

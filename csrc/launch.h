@@ -18,6 +18,16 @@ static FAULTSIM_HD Number number_of(Output type) {
   return type == Output::bfloat16 ? Number::bfloat16 : type == Output::float16 ? Number::float16 : Number::float32;
 }
 
+// The failing cells of a measured memory, as hits (fault.h): those of block b are cell[begin[b]] ... cell[begin[b + 1]
+// - 1].
+struct CellLists {
+  const uint16_t* stuck;  // the spare bit says at what
+  const int64_t* stuck_begin;
+  const uint16_t* inverted;
+  const int64_t* inverted_begin;
+  uint64_t blocks;  // 0: nothing was measured, faults are drawn
+};
+
 struct Job {
   const int8_t* source;  // [weights]; not used for Output::mask, may be null there
   void* output;          // [chips, weights]; Output::mask: which cells fail
@@ -40,6 +50,7 @@ struct Job {
   const int64_t* seeds;         // [chips], the bits of a 64-bit seed
   const int64_t* block_offset;  // one number, added to every block index; may be null
   const int64_t* access;        // one number, the index of this read (transient); may be null
+  CellLists measured;           // on CPUs only, of one chip; then the rule is "stuck", and no faults are drawn
 };
 
 // Cannot fail. `threads` >= 1; `path` is one of cpu_paths(). Threads are started for each call, one for 256 k weights

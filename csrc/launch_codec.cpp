@@ -255,8 +255,8 @@ class ProtectedReader {
   }
 
   void read_bytes(const void* source, const void* fail, const void* value, void* result, uint32_t bytes) const {
-    path_.read(read_.rule.kind, static_cast<const int8_t*>(source), static_cast<const uint8_t*>(fail),
-               static_cast<const uint8_t*>(value), static_cast<int8_t*>(result), bytes, false);
+    path_.read(read_.rule.kind, static_cast<const uint8_t*>(source), static_cast<const uint8_t*>(fail),
+               static_cast<const uint8_t*>(value), static_cast<uint8_t*>(result), bytes);
   }
 
   // The same with few faults: a copy, of which only the listed words are decoded.

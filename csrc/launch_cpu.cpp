@@ -15,28 +15,11 @@
 namespace faultsim {
 namespace {
 
-const CpuPath* const* paths(int* count) {
-  static const CpuPath* available[3];
-  static const int found = [] {
-    int n = 0;
-#if defined(FAULTSIM_X86)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
-      available[n++] = &avx512::path;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi") &&
-        __builtin_cpu_supports("bmi2"))
-      available[n++] = &avx2::path;
-#endif
-    available[n++] = &portable::path;
-    return n;
-  }();
-  *count = found;
-  return available;
-}
-
-constexpr uint32_t kChipsAtOnce = 5;                // faults of five chips, 41 KiB, stay in the cache of a core
+constexpr uint32_t kChipsAtOnce = 5;                // masks of five chips, 41 KiB, stay in the cache of a core
 constexpr uint64_t kWeightsPerThread = 256u << 10;  // below this another thread costs more than it gives
+// So many hits of a block are repaired one by one; beyond that masks cost less. In place, most of the block has to be
+// touched then, which is faster in order.
+constexpr uint32_t kMostFlips = 200, kMostInPlace = 64;
 
 // Outputs of this many bytes, 3/4 of the L3 cache, are written with non-temporal stores; smaller ones stay cached for
 // the next reader.
@@ -51,17 +34,24 @@ uint64_t streaming_threshold() {
 // The buffers of one thread; under 64 KiB.
 struct Scratch {
   BlockFaults faults[kChipsAtOnce];
-  alignas(64) uint8_t fail[kBlockBytes + 16];  // masks spread over the weights where repeat > 1
-  alignas(64) uint8_t value[kBlockBytes + 16];
-  alignas(64) int8_t weights[kBlockBytes];
+  DrawnHits hits;
+  alignas(64) uint8_t weights[kBlockBytes];
 };
-static_assert(sizeof(Scratch) + 8 * 1024 <= 64 * 1024,
-              "the promised extra memory of a thread, with the buffers of draw()");
+static_assert(sizeof(Scratch) + 14 * 1024 <= 64 * 1024,
+              "the promised extra memory of a thread, with the buffers of a path's functions");
 
-// One job on one vector path.
+// The faults of one block of one chip: its hits, its masks, or both.
+struct Faults {
+  HitList hits;
+  HitList inverted;          // cells of a measured chip that invert, whatever the kind of the others
+  const BlockFaults* masks;  // null: only the hits are known
+};
+
+// One job on one vector path. At rates where every block has few hits, blocks are drawn several at once, and a read is
+// a copy that is repaired hit by hit. Otherwise each block gets masks.
 class Reader {
  public:
-  Reader(const Job& job, const CpuPath& path)
+  Reader(const Job& job, const CpuPath& path, uint64_t workers)
       : job_(job),
         path_(path),
         decoder_(job, path),
@@ -71,148 +61,179 @@ class Reader {
         stream_(job.type == Output::int8 && job.weights * job.chips >= streaming_threshold()) {
     const uint64_t blocks = job.map.blocks;
     blocks_ = blocks && blocks < spans_ ? blocks : spans_;
+    const uint32_t most_hits = static_cast<uint32_t>(job.table.entries[0]) + job.table.size;
+    const bool in_place = job.source == job.output;
+    if (all_cells_fail(job.table) || (job.rule.kind == Kind::flip && most_hits > kMostFlips)) return;
+    hits_stride_ = DrawnHits::stride_for(most_hits);
+    if (hits_stride_ > DrawnHits::kHalves) return;
+    masked_ = job.map.repeat > 1 || (in_place && most_hits > kMostInPlace);
+    // The source of the blocks that are drawn at once is read for each chip: it has to stay in the cache. And there has
+    // to be work for all threads.
+    const uint64_t cached = job.chips == 1 ? DrawnHits::kMostBlocks : DrawnHits::kMostBlocks * blocks_ / spans_ + 1;
+    const uint64_t shared = workers == 1 ? blocks_ : blocks_ / (4 * workers) + 1;
+    uint64_t most = DrawnHits::kHalves / hits_stride_;
+    for (const uint64_t limit : {cached, shared, uint64_t{DrawnHits::kMostBlocks}}) most = limit < most ? limit : most;
+    at_once_ = static_cast<uint32_t>(most);
   }
 
-  uint64_t blocks() const { return blocks_; }
+  // How many parts the job has, for threads to take.
+  uint64_t parts() const { return at_once_ ? (blocks_ + at_once_ - 1) / at_once_ : blocks_; }
 
-  // All weights of the block with index `i` among the job's: it serves the spans first + i, first + i + blocks, ...,
-  // and is drawn once.
-  void read_block(uint64_t i, Scratch* scratch) const {
-    const uint32_t offset = job_.block_offset ? static_cast<uint32_t>(*job_.block_offset) : 0;
-    const uint32_t access = job_.access ? static_cast<uint32_t>(*job_.access) : 0;
-    const uint32_t block = static_cast<uint32_t>(block_of_span(job_.map, first_span_ + i)) + offset;
-    for (uint32_t chip = 0; chip < job_.chips; chip += kChipsAtOnce) {
-      const uint32_t chips = job_.chips - chip < kChipsAtOnce ? job_.chips - chip : kChipsAtOnce;
-      for (uint32_t c = 0; c < chips; ++c) {
-        path_.draw(static_cast<uint64_t>(job_.seeds[chip + c]), block, access, job_.table, job_.rule,
-                   &scratch->faults[c]);
-      }
-      for (uint64_t span = i; span < spans_; span += blocks_) read_span(first_span_ + span, chip, chips, scratch);
+  // All weights of some blocks; the block with index `i` among the job's serves the spans first + i,
+  // first + i + blocks, ..., and is drawn once.
+  void read_part(uint64_t part, Scratch* scratch) const {
+    if (at_once_ == 0) return read_masked(part, scratch);
+    const uint64_t end = (part + 1) * at_once_ < blocks_ ? (part + 1) * at_once_ : blocks_;
+    for (uint64_t first = part * at_once_; first < end;) {
+      const uint64_t successive = job_.map.blocks ? job_.map.blocks - (first_span_ + first) % job_.map.blocks : end;
+      const uint64_t count = successive < end - first ? successive : end - first;
+      read_blocks(first, static_cast<uint32_t>(count), scratch);
+      first += count;
     }
   }
 
  private:
-  void read_span(uint64_t span, uint32_t chip, uint32_t chips, Scratch* scratch) const {
+  void read_blocks(uint64_t first, uint32_t count, Scratch* scratch) const {
+    DrawnHits& hits = scratch->hits;
+    hits.stride = hits_stride_;
+    for (uint32_t chip = 0; chip < job_.chips; ++chip) {
+      if (!job_.measured.blocks) {
+        path_.draw_hits(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table,
+                        job_.rule, &hits);
+      }
+      for (uint32_t b = 0; b < count; ++b) {
+        Faults faults = job_.measured.blocks ? measured(number_of(first + b)) : Faults{hits.of(b), {}, nullptr};
+        if (masked_) faults.masks = masks_of(faults, &scratch->faults[0]);
+        for (uint64_t span = first + b; span < spans_; span += blocks_) {
+          read_span(first_span_ + span, chip, 1, &faults, scratch);
+        }
+      }
+    }
+  }
+
+  Faults measured(uint64_t block) const {
+    const CellLists& lists = job_.measured;
+    if (block >= lists.blocks) return {};
+    const auto list = [&](const uint16_t* cells, const int64_t* begin) {
+      return HitList{cells + begin[block], static_cast<uint32_t>(begin[block + 1] - begin[block])};
+    };
+    return {list(lists.stuck, lists.stuck_begin), list(lists.inverted, lists.inverted_begin), nullptr};
+  }
+
+  void read_masked(uint64_t i, Scratch* scratch) const {
+    for (uint32_t chip = 0; chip < job_.chips; chip += kChipsAtOnce) {
+      const uint32_t chips = job_.chips - chip < kChipsAtOnce ? job_.chips - chip : kChipsAtOnce;
+      Faults faults[kChipsAtOnce];
+      for (uint32_t c = 0; c < chips; ++c) {
+        path_.draw(static_cast<uint64_t>(job_.seeds[chip + c]), number_of(i), access(), job_.table, job_.rule,
+                   &scratch->faults[c]);
+        faults[c] = {{}, {}, &scratch->faults[c]};
+      }
+      for (uint64_t span = i; span < spans_; span += blocks_) {
+        read_span(first_span_ + span, chip, chips, faults, scratch);
+      }
+    }
+  }
+
+  // The counter word of the block with index `i` among the job's.
+  uint32_t number_of(uint64_t i) const {
+    const uint32_t offset = job_.block_offset ? static_cast<uint32_t>(*job_.block_offset) : 0;
+    return static_cast<uint32_t>(block_of_span(job_.map, first_span_ + i)) + offset;
+  }
+  uint32_t access() const { return job_.access ? static_cast<uint32_t>(*job_.access) : 0; }
+
+  BlockFaults* masks_of(const Faults& faults, BlockFaults* masks) const {
+    uint8_t *fail = reinterpret_cast<uint8_t*>(masks->fail), *value = reinterpret_cast<uint8_t*>(masks->value);
+    const bool values = job_.rule.kind != Kind::flip;
+    std::memset(fail, 0, kBlockBytes);
+    if (values) std::memset(value, 0, kBlockBytes);
+    path_.mark(faults.hits, values, 0, kBlockBytes, fail, value);
+    // A stuck cell that does not fail reads the inverse of what it stores where its value is 1 (read_word()).
+    path_.mark(faults.inverted, false, 0, kBlockBytes, value, nullptr);
+    return masks;
+  }
+
+  void read_span(uint64_t span, uint32_t chip, uint32_t chips, const Faults* faults, Scratch* scratch) const {
     const uint64_t base = job_.map.base;
     const uint64_t begin = span * span_ > base ? span * span_ : base;
     const uint64_t end = (span + 1) * span_ < base + job_.weights ? (span + 1) * span_ : base + job_.weights;
     for (uint64_t at = begin; at < end;) {
       const uint64_t in_span = at - span * span_;
-      // Chunks begin at multiples of 4,096 weights in the span, so that no repeated word is cut.
       const uint64_t to_chunk_end = kBlockBytes - in_span % kBlockBytes;
       const uint32_t count = static_cast<uint32_t>(end - at < to_chunk_end ? end - at : to_chunk_end);
       for (uint32_t c = 0; c < chips; ++c) {
-        read_chunk(at - base, static_cast<uint32_t>(in_span), count, chip + c, scratch->faults[c], scratch);
+        read_chunk(at - base, static_cast<uint32_t>(in_span), count, chip + c, faults[c], scratch->weights);
       }
       at += count;
     }
   }
 
   // `count` weights from number `weight` on, as one chip reads them.
-  void read_chunk(uint64_t weight, uint32_t in_span, uint32_t count, uint32_t chip, const BlockFaults& faults,
-                  Scratch* scratch) const {
+  void read_chunk(uint64_t weight, uint32_t in_span, uint32_t count, uint32_t chip, const Faults& faults,
+                  uint8_t* buffer) const {
     const uint64_t out = static_cast<uint64_t>(chip) * job_.weights + weight;
+    uint8_t* output = static_cast<uint8_t*>(job_.output) + out;
+    if (job_.type == Output::mask) return write_masks(in_span, count, faults, output, job_.value + out, buffer);
+
+    const uint8_t* source = reinterpret_cast<const uint8_t*>(job_.source) + weight;
+    const bool bytes = (job_.type == Output::int8 && !stream_) || decoder_.settles();
+    uint8_t* result = bytes ? output : buffer;
     const Kind kind = job_.rule.kind;
-    if (job_.type == Output::mask) {
-      std::memcpy(static_cast<uint8_t*>(job_.output) + out, mask_of(faults.fail, in_span, count, scratch->fail), count);
-      std::memcpy(job_.value + out, mask_of(faults.value, in_span, count, scratch->value), count);
-      return;
-    }
-    const int8_t* source = job_.source + weight;
-    const bool bytes = job_.type == Output::int8 || decoder_.settles();
-    int8_t* result = bytes ? static_cast<int8_t*>(job_.output) + out : scratch->weights;
-    if (faults.touched <= BlockFaults::kFew && source != result && !stream_) {
-      std::memcpy(result, source, count);
-      repair(faults, in_span, count, source, result);
+    const bool repaired = !faults.masks;
+    if (repaired) {
+      if (source != result) std::memcpy(result, source, count);
+      path_.repair(kind, faults.hits, in_span, count, source, result);
+      if (faults.inverted.count) path_.repair(Kind::flip, faults.inverted, in_span, count, source, result);
+    } else if (job_.map.repeat == 1) {
+      path_.read(kind, source, faults.masks->fail_bytes() + in_span, faults.masks->value_bytes() + in_span, result,
+                 count);
     } else {
-      const uint8_t* fail = kind == Kind::transient ? nullptr : mask_of(faults.fail, in_span, count, scratch->fail);
-      const uint8_t* value = kind == Kind::flip ? nullptr : mask_of(faults.value, in_span, count, scratch->value);
-      path_.read(kind, source, fail, value, result, count, stream_);
-      if (decoder_.settles()) decoder_.settle(result, count);
+      path_.read_repeated(kind, job_.map, in_span, source, *faults.masks, result, count);
     }
-    if (!bytes) decoder_.decode(weight, reinterpret_cast<const uint8_t*>(result), count, chip);
+    if (decoder_.settles() && repaired) {
+      settle_repaired(faults.hits, in_span, count, result);
+      settle_repaired(faults.inverted, in_span, count, result);
+    } else if (decoder_.settles()) {
+      decoder_.settle(result, count);
+    } else if (stream_) {
+      path_.copy_past_cache(result, output, count);
+    } else if (!bytes) {
+      decoder_.decode(weight, result, count, chip);
+    }
   }
 
-  // A block's mask for `count` weights of a span: the mask itself, or its words repeated into `spread`.
-  const uint8_t* mask_of(const uint64_t* mask, uint32_t in_span, uint32_t count, uint8_t* spread) const {
-    const uint8_t* bytes = reinterpret_cast<const uint8_t*>(mask);
-    const AddressMap& map = job_.map;
-    if (map.repeat == 1) return bytes + in_span;
-    // In steps of 16 bytes, of which a repeated word is a multiple. The first step may begin before the chunk, and the
-    // last one may end behind it: `spread` has room for that.
-    const uint32_t before = in_span % 16, at = in_span - before, run = map.word * map.repeat;
-    uint32_t in_word = at % map.word, to_run_end = run - at % run;
-    bytes += at / run * map.word;
-    for (uint32_t i = 0; i < before + count; i += 16) {
-      std::memcpy(spread + i, bytes + in_word, 16);
-      in_word = in_word + 16 == map.word ? 0 : in_word + 16;
-      to_run_end -= 16;
-      if (to_run_end == 0) {
-        bytes += map.word;
-        to_run_end = run;
+  // The masks themselves are the output.
+  void write_masks(uint32_t in_span, uint32_t count, const Faults& faults, uint8_t* fail, uint8_t* value,
+                   uint8_t* buffer) const {
+    const bool values = job_.rule.kind != Kind::flip;
+    if (job_.map.repeat > 1) {  // reading zeros that a mask inverts gives the mask
+      std::memset(buffer, 0, count);
+      path_.read_repeated(Kind::flip, job_.map, in_span, buffer, *faults.masks, fail, count);
+      path_.read_repeated(Kind::transient, job_.map, in_span, buffer, *faults.masks, value, count);
+    } else if (!faults.masks) {
+      std::memset(fail, 0, count);
+      std::memset(value, 0, count);
+      path_.mark(faults.hits, values, in_span, count, fail, value);
+    } else {
+      std::memcpy(fail, faults.masks->fail_bytes() + in_span, count);
+      std::memcpy(value, faults.masks->value_bytes() + in_span, count);
+    }
+  }
+
+  // The words that a repair wrote to: no other number can be infinite or NaN. They are whole but for the tensor's last.
+  void settle_repaired(HitList hits, uint32_t from, uint32_t count, uint8_t* result) const {
+    for (uint32_t i = 0; i < hits.count; ++i) {
+      const uint32_t at = cell_of(hits.hit[i]) / 64 * 8 - from;  // before the chunk: a huge number
+      if (at >= count) continue;
+      if (count - at < 8) {
+        decoder_.settle(result + at, count - at);
+      } else {
+        uint64_t word;
+        std::memcpy(&word, result + at, 8);
+        word = decoder_.settled(word);
+        std::memcpy(result + at, &word, 8);
       }
     }
-    return spread + before;
-  }
-
-  // Reads again those weights of a copied chunk that lie in words with faults.
-  void repair(const BlockFaults& faults, uint32_t in_span, uint32_t count, const int8_t* source, int8_t* result) const {
-    switch (job_.rule.kind) {
-      case Kind::flip:
-        return repair_kind<Kind::flip>(faults, in_span, count, source, result);
-      case Kind::stuck:
-        return repair_kind<Kind::stuck>(faults, in_span, count, source, result);
-      case Kind::transient:
-        return repair_kind<Kind::transient>(faults, in_span, count, source, result);
-    }
-  }
-
-  template <Kind kind>
-  void repair_kind(const BlockFaults& faults, uint32_t in_span, uint32_t count, const int8_t* source,
-                   int8_t* result) const {
-    each_touched(faults, in_span, count, [&](int64_t at, uint32_t word) {
-      repair_word<kind>(at, faults.fail[word], faults.value[word], count, source, result);
-    });
-  }
-
-  // Calls visit(at, word) for the places of the chunk that the words with faults serve; they may lie outside it.
-  template <class Visit>
-  void each_touched(const BlockFaults& faults, uint32_t in_span, uint32_t count, Visit visit) const {
-    const AddressMap& map = job_.map;
-    for (uint32_t i = 0; i < faults.touched; ++i) {
-      const uint32_t word = faults.word[i];
-      const int64_t byte = static_cast<int64_t>(word) * 8;
-      if (map.repeat == 1) {
-        visit(byte - in_span, word);
-        continue;
-      }
-      const int64_t first = byte / map.word * map.word * map.repeat + byte % map.word - in_span;
-      for (uint32_t r = 0; r < map.repeat && first < count; ++r) {
-        visit(first + static_cast<int64_t>(r) * map.word, word);
-      }
-    }
-  }
-
-  // Reads eight weights from number `at` of the chunk on; some of them may lie outside it.
-  template <Kind kind>
-  void repair_word(int64_t at, uint64_t fail, uint64_t value, uint32_t count, const int8_t* source,
-                   int8_t* result) const {
-    if (at <= -8 || at >= count) return;
-    if (at >= 0 && at + 8 <= count) {
-      uint64_t stored;
-      std::memcpy(&stored, source + at, 8);
-      stored = read_word(kind, stored, fail, value);
-      if (decoder_.settles()) stored = decoder_.settled(stored);
-      std::memcpy(result + at, &stored, 8);
-      return;
-    }
-    for (int64_t byte = 0; byte < 8; ++byte) {
-      if (at + byte < 0 || at + byte >= count) continue;
-      const uint8_t stored = static_cast<uint8_t>(source[at + byte]);
-      result[at + byte] = static_cast<int8_t>(
-          read_word(kind, stored, static_cast<uint8_t>(fail >> 8 * byte), static_cast<uint8_t>(value >> 8 * byte)));
-    }
-    if (decoder_.settles()) decoder_.settle(result + at, static_cast<uint32_t>(count - at));  // the tensor's last word
   }
 
   const Job& job_;
@@ -220,39 +241,26 @@ class Reader {
   const Decoder decoder_;
   const uint64_t span_, first_span_, spans_;  // span_: weights of a span
   const bool stream_;
-  uint64_t blocks_;  // that the job reads
+  uint64_t blocks_;           // that the job reads
+  bool masked_ = false;       // hits become masks
+  uint32_t hits_stride_ = 0;  // see DrawnHits
+  uint32_t at_once_ = 0;      // blocks that are drawn at once; 0: one, as masks
 };
 
 }  // namespace
 
-const CpuPath& path_named(const char* name) {
-  int count;
-  const CpuPath* const* all = paths(&count);
-  for (int i = 0; i < count; ++i) {
-    if (std::strcmp(all[i]->name, name) == 0) return *all[i];
-  }
-  return *all[count - 1];
-}
-
-const char* const* cpu_paths(int* count) {
-  static const char* names[3];
-  const CpuPath* const* all = paths(count);
-  for (int i = 0; i < *count; ++i) names[i] = all[i]->name;
-  return names;
-}
-
 void launch_cpu(const Job& job, int threads, const char* path) {
   if (job.weights == 0 || job.chips == 0) return;
-  const Reader reader(job, path_named(path));
   const uint64_t worthwhile = job.weights * job.chips / kWeightsPerThread + 1;
   uint64_t workers = static_cast<uint64_t>(threads < 1 ? 1 : threads);
   workers = workers < worthwhile ? workers : worthwhile;
-  workers = workers < reader.blocks() ? workers : reader.blocks();
+  const Reader reader(job, path_named(path), workers);
+  workers = workers < reader.parts() ? workers : reader.parts();
 
   std::atomic<uint64_t> next{0};
   const auto work = [&] {
     Scratch scratch;
-    for (uint64_t i = next++; i < reader.blocks(); i = next++) reader.read_block(i, &scratch);
+    for (uint64_t i = next++; i < reader.parts(); i = next++) reader.read_part(i, &scratch);
 #if defined(__SSE2__)
     _mm_sfence();  // non-temporal stores are weakly ordered: join() alone would not publish them
 #endif

@@ -1,6 +1,7 @@
 """A fault map: the failing cells of a chip as a list that can be saved, loaded and drawn."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from . import fault_map_files
 from .errors import FaultsimError
 from .fault_cells import TYPES, check_extent, compute_bit_address, find_first_wrong
-from .sram import ArrayGeometry
+from .sram import BLOCK_BYTES, ArrayGeometry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,6 +158,28 @@ class FaultMap:
             chosen = self.stuck_at == state
             np.bitwise_or.at(mask, address[chosen] // 8, bits[chosen])
         return clear, ones, flip
+
+    def list_cells(self, states: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """List failing cells block by block, as the kernel reads them.
+
+        Parameters
+        ----------
+        states
+            Values of `stuck_at`: only these cells.
+
+        Returns
+        -------
+        cells : numpy.ndarray
+            uint16, in the order of their addresses: the place in a block of 4,096 bytes, and above it 1 for a cell that
+            is stuck at 1.
+        begin : numpy.ndarray
+            int64 [blocks + 1]: block b has the cells begin[b] to begin[b + 1] - 1.
+        """
+        chosen = np.isin(self.stuck_at, states)
+        address, cells = self.addresses[chosen], 8 * BLOCK_BYTES
+        begin = np.searchsorted(address, np.arange(-(-self.bytes // BLOCK_BYTES) + 1) * cells)
+        ones = (self.stuck_at[chosen] == 1).astype(np.int64)
+        return (address % cells | ones << 15).astype(np.uint16), begin.astype(np.int64)
 
     def save(self, path: str | Path) -> None:
         """Write the map as `.npz` or `.csv` (see `faultsim.fault_map_files`), atomically.

@@ -4,16 +4,18 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .errors import FaultsimError
 from .fault_cells import TYPES
 from .fault_map import FaultMap
-from .faults import Chip, FaultModel
+from .faults import Chip, FaultKind, FaultModel
 from .sram import BLOCK_BYTES
 
 if TYPE_CHECKING:
     import torch
 
-_CHUNK = 64 * BLOCK_BYTES  # weights read at once: an address has eight bytes, a weight one
+_CHUNK = 64 * BLOCK_BYTES  # weights read at once with masks: an address has eight bytes, a weight one
 
 
 class MeasuredChip:
@@ -32,7 +34,7 @@ class MeasuredChip:
     def __init__(self, fault_map: FaultMap, label: str | None = None) -> None:
         self.fault_map = fault_map
         self.label = label or fault_map.source or "measured"
-        # masks of the latest voltage and device: a model asks layer by layer
+        # lists or masks of the latest voltage and device: a model asks layer by layer
         self._latest: tuple[tuple[float | None, torch.device], list[torch.Tensor]] | None = None
 
     @classmethod
@@ -45,13 +47,22 @@ class MeasuredChip:
             f"MeasuredChip({self.label!r}, {len(self.fault_map):,} cells in {self.fault_map.arrays:,} arrays)"
         )
 
-    def _masks(self, voltage: float | None, device: "torch.device") -> "list[torch.Tensor]":
+    def _cells(self, voltage: float | None, device: "torch.device") -> "list[torch.Tensor]":
+        """Return the lists of cells that a CPU's kernel reads, or the masks for another device."""
         import torch
 
         key = voltage, device
         if self._latest is None or self._latest[0] != key:
-            masks = self.fault_map.at(voltage).masks()
-            self._latest = key, [torch.from_numpy(mask).view(torch.int8).to(device) for mask in masks]
+            failing = self.fault_map.at(voltage)
+            if device.type == "cpu":
+                # int16: torch has no uint16 on all of its versions, and the bits are the same
+                lists = (*failing.list_cells((0, 1)), *failing.list_cells((-1,)))
+                tensors = [
+                    torch.from_numpy(x.view(np.int16) if x.dtype == np.uint16 else x).clone() for x in lists
+                ]
+            else:
+                tensors = [torch.from_numpy(mask).view(torch.int8).to(device) for mask in failing.masks()]
+            self._latest = key, tensors
         return self._latest[1]
 
     def read(
@@ -100,17 +111,60 @@ class MeasuredChip:
                 f"fault map {self.label!r} covers {self.fault_map.bytes:,} bytes of memory, the weights take "
                 f"{needed:,}: use tiled placement and a capacity that was measured"
             )
-        clear, ones, flip = self._masks(voltage, weights.device)
         out = torch.empty_like(stored)
+        if stored.device.type == "cpu":
+            self._read_by_kernel(stored, out, voltage, faults or FaultModel(), base)
+        else:
+            self._read_by_masks(stored, out, voltage, faults or FaultModel(), base)
+        return out.view(weights.shape)
+
+    def _read_by_kernel(
+        self,
+        stored: "torch.Tensor",
+        out: "torch.Tensor",
+        voltage: float | None,
+        faults: FaultModel,
+        base: int,
+    ) -> None:
+        from . import ops
+
+        stuck, stuck_begin, inverted, inverted_begin = self._cells(voltage, stored.device)
+        draw = ops.Draw(
+            ops.encode_chips([0]),
+            ops.encode_rate(0.0),
+            ops.encode_kind(FaultModel(FaultKind.STUCK_AT_0)),
+            ops.encode_addresses(faults, base),
+        )
+        cells = {
+            "blocks": len(stuck_begin) - 1,
+            "stuck": stuck.data_ptr(),
+            "stuck_begin": stuck_begin.data_ptr(),
+            "inverted": inverted.data_ptr(),
+            "inverted_begin": inverted_begin.data_ptr(),
+        }
+        ops.launch(stored, out, draw, cells=cells)
+
+    def _read_by_masks(
+        self,
+        stored: "torch.Tensor",
+        out: "torch.Tensor",
+        voltage: float | None,
+        faults: FaultModel,
+        base: int,
+    ) -> None:
+        import torch
+
+        layout = faults.memory.address_map
+        clear, ones, flip = self._cells(voltage, stored.device)
         for start in range(0, stored.numel(), _CHUNK):
             stop = min(start + _CHUNK, stored.numel())
-            at = torch.arange(base + start, base + stop, device=weights.device)
+            at = torch.arange(base + start, base + stop, device=stored.device)
             if layout.repeat > 1:
+                run = layout.word * layout.repeat
                 at = at // run * layout.word + at % layout.word
-            if capacity:
-                at = at % capacity
+            if layout.blocks:
+                at = at % (layout.blocks * BLOCK_BYTES)
             out[start:stop] = ((stored[start:stop] & ~clear[at]) | ones[at]) ^ flip[at]
-        return out.view(weights.shape)
 
 
 AnyChip = Chip | MeasuredChip

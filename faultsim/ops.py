@@ -199,6 +199,7 @@ def launch(
     scale: Tensor | None = None,
     axis: int = -1,
     image: Mapping[str, int] | None = None,
+    cells: Mapping[str, int] | None = None,
 ) -> None:
     """Run the kernel on tensors that exist, without checks: what the operators do once they have checked.
 
@@ -217,6 +218,9 @@ def launch(
         With a float output only: as of corrupt_dequantize.
     image
         If `weights` are the bytes of an image in a format: what the kernel's read_image() wants to know of it.
+    cells
+        On CPUs: the failing cells of a measured chip, as the kernel's read_cells() takes them. `draw` is then one of
+        stuck cells at a rate of 0.
     """
     # Contiguous copies live in this frame until the launch returns; on a GPU the caching allocator orders their reuse
     # behind the kernel, on the same stream.
@@ -224,6 +228,8 @@ def launch(
     draw = draw._replace(chips=draw.chips.contiguous(), table=draw.table.contiguous())
     scale = None if scale is None else scale.contiguous()
     job = make_job(weights, output, draw, value=value, scale=scale, axis=axis, image=image)
+    if cells is not None:
+        job.read_cells(**cells)
     if weights.device.type == "cuda":
         index = weights.device.index
         _KERNEL.launch_cuda(job, index, torch.cuda.current_stream(index).cuda_stream)

@@ -15,7 +15,7 @@ from faultsim.errors import FaultsimError
 from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip, FaultModel
 from faultsim.measured_chip import MeasuredChip
-from faultsim.sram import SRAM, ArrayGeometry
+from faultsim.sram import SRAM, ArrayGeometry, Placement
 from faultsim.voltage import VoltageCurve
 
 from .fault_maps import CURVE, KINDS, NAN, REFERENCE, SMALL, fault_maps, of_cells
@@ -271,3 +271,25 @@ def test_labels(tmp_path):
     assert MeasuredChip.load(tmp_path / "wafer 12.npz").label == "wafer 12"
     assert MeasuredChip(SMALL).label == "measured"
     assert MeasuredChip(replace(SMALL, source="lab")).label == "lab"
+
+
+@pytest.mark.parametrize("place", [Placement.UNLIMITED, Placement.TILED, Placement.NEURALFUSE_2022])
+@pytest.mark.parametrize("rows", [512, 96])  # arrays are blocks of the kernel, or a part of one
+@pytest.mark.parametrize("base", [0, 5, 4099])
+def test_the_kernel_reads_a_map_as_its_masks_say(engine, place, rows, base):
+    """Cells that are stuck and cells that invert in one map, also where the tensor begins inside a word."""
+    generator = np.random.default_rng(base)
+    geometry = ArrayGeometry(rows, 64)
+    bits = generator.choice(40 * geometry.cells, 40 * geometry.cells // 20, replace=False)
+    states = generator.integers(-1, 2, bits.size)
+    found = FaultMap(*geometry.locate(bits), states, np.full(bits.size, NAN), 40, geometry)
+    memory = SRAM(place, 3 * 4096)
+    layout = memory.address_map
+    stored = generator.integers(-128, 128, 3 * 4096 if place is Placement.UNLIMITED else 250_001, np.int8)
+    got = MeasuredChip(found).read(
+        torch.from_numpy(stored).to(engine.device), None, FaultModel(memory=memory), base
+    )
+    at = reference.locate_weights(stored.size, base, layout.blocks, layout.word, layout.repeat)
+    clear, ones, flip = (mask[at] for mask in found.masks())
+    expected = ((stored.view(np.uint8) & ~clear) | ones) ^ flip
+    assert np.array_equal(got.cpu().numpy().view(np.uint8), expected)

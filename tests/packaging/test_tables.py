@@ -412,7 +412,7 @@ def ratio_in_words(report):
     ("name", "edit", "named"),
     [
         (SHIPPED, None, SHIPPED),
-        (SHIPPED, lambda report: report["accuracy"].pop(), SHIPPED),
+        (SHIPPED, lambda report: report["accuracy"].pop(3), SHIPPED),
         (RESULT, None, RESULT),
         (RESULT, without("correct", "perturbed"), RESULT),
         (RESULT, without("configuration", "base", "recipe"), "cifar10, VGG11, UNetL"),

@@ -36,8 +36,9 @@ class Point(NamedTuple):
 
 
 def read_points(root: Path) -> list[Point]:
-    """Read all points that are kept in a checkout; those of another base model have the same chips and images."""
-    return [_read(path.parent) for path in sorted((root / FOLDER).rglob("summary.csv"))]
+    """Read all points that are kept in a checkout: first those of all entries, then those of entries measured later."""
+    found = (root / FOLDER).rglob("summary.csv")
+    return [_read(path.parent) for path in sorted(found, key=lambda path: (len(path.parts), path))]
 
 
 def list_rows(points: list[Point], preset: str) -> list[Row]:

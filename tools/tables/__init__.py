@@ -18,6 +18,7 @@ from faultsim.io.files import write_text
 from .accuracy import accuracies, accuracies_in_full, base_models
 from .bundled import recipes, saving, shipped
 from .comparison import mitigations
+from .precision import precision
 from .speed import activations, eopm, evaluation, kernel
 from .text import reading
 
@@ -27,6 +28,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"shipped": shipped},
     "docs/results.md": {
         "accuracies": accuracies,
+        "precision": precision,
         "mitigations_neuralfuse_2022": partial(mitigations, "neuralfuse_2022"),
         "mitigations_iid_flips": partial(mitigations, "iid_flips"),
         "saving": saving,

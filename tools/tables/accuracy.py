@@ -161,6 +161,8 @@ def base_models(root: Path) -> str:
     found: dict[tuple, dict[str, Result]] = {}
     for result in [*read_results(root / "results", "unprotected"), *read_results(root / "results")]:
         cell = result.cell
+        if cell.bits is not None:
+            continue
         with reading(f"a result of {cell.dataset}, {cell.base}"):
             key = (cell.dataset, cell.base, result.configuration["base"]["weights"], cell.bit_error_rate)
         found.setdefault(key, {}).setdefault(cell.faults, result)

@@ -1,0 +1,170 @@
+// Reads of weights: copies that are repaired hit by hit, and whole blocks through their masks. Part of cpu_path.cpp,
+// and under the same rules.
+#pragma once
+
+#include "cpu_path.h"
+#include "lanes.h"
+
+namespace faultsim {
+namespace FAULTSIM_PATH {
+namespace {
+
+// GCC's and Clang's own vectors have the operators of integers.
+typedef uint64_t Wide __attribute__((vector_size(sizeof(Lanes::V))));
+
+// Calls visit(at, bit, value) for each hit within the `count` bytes, the first one last: it decides. `at` is the place
+// of a Word, and `bit` and `value` are words.
+template <class Word, class Visit>
+void each_hit_in(HitList hits, uint32_t from, uint32_t count, Visit visit) {
+  constexpr uint32_t kBits = 8 * sizeof(Word);
+#pragma GCC unroll 4
+  for (uint32_t i = hits.count; i > 0; --i) {
+    const uint32_t hit = hits.hit[i - 1], at = cell_of(hit) / kBits * sizeof(Word) - from, bit = hit % kBits;
+    if (sizeof(Word) > 1 || at < count) {
+      visit(at, static_cast<Word>(Word{1} << bit), static_cast<Word>(static_cast<Word>(spare_of(hit)) << bit));
+    }
+  }
+}
+
+template <class Visit>
+void each_hit(HitList hits, uint32_t from, uint32_t count, Visit visit) {
+  from == 0 && count == kBlockBytes ? each_hit_in<uint64_t>(hits, from, count, visit)
+                                    : each_hit_in<uint8_t>(hits, from, count, visit);
+}
+
+template <class Word>
+Word load(const uint8_t* p, Word) {
+  Word word;
+  memcpy(&word, p, sizeof word);
+  return word;
+}
+template <class Word>
+void store(uint8_t* p, Word word) {
+  memcpy(p, &word, sizeof word);
+}
+
+void mark(HitList hits, bool values, uint32_t from, uint32_t count, uint8_t* fail, uint8_t* value) {
+  each_hit(hits, from, count, [=](uint32_t at, auto bit, auto of_hit) {
+    store(fail + at, static_cast<decltype(bit)>(load(fail + at, bit) | bit));
+    if (values) store(value + at, static_cast<decltype(bit)>((load(value + at, bit) & ~bit) | of_hit));
+  });
+}
+
+// As read_word() says, for single bits.
+template <Kind kind>
+void repair_kind(HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output) {
+  each_hit(hits, from, count, [=](uint32_t at, auto bit, auto value) {
+    const auto now = load(output + at, bit);
+    if (kind == Kind::stuck) return store(output + at, static_cast<decltype(bit)>((now & ~bit) | value));
+    const auto stored = load(source + at, bit), same = kind == Kind::flip ? stored : stored ^ value;
+    store(output + at, static_cast<decltype(bit)>(now ^ ((kind == Kind::flip ? ~(now ^ same) : now ^ same) & bit)));
+  });
+}
+
+void repair(Kind kind, HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output) {
+  if (kind == Kind::stuck) return repair_kind<Kind::stuck>(hits, from, count, source, output);
+  uint8_t stored[kBlockBytes];  // what is read in place has to be kept where hits lie
+  if (source == output) {
+    each_hit(hits, from, count, [&](uint32_t at, auto bit, auto) { store(stored + at, load(output + at, bit)); });
+    source = stored;
+  }
+  if (kind == Kind::flip) return repair_kind<Kind::flip>(hits, from, count, source, output);
+  repair_kind<Kind::transient>(hits, from, count, source, output);
+}
+
+// A plain loop on purpose: the compiler turns it into this file's vectors.
+template <Kind kind>
+void read_kind(const uint8_t* source, const uint8_t* fail, const uint8_t* value, uint8_t* output, uint32_t count) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint8_t failing = kind == Kind::transient ? 0 : fail[i], reads = kind == Kind::flip ? 0 : value[i];
+    output[i] = read_word(kind, source[i], failing, reads);
+  }
+}
+
+void read(Kind kind, const uint8_t* source, const uint8_t* fail, const uint8_t* value, uint8_t* output,
+          uint32_t count) {
+  switch (kind) {
+    case Kind::flip:
+      return read_kind<Kind::flip>(source, fail, value, output, count);
+    case Kind::stuck:
+      return read_kind<Kind::stuck>(source, fail, value, output, count);
+    case Kind::transient:
+      return read_kind<Kind::transient>(source, fail, value, output, count);
+  }
+}
+
+// A word of 16 bytes, the shortest, from its first byte on, again and again.
+template <Kind kind>
+void read_row(const uint8_t* source, const uint8_t* fail, const uint8_t* value, uint8_t* output, uint32_t count) {
+  constexpr uint32_t kStep = sizeof(Wide) < 16 ? 16 : sizeof(Wide), kWide = kStep / sizeof(Wide);
+  const uint64_t fails[2] = {load(fail, uint64_t{}), load(fail + 8, uint64_t{})};
+  const uint64_t values[2] = {load(value, uint64_t{}), load(value + 8, uint64_t{})};
+  Wide failing[kWide], reads[kWide];
+  for (uint32_t i = 0; i < kStep / 8; ++i) {
+    failing[i * 8 / sizeof(Wide)][i % (sizeof(Wide) / 8)] = fails[i % 2];
+    reads[i * 8 / sizeof(Wide)][i % (sizeof(Wide) / 8)] = values[i % 2];
+  }
+  for (; count >= kStep; count -= kStep, source += kStep, output += kStep) {
+    for (uint32_t w = 0; w < kWide; ++w) {
+      store(output + w * sizeof(Wide), read_word(kind, load(source + w * sizeof(Wide), Wide{}), failing[w], reads[w]));
+    }
+  }
+  for (uint32_t i = 0; i < count; ++i) output[i] = read_word(kind, source[i], fail[i % 16], value[i % 16]);
+}
+
+template <Kind kind>
+void read_repeated_kind(const AddressMap& map, uint32_t from, const uint8_t* source, const BlockFaults& faults,
+                        uint8_t* output, uint32_t count) {
+  const uint32_t run = map.word * map.repeat;  // weights that share one word
+  for (uint32_t i = 0; i < count;) {
+    const uint32_t at = from + i, phase = at % map.word, word = at / run * map.word;
+    const bool row = map.word == kLeastRepeatedWord && phase == 0;
+    const uint32_t left = row ? run - at % run : map.word - phase, n = left < count - i ? left : count - i;
+    if (row) {
+      read_row<kind>(source + i, faults.fail_bytes() + word, faults.value_bytes() + word, output + i, n);
+    } else {
+      read_kind<kind>(source + i, faults.fail_bytes() + word + phase, faults.value_bytes() + word + phase, output + i,
+                      n);
+    }
+    i += n;
+  }
+}
+
+void read_repeated(Kind kind, const AddressMap& map, uint32_t from, const uint8_t* source, const BlockFaults& faults,
+                   uint8_t* output, uint32_t count) {
+  switch (kind) {
+    case Kind::flip:
+      return read_repeated_kind<Kind::flip>(map, from, source, faults, output, count);
+    case Kind::stuck:
+      return read_repeated_kind<Kind::stuck>(map, from, source, faults, output, count);
+    case Kind::transient:
+      return read_repeated_kind<Kind::transient>(map, from, source, faults, output, count);
+  }
+}
+
+void copy_past_cache(const uint8_t* source, uint8_t* output, uint32_t count) {
+#if defined(__SSE2__)
+  constexpr uint32_t kVector = sizeof(Lanes::V);
+  const uint32_t unaligned = static_cast<uint32_t>(-reinterpret_cast<uintptr_t>(output) & (kVector - 1));
+  uint32_t i = unaligned < count ? unaligned : count;
+  memcpy(output, source, i);
+  for (; i + kVector <= count; i += kVector) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(output + i), _mm512_loadu_si512(source + i));
+#elif defined(__AVX2__)
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(output + i),
+                        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source + i)));
+#else
+    _mm_stream_si128(reinterpret_cast<__m128i*>(output + i),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i)));
+#endif
+  }
+  memcpy(output + i, source + i, count - i);
+#else
+  memcpy(output, source, count);
+#endif
+}
+
+}  // namespace
+}  // namespace FAULTSIM_PATH
+}  // namespace faultsim
