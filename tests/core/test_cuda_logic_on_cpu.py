@@ -18,6 +18,7 @@ from faultsim import ops, reference
 from faultsim.formats import Format
 from faultsim.formats.operators import describe_image
 from faultsim.hit_table import build_hit_table
+from tests.core import format_reads
 
 ROOT = Path(__file__).parents[2]
 INCLUDES = [f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests/cuda_on_cpu'}"]
@@ -281,6 +282,25 @@ def test_formats(kernel, name, output):
                 access=torch.tensor([3]),
             )  # fmt: skip
             assert got.tobytes() == want.view(torch.uint8).numpy().tobytes(), (axis, kind, place)
+
+
+def test_recorded_reads(kernel, vectors):
+    """The answers that the reference and the CPU are compared with."""
+    for name, *expected in vectors("format_reads.txt"):
+        stored, read = Format.parse(name), {}
+        image = format_reads.make_image(stored)
+        used = image if stored.cells < 8 else image[: format_reads.WEIGHTS * stored.cells // 8]
+        scale, center = format_reads.encode_grid(stored)
+        center = None if center is None else torch.from_numpy(center)
+        about = describe_image(stored, format_reads.WEIGHTS, center)
+        for output, bits in format_reads.BITS.items():
+            numbers, _ = launch(
+                kernel, used.view(np.int8), "flip", 0, format_reads.RATE, output, scales=scale,
+                seeds=[format_reads.SEED], image=about,
+            )  # fmt: skip
+            read[output] = numbers[0].view(bits)
+        clean = format_reads.decode(stored, image, "float32")
+        assert format_reads.answer(clean, read) == expected, name
 
 
 def test_images_at_odd_addresses(kernel):

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from faultsim import ops, reference
+from faultsim.formats import Format
 from faultsim.native import native
+from tests.core import format_reads
 
 KINDS = {"flip": (0, 0), "stuck": (1, 2**33), "transient": (2, 2**32)}
 
@@ -57,3 +59,34 @@ def test_kernels_draw_the_recorded_fault_sets(vectors, engine):
             torch.tensor([access], device=engine.device),
         )
         assert _answer(failing[0].cpu().numpy(), states[0].cpu().numpy()) == answer
+
+
+def test_reference_decodes_the_recorded_reads(vectors):
+    rows = vectors("format_reads.txt")
+    assert [name for name, *_ in rows] == [stored.name for stored in format_reads.list_formats()]
+    for name, *expected in rows:
+        assert format_reads.answer_by_reference(Format.parse(name)) == expected, name
+
+
+def test_kernels_decode_the_recorded_reads(vectors, engine):
+    for name, *expected in vectors("format_reads.txt"):
+        stored, read = Format.parse(name), {}
+        image = format_reads.make_image(stored)
+        scale, center = format_reads.encode_grid(stored)
+        for output in format_reads.OUTPUTS:
+            numbers = torch.ops.faultsim.corrupt_decode(
+                torch.from_numpy(image).to(engine.device),
+                name,
+                [format_reads.WEIGHTS],
+                getattr(torch, output),
+                torch.from_numpy(scale).to(engine.device),
+                None if center is None else torch.from_numpy(center).to(engine.device),
+                -1,
+                ops.encode_chips([format_reads.SEED], engine.device),
+                ops.encode_rate(format_reads.RATE, engine.device),
+                [0, 0],
+                [0, 0, 16, 1],
+            )
+            read[output] = numbers[0].cpu().view(torch.uint8).numpy().view(format_reads.BITS[output])
+        clean = format_reads.decode(stored, image, "float32")
+        assert format_reads.answer(clean, read) == expected, name
