@@ -82,6 +82,8 @@ bench: install
 	mkdir -p benchmarks/results
 	$(VENV)/bin/faultsim bench kernel --device cpu --json > benchmarks/results/.kernel-cpu.json
 	mv benchmarks/results/.kernel-cpu.json benchmarks/results/kernel-cpu.json
+	$(VENV)/bin/faultsim bench formats --device cpu --cpu-path avx2 --json > benchmarks/results/.formats-cpu.json
+	mv benchmarks/results/.formats-cpu.json benchmarks/results/formats-cpu.json
 
 gpu-check:
 	$(PYTHON) tools/gpu_check.py $(GPU_CHECK)

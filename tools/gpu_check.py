@@ -35,7 +35,7 @@ from faultsim.io.files import write_text  # noqa: E402
 from faultsim.io.provenance import read_archived_commit  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/gpu-check.json"
-NAMES = ("build", "tests", "memcheck", "racecheck", "kernel", "eopm", "evaluation")  # of all parts, in order
+NAMES = ("build", "tests", "memcheck", "racecheck", "kernel", "formats", "eopm", "evaluation")  # of all parts
 WORK = Path("build/gpu-check")  # below ROOT
 # In files with GPU tests: their mark, or a fixture of tests/conftest.py that stands for each device.
 GPU_TEST = r"\bmark\.cuda\b|\bdef test_\w+\([^)]*\b(device|engine)\b"
@@ -165,6 +165,14 @@ def kernel_speed(done: Done) -> dict:
     return {"summary": f"speed beside a copy: {words}", "report": report}
 
 
+def format_speed(done: Done) -> dict:
+    require_success(done)
+    report = json.loads(done.out)
+    rows = [row for row in report["rows"] if row["operation"] == "decode"]
+    words = "; ".join(f"{row['format']} to {row['output']} {row['ratio']:.2f}" for row in rows)
+    return {"summary": f"speed beside a copy: {words}", "report": report}
+
+
 def eopm_speed(done: Done) -> dict:
     require_success(done)
     report = json.loads(done.out)
@@ -236,6 +244,13 @@ def parts(architecture: str, environment: Mapping[str, str]) -> list[Part]:
             (python, "-m", "faultsim", "bench", "kernel", *on_gpu),
             120,
             kernel_speed,
+            needs="build",
+        ),
+        Part(
+            "formats",
+            (python, "-m", "faultsim", "bench", "formats", *on_gpu),
+            60,
+            format_speed,
             needs="build",
         ),
         Part(

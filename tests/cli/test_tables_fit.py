@@ -15,6 +15,7 @@ TABLES = {
     "chip 7 --voltage 0.8 --arrays 12": 60,
     "energy --model VGG11 --generator ConvL --voltage 0.83": 60,
     "bench kernel --weights 5000 --seconds 0 --device cpu": 60,
+    "bench formats --weights 5000 --seconds 0 --device cpu": 80,
     "reproduce table8": 80,
     "reproduce table1 --show --dataset cifar10 --base VGG11": 80,
     "reproduce --status": 60,

@@ -324,7 +324,7 @@ def test_the_parts(tmp_path):
                 assert (ROOT / word).is_file(), word
 
 
-@pytest.mark.parametrize("name", ["kernel", "eopm", "evaluation"])
+@pytest.mark.parametrize("name", ["kernel", "formats", "eopm", "evaluation"])
 def test_the_benchmarks_have_the_options_they_are_given(name):
     import typer
 
@@ -355,6 +355,7 @@ def test_every_gpu_test_is_in_the_files_that_are_run(bare):
 # What each benchmark is given on the CPU: something small.
 SMALL = {
     "kernel": "--device cpu --weights 20000 --seconds 0.01 --json",
+    "formats": "--device cpu --weights 20000 --seconds 0 --json",
     "eopm": "--device cpu --model DigitsNet --batch-size 4 --n-models 1 --rounds 1 --precision bfloat16 --json",
     "evaluation": "--device cpu --model DigitsNet --images 40 --chips 2 --rounds 1 --json",
 }
@@ -380,9 +381,10 @@ OPERATORS = ROOT / "tests" / "sanitize" / "operators.py"
 
 
 def test_the_program_for_the_sanitizer_is_right_on_the_cpu(bare):
-    """4 kinds, 7 places, 3 rates, 2 addresses; 5 operators, the two that dequantize to 3 dtypes with 2 axes."""
+    """4 kinds, 7 places, 3 rates, 2 addresses; 5 operators, the two that dequantize to 3 dtypes with 2 axes.
+    31 formats, 2 addresses, 3 dtypes, 2 operators."""
     done = run(OPERATORS, "--device", "cpu", env=bare)
-    calls = 4 * 7 * 3 * 2 * (3 + 2 * 3 * 2)
+    calls = 4 * 7 * 3 * 2 * (3 + 2 * 3 * 2) + 31 * 2 * 3 * 2
     assert (
         done.stdout
         == f"operators: {calls} calls and 0 replays of graphs on cpu: all equal to the reference\n"

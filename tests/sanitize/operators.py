@@ -1,5 +1,5 @@
-"""Every operator, fault kind, placement and output dtype on a few thousand weights, compared with the reference: small
-enough for NVIDIA's compute-sanitizer (see tools/gpu_check.py).
+"""Every operator, fault kind, placement, format and output dtype on a few thousand weights, compared with the
+reference: small enough for NVIDIA's compute-sanitizer (see tools/gpu_check.py).
 
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python3 tests/sanitize/operators.py
 
@@ -13,8 +13,19 @@ import itertools
 
 import numpy as np
 import torch
-from run import KINDS, PLACES, RATES, by_reference, same  # run.py beside this file; finds faultsim
+from run import (  # run.py beside this file; finds faultsim
+    FORMATS,
+    KINDS,
+    PLACES,
+    RATES,
+    WORD_PLACES,
+    by_reference,
+    decode_by_reference,
+    make_image,
+    same,
+)
 
+from faultsim import formats as formats  # registers its operators
 from faultsim import ops, reference
 
 CALL = torch.ops.faultsim
@@ -78,6 +89,40 @@ def check(device: str, kind: str, place: tuple, rate: float) -> int:
     return calls
 
 
+def check_format(device: str, name: str, kind: str, place: tuple, rate: float) -> int:
+    """Both operators and all outputs of one image, at an even and an odd address; returns the number of calls."""
+    calls, weights = 0, 2003
+    image = make_image(name, weights)
+    scale, center = np.array([0.37], np.float32), np.array([-2.5], np.float32)
+    centers = torch.from_numpy(center).to(device) if FORMATS[name][-1] else None
+    *_, read = by_reference(image.view(np.int8), SEEDS, rate, kind, place)
+    draw = arguments(device, SEEDS, rate, kind, place)
+    for shift, dtype in itertools.product((0, 3), ops.FLOATS):
+        output = str(dtype).removeprefix("torch.")
+        want = np.stack([decode_by_reference(name, one, weights, scale, center, output) for one in read])
+        # The operators take whole words; what fills the last one is not read.
+        source = tail(np.concatenate([image, np.zeros(-image.size % 8, np.uint8)]), shift, device)
+        head = (torch.from_numpy(scale).to(device), centers, -1, *draw)
+        what = (name, output, kind, place, rate, shift)
+        calls += same(bits(CALL.corrupt_decode(source, name, [weights], dtype, *head)), want, *what)
+        out = (
+            torch.zeros(len(SEEDS) * weights + shift, dtype=dtype)
+            .to(device)[shift:]
+            .view(len(SEEDS), weights)
+        )
+        CALL.corrupt_decode.out(source, name, *head, out=out)
+        calls += same(bits(out), want, "out", *what)
+    return calls
+
+
+def check_formats(device: str) -> int:
+    """Every format; kinds, rates and placements in turn."""
+    turns = zip(
+        itertools.cycle(KINDS), itertools.cycle(WORD_PLACES), itertools.cycle(RATES[1:]), strict=False
+    )
+    return sum(check_format(device, name, *turn) for name, turn in zip(FORMATS, turns, strict=False))
+
+
 def check_graph(kind: str, place: tuple) -> int:
     """A captured graph that draws new chips at each replay. It holds the operators that allocate nothing, which the
     uncached allocator could not do in a capture. Returns the number of replays."""
@@ -109,6 +154,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     device = parser.parse_args().device
     calls = sum(check(device, *case) for case in itertools.product(KINDS, PLACES, RATES[1:]))
+    calls += check_formats(device)
     replays = 0
     if device == "cuda":
         replays = sum(check_graph(*case) for case in itertools.product(KINDS, PLACES))

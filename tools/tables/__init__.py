@@ -19,7 +19,7 @@ from .accuracy import accuracies, accuracies_in_full, base_models
 from .bundled import recipes, saving, shipped
 from .comparison import mitigations
 from .precision import precision
-from .speed import activations, eopm, evaluation, kernel
+from .speed import activations, eopm, evaluation, formats, kernel
 from .text import reading
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +36,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "docs/table1.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},
     "docs/benchmarks.md": {
         "kernel": kernel,
+        "formats": formats,
         "eopm": eopm,
         "evaluation": evaluation,
         "activations": activations,

@@ -67,6 +67,31 @@ def kernel(root: Path) -> str:
     return remarked(table, [f"bit error rates: {at}", *remarks])
 
 
+def formats(root: Path) -> str:
+    """Reads of each format on each device: the ratio to a copy, and times of a weight and of a byte of memory."""
+    columns: list[tuple[str, dict[tuple, list[str]]]] = []
+    remarks = []
+    for kind, report in reports(root, "formats"):
+        if report is None:
+            columns.append((NOT_MEASURED.format(kind), {}))
+            continue
+        with reading(f"the {kind}'s report of formats"):
+            found = {}
+            sizes = [row["weights"] for row in report["rows"]]
+            usual = max(sizes, key=sizes.count)
+            for row in report["rows"]:
+                size = "" if row["weights"] == usual else ", twice as many weights"
+                key = (row["operation"] + size, row["format"], row["output"])
+                per = [1e9 * row["milliseconds"] / row[what] for what in ("weights", "stored_bytes")]
+                found[key] = [f"{row['ratio']:.2f}", *(number(picoseconds) for picoseconds in per)]
+            columns.append((f"{report['device']}: {report['rows'][0]['path']}", found))
+            rate = f"bit error rate {report['bit_error_rate']:g}"
+            remarks.append(f"{kind}: {usual:,} weights, {rate}; {measured_by(report)}")
+    keys = list(dict.fromkeys(key for _, found in columns for key in found))
+    rows = [[*key, *(" / ".join(found[key]) if key in found else "" for _, found in columns)] for key in keys]
+    return remarked(markdown(["", "format", "result", *(name for name, _ in columns)], rows, 3), remarks)
+
+
 def number(value: float) -> str:
     """Three digits that count, and none that don't: 0.0129, 2.81, 347."""
     return f"{value:#.3g}".rstrip(".")
