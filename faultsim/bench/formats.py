@@ -1,5 +1,6 @@
 """Weights of each format, read and decoded in one pass, beside a copy of as many bytes."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class FormatRow:
     stored_bytes: int
     """Bytes of the memory image."""
     milliseconds: float
-    """The shortest call: on a machine with other work the others are measured too."""
+    """The shortest call, on a CPU in processor time: others meet other work of the machine."""
     copy: float
     """The shortest copy of as many bytes as the result has, in milliseconds, measured in turn with it."""
     ratio: float
@@ -98,7 +99,7 @@ class FormatBench:
 
     def copy(self) -> Callable[[], object]:
         """Return a copy of as many bytes into the same memory."""
-        source = torch.zeros_like(self.output)
+        source = torch.ones_like(self.output)  # written, so that each page has memory of its own
         return lambda: self.output.copy_(source)
 
     def check(self) -> None:
@@ -157,7 +158,11 @@ def time_formats(
                 FormatBench(name, min(count, _CHECKED), output, device).check()
                 bench = FormatBench(name, count, output, device)
                 copy, read = time_rivals(
-                    [bench.copy(), bench.call], device=device, seconds=seconds, graphs=True
+                    [bench.copy(), bench.call],
+                    device=device,
+                    seconds=seconds,
+                    graphs=True,
+                    clock=time.thread_time,
                 )
                 yield _make_row(bench, where, _least(read), _least(copy))
     finally:
