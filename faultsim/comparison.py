@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from typing import TYPE_CHECKING
 
 from .entries import Entry, Setting
 from .entry_labels import as_entry, parse_entry
@@ -15,6 +16,9 @@ from .subject import Subject
 from .sweep_result import OperatingPoint, SweepResult, SweepRow, Variant
 from .voltage import VoltageCurve
 from .voltage_sweep import plan_points, sweep_subject
+
+if TYPE_CHECKING:
+    from .cluster.workers import AnyClient
 
 MITIGATIONS = (
     "secded:keep",
@@ -50,6 +54,7 @@ def compare(
     out: str | PathLike[str] | None = None,
     report: Callable[[SweepRow], None] | None = None,
     progress: Callable[[SweepRow], None] | None = None,
+    client: "AnyClient | None" = None,
 ) -> SweepResult:
     """Compare mitigations: accuracy against the weight memory energy of one inference, on the same chips.
 
@@ -77,7 +82,7 @@ def compare(
     out
         Directory for results.csv, summary.csv, sweep.json and sweep.png, from which a comparison that was stopped goes
         on.
-    report, progress
+    report, progress, client
         As for sweep.
 
     Returns
@@ -121,6 +126,7 @@ def compare(
         out=out,
         report=report,
         progress=progress,
+        client=client,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from . import models
+from .architecture import Architecture
 from .domain_energy import find_supplies
 from .domains import Domain
 from .faults import FaultModel
@@ -196,6 +197,7 @@ def replace_base(path: str | PathLike[str], name: str | None = None) -> Entry:
             model=model,
             stored=stored,
             energy=setting.count_energy(model, stored),
+            architecture=Architecture("faultsim.models:resolve", {"spec": found, "num_classes": classes}),
         )
 
     return create_variant

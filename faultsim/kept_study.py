@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .conditions import Conditions
 from .faults import FaultModel, evaluation_chips
@@ -17,6 +17,9 @@ from .subject import Subject
 from .sweep_result import OPTIONAL, SweepResult, list_columns
 from .voltage import VoltageCurve
 from .vulnerability_result import Vulnerability
+
+if TYPE_CHECKING:
+    from .cluster.workers import AnyClient
 
 Found = TypeVar("Found", SweepResult, Vulnerability)
 
@@ -33,6 +36,7 @@ def describe_study(
     faults: FaultModel,
     seed: int,
     chips: Sequence[AnyChip],
+    client: "AnyClient | None" = None,
 ) -> dict[str, Any]:
     """Return what the results of every study depend on, as JSON values; `where` are its operating points."""
     return {
@@ -42,7 +46,7 @@ def describe_study(
         "faults": faults.describe(subject.stored.format.width),
         "seed": seed,
         "chips": [describe_chip(chip) for chip in chips],
-        "device": subject.device.type,
+        "device": getattr(client, "device", subject.device.type),  # that of Workers, whose jobs compute
     }
 
 
@@ -54,6 +58,7 @@ def keep_study(
     metric: Metric,
     out: str | PathLike[str] | None,
     files: Sequence[str],
+    client: "AnyClient | None" = None,
 ) -> Found:
     """Run a study, with a directory where one is given: it ends with the summary and the picture.
 
@@ -73,6 +78,8 @@ def keep_study(
         The directory; None: nothing is kept.
     files
         Names of what is written there: results.csv, the summary, NAME.json and the picture.
+    client
+        Whose workers compute; None: this process.
 
     Returns
     -------
@@ -88,6 +95,8 @@ def keep_study(
         **record_provenance(str(subject.device)),
         "memory": subject.stored.share.as_dict(),
     }
+    if client is not None:
+        information["device"] = "workers of a cluster (jobs.jsonl)"
 
     def complete(directory: RunDirectory | None) -> Found:
         return replace(run(directory), configuration=configuration, information=information)

@@ -55,6 +55,8 @@ class Metric:
     """Right answers among the samples: collectors have `right`, whole numbers."""
     capturable: bool = field(default=False, compare=False)
     """A CUDA graph can hold update()."""
+    source: str = field(default="", compare=False, repr=False)
+    """package.module:name of the user's class or function; empty where it cannot be imported by a name."""
 
     def describe(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -153,7 +155,15 @@ def find_metric(metric: AnyMetric = "accuracy") -> Metric:
         better = True
     from .own_metric import OwnMetric
 
-    return Metric(name, lambda: OwnMetric(name, begin()), higher_is_better=better)
+    return Metric(
+        name, lambda: OwnMetric(name, begin()), higher_is_better=better, source=_find_source(metric)
+    )
+
+
+def _find_source(metric: Any) -> str:
+    """Return package.module:name of a class or function; empty for what has no such name."""
+    name, module = getattr(metric, "__qualname__", "."), getattr(metric, "__module__", "__main__")
+    return "" if "." in name or module == "__main__" else f"{module}:{name}"
 
 
 def _own(metric: Any) -> tuple[str, Callable[[], Collector]]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from . import bundled, models
 from .activation_ranges import ActivationRanges, At, calibrate
+from .architecture import Architecture
 from .batch import count_samples, find_answer, try_model
 from .data import Dataset, OwnBatches, iterate_batches
 from .data.sources import OwnData, describe_pictures, load_own, load_test_images
@@ -89,6 +90,12 @@ class Subject:
             **({"select": self.select} if self.select else {}),
             **({} if self.stored.format == INT8 else {"format": self.stored.format.name}),
         }
+
+    @property
+    def architecture(self) -> Architecture:
+        """What makes the model anew."""
+        classes = self.trained.get("num_classes", getattr(self.dataset, "num_classes", 10))
+        return Architecture("faultsim.models:resolve", {"spec": self.name, "num_classes": classes})
 
     @property
     def configuration(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from torch import nn
 
+from .architecture import Architecture
 from .conditions import Conditions
 from .domain_energy import Supplies
 from .domains import Domain
@@ -104,6 +105,8 @@ class Variant:
     """Weight memory energy of one inference, without the transform's; default: that of plain reads."""
     uncounted: str = ""
     """What the energy leaves out: where it says something, the energy is a lower bound."""
+    architecture: Architecture | None = field(default=None, compare=False)
+    """What makes the transform, or the other model, anew on the workers of a cluster."""
 
     def describe(self) -> dict[str, str]:
         """Return all that the results of the variant depend on, as JSON values."""

@@ -2,25 +2,26 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
 from os import PathLike
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
 from .activations import ActivationMemory, FaultSites
+from .architecture import Architecture
 from .conditions import Conditions
 from .data import OwnBatches
 from .domain_energy import find_supplies
 from .errors import FaultsimError
-from .evaluation import Evaluation, evaluate
-from .faults import Chip, FaultModel
+from .evaluation import Evaluation
+from .faults import FaultModel
 from .formats import INT8, AnyFormat
 from .input_energy import add_input_memory
 from .inventory import Select
 from .io.run_directory import RunDirectory
 from .kept_study import choose_chips, describe_study, keep_study
 from .measured_chip import AnyChip, MeasuredChip, as_chip
+from .measurement import Measure, Measurement
 from .metrics import ACCURACY, AnyMetric, find_metric
 from .perturbation import resolve_faults, resolve_stored
 from .stopping import check_stopping, is_precise, measure_widths, plan_looks
@@ -29,6 +30,9 @@ from .subject import Subject, count_accesses
 from .sweep_directory import keep_rows, read_known
 from .sweep_result import OperatingPoint, SweepResult, SweepRow, Variant, make_row
 from .voltage import VoltageCurve
+
+if TYPE_CHECKING:
+    from .cluster.workers import AnyClient
 
 FILES = ("results.csv", "summary.csv", "sweep.json", "sweep.png")
 """What sweep_subject writes into a directory."""
@@ -131,6 +135,8 @@ def sweep(
     directory: RunDirectory | None = None,
     report: Callable[[SweepRow], None] | None = None,
     progress: Callable[[SweepRow], None] | None = None,
+    client: "AnyClient | None" = None,
+    architecture: Architecture | None = None,
 ) -> SweepResult:
     """Measure accuracy, or another metric, and energy against supply voltage.
 
@@ -179,6 +185,10 @@ def sweep(
         Called with each row, read or new, in order.
     progress : callable, optional
         Called with the row of the chips so far, each time that a group of chips is done.
+    client : distributed.Client or faultsim.cluster.workers.Workers, optional
+        Whose workers evaluate. The results are the same as without.
+    architecture : Architecture, optional
+        With a client: what makes the model anew on the workers.
 
     Returns
     -------
@@ -206,69 +216,54 @@ def sweep(
     precision = check_stopping(precision, sample)
     known = read_known(directory, points, variants, labels, metric, precision) if directory else {}
     looks = plan_looks(len(sample), precision)
+    measurement = Measurement(
+        model, data, sample, variants, points, faults, stored, metric, curve, sites, activations
+    )
     rows: list[SweepRow] = []
-
-    @cache
-    def evaluate_at_vmin(variant: Variant) -> Evaluation:
-        """Evaluate without errors: the same on all chips and at all points."""
-        return evaluate(
-            variant.model or model,
-            data,
-            [Chip(0)],
-            bit_error_rate=0.0,
-            stored=variant.stored or stored,
-            transform=variant.transform,
-            metric=metric,
-            compute=compute,
-        )
-
-    def measure(variant: Variant, point: OperatingPoint, before: Evaluation | None, end: int) -> Evaluation:
-        """Evaluate the chips before `end`, of which the first ones may be known."""
-        if before is not None and before.chips >= end:
-            return before
-        group_done = keep_rows(directory, variant, point, labels[:end], before, supplies, progress)
-        if variant.at_vmin:
-            evaluation = _repeat(evaluate_at_vmin(variant), end - (before.chips if before else 0))
-            group_done(evaluation)
-            return before.joined(evaluation) if before else evaluation
-        evaluation = evaluate(
-            variant.model or model,
-            data,
-            sample[before.chips if before else 0 : end],
-            faults=replace(faults, domains=(*variant.domains, *faults.domains)),
-            stored=variant.stored or stored,
-            transform=variant.transform,
-            metric=metric,
-            curve=curve,
-            sites=sites,
-            activations=activations,
-            compute=compute,
-            report=group_done if directory or progress else None,
-            **_where(point, sample),
-        )
-        return before.joined(evaluation) if before else evaluation
 
     def finish(row: SweepRow) -> None:
         rows.append(row)
         if report:
             report(row)
 
-    for point in points:
-        before = [known.get((variant.name, point)) for variant in variants]
-        if precision is None:
-            for variant, had in zip(variants, before, strict=True):
-                evaluation = measure(variant, point, had, len(sample))
-                finish(make_row(variant, point, evaluation, supplies, curve.access_pj))
-            continue
-        for end in looks:
-            found = [measure(variant, point, had, end) for variant, had in zip(variants, before, strict=True)]
-            before = [*found]
-            if is_precise([one.first(end) for one in found], precision, point.bit_error_rate):
-                break
-        alone, differences = measure_widths(found, precision, point.bit_error_rate)
-        for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
-            row = make_row(variant, point, evaluation, supplies, curve.access_pj)
-            finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
+    def measure_all(evaluate: Measure) -> None:
+        def measure(place: int, number: int, before: Evaluation | None, end: int) -> Evaluation:
+            """Evaluate the chips before `end`, of which the first ones may be known."""
+            if before is not None and before.chips >= end:
+                return before
+            group_done = keep_rows(
+                directory, variants[place], points[number], labels[:end], before, supplies, progress
+            )
+            first = before.chips if before else 0
+            evaluation = evaluate(place, number, first, end, group_done if directory or progress else None)
+            return before.joined(evaluation) if before else evaluation
+
+        for number, point in enumerate(points):
+            before = [known.get((variant.name, point)) for variant in variants]
+            if precision is None:
+                for place, variant in enumerate(variants):
+                    evaluation = measure(place, number, before[place], len(sample))
+                    finish(make_row(variant, point, evaluation, supplies, curve.access_pj))
+                continue
+            for end in looks:
+                found = [measure(place, number, before[place], end) for place in range(len(variants))]
+                before = [*found]
+                if is_precise([one.first(end) for one in found], precision, point.bit_error_rate):
+                    break
+            alone, differences = measure_widths(found, precision, point.bit_error_rate)
+            for variant, evaluation, *widths in zip(variants, found, alone, differences, strict=True):
+                row = make_row(variant, point, evaluation, supplies, curve.access_pj)
+                finish(replace(row, half_width=widths[0], gain_half_width=widths[1]))
+
+    if client is None:
+        measure_all(measurement.evaluate)
+    else:
+        from .cluster.spread import spread_measurement
+
+        with spread_measurement(
+            measurement, client, architecture, looks, precision, known, directory
+        ) as evaluate_by_workers:
+            measure_all(evaluate_by_workers)
     conditions = Conditions.of(
         faults, sample, curve, stored.share, sites, activations, stored.format, compute
     )
@@ -297,6 +292,7 @@ def sweep_subject(
     out: str | PathLike[str] | None = None,
     report: Callable[[SweepRow], None] | None = None,
     progress: Callable[[SweepRow], None] | None = None,
+    client: "AnyClient | None" = None,
 ) -> SweepResult:
     """Measure a subject against supply voltage, and keep the results in a directory.
 
@@ -308,7 +304,7 @@ def sweep_subject(
         Model, weights and data.
     chips : int or sequence of Chip or MeasuredChip
         How many simulated chips of `seed`, or which chips; the most of them with a precision.
-    points, voltages, bit_error_rates, curve, faults, metric, precision, sites, activations, report, progress
+    points, voltages, bit_error_rates, curve, faults, metric, precision, sites, activations, report, progress, client
         As for sweep.
     transform : Variant, optional
         Also measure the model behind this transform, such as neuralfuse.files.SavedGenerator.create_variant makes it.
@@ -335,7 +331,7 @@ def sweep_subject(
     curve = curve or VoltageCurve.default()
     where = {"points": [vars(point) for point in points]}
     configuration = {
-        **describe_study(subject, curve, where, faults, seed, chips),
+        **describe_study(subject, curve, where, faults, seed, chips, client),
         **({} if metric == ACCURACY else {"metric": metric.describe()}),
         **({} if activations is None else {"fault_sites": sites, "activations": activations.describe()}),
         **({} if precision is None else {"precision": check_stopping(precision, chips)}),
@@ -367,13 +363,15 @@ def sweep_subject(
             directory=directory,
             report=report,
             progress=progress,
+            client=client,
+            architecture=subject.architecture,
         )
         uncounted = () if subject.accesses is None else tuple(subject.uncounted)
         if activations is not None and sites != "weights" and activations.ranges.of_cache:
             uncounted += ("the key-value cache",)
         return replace(found, uncounted=uncounted)
 
-    return keep_study(run, subject, configuration, conditions, metric, out, FILES)
+    return keep_study(run, subject, configuration, conditions, metric, out, FILES, client)
 
 
 def _first(data: Iterable[Any]) -> OwnBatches:
@@ -386,16 +384,3 @@ def _first(data: Iterable[Any]) -> OwnBatches:
     if not first.batches:
         raise FaultsimError("no images to evaluate on")
     return first
-
-
-def _repeat(found: Evaluation, chips: int) -> Evaluation:
-    """Return the evaluation of so many chips that are all as the one that was evaluated."""
-    return replace(
-        found, correct=found.correct * chips, scores=found.scores * chips, not_finite=found.not_finite * chips
-    )
-
-
-def _where(point: OperatingPoint, chips: Sequence[AnyChip]) -> dict:
-    if isinstance(chips[0], MeasuredChip):
-        return {"voltage": point.voltage}
-    return {"bit_error_rate": point.bit_error_rate}

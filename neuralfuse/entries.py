@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from faultsim.architecture import Architecture
 from faultsim.entries import Entry, Setting
 from faultsim.entry_labels import KINDS as FAULTSIM_KINDS
 from faultsim.entry_labels import Kind
@@ -62,6 +63,10 @@ def classify_alone(path: str | Path, name: str | None = None) -> Entry:
             stored=stored,
             at_vmin=True,
             energy=setting.count_energy(network, stored, at_vmin=True),
+            architecture=Architecture(
+                "neuralfuse.stage_files:create_classifier",
+                {"name": saved.name, "classes": saved.metadata["num_classes"]},
+            ),
         )
 
     return create_variant

@@ -9,6 +9,7 @@ from torch import nn
 
 from energy.saving import count_weight_accesses
 from energy.trace import POLICIES
+from faultsim.architecture import Architecture
 from faultsim.data import Dataset, OwnBatches
 from faultsim.errors import FaultsimError
 from faultsim.exportable_model import ExportableModel
@@ -64,7 +65,11 @@ class SavedGenerator(NamedTuple):
         else:
             accesses = count_weight_accesses(self.network, shape, policy=POLICIES["paper-generator"])
         return Variant(
-            f"with {self.name}", NeuralFuse(self.network).to(device).eval(), accesses, self.fingerprint
+            f"with {self.name}",
+            NeuralFuse(self.network).to(device).eval(),
+            accesses,
+            self.fingerprint,
+            architecture=Architecture("neuralfuse.files:create_untrained", {"name": self.name}),
         )
 
     def prepare_export(self, data: Dataset | OwnBatches) -> ExportableModel:
@@ -110,6 +115,11 @@ def read_generator(path: str | Path) -> SavedGenerator:
     network = generators.create(name)
     stored, _ = load_weights(network, path)
     return SavedGenerator(name, network, stored, metadata)
+
+
+def create_untrained(name: str) -> NeuralFuse:
+    """Create the module of an architecture, one of ``neuralfuse.generators.KNOWN``, with random weights."""
+    return NeuralFuse(generators.create(name))
 
 
 def load(path: str | Path) -> NeuralFuse:

@@ -2,17 +2,23 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from faultsim.activations import ActivationMemory, FaultSites
+from faultsim.architecture import Architecture
+from faultsim.batch import split_batch
 from faultsim.chip_statistics import Statistics, compute_improvement
+from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation, evaluate
 from faultsim.faults import Chip, FaultModel
-from faultsim.metrics import AnyMetric
+from faultsim.metrics import AnyMetric, find_metric
 from faultsim.stored import StoredWeights
 from faultsim.voltage import VoltageCurve
+
+if TYPE_CHECKING:
+    from faultsim.cluster.workers import AnyClient
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ def evaluate_protected(
     curve: VoltageCurve | None = None,
     compute: str = "float32",
     report: Callable[[Evaluation], None] | None = None,
+    client: "AnyClient | None" = None,
+    architectures: tuple[Architecture, Architecture | None] | None = None,
 ) -> Protection:
     """Evaluate a base model alone and behind a generator, without bit errors and on every chip.
 
@@ -111,6 +119,10 @@ def evaluate_protected(
         What the models compute in (see ``faultsim.evaluate``).
     report
         Called with each evaluation of the chips so far.
+    client
+        A client of a Dask cluster (or ``faultsim.cluster.workers.Workers``) whose workers evaluate.
+    architectures
+        With a client: what makes the base model and the generator anew on the workers.
 
     Returns
     -------
@@ -122,32 +134,73 @@ def evaluate_protected(
     FaultsimError
         For the reasons that ``faultsim.evaluate`` has.
     """
-
-    def run(rate: float, on: Sequence[Chip], transform: nn.Module | None, failing: FaultSites) -> Evaluation:
-        # without bit errors there are none in voltage domains either
-        kinds = faults if rate else replace(faults, domains=())
-        return evaluate(
-            model,
-            data,
-            on,
-            bit_error_rate=rate,
-            faults=kinds,
-            stored=stored,
-            transform=transform,
-            metric=metric,
-            curve=curve,
-            sites=failing,
-            activations=activations,
-            compute=compute,
-            report=report,
-        )
-
-    found = [
-        evaluation
+    # without bit errors there are none in voltage domains either
+    clean: tuple[float, Sequence[Chip], FaultModel, FaultSites]
+    clean = 0.0, chips[:1], replace(faults, domains=()), "weights"
+    runs: list[tuple[nn.Module | None, float, Sequence[Chip], FaultModel, FaultSites]] = [
+        (transform, *run)
         for transform in ([None] if generator is None else [None, generator])
-        for evaluation in (
-            run(0.0, chips[:1], transform, "weights"),
-            run(bit_error_rate, chips, transform, sites),
-        )
+        for run in (clean, (bit_error_rate, chips, faults, sites))
     ]
-    return Protection(*found)
+
+    def evaluate_by_workers() -> list[Evaluation]:
+        from faultsim.cluster.networks import PackedNetwork, PackedWeights
+        from faultsim.cluster.spread import Plan, spread_study
+        from faultsim.cluster.study import Case, PackedVariant, Study, name_metric, pack_chips
+        from faultsim.cluster.workers import open_workers
+
+        if architectures is None or (generator is not None and architectures[1] is None):
+            raise FaultsimError("workers cannot make the networks anew: give their architectures")
+        base, front = architectures
+        packed = None if generator is None or front is None else PackedNetwork.of(front, generator)
+        with open_workers(client, stored.layers[0].values.device.type) as workers:
+            study = Study(
+                PackedNetwork.of(base, model),
+                PackedWeights.of(stored),
+                [split_batch(batch) for batch in data],
+                tuple(
+                    PackedVariant(kinds, transform=None if transform is None else packed)
+                    for transform, _, _, kinds, _ in runs
+                ),
+                tuple(
+                    Case(number, bit_error_rate=rate, sites=failing)
+                    for number, (_, rate, _, _, failing) in enumerate(runs)
+                ),
+                pack_chips(chips),
+                curve,
+                name_metric(find_metric(metric)),
+                activations,
+                workers.device,
+            )
+            plan = Plan(
+                ("C.A.", "P.A.", "C.A.+N.F.", "P.A.+N.F.")[: len(runs)],
+                tuple((number,) for number in range(len(runs))),
+                tuple((len(on),) for _, _, on, _, _ in runs),
+                lambda group, found: True,
+                find_metric(metric),
+                1 if generator is None else 8,
+            )
+            with spread_study(study, plan, workers) as ahead:
+                return [ahead.evaluate(case, 0, looks[0], report) for case, looks in enumerate(plan.looks)]
+
+    if client is not None:
+        return Protection(*evaluate_by_workers())
+    return Protection(
+        *(
+            evaluate(
+                model,
+                data,
+                on,
+                bit_error_rate=rate,
+                faults=kinds,
+                stored=stored,
+                transform=transform,
+                metric=metric,
+                curve=curve,
+                sites=failing,
+                activations=activations,
+                report=report,
+            )
+            for transform, rate, on, kinds, failing in runs
+        )
+    )

@@ -144,9 +144,14 @@ def read_classifier(path: str | Path, device: torch.device | str = "cpu") -> Sav
             f"{path} holds no classifier of a generator's size: train-generator --trainer staged writes "
             "OUT.classifier.safetensors"
         )
-    network = Classifier(generators.create(name), classes).to(device)
+    network = create_classifier(name, classes).to(device)
     stored, _ = load_weights(network, path)
     return SavedClassifier(name, network.eval(), stored, metadata)
+
+
+def create_classifier(name: str, classes: int) -> Classifier:
+    """Create a classifier of a generator's size with random weights."""
+    return Classifier(generators.create(name), classes)
 
 
 def _read_classifier(path: Path, about: Mapping[str, Any]) -> Known[Classifier] | None:

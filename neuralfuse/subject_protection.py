@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faultsim.activations import ActivationMemory, FaultSites
 from faultsim.conditions import Conditions
@@ -20,6 +20,9 @@ from faultsim.sweep_result import Variant
 from faultsim.voltage import VoltageCurve
 
 from .protection import Protection, evaluate_protected
+
+if TYPE_CHECKING:
+    from faultsim.cluster.workers import AnyClient
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,7 @@ def evaluate_subject(
     activations: ActivationMemory | None = None,
     seed: int | None = None,
     report: Callable[[Evaluation], None] | None = None,
+    client: "AnyClient | None" = None,
 ) -> SubjectProtection:
     """Evaluate a model on its test data, alone and behind a generator, without and with bit errors.
 
@@ -146,6 +150,8 @@ def evaluate_subject(
         Seed that the chips were drawn with, for the record.
     report
         Called with each evaluation of the chips so far.
+    client
+        A client of a Dask cluster (or ``faultsim.cluster.workers.Workers``) whose workers evaluate.
 
     Returns
     -------
@@ -179,6 +185,8 @@ def evaluate_subject(
         curve=curve,
         compute=subject.compute,
         report=report,
+        client=client,
+        architectures=(subject.architecture, None if generator is None else generator.architecture),
     )
     conditions = Conditions(
         faults,

@@ -16,7 +16,7 @@ from pathlib import Path
 from gpu_jobs import TABLES, Job, Scale
 
 from faultsim.io.files import write_atomically
-from neuralfuse.paper.budget import format_duration
+from faultsim.show.units import format_duration
 from neuralfuse.paper.plan import Kind
 from neuralfuse.paper.result import read
 

@@ -34,7 +34,7 @@ from gpu_runs import Plant, die_with_parent, perform  # noqa: E402
 
 from faultsim.errors import FaultsimError  # noqa: E402
 from faultsim.io.files import write_atomically, write_text  # noqa: E402
-from neuralfuse.paper.budget import format_duration  # noqa: E402
+from faultsim.show.units import format_duration  # noqa: E402
 from neuralfuse.paper.plan import Kind  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -32,6 +32,7 @@ from . import (
     report,
     reproduce,
     serve,
+    status,
     sweep,
     train,
     transfer,
@@ -66,6 +67,7 @@ app.command("reproduce")(reproduce.reproduce)
 app.command("transfer")(transfer.transfer)
 app.command("vulnerability")(vulnerability.vulnerability)
 app.command("report")(report.report)
+app.command("status")(status.status)
 bench.app.command("blackbox")(blackbox.bench)
 app.add_typer(bench.app, name="bench")
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .cluster_options import ClusterOptions
 from .domain_options import DomainOptions
 from .numerals import accuracy, parse_named, parse_numbers
 from .option_groups import FaultOptions, expand_options
@@ -64,6 +65,7 @@ def compare(
         ),
     ] = None,
     seed: ChipSeedOption = 0,
+    cluster: ClusterOptions,
     output: OutputOptions,
 ) -> None:
     """Compare mitigations: accuracy at equal energy.
@@ -99,9 +101,10 @@ def compare(
     if mitigations is not None:
         wanted = mitigations.split(",")
     entries = [parse_entry(label, kinds) for label in wanted]
-    with show_sweep(len(plan) * (1 + len(entries)), chips) as calls:
+    steps = len(plan) * (1 + len(entries))
+    with cluster.open(subject.device) as workers, show_sweep(steps, chips) as calls:
         result = comparison.compare(
-            subject.load(),
+            subject.load(cluster=cluster),
             entries,
             chips,
             plan,
@@ -111,6 +114,7 @@ def compare(
             metric=measured,
             seed=seed,
             out=output.out,
+            client=workers,
             **calls,
         )
     tables, notes = make_comparison_tables(result), describe_comparison(result, accuracy_floor)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .activation_options import ActivationOptions
+from .cluster_options import ClusterOptions
 from .domain_options import DomainOptions
 from .option_groups import FaultOptions, FormatOptions, PointOptions, expand_options
 from .options import ChipSeedOption, JsonOption
@@ -24,6 +25,7 @@ def evaluate(
     inputs: ActivationOptions,
     stored: FormatOptions,
     seed: ChipSeedOption = 0,
+    cluster: ClusterOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Measure accuracy at one voltage or bit error rate.
@@ -42,22 +44,24 @@ def evaluate(
     volts, rate = point.point()
     curve = point.voltage_curve()
     faults = supplies.add_to(memory.fault_model()).resolve(curve)
-    samples, loaded = evaluation_chips(seed, chips), subject.load(stored)
+    samples, loaded = evaluation_chips(seed, chips), subject.load(stored, cluster)
     place = loaded.device, loaded.dataset.input_shape
-    found = evaluate_subject(
-        loaded,
-        samples,
-        voltage=volts,
-        bit_error_rate=rate if volts is None else None,
-        curve=curve,
-        faults=faults,
-        generator=generator and read_generator(generator).create_variant(*place),
-        metric=measured,
-        sites=sites,
-        activations=inputs.memory(loaded, faults),
-        seed=seed,
-        report=show_chips(len(samples)),
-    )
+    with cluster.open(subject.device) as workers:
+        found = evaluate_subject(
+            loaded,
+            samples,
+            voltage=volts,
+            bit_error_rate=rate if volts is None else None,
+            curve=curve,
+            faults=faults,
+            generator=generator and read_generator(generator).create_variant(*place),
+            metric=measured,
+            sites=sites,
+            activations=inputs.memory(loaded, faults),
+            seed=seed,
+            report=show_chips(len(samples)),
+            client=workers,
+        )
     if as_json:
         print_json(found.as_dict())
         return

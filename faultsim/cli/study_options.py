@@ -10,6 +10,7 @@ import typer
 
 from ..errors import FaultsimError
 from . import options
+from .cluster_options import ClusterOptions
 from .option_groups import DataOptions, FormatOptions, ModelOptions
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class SubjectOptions:
         bundled = GENERATORS.get(self.network.model or MODEL)
         return bundled.weights if given is None and self.network.weights is None and bundled else given
 
-    def load(self, stored: FormatOptions | None = None) -> "Subject":
+    def load(self, stored: FormatOptions | None = None, cluster: ClusterOptions | None = None) -> "Subject":
         """Load them, and check that they fit each other."""
         from ..devices import choose_device
         from ..subject import load_subject
@@ -57,7 +58,7 @@ class SubjectOptions:
             self.network.weights,
             self.data.dataset,
             self.data.data_dir,
-            choose_device(self.device),
+            choose_device(self.device if cluster is None else cluster.find_device(self.device)),
             self.images,
             self.batch_size,
             self.network.per_channel,

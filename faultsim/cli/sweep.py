@@ -8,6 +8,7 @@ import typer
 
 from ..errors import FaultsimError
 from .activation_options import ActivationOptions
+from .cluster_options import ClusterOptions
 from .domain_options import DomainOptions
 from .numerals import accuracy, parse_numbers, points
 from .option_groups import FaultOptions, FormatOptions, expand_options
@@ -116,6 +117,7 @@ def sweep_voltage(
             "or 97%.",
         ),
     ] = None,
+    cluster: ClusterOptions,
     output: OutputOptions,
 ) -> None:
     """Measure accuracy and energy against supply voltage.
@@ -151,11 +153,12 @@ def sweep_voltage(
     samples, precision = sample.samples(), sample.half_width(measured)
     plan = plan_points(electrical, at, rates, samples)
     generator = subject.choose_generator(generator)
-    loaded = subject.load(stored)
+    loaded = subject.load(stored, cluster)
     transform = generator and read_generator(generator).create_variant(
         loaded.device, loaded.dataset.input_shape
     )
-    with show_sweep(len(plan) * (1 if transform is None else 2), len(samples), precision) as calls:
+    steps = len(plan) * (1 if transform is None else 2)
+    with cluster.open(subject.device) as workers, show_sweep(steps, len(samples), precision) as calls:
         result = sweep_subject(
             loaded,
             samples,
@@ -169,6 +172,7 @@ def sweep_voltage(
             activations=inputs.memory(loaded, faults),
             seed=sample.seed,
             out=output.out,
+            client=workers,
             **calls,
         )
     cheapest = [] if accuracy_floor is None else describe_cheapest(result, accuracy_floor)

@@ -18,9 +18,11 @@ from typing import Any, Self
 from ..errors import FaultsimError
 from .bounds import parse_json, read_text
 from .files import write_text
+from .run_status import StatusFile
 
 MOST_JSON = 64 << 20  # bytes of NAME.json: a million chips are 8 MB
 MOST_ROWS = 1 << 30  # bytes of results.csv
+LOCK_SECONDS = 0.1  # `read_status` may hold the lock for an instant
 
 
 def format_cell(value: object) -> str:
@@ -96,6 +98,7 @@ class RunDirectory:
         self.columns, self.optional = tuple(columns), tuple(optional)
         self.constants = dict(constants or {})
         self.rows: list[dict[str, str]] = []
+        self.status = StatusFile(self.path)
         self._own: int | None = None  # the directory, held open
         self._begun = False  # whether its configuration was written
 
@@ -105,7 +108,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.path / ".lock")
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=LOCK_SECONDS, poll_interval=0.02)
         except Timeout:
             raise FaultsimError(
                 f"{self.path} is in use by another run: wait for it or choose another directory"
@@ -136,6 +139,10 @@ class RunDirectory:
         try:
             if error is None:
                 self.check()
+                self.status.remove()
+            else:
+                with contextlib.suppress(FaultsimError):  # the error counts, not what cannot be said of it
+                    self.status.write()
         finally:
             self._release()
 
@@ -173,7 +180,7 @@ class RunDirectory:
 
     def _clear(self) -> None:
         """Remove what a run that was killed in the middle of writing left behind."""
-        for name in (self.name, "results", "summary"):
+        for name in (self.name, "results", "summary", "status"):
             for left in self.path.glob(f".{name}-*"):
                 with contextlib.suppress(OSError):
                     left.unlink()
@@ -241,3 +248,4 @@ class RunDirectory:
         columns = (*find_used_columns(self.columns, self.optional, every), *self.constants)
         write_text(self.results, format_csv(columns, every))
         self.rows += added
+        self.status.rows_added(len(self.rows))

@@ -13,3 +13,12 @@ def format_joules(picojoules: float) -> str:
             return f"{picojoules:.4g} {unit}"
         picojoules /= 1000
     return f"{picojoules:.4g} mJ"
+
+
+def format_duration(seconds: float) -> str:
+    """Format seconds: "40 s", "25 min", "3.5 h", "12 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

@@ -167,12 +167,3 @@ def choose_next(
         if worth > best_worth:
             best, best_worth = todo, worth
     return best
-
-
-def format_duration(seconds: float) -> str:
-    """Format seconds: "40 s", "25 min", "3.5 h", "12 days"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

@@ -12,10 +12,11 @@ from pathlib import Path
 from faultsim.devices import choose_device
 from faultsim.io.provenance import record_provenance
 from faultsim.io.run_directory import RunDirectory
+from faultsim.show.units import format_duration
 from faultsim.training.loop import OutOfTime
 
 from .actions import Actions
-from .budget import Clock, choose_next, format_duration
+from .budget import Clock, choose_next
 from .cells import NEED_OUTPUTS, change_trainer, count_cells
 from .plan import Kind, Step, find_missing, plan_steps
 from .result import Cell
@@ -107,6 +108,7 @@ def carry_out(
             return
         actions = Actions(plan.settings, data_dir, where, report)
         total, number = len(todo), 0
+        before = len(plan.steps) - total
         while todo:
             remaining = left()
             if remaining is not None:
@@ -114,6 +116,10 @@ def carry_out(
             for step in todo:
                 number += 1
                 report(f"[{number}/{total}] {step.description}")
+                run.status.update(
+                    before + number - 1, len(plan.steps), unit="steps", running=[step.description]
+                )
+                run.status.write()
                 expected, started = clock.estimate(step), time.monotonic()
                 try:
                     actions.carry_out(step, left())

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faultsim import FaultsimError, models
+from faultsim.show.units import format_duration
 from neuralfuse import generators, published
-from neuralfuse.paper.budget import choose_next, count_macs, count_operations, format_duration
+from neuralfuse.paper.budget import choose_next, count_macs, count_operations
 from neuralfuse.paper.cells import (
     FAULTS,
     N_STUDIED,

@@ -1,0 +1,30 @@
+"""`faultsim status`: how far a run is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import JsonOption
+
+
+def status(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run, as --out names it.", metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a run is: done, running, failed, time left, workers.
+
+    It only reads, and works while the run goes on and afterwards, for sweeps, comparisons, vulnerability studies and
+    reproductions.
+    """
+    from ..io.run_status import read_status
+    from ..show.status_table import describe_status, make_workers_table
+    from .tables import print_json, print_table
+
+    found = read_status(directory)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    print("\n".join(describe_status(found)))
+    if (table := make_workers_table(found)) is not None:
+        print_table(table)

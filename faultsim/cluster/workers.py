@@ -1,0 +1,321 @@
+"""Dask workers that run jobs: which of them fit, what is in flight, and what becomes of jobs whose workers die."""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..errors import FaultsimError, summarize_error
+from ..extras import needs_extra
+from .files import JobFiles
+from .jobs import Done, Job, run_job
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from .joining import Member
+
+IN_FLIGHT = 3
+"""Jobs that each worker has at most, the running one included: enough that none waits for the coordinator."""
+RETRIES = 2
+"""How often a job is tried again that fails with an error, such as one of a full memory."""
+CONNECT_SECONDS = 10
+"""For which a scheduler may take to answer."""
+LOOK_SECONDS = 1.0
+"""How often the coordinator looks which workers are there."""
+
+log = logging.getLogger(__name__)
+
+
+class LostScheduler(FaultsimError):
+    """The connection to the scheduler is gone."""
+
+
+class Workers:
+    """The workers of a Dask cluster, for one or more studies.
+
+        with faultsim.cluster.workers.start_workers(2) as workers:
+            faultsim.sweep_subject(subject, 100, client=workers)
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connected to the cluster. It stays open.
+    device : str
+        "cpu" or "cuda": where jobs compute. Those of "cuda" need one of the Dask resource GPU.
+
+    Raises
+    ------
+    FaultsimError
+        Where the package distributed is not installed.
+    """
+
+    def __init__(self, client: "Client", device: str = "cpu") -> None:
+        with needs_extra("cluster"):
+            from .joining import TOPIC, Joining, Version
+        self.client, self.device = client, device
+        self.members: dict[str, Member] = {}
+        """All that joined, by their addresses; also those that left."""
+        self.present: set[str] = set()
+        """Addresses of the workers that get jobs and are there now."""
+        self.done: Counter[str] = Counter()
+        """Jobs that each worker did, by its address."""
+        self.in_flight: list[Job] = []
+        """Jobs that were given to the cluster and have not ended."""
+        self._version = Version.here()
+        self._plugin = f"faultsim-{client.id}"
+        self._looked = 0.0
+        self._told: set[str] = set()
+        self._topic = TOPIC
+        client.subscribe_topic(TOPIC, self._welcome)
+        me = (socket.gethostname(), os.getpid())
+        try:
+            client.register_plugin(Joining(self._version, me, device), name=self._plugin)
+        except Exception as error:
+            raise FaultsimError(
+                f"the workers cannot check their version ({summarize_error(error)}): install the same faultsim there"
+            ) from error
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(Exception):  # a lost scheduler
+            if self.client.status == "running":
+                self.client.unregister_worker_plugin(self._plugin)
+                self.client.unsubscribe_topic(self._topic)
+
+    def _welcome(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Take in that a worker joined."""
+        from ..io.provenance import name_device
+        from .joining import Member
+
+        told = event[1]  # to which Dask adds more
+        member = Member(*(told[one.name] for one in fields(Member)))
+        self.members[member.address] = member
+        self._looked = 0.0
+        ours = name_device().rpartition(",")[0]
+        theirs = member.processor.rpartition(",")[0] or member.processor
+        if member.refused is not None:
+            self._tell(f"worker {member.name} on {member.host} gets no jobs: {member.refused}")
+        elif self.device == "cpu" and theirs != ours:
+            self._tell(
+                f"workers on {member.host} compute on {theirs}, this machine on {ours}: numbers of a model may differ "
+                "in their last digits"
+            )
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            log.info(line)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the workers that are there now, with the jobs that each did, as JSON values."""
+        return [
+            {"name": one.name, "host": one.host, "processor": one.processor, "jobs": self.done[one.address]}
+            for one in self.members.values()
+            if one.address in self.present
+        ]
+
+    def look(self) -> set[str]:
+        """Look which workers are there, at most once a second, and return their addresses."""
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked = time.monotonic()
+            there = self.client.nthreads()
+            fitting = {address for address, member in self.members.items() if member.refused is None}
+            self.present = fitting & set(there)
+            if not self.present:
+                self._tell(f"no worker is there yet: waiting for one to join {self.client.scheduler.address}")
+        return self.present
+
+    def run(
+        self,
+        next_job: Callable[[], Job | None],
+        files: JobFiles | None = None,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Generator[Done]:
+        """Run jobs, and yield each one that ended, in any order.
+
+        Parameters
+        ----------
+        next_job
+            Returns the next job, or None where there is none now. It is asked again after each job that ended.
+        files
+            Those that jobs need.
+        tick
+            Called about once a second.
+
+        Raises
+        ------
+        LostScheduler
+            Where the connection to the scheduler is gone.
+        """
+        ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        flying: dict[str, tuple[Future, Job]] = {}
+        ready: list[Job] = []  # to be given to the cluster again
+        ticked = 0.0
+        try:
+            while True:
+                room = IN_FLIGHT * max(1, len(self.look())) - len(flying)
+                while room > 0 and (job := ready.pop() if ready else next_job()) is not None:
+                    future = self._submit(job)
+                    flying[future.key] = future, job
+                    future.add_done_callback(ended.put)
+                    room -= 1
+                if not flying:
+                    return
+                self.in_flight = [job for _, job in flying.values()]
+                if time.monotonic() - ticked >= LOOK_SECONDS:
+                    tick()
+                    ticked = time.monotonic()
+                for done in self._collect(_drain(ended), flying):
+                    if done.missing is not None:
+                        if files is None:
+                            raise FaultsimError(f"{done.job.name} asks for a file that nobody has")
+                        files.send(done.missing, self.client)
+                        ready.append(done.job)
+                    else:
+                        yield done
+        finally:
+            self.in_flight = []
+            with contextlib.suppress(Exception):  # a lost scheduler
+                if flying and self.client.status == "running":
+                    self.client.cancel([future for future, _ in flying.values()])
+
+    def _submit(self, job: Job) -> "Future":
+        resources = {self._version.resource: 1} | ({"GPU": 1} if self.device == "cuda" else {})
+        arguments = json.dumps(dict(job.arguments), allow_nan=False)
+        try:
+            return self.client.submit(
+                run_job, job.function, arguments, pure=False, resources=resources, retries=RETRIES
+            )
+        except Exception as error:
+            raise self._lost() from error
+
+    def _lost(self) -> LostScheduler:
+        return LostScheduler(
+            "the connection to the scheduler is gone: start the same command again, with a scheduler that runs"
+        )
+
+    def _collect(self, futures: list["Future"], flying: dict[str, tuple["Future", Job]]) -> list[Done]:
+        """Return what came of futures that ended, and forget them."""
+        if self.client.status != "running" or any(
+            future.status in ("cancelled", "lost") for future in futures
+        ):
+            raise self._lost()
+        finished = [future for future in futures if future.status == "finished"]
+        try:
+            texts = dict(zip(finished, self.client.gather(finished), strict=True)) if finished else {}
+        except Exception as error:
+            raise self._lost() from error
+        found = []
+        for future in futures:
+            _, job = flying.pop(future.key)
+            if future in texts:
+                found.append(_read(job, json.loads(texts[future])))
+                self.done[found[-1].worker] += 1
+            else:
+                found.append(Done(job, None, "", 0.0, _explain(future)))
+        return found
+
+
+def _read(job: Job, found: dict[str, Any]) -> Done:
+    """Return what a worker said of a job; FaultsimError for what is wrong on any worker."""
+    if "error" in found:
+        raise FaultsimError(found["error"])
+    return Done(job, found.get("result"), found["worker"], found["seconds"], missing=found.get("missing"))
+
+
+def _explain(future: "Future") -> str:
+    """Return in one line why a job failed."""
+    from distributed import KilledWorker
+
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        return "each worker that ran it died, perhaps for too little memory"
+    return f"{type(error).__name__}: {summarize_error(error)}"
+
+
+AnyClient: TypeAlias = "Client | Workers"
+"""A client of a Dask cluster, or its workers."""
+
+
+@contextlib.contextmanager
+def start_workers(count: int, device: str = "cpu") -> Iterator[Workers]:
+    """Start worker processes on this machine, with one thread each, and stop them at the end.
+
+    Parameters
+    ----------
+    count
+        Number of processes.
+    device
+        "cpu" or "cuda".
+
+    Raises
+    ------
+    FaultsimError
+        For fewer than one, and where the package distributed is not installed.
+    """
+    if count < 1:
+        raise FaultsimError(f"{count} workers: at least 1 is needed")
+    with needs_extra("cluster"):
+        from distributed import Client, LocalCluster
+    cluster = LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit=None,
+        resources={"GPU": 1} if device == "cuda" else None,
+        silence_logs=logging.CRITICAL,
+    )
+    with cluster, Client(cluster) as client, Workers(client, device) as workers:
+        yield workers
+
+
+@contextlib.contextmanager
+def connect(address: str, device: str = "cpu") -> Iterator[Workers]:
+    """Connect to the scheduler of a Dask cluster, such as tcp://host:8786.
+
+    Raises
+    ------
+    FaultsimError
+        Where no scheduler answers, and where the package distributed is not installed.
+    """
+    with needs_extra("cluster"):
+        from distributed import Client
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise FaultsimError(
+            f"no scheduler answers at {address}: start one with `dask scheduler`, or check the address"
+        ) from error
+    with client, Workers(client, device) as workers:
+        yield workers
+
+
+@contextlib.contextmanager
+def open_workers(client: AnyClient, device: str = "cpu") -> Iterator[Workers]:
+    """Yield the workers of a client, or those that are given."""
+    if isinstance(client, Workers):
+        yield client
+        return
+    with Workers(client, device) as workers:
+        yield workers
+
+
+def _drain(ended: "queue.SimpleQueue[Future]") -> list["Future"]:
+    """Return the futures that ended, waiting for one; after a second, perhaps none."""
+    found = []
+    with contextlib.suppress(queue.Empty):
+        found.append(ended.get(timeout=LOOK_SECONDS))
+        while True:
+            found.append(ended.get_nowait())
+    return found
