@@ -37,6 +37,8 @@ SLOW = (
     "core/test_cuda_logic_on_cpu.py",
     "core/test_draw_has_no_floats.py",
     "recorded/test_recorded.py",
+    "cluster/test_failures.py",
+    "cluster/test_studies.py",
     "fuzz/test_fuzz.py",
     "cli/test_outputs_tell.py",
     "cli/test_files_and_pictures.py",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import FaultsimError
+from .cluster_options import ClusterOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,11 +118,13 @@ class RunOptions:
     budget: BudgetOption = None
     plan: PlanOption = False
     show: ShowOption = False
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
 
     @property
     def given(self) -> list[str]:
         """The options that the user gave, without dashes in front."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "cluster"}
+        values |= vars(self.cluster)
         return [name.replace("_", "-") for name, value in values.items() if value not in (None, False)]
 
     def settings(self, *, smoke: bool = False) -> Settings:
@@ -155,8 +158,10 @@ class RunOptions:
         plan, device = Plan.of(tables, self.out, settings), self.device or "auto"
         budget = seconds(self.budget)
         if not self.plan:
-            where = {"data_dir": self.data_dir, "device": device}
-            carry_out(plan, self.out, **where, budget=budget, report=say)
+            with self.cluster.open(device) as workers:
+                here = self.cluster.find_device(device)
+                where = {"data_dir": self.data_dir, "device": here, "client": workers}
+                carry_out(plan, self.out, **where, budget=budget, report=say)
             return True
         if budget is not None:
             raise FaultsimError("--budget cannot be combined with --plan, which does nothing")

@@ -224,7 +224,7 @@ class Ahead:
     def _make_job(self, case: int, first: int, end: int) -> Job:
         arguments = {
             "study": self._study,
-            "folder": str(self._files.folder),
+            "folder": self._files.where,
             "case": case,
             "first": first,
             "end": end,

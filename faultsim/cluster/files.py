@@ -40,6 +40,11 @@ class JobFiles:
         self._sent: set[str] = set()
         self._client: Client | None = None
 
+    @property
+    def where(self) -> str:
+        """The folder as workers are told."""
+        return str(self.folder)
+
     def add(self, data: bytes) -> str:
         """Add a file and return its checksum."""
         checksum = hashlib.sha256(data).hexdigest()
@@ -89,9 +94,7 @@ def find_file(checksum: str, folder: str) -> Path:
     seen = Path(folder) / checksum
     if _holds(seen, checksum):
         return seen
-    worker = get_worker()
-    shared = Path(worker.local_directory).parent / "faultsim"
-    shared.mkdir(parents=True, exist_ok=True)
+    worker, shared = get_worker(), find_shared_folder()
     with (shared / ".lock").open("a") as lock:  # one worker of the machine fetches
         fcntl.flock(lock, fcntl.LOCK_EX)
         _remove_unused(shared, checksum)
@@ -105,6 +108,15 @@ def find_file(checksum: str, folder: str) -> Path:
             write_bytes(path, data)
         _hold(worker, path)
     return path
+
+
+def find_shared_folder() -> Path:
+    """Return the folder that the workers of this machine share; it is created."""
+    from distributed import get_worker
+
+    shared = Path(get_worker().local_directory).parent / "faultsim"
+    shared.mkdir(parents=True, exist_ok=True)
+    return shared
 
 
 def _ask_scheduler(worker: "Worker", checksum: str) -> bytes | None:
@@ -136,7 +148,7 @@ def _hold(worker: Any, path: Path) -> None:
 def _remove_unused(folder: Path, wanted: str) -> None:
     """Remove the files of earlier studies that no worker of this machine holds any more."""
     for path in folder.iterdir():
-        if path.name in (".lock", wanted):
+        if path.name in (".lock", wanted) or path.is_dir():
             continue
         with contextlib.suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

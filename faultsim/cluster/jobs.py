@@ -36,6 +36,8 @@ class Done:
     """That its function took."""
     failure: str | None = None
     """Why it failed, in one line."""
+    killed: bool = False
+    """Whether its workers died."""
     missing: str | None = None
     """Checksum of a file that the worker needs first: the job has not ended then."""
 

@@ -16,9 +16,8 @@ from torch import nn
 from ..activations import ActivationMemory, FaultSites
 from ..errors import FaultsimError, FaultsimWarning
 from ..evaluation import Evaluation, evaluate
-from ..fault_map import FaultMap
-from ..faults import Chip, FaultModel
-from ..measured_chip import AnyChip, MeasuredChip
+from ..faults import FaultModel
+from ..measured_chip import AnyChip, MeasuredChip, as_chip
 from ..metrics import METRICS, Metric, find_metric
 from ..models import import_function
 from ..stored import StoredWeights
@@ -54,14 +53,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class PackedChip:
-    """A measured chip."""
-
-    fault_map: FaultMap
-    label: str
-
-
-@dataclass(frozen=True)
 class Study:
     """Everything that a worker needs to evaluate all cases."""
 
@@ -71,7 +62,7 @@ class Study:
     """Batches, as for evaluate."""
     variants: tuple[PackedVariant, ...]
     cases: tuple[Case, ...]
-    chips: list[int | PackedChip]
+    chips: list[int | MeasuredChip]
     """Seeds, or measured chips."""
     curve: VoltageCurve | None = None
     metric: str = "accuracy"
@@ -87,11 +78,9 @@ class Study:
         return files.add(json.dumps(described).encode())
 
 
-def pack_chips(chips: Sequence[AnyChip]) -> list[int | PackedChip]:
+def pack_chips(chips: Sequence[AnyChip]) -> list[int | MeasuredChip]:
     """Return chips as a study has them."""
-    return [
-        PackedChip(one.fault_map, one.label) if isinstance(one, MeasuredChip) else one.seed for one in chips
-    ]
+    return [one if isinstance(one, MeasuredChip) else one.seed for one in chips]
 
 
 def name_metric(metric: Metric) -> str:
@@ -126,10 +115,7 @@ class OpenStudy:
         with safe_open(find_file(described["tensors"], folder), framework="pt") as file:  # mapped, not read
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         study: Study = unpack(described["study"], tensors)
-        chips = [
-            MeasuredChip(one.fault_map, one.label) if isinstance(one, PackedChip) else Chip(one)
-            for one in study.chips
-        ]
+        chips = [as_chip(one) for one in study.chips]
         metric = METRICS.get(study.metric) or find_metric(import_function(study.metric, "metric", "a metric"))
         if study.device != "cpu":
             study = replace(study, data=_move(study.data, study.device))

@@ -1,6 +1,7 @@
 """Settings as JSON and tensors, which travel without a pickle: dataclasses by their fields, nothing else is made."""
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -13,6 +14,8 @@ from torch import Tensor
 from ..errors import FaultsimError
 
 _KEY = "$"  # of objects that stand for something else than a dictionary
+_OURS = ("faultsim", "neuralfuse")
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class Tensors(dict[str, Tensor]):
@@ -39,7 +42,7 @@ def pack(value: Any, tensors: Tensors) -> Any:
     ----------
     value
         Numbers, strings, lists, tuples, dictionaries, tensors, NumPy arrays, enumerations and dataclasses of modules
-        that can be imported, in any combination.
+        that can be imported, and measured chips and codes, in any combination.
     tensors
         Tensors of the value are added, under names of their own.
 
@@ -65,10 +68,9 @@ def pack(value: Any, tensors: Tensors) -> Any:
             _KEY: "dict",
             "items": [[pack(key, tensors), pack(item, tensors)] for key, item in value.items()],
         }
-    if is_dataclass(value) and not isinstance(value, type):
-        given = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
-        packed = {name: pack(item, tensors) for name, item in given.items()}
-        return {_KEY: "dataclass", "of": _name(type(value)), "fields": packed}
+    if (names := _list_parts(type(value))) is not None and all(hasattr(value, name) for name in names):
+        packed = {name: pack(getattr(value, name), tensors) for name in names}
+        return {_KEY: "object", "of": _name(type(value)), "parts": packed}
     raise FaultsimError(
         f"a {type(value).__name__} cannot be sent to workers: numbers, tensors and dataclasses can"
     )
@@ -91,8 +93,8 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
             return {unpack(key, tensors): unpack(item, tensors) for key, item in packed["items"]}
         case "enum":
             return _find(packed["of"], Enum)(packed["value"])
-        case "dataclass":
-            made = {name: unpack(item, tensors) for name, item in packed["fields"].items()}
+        case "object":
+            made = {name: unpack(item, tensors) for name, item in packed["parts"].items()}
             return _find(packed["of"])(**made)
     raise FaultsimError(f"a job holds {packed[_KEY]!r}, which this version of faultsim does not know")
 
@@ -108,13 +110,29 @@ def _name(kind: type) -> str:
 
 
 def _find(name: str, base: type | None = None) -> Any:
-    """Return the dataclass, or the subclass of `base`, of that name; FaultsimError for anything else."""
+    """Return the class of that name: one that `pack` takes, or a subclass of `base`; FaultsimError for any other."""
     module, _, path = name.partition(":")
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = getattr(found, part)
-    if not (isinstance(found, type) and (is_dataclass(found) if base is None else issubclass(found, base))):
+    fits = isinstance(found, type) and (
+        _list_parts(found) is not None if base is None else issubclass(found, base)
+    )
+    if not fits:
         raise FaultsimError(
             f"a job names {name}, which is no {'dataclass' if base is None else base.__name__}"
         )
     return found
+
+
+def _list_parts(kind: type) -> list[str] | None:
+    """Return the names of what objects of a class are made of; None for a class that does not travel.
+
+    Dataclasses do, and classes of faultsim whose objects keep their arguments under the arguments' names.
+    """
+    if is_dataclass(kind):
+        return [field.name for field in fields(kind) if field.init]
+    if kind.__module__.partition(".")[0] not in _OURS:
+        return None
+    parameters = inspect.signature(kind).parameters.values()
+    return [one.name for one in parameters] if all(one.kind in _NAMED for one in parameters) else None

@@ -160,6 +160,8 @@ class Workers:
         ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         flying: dict[str, tuple[Future, Job]] = {}
         ready: list[Job] = []  # to be given to the cluster again
+        suspects: list[Job] = []  # their workers died; Dask blames all jobs that wait there
+        alone: Job | None = None  # a suspect that runs alone
         ticked = 0.0
         try:
             while True:
@@ -169,6 +171,10 @@ class Workers:
                     flying[future.key] = future, job
                     future.add_done_callback(ended.put)
                     room -= 1
+                if not flying and suspects:
+                    alone = suspects.pop()
+                    ready.append(alone)
+                    continue
                 if not flying:
                     return
                 self.in_flight = [job for _, job in flying.values()]
@@ -181,6 +187,8 @@ class Workers:
                             raise FaultsimError(f"{done.job.name} asks for a file that nobody has")
                         files.send(done.missing, self.client)
                         ready.append(done.job)
+                    elif done.killed and done.job is not alone:
+                        suspects.append(done.job)
                     else:
                         yield done
         finally:
@@ -222,7 +230,7 @@ class Workers:
                 found.append(_read(job, json.loads(texts[future])))
                 self.done[found[-1].worker] += 1
             else:
-                found.append(Done(job, None, "", 0.0, _explain(future)))
+                found.append(_explain(job, future))
         return found
 
 
@@ -233,14 +241,16 @@ def _read(job: Job, found: dict[str, Any]) -> Done:
     return Done(job, found.get("result"), found["worker"], found["seconds"], missing=found.get("missing"))
 
 
-def _explain(future: "Future") -> str:
+def _explain(job: Job, future: "Future") -> Done:
     """Return in one line why a job failed."""
     from distributed import KilledWorker
 
     error = future.exception()
     if isinstance(error, KilledWorker):
-        return "each worker that ran it died, perhaps for too little memory"
-    return f"{type(error).__name__}: {summarize_error(error)}"
+        return Done(
+            job, None, "", 0.0, "each worker that ran it died, perhaps for too little memory", killed=True
+        )
+    return Done(job, None, "", 0.0, f"{type(error).__name__}: {summarize_error(error)}")
 
 
 AnyClient: TypeAlias = "Client | Workers"

@@ -141,7 +141,7 @@ def read_status(directory: str | Path) -> RunStatus:
         raise FaultsimError(
             f"{path} is no run directory: it has no sweep.json, vulnerability.json or reproduce.json"
         )
-    told = _read(path / FILE) if (path / FILE).exists() else {}
+    told = _read_told(path / FILE) if (path / FILE).exists() else {}
     done, total = told.get("done", 0), told.get("total")
     complete = False
     if kind in _STUDIES:
@@ -192,6 +192,27 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise FaultsimError(f"{path} is no file that faultsim wrote")
     return found
+
+
+def _read_told(path: Path) -> dict[str, Any]:
+    """Return what a StatusFile says; FaultsimError for what none says."""
+    found = _read(path)
+    told: dict[str, Any] = {"unit": "chips", "running": [], "failed": [], "workers": []} | found
+    fits = (
+        all(type(told.get(name)) is int for name in ("done", "done_before"))
+        and type(told.get("total")) in (int, type(None))
+        and isinstance(told.get("seconds"), int | float)
+        and isinstance(told["unit"], str)
+        and all(isinstance(told[name], list) for name in ("running", "failed", "workers"))
+        and all(isinstance(name, str) for name in told["running"])
+        and all(isinstance(one, list) and len(one) == 2 for one in told["failed"])
+        and all(
+            isinstance(one, dict) and {"host", "processor", "jobs"} <= one.keys() for one in told["workers"]
+        )
+    )
+    if not fits:
+        raise FaultsimError(f"{path} is no file that faultsim wrote")
+    return told
 
 
 def _count_rows(path: Path) -> int:

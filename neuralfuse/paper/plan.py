@@ -64,6 +64,13 @@ class Step:
         verb = "evaluate" if self.kind is Kind.RESULT else "keep the outputs of"
         return f"{verb} {generator.name} with {base}, {at}{how}{weight}{_by(generator)}"
 
+    @property
+    def inputs(self) -> list[Path]:
+        """Files of other steps that it needs."""
+        return [
+            locate_file(*needed, self.recipe, self.file.parent) for needed in _needs(self.kind, self.cell)
+        ]
+
     def sibling(self, kind: Kind) -> Path:
         """Return the file of another kind for the same cell."""
         return locate_file(kind, self.cell, self.recipe, self.file.parent)

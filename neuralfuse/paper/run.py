@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from faultsim.cluster.workers import AnyClient, open_workers
 from faultsim.devices import choose_device
+from faultsim.errors import FaultsimError
 from faultsim.io.provenance import record_provenance
 from faultsim.io.run_directory import RunDirectory
 from faultsim.show.units import format_duration
@@ -64,6 +66,7 @@ def carry_out(
     device: str = "auto",
     budget: float | None = None,
     report: Callable[[str], None] = lambda line: None,
+    client: AnyClient | None = None,
 ) -> None:
     """Do the missing steps of a plan.
 
@@ -85,12 +88,18 @@ def carry_out(
         The rest goes to a training that does not fit, whose state is written. Default: everything is done.
     report
         Called with lines about the progress.
+    client
+        A client of a Dask cluster (or ``faultsim.cluster.workers.Workers``) whose workers do the steps, each of them on
+        one worker. They find the datasets in a `data_dir` of the same path, or download them.
 
     Raises
     ------
     FaultsimError
-        If the directory is in use, was begun with other settings, or holds files that do not belong together.
+        If the directory is in use, was begun with other settings, or holds files that do not belong together; for a
+        budget with a client.
     """
+    if client is not None and budget is not None:
+        raise FaultsimError("a budget cannot be combined with workers: their steps run at the same time")
     where = choose_device(device)
     began = time.monotonic()
 
@@ -105,6 +114,12 @@ def carry_out(
         for line in plan.describe(clock):
             report(line)
         if clock is None:
+            return
+        if client is not None:
+            from .spread import spread_steps
+
+            with open_workers(client, where.type) as workers:
+                spread_steps(todo, len(plan.steps), plan.settings, data_dir, workers, run, report)
             return
         actions = Actions(plan.settings, data_dir, where, report)
         total, number = len(todo), 0

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from faultsim import Subject, load_subject
+
 distributed = pytest.importorskip("distributed")
 
 
@@ -26,3 +28,9 @@ def processes() -> Iterator["distributed.Client"]:
     )
     with cluster, distributed.Client(cluster) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def subject() -> Subject:
+    """The bundled DigitsNet on a few images."""
+    return load_subject(images=40)

@@ -11,11 +11,23 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import nn
 
-from faultsim import SRAM, Domain, FaultMap, FaultModel, FaultsimError, Format, StoredWeights, VoltageCurve
+from faultsim import (
+    SRAM,
+    Chip,
+    Domain,
+    FaultMap,
+    FaultModel,
+    FaultsimError,
+    Format,
+    StoredWeights,
+    VoltageCurve,
+)
 from faultsim.architecture import Architecture
 from faultsim.cluster.networks import PackedNetwork, PackedWeights
 from faultsim.cluster.values import Tensors, pack, unpack
-from faultsim.comparison import MITIGATIONS, parse_mitigation
+from faultsim.comparison import MITIGATIONS
+from faultsim.entries import Setting
+from faultsim.entry_labels import as_entry, parse_entry
 from faultsim.io.checkpoint import compute_fingerprint
 from faultsim.mitigations import ProtectedWeights
 from faultsim.models import resolve
@@ -76,7 +88,9 @@ def test_tensors_come_back_and_are_sent_once():
 
 def test_a_fault_map_comes_back():
     cells = {"array": [0, 1], "row": [5, 6], "column": [7, 8], "stuck_at": [1, -1], "voltage": [0.8, 0.75]}
-    given_map = FaultMap(**{name: np.array(values) for name, values in cells.items()}, arrays=2, source="bench")
+    given_map = FaultMap(
+        **{name: np.array(values) for name, values in cells.items()}, arrays=2, source="bench"
+    )
     assert travel(given_map) == given_map
 
 
@@ -98,7 +112,7 @@ def test_a_class_that_workers_cannot_import_is_refused():
 @pytest.mark.parametrize("name", ["builtins:eval", "os:system", "torch.nn:Linear", "pathlib:Path"])
 def test_only_dataclasses_are_made(name):
     with pytest.raises(FaultsimError, match="is no dataclass"):
-        unpack({"$": "dataclass", "of": name, "fields": {}}, {})
+        unpack({"$": "object", "of": name, "parts": {}}, {})
 
 
 @pytest.mark.parametrize("format", ["int8", "int4", "uint8-asymmetric", "bfloat16"])
@@ -140,10 +154,11 @@ def test_shared_weights_stay_shared():
 
 
 @pytest.mark.parametrize("label", MITIGATIONS)
-def test_mitigations_travel_with_their_weights(label):
-    network = resolve("DigitsNet").eval()
-    stored = StoredWeights.of(network)
-    mitigation = parse_mitigation(label, stored)
-    found = travel(PackedWeights.of(ProtectedWeights(stored, mitigation))).store(network)
+def test_mitigations_travel_with_their_weights(subject, label):
+    setting = Setting(subject, (Chip(1),), VoltageCurve.default(), FaultModel())
+    protected = as_entry(parse_entry(label))(setting).stored
+    found = travel(PackedWeights.of(protected)).store(subject.model)
     assert isinstance(found, ProtectedWeights)
-    assert found.mitigation == mitigation
+    assert found.mitigation == protected.mitigation
+    reads = [one.read_chips([Chip(1)], 0.02, 0.8, FaultModel()) for one in (found, protected)]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*reads, strict=True))

@@ -33,6 +33,7 @@ MISSING = {
     "export --onnx net.onnx": ("onnx", "onnx"),
     "sweep-voltage --model transformers:CharGPT": ("transformers", "transformers"),
     "report . --out page.html": ("jinja2", "report"),
+    "sweep-voltage --workers 2 --images 20 --device cpu": ("distributed", "cluster"),
     "serve-model --bit-error-rate 0 --device cpu": ("starlette", "serve"),
     "evaluate-blackbox --dataset digits --endpoint http://127.0.0.1:1": ("urllib3", "serve"),
     "train-base --model VGG11 --dataset cifar10 --out v.safetensors": ("pooch", "data"),

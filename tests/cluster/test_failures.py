@@ -1,0 +1,214 @@
+"""Is nothing lost when workers die, have another version, lack files, or when the scheduler is gone?"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import count
+
+import distributed
+import pytest
+
+import faultsim
+from faultsim.cli import main
+from faultsim.cluster.files import JobFiles
+from faultsim.cluster.jobs import Job
+from faultsim.cluster.joining import Version
+from faultsim.cluster.workers import LostScheduler, Workers, connect
+
+SIZE = "faultsim.campaign:sample_size"
+POINTS = {"bit_error_rates": [0.0, 0.02]}
+
+
+def give(jobs: list[Job]):
+    left = iter(jobs)
+    return lambda: next(left, None)
+
+
+def test_a_worker_that_is_killed_in_the_middle(processes, subject):
+    began = count()
+
+    def kill_once(row) -> None:
+        if next(began) == 2:
+            os.kill(next(iter(processes.run(os.getpid).values())), signal.SIGKILL)
+
+    found = faultsim.sweep_subject(subject, 20, **POINTS, client=processes, progress=kill_once)
+    assert next(began) > 3
+    assert found.chip_rows() == faultsim.sweep_subject(subject, 20, **POINTS).chip_rows()
+
+
+def test_a_job_that_kills_its_workers_fails_alone(processes):
+    scheduler = processes.cluster.scheduler
+    allowed, scheduler.allowed_failures = scheduler.allowed_failures, 0
+    try:
+        jobs = [Job("deadly", "os:_exit", {"status": 1})]
+        jobs += [Job(f"job {n}", SIZE, {"population": 100 + n, "margin": 0.1}) for n in range(9)]
+        with Workers(processes) as workers:
+            found = {done.job.name: done for done in workers.run(give(jobs))}
+    finally:
+        scheduler.allowed_failures = allowed
+    assert found.pop("deadly").failure == "each worker that ran it died, perhaps for too little memory"
+    assert len(found) == 9
+    assert all(done.failure is None for done in found.values())
+
+
+def test_an_error_of_a_job_is_tried_again_and_then_told(in_process):
+    with Workers(in_process) as workers:
+        (done,) = workers.run(give([Job("odd", "math:no_such_function", {})]))
+    assert done.failure == "AttributeError: module 'math' has no attribute 'no_such_function'"
+
+
+def test_workers_of_another_version_get_no_jobs(in_process, caplog, monkeypatch):
+    ours, asked = Version.here(), count()
+    other = replace(ours, faultsim="0.0.9")
+    # the coordinator asks first
+    monkeypatch.setattr(Version, "here", classmethod(lambda cls: ours if next(asked) else other))
+    caplog.set_level(logging.INFO, "faultsim")
+    with Workers(in_process) as workers:
+        deadline = time.monotonic() + 60
+        while len(workers.members) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert workers.look() == set()
+    lines = [line for record in caplog.records if "gets no jobs" in (line := record.getMessage())]
+    assert len(lines) == 3
+    assert f"it has faultsim {ours.faultsim}, the coordinator has 0.0.9" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"faultsim": "9"}, f"it has faultsim 9, the coordinator has {faultsim.__version__}"),
+        ({"torch": "1.0"}, "it has torch 1.0, the coordinator has "),
+        ({"known_answers": "0"}, "its compiled kernel gives other failing cells"),
+        ({}, None),
+    ],
+)
+def test_versions_are_told_apart(other, why):
+    ours = Version.here()
+    theirs = replace(ours, **other)
+    found = ours.explain_difference(theirs)
+    assert found is None if why is None else found.startswith(why)
+    assert (theirs.resource == ours.resource) == (not other)
+
+
+def test_a_worker_that_joins_late_gets_jobs_that_wait():
+    with (
+        distributed.LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        Workers(client) as workers,
+    ):
+        jobs = [Job(str(n), SIZE, {"population": 100, "margin": 0.1}) for n in range(5)]
+        ticks = count()
+
+        def join() -> None:
+            if next(ticks) == 0:
+                cluster.scale(1)
+
+        assert len(list(workers.run(give(jobs), tick=join))) == 5
+
+
+def test_files_that_no_worker_sees_come_from_the_scheduler(in_process, subject, tmp_path, monkeypatch):
+    """The folder has another name for the workers, as on a machine without it."""
+    sent = []
+
+    class Elsewhere(JobFiles):
+        @property
+        def where(self) -> str:
+            return "/no/such/folder"
+
+        def send(self, checksum, client):
+            sent.append((checksum, super().send(checksum, client)))
+            return sent[-1][1]
+
+    monkeypatch.setattr("faultsim.cluster.spread.JobFiles", Elsewhere)
+    found = faultsim.sweep_subject(subject, 6, **POINTS, client=in_process)
+    assert found.chip_rows() == faultsim.sweep_subject(subject, 6, **POINTS).chip_rows()
+    moved = {checksum: size for checksum, size in sent if size}
+    assert len(moved) == 2  # the tensors and what they are for, each once
+    assert max(moved.values()) > 40 * 3 * 32 * 32 * 4  # the images among them
+    for checksum in moved:
+        assert in_process.get_metadata(["faultsim-files", checksum]) is None  # the scheduler keeps nothing
+
+
+def start_scheduler() -> tuple[subprocess.Popen, str]:
+    """A scheduler with one worker, as `dask scheduler` and `dask worker` start them, and its address."""
+    program = (
+        "import distributed, sys\n"
+        "cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, host='127.0.0.1',"
+        " dashboard_address='127.0.0.1:0', silence_logs=50)\n"
+        "print(cluster.scheduler_address, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"if __name__ == '__main__':\n    exec({program!r})"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    return process, process.stdout.readline().strip()
+
+
+@pytest.mark.timeout(120)
+def test_a_scheduler_that_is_killed(subject, tmp_path):
+    process, address = start_scheduler()
+    rows = count()
+
+    def kill_once(row) -> None:
+        if next(rows) == 3:
+            process.kill()
+
+    options = {"chips": 40, **POINTS, "out": tmp_path / "run"}
+    with connect(address) as workers, pytest.raises(LostScheduler, match="start the same command again"):
+        faultsim.sweep_subject(subject, **options, client=workers, progress=kill_once)
+    process.wait()
+    done = [
+        line for line in (tmp_path / "run" / "jobs.jsonl").read_text().splitlines() if '"correct"' in line
+    ]
+    assert done
+    again = faultsim.sweep_subject(subject, **options)
+    assert again.chip_rows() == faultsim.sweep_subject(subject, 40, **POINTS).chip_rows()
+
+
+def test_no_scheduler_is_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("faultsim.cluster.workers.CONNECT_SECONDS", 0.3)
+    with pytest.raises(SystemExit) as end:
+        main(
+            [
+                "sweep-voltage",
+                "--scheduler",
+                "tcp://127.0.0.1:9",
+                "--images",
+                "20",
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "faultsim: error: no scheduler answers at tcp://127.0.0.1:9: start one with `dask scheduler`"
+    )
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--workers 0", "0 workers: at least 1 is needed"),
+        (
+            "--workers 2 --scheduler tcp://x:1",
+            "--workers cannot be combined with --scheduler, which has workers of its own",
+        ),
+    ],
+)
+def test_options_that_do_not_fit(capsys, words, line):
+    with pytest.raises(SystemExit) as end:
+        main(["sweep-voltage", "--images", "20", *words.split()])
+    assert (end.value.code, capsys.readouterr().err) == (2, f"faultsim: error: {line}\n")
