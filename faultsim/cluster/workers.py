@@ -47,7 +47,8 @@ class Workers:
     Parameters
     ----------
     client : distributed.Client
-        Connected to the cluster. It stays open.
+        Connected to the cluster. It stays open. The workers are processes of their own: what torch does to trace a
+        model concerns all threads of a process.
     device : str
         "cpu" or "cuda": where jobs compute. Those of "cuda" need one of the Dask resource GPU.
 

@@ -1,18 +1,22 @@
-"""Clusters on this machine. All of it skips where the extra `cluster` is not installed; `packaging/test_extras.py` says
-what a user sees then."""
+"""Clusters on this machine. Tests that need one skip where the extra `cluster` is not installed;
+`packaging/test_extras.py` says what a user sees then."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from faultsim import Subject, load_subject
 
-distributed = pytest.importorskip("distributed")
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @pytest.fixture(scope="session")
-def in_process() -> Iterator["distributed.Client"]:
-    """Three workers in this process."""
+def in_process() -> Iterator["Client"]:
+    """Three workers in this process, for tests in which the coordinator does not compute with a model meanwhile:
+    torch's way to look into a model concerns all threads of a process."""
+    distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(
         n_workers=3, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
     )
@@ -21,8 +25,9 @@ def in_process() -> Iterator["distributed.Client"]:
 
 
 @pytest.fixture(scope="session")
-def processes() -> Iterator["distributed.Client"]:
+def processes() -> Iterator["Client"]:
     """Two worker processes on loopback, which are started again when they die."""
+    distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
     )

@@ -44,12 +44,15 @@ def compute_both(client, run, *arguments, **options) -> None:
     assert text(run(*arguments, **options, client=client)) == text(run(*arguments, **options))
 
 
-def test_worker_processes_end_in_the_same_files(processes, subject, tmp_path):
+def test_worker_processes_end_in_the_same_files(processes, subject, tmp_path, monkeypatch):
+    monkeypatch.setattr(SweepResult, "plot", lambda self, path: path.write_bytes(b"a picture"))
     generator = read_generator(GENERATORS["DigitsNet"].weights)
     transform = generator.create_variant(subject.device, subject.dataset.input_shape)
-    faultsim.sweep_subject(subject, 9, **POINTS, transform=transform, out=tmp_path, client=processes)
-    here = text(faultsim.sweep_subject(subject, 9, **POINTS, transform=transform))
-    assert tuple((tmp_path / name).read_text() for name in ("results.csv", "summary.csv")) == here
+    for name, client in (("here", None), ("workers", processes)):
+        faultsim.sweep_subject(subject, 9, **POINTS, transform=transform, out=tmp_path / name, client=client)
+    for name in ("results.csv", "summary.csv"):
+        assert (tmp_path / "workers" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+    tmp_path /= "workers"
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, ".lock", "jobs.jsonl"}
     lines = [json.loads(line) for line in (tmp_path / "jobs.jsonl").read_text().splitlines() if line]
     who = {line["worker"]: line for line in lines if "processor" in line}
@@ -96,12 +99,12 @@ def test_a_sweep_that_stops_when_it_is_precise_enough(in_process, subject):
     compute_both(in_process, faultsim.sweep_subject, subject, 60, **options)
 
 
-def test_all_mitigations(in_process, subject):
-    compute_both(in_process, faultsim.compare, subject, chips=2, voltages=[0.95, 0.8])
+def test_all_mitigations(processes, subject):
+    compute_both(processes, faultsim.compare, subject, chips=2, voltages=[0.95, 0.8])
 
 
 @pytest.mark.filterwarnings("ignore:without bit errors")  # the models are untrained
-def test_other_models_of_a_comparison(in_process, subject, tmp_path):
+def test_other_models_of_a_comparison(processes, subject, tmp_path):
     torch.manual_seed(0)
     save_weights(
         tmp_path / "other.safetensors", resolve("DigitsNet"), {"model": "DigitsNet", "num_classes": 10}
@@ -109,7 +112,7 @@ def test_other_models_of_a_comparison(in_process, subject, tmp_path):
     small = create_classifier("ConvXS", 10)
     save_weights(tmp_path / "small.safetensors", small, {"classifier": "ConvXS", "num_classes": 10})
     entries = [replace_base(tmp_path / "other.safetensors"), classify_alone(tmp_path / "small.safetensors")]
-    compute_both(in_process, faultsim.compare, subject, entries, chips=2, voltages=[0.95, 0.8])
+    compute_both(processes, faultsim.compare, subject, entries, chips=2, voltages=[0.95, 0.8])
 
 
 def test_vulnerabilities(in_process, subject):
