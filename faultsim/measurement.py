@@ -36,6 +36,8 @@ class Measurement:
     curve: VoltageCurve
     sites: FaultSites
     activations: ActivationMemory | None
+    compute: str = "float32"
+    """What the models compute in, as for evaluate."""
     _at_vmin: dict[int, Evaluation] = field(default_factory=dict, init=False)
 
     def find_faults(self, variant: int) -> FaultModel:
@@ -69,6 +71,7 @@ class Measurement:
             curve=self.curve,
             sites=self.sites,
             activations=self.activations,
+            compute=self.compute,
             report=report,
             **self.find_supply(point),  # type: ignore[arg-type]
         )
@@ -85,6 +88,7 @@ class Measurement:
                 stored=which.stored or self.stored,
                 transform=which.transform,
                 metric=self.metric,
+                compute=self.compute,
             )
         return self._at_vmin[variant]
 

@@ -217,7 +217,7 @@ def sweep(
     known = read_known(directory, points, variants, labels, metric, precision) if directory else {}
     looks = plan_looks(len(sample), precision)
     measurement = Measurement(
-        model, data, sample, variants, points, faults, stored, metric, curve, sites, activations
+        model, data, sample, variants, points, faults, stored, metric, curve, sites, activations, compute
     )
     rows: list[SweepRow] = []
 

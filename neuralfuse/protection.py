@@ -171,6 +171,7 @@ def evaluate_protected(
                 name_metric(find_metric(metric)),
                 activations,
                 workers.device,
+                compute,
             )
             plan = Plan(
                 ("C.A.", "P.A.", "C.A.+N.F.", "P.A.+N.F.")[: len(runs)],
@@ -199,6 +200,7 @@ def evaluate_protected(
                 curve=curve,
                 sites=failing,
                 activations=activations,
+                compute=compute,
                 report=report,
             )
             for transform, rate, on, kinds, failing in runs

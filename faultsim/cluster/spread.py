@@ -117,6 +117,7 @@ def spread_measurement(
             name_metric(m.metric),
             m.activations,
             workers.device,
+            m.compute,
         )
         plan = Plan(
             tuple(f"{variant.name}, {point}" for point in m.points for variant in m.variants),

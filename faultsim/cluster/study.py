@@ -69,6 +69,8 @@ class Study:
     """A word of METRICS, or package.module:name."""
     activations: ActivationMemory | None = None
     device: str = "cpu"
+    compute: str = "float32"
+    """What the models compute in, as for evaluate."""
 
     def write(self, files: JobFiles) -> str:
         """Write the study's files, and return its checksum."""
@@ -148,6 +150,7 @@ class OpenStudy:
             metric=self.metric,
             sites=case.sites,
             activations=self.study.activations,
+            compute=self.study.compute,
         )
 
 
