@@ -1,7 +1,12 @@
 """Entries of a comparison that change the model: weights written for each known chip, and restricted activations."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
+from .activation_ranges import ActivationRanges
+from .architecture import Architecture
 from .entries import Entry, Setting
 from .errors import FaultsimError
 from .fault_aware import FaultAwareWeights
@@ -59,6 +64,33 @@ def restrict_activations(out_of_range: str = OutOfRange.CLAMP, samples: int = 25
             model=model,
             stored=subject.stored,
             uncounted="the comparators of activations",
+            architecture=Architecture(
+                "faultsim.model_entries:restrict_untrained",
+                {
+                    "architecture": asdict(subject.architecture),
+                    "ranges": model.ranges.as_dict(),
+                    "out_of_range": str(model.out_of_range),
+                },
+            ),
         )
 
     return create_variant
+
+
+def restrict_untrained(
+    architecture: Mapping[str, Any], ranges: Mapping[str, Any], out_of_range: str
+) -> RangeRestricted:
+    """Make a model of an architecture, with any weights, whose activations are kept within ranges.
+
+    Parameters
+    ----------
+    architecture
+        Fields of the Architecture of the model without ranges.
+    ranges
+        What ActivationRanges.as_dict returns.
+    out_of_range
+        "clamp" or "zero".
+    """
+    return RangeRestricted(
+        Architecture(**architecture).build(), ActivationRanges.from_dict(ranges), out_of_range
+    )

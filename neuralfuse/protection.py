@@ -156,7 +156,7 @@ def evaluate_protected(
         with open_workers(client, stored.layers[0].values.device.type) as workers:
             study = Study(
                 PackedNetwork.of(base, model),
-                PackedWeights.of(stored),
+                PackedWeights.of(stored, model),
                 [split_batch(batch) for batch in data],
                 tuple(
                     PackedVariant(kinds, transform=None if transform is None else packed)

@@ -66,12 +66,11 @@ class JobFiles:
     def __enter__(self) -> "JobFiles":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        for checksum in self._sent:
-            with contextlib.suppress(Exception):  # a lost scheduler keeps nothing
-                if self._client is not None and self._client.status == "running":
-                    self._client.set_metadata([_METADATA, checksum], None)
+        if kind is None and self._client is not None and self._client.status == "running":
+            for checksum in self._sent:
+                self._client.set_metadata([_METADATA, checksum], None)
 
 
 def find_file(checksum: str, folder: str) -> Path:

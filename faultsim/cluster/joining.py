@@ -15,9 +15,6 @@ from typing import Any
 import distributed
 from distributed.core import Status
 
-TOPIC = "faultsim-workers"
-"""Dask events of workers that joined."""
-
 
 @cache
 def compute_known_answers() -> str:
@@ -83,8 +80,9 @@ class Member:
 class Joining(distributed.WorkerPlugin):
     """Runs on each worker when it joins, early or late: checks its version, sets its threads, and tells who it is."""
 
-    def __init__(self, version: Version, coordinator: tuple[str, int], device: str) -> None:
+    def __init__(self, version: Version, coordinator: tuple[str, int], device: str, topic: str) -> None:
         self.version, self.coordinator, self.device = version, coordinator, device
+        self.topic = topic  # of the Dask event in which it tells who it is
 
     async def setup(self, worker: Any) -> None:
         """Check the worker, and let it have jobs."""
@@ -109,4 +107,4 @@ class Joining(distributed.WorkerPlugin):
             "processor": name_device(self.device),
             "refused": refused,
         }
-        worker.log_event(TOPIC, member)
+        worker.log_event(self.topic, member)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ..architecture import Architecture
 from ..errors import FaultsimError
+from ..fault_aware import FaultAwareWeights
 from ..formats import Format
-from ..inventory import take_inventory
+from ..inventory import join_name, take_inventory
 from ..mitigations import MemoryMitigation, ProtectedWeights
 from ..stored import StoredWeights, as_stored
 from ..voltage import VoltageCurve
@@ -61,29 +62,37 @@ class PackedLayer:
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """Weights as they lie in a memory, perhaps with a mitigation."""
+    """Weights as they lie in a memory, perhaps with a mitigation, or written for each chip."""
 
     layers: tuple[PackedLayer, ...]
     mitigation: MemoryMitigation | None = None
     curve: VoltageCurve | None = None
+    fault_aware: bool = False
 
     @classmethod
-    def of(cls, stored: StoredWeights) -> "PackedWeights":
-        """Pack stored weights."""
+    def of(cls, stored: StoredWeights, network: nn.Module) -> "PackedWeights":
+        """Pack the stored weights of a network, under their names in it."""
+        names = {module: name for name, module in network.named_modules()}
         layers = tuple(
-            PackedLayer(one.tensors[0], one.values, one.scale, one.axis, one.format, one.center)
+            PackedLayer(
+                join_name(names[one.modules[0]], one.attributes[0]),
+                one.values,
+                one.scale,
+                one.axis,
+                one.format,
+                one.center,
+            )
             for one in stored.layers
         )
         if isinstance(stored, ProtectedWeights):
             return cls(layers, stored.mitigation, stored.curve)
-        return cls(layers)
+        return cls(layers, fault_aware=isinstance(stored, FaultAwareWeights))
 
     def store(self, network: nn.Module) -> StoredWeights:
         """Return the stored weights of a network."""
         given = {layer.name: layer for layer in self.layers}
-        found = {
-            one.tensors[0]: one for one in take_inventory(network, [escape(name) for name in given]).weights
-        }
+        chosen = [escape(name) for name in given]
+        found = {one.tensors[0]: one for one in take_inventory(network, chosen).weights}
         if list(found) != list(given):
             raise FaultsimError(
                 "this worker finds other weights in the network: is its code another version?"
@@ -93,4 +102,6 @@ class PackedWeights:
             for name, one in given.items()
         ]
         stored = StoredWeights(layers)
+        if self.fault_aware:
+            return FaultAwareWeights(stored)
         return stored if self.mitigation is None else ProtectedWeights(stored, self.mitigation, self.curve)

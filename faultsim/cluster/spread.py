@@ -108,7 +108,7 @@ def spread_measurement(
         numbers = [(place, number) for number in range(len(m.points)) for place in range(count)]
         study = Study(
             PackedNetwork.of(architecture, m.model),
-            PackedWeights.of(m.stored),
+            PackedWeights.of(m.stored, m.model),
             [split_batch(batch) for batch in m.data],
             tuple(_pack_variant(m, place, variant) for place, variant in enumerate(m.variants)),
             tuple(Case(place, **m.find_supply(number), sites=m.sites) for place, number in numbers),
@@ -170,7 +170,9 @@ def _pack_variant(measurement: Measurement, place: int, variant: Variant) -> Pac
     return PackedVariant(
         measurement.find_faults(place),
         _pack_network(variant, variant.model),
-        None if variant.stored is None else PackedWeights.of(variant.stored),
+        None
+        if variant.stored is None
+        else PackedWeights.of(variant.stored, variant.model or measurement.model),
         _pack_network(variant, variant.transform),
     )
 

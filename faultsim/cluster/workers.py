@@ -7,6 +7,7 @@ import os
 import queue
 import socket
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import fields
@@ -28,6 +29,8 @@ RETRIES = 2
 """How often a job is tried again that fails with an error, such as one of a full memory."""
 CONNECT_SECONDS = 10
 """For which a scheduler may take to answer."""
+CLOSE_SECONDS = 3
+"""For which the end of a connection may take."""
 LOOK_SECONDS = 1.0
 """How often the coordinator looks which workers are there."""
 
@@ -60,7 +63,7 @@ class Workers:
 
     def __init__(self, client: "Client", device: str = "cpu") -> None:
         with needs_extra("cluster"):
-            from .joining import TOPIC, Joining, Version
+            from .joining import Joining, Version
         self.client, self.device = client, device
         self.members: dict[str, Member] = {}
         """All that joined, by their addresses; also those that left."""
@@ -71,14 +74,13 @@ class Workers:
         self.in_flight: list[Job] = []
         """Jobs that were given to the cluster and have not ended."""
         self._version = Version.here()
-        self._plugin = f"faultsim-{client.id}"
+        self._plugin = f"faultsim-{uuid.uuid4().hex}"  # also the topic of what its workers tell
         self._looked = 0.0
         self._told: set[str] = set()
-        self._topic = TOPIC
-        client.subscribe_topic(TOPIC, self._welcome)
+        client.subscribe_topic(self._plugin, self._welcome)
         me = (socket.gethostname(), os.getpid())
         try:
-            client.register_plugin(Joining(self._version, me, device), name=self._plugin)
+            client.register_plugin(Joining(self._version, me, device, self._plugin), name=self._plugin)
         except Exception as error:
             raise FaultsimError(
                 f"the workers cannot check their version ({summarize_error(error)}): install the same faultsim there"
@@ -87,11 +89,11 @@ class Workers:
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(Exception):  # a lost scheduler
-            if self.client.status == "running":
-                self.client.unregister_worker_plugin(self._plugin)
-                self.client.unsubscribe_topic(self._topic)
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        # after an error, Ctrl-C for instance, nobody waits for answers
+        if kind is None and self.client.status == "running":
+            self.client.unregister_worker_plugin(self._plugin)
+            self.client.unsubscribe_topic(self._plugin)
 
     def _welcome(self, event: tuple[float, dict[str, Any]]) -> None:
         """Take in that a worker joined."""
@@ -101,7 +103,6 @@ class Workers:
         told = event[1]  # to which Dask adds more
         member = Member(*(told[one.name] for one in fields(Member)))
         self.members[member.address] = member
-        self._looked = 0.0
         ours = name_device().rpartition(",")[0]
         theirs = member.processor.rpartition(",")[0] or member.processor
         if member.refused is not None:
@@ -130,6 +131,9 @@ class Workers:
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
             there = self.client.nthreads()
+            if set(there) - set(self.members):  # some told who they are before Dask knew that we listen
+                for event in self.client.get_events(self._plugin):
+                    self._welcome(event)
             fitting = {address for address, member in self.members.items() if member.refused is None}
             self.present = fitting & set(there)
             if not self.present:
@@ -194,9 +198,7 @@ class Workers:
                         yield done
         finally:
             self.in_flight = []
-            with contextlib.suppress(Exception):  # a lost scheduler
-                if flying and self.client.status == "running":
-                    self.client.cancel([future for future, _ in flying.values()])
+            flying.clear()  # the cluster forgets jobs whose futures are gone
 
     def _submit(self, job: Job) -> "Future":
         resources = {self._version.resource: 1} | ({"GPU": 1} if self.device == "cuda" else {})
@@ -308,8 +310,12 @@ def connect(address: str, device: str = "cpu") -> Iterator[Workers]:
         raise FaultsimError(
             f"no scheduler answers at {address}: start one with `dask scheduler`, or check the address"
         ) from error
-    with client, Workers(client, device) as workers:
-        yield workers
+    try:
+        with Workers(client, device) as workers:
+            yield workers
+    finally:
+        with contextlib.suppress(TimeoutError):
+            client.close(timeout=CLOSE_SECONDS)
 
 
 @contextlib.contextmanager

@@ -99,8 +99,6 @@ def spread_steps(
             # the step's own file last: where it is, the step is done
             for name in sorted(done.result["files"], key=lambda name: name == step.file.name):
                 write_bytes(run.path / name, base64.b64decode(done.result["files"][name]))
-            for state in run.path.glob(f"{step.file.stem}*{_STATE}*"):  # of an earlier run without workers
-                state.unlink()
             number += 1
             report(f"[{number}/{len(todo)}] {step.description}: {done.result['lines'][-1]}")
     if failed:

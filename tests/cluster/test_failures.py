@@ -72,7 +72,8 @@ def test_workers_of_another_version_get_no_jobs(in_process, caplog, monkeypatch)
     with Workers(in_process) as workers:
         deadline = time.monotonic() + 60
         while len(workers.members) < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
+            time.sleep(0.2)
+            workers.look()
         assert workers.look() == set()
     lines = [line for record in caplog.records if "gets no jobs" in (line := record.getMessage())]
     assert len(lines) == 3

@@ -19,6 +19,7 @@ from faultsim import (
     save_weights,
 )
 from faultsim.cluster.workers import Workers
+from faultsim.comparison import MITIGATIONS
 from faultsim.entries import replace_base
 from faultsim.io.run_directory import format_csv
 from faultsim.models import resolve
@@ -100,7 +101,9 @@ def test_a_sweep_that_stops_when_it_is_precise_enough(in_process, subject):
 
 
 def test_all_mitigations(processes, subject):
-    compute_both(processes, faultsim.compare, subject, chips=2, voltages=[0.95, 0.8])
+    compute_both(
+        processes, faultsim.compare, subject, [*MITIGATIONS, "fault-aware"], chips=2, voltages=[0.95, 0.8]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:without bit errors")  # the models are untrained

@@ -29,7 +29,6 @@ from faultsim.comparison import MITIGATIONS
 from faultsim.entries import Setting
 from faultsim.entry_labels import as_entry, parse_entry
 from faultsim.io.checkpoint import compute_fingerprint
-from faultsim.mitigations import ProtectedWeights
 from faultsim.models import resolve
 
 
@@ -123,7 +122,7 @@ def test_a_network_computes_with_the_same_bits(format, per_channel):
     architecture = Architecture("faultsim.models:resolve", {"spec": "DigitsNet", "num_classes": 10})
     network = resolve("DigitsNet").eval()
     stored = StoredWeights.of(network, per_channel, format=format)
-    packed = travel([PackedNetwork.of(architecture, network), PackedWeights.of(stored)])
+    packed = travel([PackedNetwork.of(architecture, network), PackedWeights.of(stored, network)])
     again = packed[0].build()
     assert compute_fingerprint(again, packed[1].store(again)) == compute_fingerprint(network, stored)
 
@@ -150,15 +149,16 @@ def test_shared_weights_stay_shared():
     again = Tied()
     again.load_state_dict(packed.state)
     assert again.output.weight is again.embedding.weight
-    assert len(PackedWeights.of(stored).store(again)) == len(stored) == 1
+    assert len(PackedWeights.of(stored, network).store(again)) == len(stored) == 1
 
 
-@pytest.mark.parametrize("label", MITIGATIONS)
+@pytest.mark.parametrize("label", [*MITIGATIONS, "fault-aware"])
 def test_mitigations_travel_with_their_weights(subject, label):
     setting = Setting(subject, (Chip(1),), VoltageCurve.default(), FaultModel())
-    protected = as_entry(parse_entry(label))(setting).stored
-    found = travel(PackedWeights.of(protected)).store(subject.model)
-    assert isinstance(found, ProtectedWeights)
-    assert found.mitigation == protected.mitigation
+    variant = as_entry(parse_entry(label))(setting)
+    protected, model = variant.stored, variant.model or subject.model
+    found = travel(PackedWeights.of(protected, model)).store(model)
+    assert type(found) is type(protected)
+    assert getattr(found, "mitigation", None) == getattr(protected, "mitigation", None)
     reads = [one.read_chips([Chip(1)], 0.02, 0.8, FaultModel()) for one in (found, protected)]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*reads, strict=True))

@@ -1,0 +1,181 @@
+"""What do workers cost and bring? python benchmarks/cluster.py --json benchmarks/results/cluster-cpu.json
+
+  overhead  jobs that only sleep, on many workers in this process: wall time and processor time of the engine (client,
+            scheduler and workers together) for each job
+  bytes     what a job moves over loopback between the coordinator, the scheduler and worker processes
+  rate      chips per second of a sweep on one worker process and on two, in turns; each has one thread
+
+From these it computes what a study of a million jobs costs on 1, 16 and 1,024 workers.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from distributed import Client, LocalCluster
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import faultsim  # noqa: E402
+from faultsim.cluster.jobs import Job  # noqa: E402
+from faultsim.cluster.workers import Workers, start_workers  # noqa: E402
+from faultsim.io.files import write_text  # noqa: E402
+from faultsim.io.provenance import find_version, record_provenance  # noqa: E402
+
+PAUSE = "benchmarks.cluster:pause"
+STUDY = 1_000_000  # jobs
+
+
+def pause(seconds: float, number: int) -> dict[str, Any]:
+    """The job that only sleeps. It takes and gives about as much as one that evaluates a chip."""
+    time.sleep(seconds)
+    return {"images": 359, "correct": [number]}
+
+
+def pauses(count: int, seconds: float) -> Any:
+    jobs: Iterator[Job] = (Job(f"pause {n}", PAUSE, {"seconds": seconds, "number": n}) for n in range(count))
+    return lambda: next(jobs, None)
+
+
+def measure_overhead(jobs: int, count: int, seconds: float) -> dict[str, Any]:
+    """Run sleeping jobs on workers in this process."""
+    with (
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster) as client,
+        Workers(client) as workers,
+    ):
+        while len(workers.look()) < count:
+            time.sleep(0.05)
+        sum(1 for _ in workers.run(pauses(10 * count, 0.0)))  # everything is imported and connected
+        wall, processor = time.perf_counter(), time.process_time()
+        ended = {done.result["correct"][0] for done in workers.run(pauses(jobs, seconds))}
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    return {
+        "jobs": jobs,
+        "workers": count,
+        "sleep_seconds": seconds,
+        "lost": jobs - len(ended),
+        "wall_seconds": wall,
+        "jobs_per_second": jobs / wall,
+        "processor_ms_per_job": 1e3 * processor / jobs,
+        "wall_ms_per_job": 1e3 * wall / jobs,
+    }
+
+
+def read_loopback() -> int:
+    """Bytes that went over loopback so far."""
+    for line in Path("/proc/net/dev").read_text().splitlines():
+        name, _, numbers = line.partition(":")
+        if name.strip() == "lo":
+            return int(numbers.split()[0])
+    raise RuntimeError("there is no loopback")
+
+
+def measure_bytes(jobs: int, repeats: int) -> dict[str, Any]:
+    """Run jobs on two worker processes and count what moves; the least of several times: others use loopback too."""
+    found = []
+    with start_workers(2) as workers:
+        while len(workers.look()) < 2:
+            time.sleep(0.05)
+        for _ in range(repeats):
+            sum(1 for _ in workers.run(pauses(100, 0.0)))
+            before = read_loopback()
+            sum(1 for _ in workers.run(pauses(jobs, 0.0)))
+            found.append((read_loopback() - before) / jobs)
+    return {"jobs": jobs, "bytes_per_job": min(found), "all": found}
+
+
+def measure_rate(model: str, chips: int, repeats: int) -> dict[str, Any]:
+    """Sweep on one worker and on two, in turns; the first sweep of each opens the model and is not counted."""
+    subject = faultsim.load_subject(model)
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    seconds: list[float] = []
+    with start_workers(1) as one, start_workers(2) as two:
+        for turn in range(repeats + 1):
+            for count, workers in ((1, one), (2, two)):
+                began, jobs = time.perf_counter(), workers.done.total()
+                faultsim.sweep_subject(subject, chips, bit_error_rates=[0.01], seed=turn, client=workers)
+                taken = time.perf_counter() - began
+                if turn:
+                    rates[count].append(chips / taken)
+                    seconds.append(taken * count / (workers.done.total() - jobs))
+    best = {count: max(found) for count, found in rates.items()}
+    return {
+        "model": model,
+        "images": len(subject.dataset),
+        "chips": chips,
+        "repeats": repeats,
+        "chips_per_second": {str(count): found for count, found in rates.items()},
+        "ratio_of_best": best[2] / best[1],
+        "ratio_of_medians": statistics.median(rates[2]) / statistics.median(rates[1]),
+        "seconds_per_job": statistics.median(seconds),
+    }
+
+
+def compute_scale(overhead_ms: float, job_bytes: float) -> list[dict[str, Any]]:
+    """What a study costs: the workers share the jobs, and the coordinator and the scheduler take all of them."""
+    engine = STUDY * overhead_ms / 1e3
+    return [
+        {
+            "seconds_per_job": job,
+            "workers": count,
+            "hours": max(STUDY * job / count, engine) / 3600,
+            "share_of_ideal": min(1.0, STUDY * job / count / engine),
+            "gigabytes": STUDY * job_bytes / 1e9,
+        }
+        for job in (0.2, 2.0)
+        for count in (1, 16, 1024)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["overhead", "bytes", "rate"])
+    parser.add_argument("--jobs", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=50)
+    parser.add_argument("--sleep", type=float, default=0.01)
+    parser.add_argument("--model", default="DigitsVGG")
+    parser.add_argument("--chips", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--json", type=Path, help="write the results into this file; parts that are there stay"
+    )
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    content = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    content |= {
+        "benchmark": "cluster",
+        "distributed": find_version("distributed"),
+        **record_provenance("cpu"),
+    }
+    measures = {
+        "overhead": lambda: measure_overhead(args.jobs, args.workers, args.sleep),
+        "bytes": lambda: measure_bytes(1000, args.repeats),
+        "rate": lambda: measure_rate(args.model, args.chips, args.repeats),
+    }
+    for part in args.parts:
+        content[part] = measures[part]()
+        print(part, json.dumps(content[part], indent=1), flush=True)
+    if {"overhead", "bytes"} <= content.keys():
+        content["scale"] = compute_scale(
+            content["overhead"]["processor_ms_per_job"], content["bytes"]["bytes_per_job"]
+        )
+    if args.json:
+        write_text(args.json, json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
