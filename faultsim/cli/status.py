@@ -12,10 +12,10 @@ def status(
     directory: Annotated[Path, typer.Argument(help="Directory of a run, as --out names it.", metavar="DIR")],
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far a run is: done, running, failed, time left, workers.
+    """Show how far a run is.
 
-    It only reads, and works while the run goes on and afterwards, for sweeps, comparisons, vulnerability studies and
-    reproductions.
+    It prints what is done, running and failed, the time left, and the workers. It only reads, while the run goes on or
+    afterwards, the directory of a sweep, comparison, vulnerability study or reproduction.
     """
     from ..io.run_status import read_status
     from ..show.status_table import describe_status, make_workers_table
