@@ -242,7 +242,9 @@ def test_killed_at_every_step_of_writing(tmp_path):
         [sys.executable, "-c", STEPS, tmp_path], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 5 * 5  # the configuration and four points, five steps each
+    # the configuration, four points, and the status once or, on a slow machine, more often: five steps each
+    assert int(done.stdout) % 5 == 0
+    assert int(done.stdout) >= 5 * 6
 
 
 def test_finished_sweeps_are_not_computed_again(finished, copied):
