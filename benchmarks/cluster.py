@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import torch
 from distributed import Client, LocalCluster
 
@@ -31,6 +32,12 @@ from faultsim.io.provenance import find_version, record_provenance  # noqa: E402
 
 PAUSE = "benchmarks.cluster:pause"
 STUDY = 1_000_000  # jobs
+HOUSEKEEPING = {  # each of many workers in one process would look after the same process, many times a second
+    "distributed.admin.tick.interval": "10 s",
+    "distributed.admin.system-monitor.interval": "10 s",
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.worker.profile.enabled": False,
+}
 
 
 def pause(seconds: float, number: int) -> dict[str, Any]:
@@ -47,11 +54,13 @@ def pauses(count: int, seconds: float) -> Any:
 def measure_overhead(jobs: int, count: int, seconds: float) -> dict[str, Any]:
     """Run sleeping jobs on workers in this process."""
     with (
+        dask.config.set(HOUSEKEEPING),
         LocalCluster(
             n_workers=count,
             threads_per_worker=1,
             processes=False,
             dashboard_address="127.0.0.1:0",
+            memory_limit=None,
             silence_logs=50,
         ) as cluster,
         Client(cluster) as client,
