@@ -1,11 +1,13 @@
 """What do workers cost and bring? python benchmarks/cluster.py --json benchmarks/results/cluster-cpu.json
 
-  overhead  jobs that only sleep, on many workers in this process: wall time and processor time of the engine (client,
-            scheduler and workers together) for each job
-  bytes     what a job moves over loopback between the coordinator, the scheduler and worker processes
-  rate      chips per second of a sweep on one worker process and on two, in turns; each has one thread
+  overhead   jobs that only sleep, on many workers in this process: wall time and processor time of the engine (client,
+             scheduler and workers together) for each job
+  processes  jobs that do nothing on two worker processes: what a job moves over loopback, and the processor time of
+             client and scheduler, which are in this process
+  chip       processor time of a chip in a sweep, without an engine
+  rate       chips per second of a sweep on one worker process and on two, in turns; each has one thread
 
-From these it computes what a study of a million jobs costs on 1, 16 and 1,024 workers.
+From the second and the third it computes what a study of a million jobs costs on 1, 16 and 1,024 workers.
 """
 
 import argparse
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import faultsim  # noqa: E402
+from faultsim.cluster.ahead import JOB_SECONDS, LEAST_SECONDS  # noqa: E402
 from faultsim.cluster.jobs import Job  # noqa: E402
 from faultsim.cluster.workers import Workers, start_workers  # noqa: E402
 from faultsim.io.files import write_text  # noqa: E402
@@ -93,18 +96,42 @@ def read_loopback() -> int:
     raise RuntimeError("there is no loopback")
 
 
-def measure_bytes(jobs: int, repeats: int) -> dict[str, Any]:
-    """Run jobs on two worker processes and count what moves; the least of several times: others use loopback too."""
-    found = []
+def measure_processes(jobs: int, repeats: int) -> dict[str, Any]:
+    """Run jobs on two worker processes; the least of several times: others use loopback and the processor too."""
+    moved, taken = [], []
     with start_workers(2) as workers:
         while len(workers.look()) < 2:
             time.sleep(0.05)
         for _ in range(repeats):
             sum(1 for _ in workers.run(pauses(100, 0.0)))
-            before = read_loopback()
+            before, processor = read_loopback(), time.process_time()
             sum(1 for _ in workers.run(pauses(jobs, 0.0)))
-            found.append((read_loopback() - before) / jobs)
-    return {"jobs": jobs, "bytes_per_job": min(found), "all": found}
+            moved.append((read_loopback() - before) / jobs)
+            taken.append(1e3 * (time.process_time() - processor) / jobs)
+    return {
+        "jobs": jobs,
+        "bytes_per_job": min(moved),
+        "processor_ms_per_job": min(taken),
+        "all_bytes": moved,
+        "all_processor_ms": taken,
+    }
+
+
+def measure_chip(model: str, chips: int, repeats: int) -> dict[str, Any]:
+    """Sweep in this process, on one thread; the first sweep warms up and is not counted."""
+    subject = faultsim.load_subject(model)
+    taken = []
+    for turn in range(repeats + 1):
+        began = time.process_time()
+        faultsim.sweep_subject(subject, chips, bit_error_rates=[0.01], seed=turn)
+        taken.append((time.process_time() - began) / chips)
+    return {
+        "model": model,
+        "images": len(subject.dataset),
+        "chips": chips,
+        "processor_seconds_per_chip": min(taken[1:]),
+        "all": taken[1:],
+    }
 
 
 def measure_rate(model: str, chips: int, repeats: int) -> dict[str, Any]:
@@ -134,25 +161,30 @@ def measure_rate(model: str, chips: int, repeats: int) -> dict[str, Any]:
     }
 
 
-def compute_scale(overhead_ms: float, job_bytes: float) -> list[dict[str, Any]]:
-    """What a study costs: the workers share the jobs, and the coordinator and the scheduler take all of them."""
-    engine = STUDY * overhead_ms / 1e3
+def compute_scale(chip: float, engine_ms: float, job_bytes: float) -> list[dict[str, Any]]:
+    """What a study costs: the workers share the jobs, and client and scheduler take all of them.
+
+    A job is one chip, or as many chips as take the least and the longest time that jobs are meant to take.
+    """
+    engine = engine_ms / 1e3
     return [
         {
+            "jobs": STUDY,
             "seconds_per_job": job,
             "workers": count,
-            "hours": max(STUDY * job / count, engine) / 3600,
-            "share_of_ideal": min(1.0, STUDY * job / count / engine),
+            "hours": STUDY * max(job / count, engine) / 3600,
+            "share_of_ideal": min(1.0, job / count / engine),
+            "most_workers": job / engine,
             "gigabytes": STUDY * job_bytes / 1e9,
         }
-        for job in (0.2, 2.0)
+        for job in (chip, LEAST_SECONDS, JOB_SECONDS)
         for count in (1, 16, 1024)
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--parts", nargs="+", default=["overhead", "bytes", "rate"])
+    parser.add_argument("--parts", nargs="+", default=["overhead", "processes", "chip", "rate"])
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=50)
     parser.add_argument("--sleep", type=float, default=0.01)
@@ -172,15 +204,18 @@ def main() -> None:
     }
     measures = {
         "overhead": lambda: measure_overhead(args.jobs, args.workers, args.sleep),
-        "bytes": lambda: measure_bytes(1000, args.repeats),
+        "processes": lambda: measure_processes(1000, args.repeats),
+        "chip": lambda: measure_chip(args.model, args.chips, args.repeats),
         "rate": lambda: measure_rate(args.model, args.chips, args.repeats),
     }
     for part in args.parts:
         content[part] = measures[part]()
         print(part, json.dumps(content[part], indent=1), flush=True)
-    if {"overhead", "bytes"} <= content.keys():
+    if {"processes", "chip"} <= content.keys():
         content["scale"] = compute_scale(
-            content["overhead"]["processor_ms_per_job"], content["bytes"]["bytes_per_job"]
+            content["chip"]["processor_seconds_per_chip"],
+            content["processes"]["processor_ms_per_job"],
+            content["processes"]["bytes_per_job"],
         )
     if args.json:
         write_text(args.json, json.dumps(content, indent=1) + "\n")

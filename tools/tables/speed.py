@@ -157,6 +157,35 @@ def activations(root: Path) -> str:
     return remarked(markdown(["", *ACTIVATIONS], rows, 1), [about])
 
 
+def scale(root: Path) -> str:
+    """What a study of a million jobs costs, computed from what a chip and the engine take."""
+    report = measured(root, "cluster-cpu")
+    if report is None:
+        return NOT_MEASURED.format("CPU")
+    with reading("the report of the cluster"):
+        by_job: dict[float, dict[int, dict]] = {}
+        for row in report["scale"]:
+            by_job.setdefault(row["seconds_per_job"], {})[row["workers"]] = row
+        counts = sorted(next(iter(by_job.values())))
+        rows = []
+        for seconds, of_job in by_job.items():
+            cells = [f"{of_job[n]['hours']:,.2f} h ({100 * of_job[n]['share_of_ideal']:.0f} %)" for n in counts]
+            rows.append([f"{number(seconds)} s", *cells, f"{int(of_job[counts[0]]['most_workers']):,}"])
+        processes, chip, many = report["processes"], report["chip"], report["overhead"]
+        remarks = [
+            f"a chip: {number(1e3 * chip['processor_seconds_per_chip'])} ms of processor time ({chip['model']}, "
+            f"{chip['images']} images, one thread)",
+            f"client and scheduler: {number(processes['processor_ms_per_job'])} ms of processor time and "
+            f"{processes['bytes_per_job']:,.0f} bytes a job, to and from two worker processes: "
+            f"{report['scale'][0]['gigabytes']:.1f} GB in all",
+            f"client, scheduler and {many['workers']} workers in one process: {number(many['processor_ms_per_job'])} ms a "
+            f"job; {many['jobs']:,} jobs that sleep, {many['lost']} lost",
+            f"{report['device']}; {measured_by(report)}",
+        ]
+        head = ["a job takes", *(f"{n:,} worker{'s' * (n > 1)}" for n in counts), "as fast as the engine"]
+    return remarked(markdown(head, rows, 0), remarks)
+
+
 def by_device(root: Path, benchmark: str, shown: dict[str, str], about: Callable[[dict], str]) -> str:
     """A benchmark's numbers, one column for each kind of device: what a row is called, and its key in the report."""
     columns, remarks = [], []
