@@ -31,6 +31,8 @@ CONNECT_SECONDS = 10
 """For which a scheduler may take to answer."""
 CLOSE_SECONDS = 3
 """For which the end of a connection may take."""
+SETTLE_SECONDS = 0.01
+"""For which the coordinator lets more jobs end before it takes one in: a message for many costs as much as for one."""
 LOOK_SECONDS = 1.0
 """How often the coordinator looks which workers are there."""
 
@@ -171,11 +173,12 @@ class Workers:
         try:
             while True:
                 room = IN_FLIGHT * max(1, len(self.look())) - len(flying)
-                while room > 0 and (job := ready.pop() if ready else next_job()) is not None:
-                    future = self._submit(job)
+                given: list[Job] = []
+                while len(given) < room and (job := ready.pop() if ready else next_job()) is not None:
+                    given.append(job)
+                for future, job in zip(self._submit(given), given, strict=True):
                     flying[future.key] = future, job
                     future.add_done_callback(ended.put)
-                    room -= 1
                 if not flying and suspects:
                     alone = suspects.pop()
                     ready.append(alone)
@@ -200,13 +203,18 @@ class Workers:
             self.in_flight = []
             flying.clear()  # the cluster forgets jobs whose futures are gone
 
-    def _submit(self, job: Job) -> "Future":
+    def _submit(self, jobs: list[Job]) -> list["Future"]:
+        """Give jobs to the cluster, all in one message."""
+        if not jobs:
+            return []
         resources = {self._version.resource: 1} | ({"GPU": 1} if self.device == "cuda" else {})
-        arguments = json.dumps(dict(job.arguments), allow_nan=False)
+        functions = [job.function for job in jobs]
+        arguments = [json.dumps(dict(job.arguments), allow_nan=False) for job in jobs]
         try:
-            return self.client.submit(
-                run_job, job.function, arguments, pure=False, resources=resources, retries=RETRIES
+            futures: list[Future] = self.client.map(
+                run_job, functions, arguments, pure=False, resources=resources, retries=RETRIES
             )
+            return futures
         except Exception as error:
             raise self._lost() from error
 
@@ -333,6 +341,7 @@ def _drain(ended: "queue.SimpleQueue[Future]") -> list["Future"]:
     found = []
     with contextlib.suppress(queue.Empty):
         found.append(ended.get(timeout=LOOK_SECONDS))
+        time.sleep(SETTLE_SECONDS)
         while True:
             found.append(ended.get_nowait())
     return found

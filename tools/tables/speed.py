@@ -169,7 +169,9 @@ def scale(root: Path) -> str:
         counts = sorted(next(iter(by_job.values())))
         rows = []
         for seconds, of_job in by_job.items():
-            cells = [f"{of_job[n]['hours']:,.2f} h ({100 * of_job[n]['share_of_ideal']:.0f} %)" for n in counts]
+            cells = [
+                f"{of_job[n]['hours']:,.2f} h ({100 * of_job[n]['share_of_ideal']:.0f} %)" for n in counts
+            ]
             rows.append([f"{number(seconds)} s", *cells, f"{int(of_job[counts[0]]['most_workers']):,}"])
         processes, chip, many = report["processes"], report["chip"], report["overhead"]
         remarks = [
@@ -178,8 +180,8 @@ def scale(root: Path) -> str:
             f"client and scheduler: {number(processes['processor_ms_per_job'])} ms of processor time and "
             f"{processes['bytes_per_job']:,.0f} bytes a job, to and from two worker processes: "
             f"{report['scale'][0]['gigabytes']:.1f} GB in all",
-            f"client, scheduler and {many['workers']} workers in one process: {number(many['processor_ms_per_job'])} ms a "
-            f"job; {many['jobs']:,} jobs that sleep, {many['lost']} lost",
+            f"client, scheduler and {many['workers']} workers in one process: "
+            f"{number(many['processor_ms_per_job'])} ms a job; {many['jobs']:,} jobs that sleep, {many['lost']} lost",
             f"{report['device']}; {measured_by(report)}",
         ]
         head = ["a job takes", *(f"{n:,} worker{'s' * (n > 1)}" for n in counts), "as fast as the engine"]
