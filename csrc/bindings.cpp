@@ -9,7 +9,7 @@
 #include <tuple>
 #include <vector>
 
-#include "binding_checks.h"
+#include "bindings_checks.h"
 #include "bindings_codec.h"
 #include "codec.h"
 #include "launch.h"

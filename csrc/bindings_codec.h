@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-#include "binding_checks.h"
+#include "bindings_checks.h"
 #include "codec.h"
 
 namespace {
