@@ -211,14 +211,14 @@ def main() -> None:
     for part in args.parts:
         content[part] = measures[part]()
         print(part, json.dumps(content[part], indent=1), flush=True)
-    if {"processes", "chip"} <= content.keys():
-        content["scale"] = compute_scale(
-            content["chip"]["processor_seconds_per_chip"],
-            content["processes"]["processor_ms_per_job"],
-            content["processes"]["bytes_per_job"],
-        )
-    if args.json:
-        write_text(args.json, json.dumps(content, indent=1) + "\n")
+        if {"processes", "chip"} <= content.keys():
+            content["scale"] = compute_scale(
+                content["chip"]["processor_seconds_per_chip"],
+                content["processes"]["processor_ms_per_job"],
+                content["processes"]["bytes_per_job"],
+            )
+        if args.json:
+            write_text(args.json, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ struct Codec {
   uint32_t check_bytes;                // of a word, in arrays of their own: 0 or `syndromes`
   uint64_t rows[kMostCheckBytes * 8];  // bits of the word that each bit of the syndrome is the parity of
   // For each byte of the syndrome and each of its 256 values:
-  const uint64_t* flip;  // bits that are flipped,
-  const uint64_t* keep;  // and then bits that are not zeroed,
-  const uint8_t* again;  // and whether the word is read again, without errors; may be null
+  const uint64_t* flip;  // bits that are flipped; null: none
+  const uint64_t* keep;  // and then bits that are kept; null: all
+  bool rereads;          // the others become those of a second read, without errors; otherwise they become 0
   uint64_t borrowed;     // bits that hold check bits inside the word: the bit above is put into each in the end
   uint64_t low;          // lowest bit of each weight
   uint32_t bits;         // of a weight
@@ -87,9 +87,9 @@ static FAULTSIM_HD uint64_t weights_with(const Codec& codec, uint64_t wrong) {
 // What masking makes of a word.
 template <Decode decode>
 static FAULTSIM_HD uint64_t masked_word(const Codec& codec, uint64_t read, uint64_t written) {
-  const uint64_t wrong = read ^ written;
+  const uint64_t wrong = (read ^ written) & whole_weights(codec, codec.low);
   if (decode == Decode::mask_weights) return read & ~whole_weights(codec, weights_with(codec, wrong));
-  if (decode == Decode::mask_words) return wrong & whole_weights(codec, codec.low) ? 0 : read;
+  if (decode == Decode::mask_words) return wrong ? 0 : read;
   const uint64_t signs = whole_weights(codec, (read & sign_bits(codec)) >> (codec.bits - 1));
   const uint64_t zeroed = whole_weights(codec, (wrong & sign_bits(codec)) >> (codec.bits - 1));
   return ((read & ~wrong) | (signs & wrong)) & ~zeroed;
@@ -111,10 +111,11 @@ static FAULTSIM_HD uint64_t decoded_word(const Codec& codec, uint64_t read, uint
     case Decode::code:
       for (uint32_t i = 0; i < codec.syndromes; ++i) {
         const uint32_t at = 256 * i + syndrome_at(i);
-        read = (read ^ codec.flip[at]) & codec.keep[at];
-        *again = *again || (codec.again && codec.again[at]);
+        const uint64_t keep = codec.keep ? codec.keep[at] : ~0ull;
+        read = ((codec.flip ? read ^ codec.flip[at] : read) & keep) | (codec.rereads ? written & ~keep : 0);
+        *again = *again || (codec.rereads && keep != ~0ull);
       }
-      return restored_word(codec, *again ? written : read);
+      return restored_word(codec, read);
     case Decode::mask_weights:
       return masked_word<Decode::mask_weights>(codec, read, written);
     case Decode::mask_words:

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "codec.h"
+#include "codec_buffers.h"
 #include "cpu_path.h"
 #include "decode_chunk.h"
 #include "threads.h"
@@ -12,48 +13,6 @@ namespace {
 
 constexpr uint64_t kWordsPerThread = 32u << 10;  // below this another thread costs more than it gives
 constexpr uint32_t kBlocksAtOnce = 8;            // with one check byte a word, they share a block of check bytes
-constexpr uint32_t kMostListed = 2 * BlockFaults::kFew;
-constexpr uint32_t kMostChecks = kBlockWords * kMostCheckBytes;
-
-CodeTables make_tables(const Codec& codec) {
-  CodeTables tables;
-  for (uint32_t k = 0; k < codec.syndromes; ++k) {
-    for (uint32_t bit = 0; bit < 64; ++bit) {
-      uint8_t column = 0;
-      for (uint32_t row = 0; row < 8; ++row) column |= (codec.rows[8 * k + row] >> bit & 1) << row;
-      for (uint32_t value = 0; value < 16; ++value) {
-        if (value >> bit % 4 & 1) tables.half[k][bit / 4][value] ^= column;
-      }
-    }
-  }
-  return tables;
-}
-
-// The faults of words and of their check bits, word by word.
-struct Faults {
-  const uint64_t *fail, *value;
-  const uint8_t *check_fail, *check_value;
-};
-
-// The buffers of one thread.
-struct Scratch {
-  BlockFaults drawn, merged;  // of one part, and of several together
-  BlockFaults checks;         // of the block of check bits with this number, for the chip in turn
-  uint64_t check_block;
-  alignas(64) uint8_t check_fail[kMostChecks];  // of the words of a block
-  alignas(64) uint8_t check_value[kMostChecks] = {};
-  alignas(64) uint64_t spread_fail[kBlockWords];  // over the words that are served, where repeat > 1
-  alignas(64) uint64_t spread_value[kBlockWords];
-  alignas(64) uint8_t spread_check_fail[kMostChecks];
-  alignas(64) uint8_t spread_check_value[kMostChecks];
-  alignas(64) uint8_t checks_read[kMostChecks];
-  alignas(64) uint64_t words[kBlockWords];
-  bool few;  // faults: these words may have some, and no others (a word may be listed twice)
-  uint32_t listed;
-  uint16_t list[kMostListed];
-};
-static_assert(sizeof(Scratch) + 8 * 1024 <= 64 * 1024,
-              "the promised extra memory of a thread, with the buffers of draw()");
 
 // One job on one vector path.
 class ProtectedReader {
@@ -111,10 +70,8 @@ class ProtectedReader {
       draw_block(block, chip, job_.parts[0].table, &drawn);
       const uint64_t cells = job_.parts[0].cells;
       if (~cells == 0) return drawn;
-      each_faulty(drawn, [&](uint32_t word) {
-        drawn.fail[word] &= cells;
-        drawn.value[word] &= cells;
-      });
+      each_faulty(drawn, [&](uint32_t word) { drawn.fail[word] &= cells; });
+      if (values()) each_faulty(drawn, [&](uint32_t word) { drawn.value[word] &= cells; });
       return drawn;
     }
     each_faulty(merged, [&](uint32_t word) { merged.fail[word] = merged.value[word] = 0; });
@@ -261,7 +218,7 @@ class ProtectedReader {
 
   // The same with few faults: a copy, of which only the listed words are decoded.
   void repair(uint64_t word, uint32_t in_span, uint32_t count, const Faults& faults, uint64_t* result, uint8_t* again,
-              const Scratch* scratch) const {
+              Scratch* scratch) const {
     const uint64_t* written = written_ + word;
     if (codec_.borrowed) {
       for (uint32_t i = 0; i < count; ++i) result[i] = restored_word(codec_, written[i]);
@@ -270,21 +227,25 @@ class ProtectedReader {
     }
     if (again) std::memset(again, 0, count);
     const uint32_t bytes = codec_.check_bytes;
+    uint32_t found = 0;
     for (uint32_t i = 0; i < scratch->listed; ++i) {
       const uint32_t in_block = scratch->list[i], at = in_block - in_span;  // before the chunk: a huge number
       if (at >= count) continue;
-      uint8_t checks[kMostCheckBytes];
+      scratch->listed_at[found] = static_cast<uint16_t>(at);
+      scratch->listed_written[found] = written[at];
+      scratch->words_read[found] =
+          read_word(read_.rule.kind, written[at], faults.fail[in_block], faults.value[in_block]);
       for (uint32_t k = 0; k < bytes; ++k) {
         const uint32_t from = in_block * bytes + k;
-        checks[k] = read_word(read_.rule.kind, job_.checks[(word + at) * bytes + k], faults.check_fail[from],
-                              faults.check_value[from]);
+        scratch->checks_read[found * bytes + k] = read_word(read_.rule.kind, job_.checks[(word + at) * bytes + k],
+                                                            faults.check_fail[from], faults.check_value[from]);
       }
-      bool flagged;
-      result[at] = path_.codecs->decode_word(
-          codec_, tables_, written[at], checks,
-          read_word(read_.rule.kind, written[at], faults.fail[in_block], faults.value[in_block]), &flagged);
-      if (again) again[at] = flagged;
+      ++found;
     }
+    path_.codecs->decode(codec_, tables_, scratch->listed_written, scratch->checks_read, scratch->words_read,
+                         again ? scratch->listed_again : nullptr, found);
+    for (uint32_t i = 0; i < found; ++i) result[scratch->listed_at[i]] = scratch->words_read[i];
+    for (uint32_t i = 0; again && i < found; ++i) again[scratch->listed_at[i]] = scratch->listed_again[i];
   }
 
   const ProtectedJob& job_;
