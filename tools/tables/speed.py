@@ -184,7 +184,11 @@ def scale(root: Path) -> str:
             f"{number(many['processor_ms_per_job'])} ms a job; {many['jobs']:,} jobs that sleep, {many['lost']} lost",
             f"{report['device']}; {measured_by(report)}",
         ]
-        head = ["a job takes", *(f"{n:,} worker{'s' * (n > 1)}" for n in counts), "as fast as the engine"]
+        head = [
+            "a job takes",
+            *(f"{n:,} worker{'s' * (n > 1)}" for n in counts),
+            "workers that it keeps busy",
+        ]
     return remarked(markdown(head, rows, 0), remarks)
 
 
