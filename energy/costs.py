@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .dry_run import Example, dry_run
+from .flops import Counter
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.Linear)
 _TRANSPOSED = nn.modules.conv._ConvTransposeNd
@@ -57,7 +57,7 @@ def count_costs(model: nn.Module, input_shape: Sequence[int] | Example) -> Costs
     EnergyError
         For a bad shape, and for a model that cannot run on it.
     """
-    watch = dry_run(model, input_shape, lambda: _Watch(model))
+    watch = dry_run(model, input_shape, lambda counter: _Watch(model, counter))
     macs = watch.flops.get_total_flops() // 2
     return Costs(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -69,10 +69,10 @@ def count_costs(model: nn.Module, input_shape: Sequence[int] | Example) -> Costs
 class _Watch(contextlib.ExitStack):
     """Counts what the model does: PyTorch's FLOPs, and Table 8's extra operations."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, flops: Counter) -> None:
         super().__init__()
         self.extra = 0
-        self.flops = FlopCounterMode(display=False)
+        self.flops = flops
         self._model = model
 
     def __enter__(self) -> Self:

@@ -6,22 +6,30 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import EnergyError
+from .flops import Counter, PlainFlops
 from .integers import checked_positive
 
 W = TypeVar("W", bound=contextlib.AbstractContextManager[Any])
+Watch = Callable[[Counter], W]
+"""Makes a context manager around a run, which enters the counter."""
 
+_SMALL = (
+    2**37
+)  # weights x inputs, about the most multiply-accumulates of convolutions: VGG19's on 3 x 32 x 32 are half
 
 Example = Tensor | tuple[Any, ...] | dict[str, Any]
 """What one sample of a model's inputs is, with a batch of one: a tensor, several by position, or several by name."""
 
 
-def dry_run(model: nn.Module, input_shape: Sequence[int] | Example, watch: Callable[[], W]) -> W:
-    """Run `model` in evaluation mode inside of `watch()` and return that context, now closed.
+def dry_run(model: nn.Module, input_shape: Sequence[int] | Example, watch: Watch[W]) -> W:
+    """Run `model` in evaluation mode inside of `watch(counter)` and return that context, now closed.
 
-    The model runs on meta tensors (shapes without data); where its forward pass needs real numbers, it runs a second
-    time, inside of a fresh `watch()`, on zeros; and where it takes no floating-point numbers, on integers (tokens).
+    A small model of plain operations runs on the CPU, on zeros and copies of its weights. Any other runs on meta
+    tensors (shapes without data); where its forward pass needs real numbers, it runs again, as it is, on zeros; and
+    where it takes no floating-point numbers, on integers (tokens). Each run is inside of a fresh `watch(counter)`.
 
     Parameters
     ----------
@@ -31,7 +39,7 @@ def dry_run(model: nn.Module, input_shape: Sequence[int] | Example, watch: Calla
         Shape of one input without the batch; or an example of the inputs, for a model that takes something else than
         one tensor.
     watch
-        Makes a context manager.
+        Makes a context manager that enters the counter it is given.
 
     Raises
     ------
@@ -62,16 +70,20 @@ class _Fails(EnergyError):
     """The model itself, with inputs of one type."""
 
 
-def _run(model: nn.Module, inputs: Example, watch: Callable[[], W], what: str) -> W:
+def _run(model: nn.Module, inputs: Example, watch: Watch[W], what: str) -> W:
+    runs = [_on_meta] if _is_large(model, inputs) else [_on_copies, _on_meta]
     with _evaluating(model):
+        for run in runs:
+            try:
+                return run(model, inputs, watch)
+            except EnergyError:
+                raise
+            except (
+                Exception
+            ):  # whatever the model does that is not plain or needs real numbers; the next run tells
+                pass
         try:
-            return _on_meta(model, inputs, watch())
-        except EnergyError:
-            raise
-        except Exception:  # whatever the model does that needs real numbers; the second run tells
-            pass
-        try:
-            return _on_device(model, inputs, watch())
+            return _on_device(model, inputs, watch)
         except EnergyError:
             raise
         except Exception as error:
@@ -95,23 +107,50 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _on_meta(model: nn.Module, inputs: Example, watch: W) -> W:
-    state = {
-        name: torch.empty_like(tensor, device="meta")
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    }
-    positions, names = _arguments(inputs, "meta")
+def _is_large(model: nn.Module, inputs: Example) -> bool:
+    """Whether a run without data is likely to be faster than a real one."""
+    values = (
+        inputs.values() if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+    )
+    elements = sum(value.numel() for value in values if isinstance(value, Tensor))
+    return elements * sum(parameter.numel() for parameter in model.parameters()) > _SMALL
+
+
+def _on_copies(model: nn.Module, inputs: Example, watch: Watch[W]) -> W:
+    """On the CPU. What a model without values reads are zeros; no plain operation looks at them."""
+
+    def copy(tensor: Tensor) -> Tensor:
+        return (
+            torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor.to("cpu", copy=True)
+        )
+
+    return _on_state(model, copy, inputs, "cpu", watch(PlainFlops()))
+
+
+def _on_meta(model: nn.Module, inputs: Example, watch: Watch[W]) -> W:
+    def drop_data(tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor, device="meta")
+
+    return _on_state(model, drop_data, inputs, "meta", watch(FlopCounterMode(display=False)))
+
+
+def _on_state(
+    model: nn.Module, change: Callable[[Tensor], Tensor], inputs: Example, device: str, watch: W
+) -> W:
+    state = {name: change(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    positions, names = _arguments(inputs, device)
     with watch:
         torch.func.functional_call(model, state, positions, names)
     return watch
 
 
-def _on_device(model: nn.Module, inputs: Example, watch: W) -> W:
+def _on_device(model: nn.Module, inputs: Example, watch: Watch[W]) -> W:
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
     positions, names = _arguments(inputs, device)
-    with watch:
+    run = watch(FlopCounterMode(display=False))
+    with run:
         model(*positions, **names)
-    return watch
+    return run
 
 
 def _arguments(inputs: Example, device: torch.device | str) -> tuple[tuple[Any, ...], dict[str, Any]]:

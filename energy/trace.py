@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .dry_run import Example, dry_run
 from .errors import EnergyError
+from .flops import Counter
 from .layers import Layer
 
 
@@ -95,7 +95,7 @@ def trace_model(
     EnergyError
         For a bad shape, and a model that cannot run on it.
     """
-    watch = dry_run(model, input_shape, lambda: _Watch(model, policy, strict=False))
+    watch = dry_run(model, input_shape, lambda counter: _Watch(model, counter, policy, strict=False))
     return Trace(tuple(watch.layers), frozenset(watch.read))
 
 
@@ -121,7 +121,7 @@ def trace_layers(
     """
     for name, module in model.named_modules():
         _check_kind(name, module)
-    return dry_run(model, input_shape, lambda: _Watch(model, policy)).layers
+    return dry_run(model, input_shape, lambda counter: _Watch(model, counter, policy)).layers
 
 
 def _check_kind(name: str, module: nn.Module) -> None:
@@ -159,13 +159,13 @@ def _makes_weights(name: str) -> bool:
 class _Watch:
     """Hooks on every module: rows for the known layers, an error for products that happen elsewhere."""
 
-    def __init__(self, model: nn.Module, policy: CountingPolicy, strict: bool = True) -> None:
+    def __init__(self, model: nn.Module, flops: Counter, policy: CountingPolicy, strict: bool = True) -> None:
         self.layers: list[Layer] = []
         self.read: set[str] = set()
         self._strict = strict
         self._policy = policy
         self._model = model
-        self._flops = FlopCounterMode(display=False)
+        self._flops = flops
         self._starts: list[int] = []  # of the modules that are running: the count when each began,
         self._inside: list[int] = []  # and what its children have done since
         self._calls: dict[str, int] = {}

@@ -1,9 +1,14 @@
 """What is installed: versions, how the kernel was built, and which devices it can run on."""
 
+import ctypes
+import os
+import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
-from .io.provenance import find_commit, find_version, list_versions, name_device
+from . import __version__
+from .io.provenance import find_commit, find_version, name_processor
 
 
 @dataclass(frozen=True)
@@ -24,18 +29,21 @@ class Installation:
     @classmethod
     def inspect(cls) -> Self:
         """Look at this machine."""
-        import torch
-
         from .native import native
 
         extension = native()
-        gpus = {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         return cls(
-            {**list_versions(), "scalesim": find_version("scalesim")},
+            {
+                "faultsim": __version__,
+                "torch": find_version("torch"),
+                "numpy": find_version("numpy"),
+                "python": platform.python_version(),
+                "scalesim": find_version("scalesim"),
+            },
             find_commit(),
             tuple(extension.cpu_paths()),
             extension.built_with_cuda(),
-            {"cpu": name_device("cpu"), **gpus},
+            {"cpu": f"{name_processor()}, {len(os.sched_getaffinity(0))} logical processors", **_list_gpus()},
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -62,3 +70,21 @@ class Installation:
             rows.append(("cuda", "torch finds no GPU"))
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def _list_gpus() -> dict[str, str]:
+    """Name the GPUs that torch finds. Without a driver there are none, and torch need not be imported."""
+    if not _has_gpu_driver():
+        return {}
+    import torch
+
+    return {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+
+
+def _has_gpu_driver() -> bool:
+    """Whether this machine has the driver of NVIDIA, or that of AMD."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True

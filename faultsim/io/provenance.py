@@ -4,7 +4,8 @@ import platform
 import re
 import subprocess
 from datetime import UTC, datetime
-from importlib import metadata
+from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
@@ -67,14 +68,18 @@ def name_device(device: str = "cpu") -> str:
 
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
+    return f"{name_processor()}, {torch.get_num_threads()} threads"
+
+
+def name_processor() -> str:
+    """Return the processor's name."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        model = next(
+        return next(
             line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")
         )
     except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model}, {torch.get_num_threads()} threads"
+        return platform.processor() or platform.machine()
 
 
 def record_provenance(device: str = "cpu") -> dict:
@@ -88,8 +93,13 @@ def record_provenance(device: str = "cpu") -> dict:
 
 
 def find_version(package: str) -> str | None:
-    """Return the version of an installed distribution, None where it is missing."""
+    """Return the version of an installed package, None where it is missing.
+
+    The package is imported only where pip has no record of it.
+    """
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
+        if find_spec(package) is None:
+            return None
+        return getattr(import_module(package), "__version__", None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import faultsim
+from faultsim.installation import _has_gpu_driver
 
 ROOT = Path(faultsim.__file__).resolve().parents[1]
 PACKAGES = ("faultsim", "energy", "neuralfuse")
@@ -106,6 +107,22 @@ def test_commands_load_what_they_need(words):
 def test_commands_without_models_load_no_torch():
     for words in ("curve", "reproduce --status"):
         assert "torch" not in ran(*words.split())
+
+
+def test_info_loads_neither_torch_nor_numpy_where_there_is_no_gpu():
+    if _has_gpu_driver():
+        pytest.skip("torch has to say which GPUs there are")
+    assert not {"torch", "numpy"} & ran("info")
+
+
+def test_energy_does_not_load_the_compiler_of_torch():
+    """It takes two seconds. So do SymPy and what else tensors without data would import."""
+    for words in ("--model ResNet18", "--model VGG19 --generator UNetL"):
+        found = ran("energy", *words.split())
+        assert "torch" in found
+        assert (
+            not {"torch._dynamo", "torch._inductor", "torch.fx.experimental.symbolic_shapes", "sympy"} & found
+        )
 
 
 def test_every_public_name_resolves_and_is_described():
