@@ -132,10 +132,16 @@ class Workers:
         """Look which workers are there, at most once a second, and return their addresses."""
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked = time.monotonic()
-            there = self.client.nthreads()
-            if set(there) - set(self.members):  # some told who they are before Dask knew that we listen
-                for event in self.client.get_events(self._plugin):
-                    self._welcome(event)
+            try:
+                there = self.client.nthreads()
+                late = set(there) - set(
+                    self.members
+                )  # some told who they are before Dask knew that we listen
+                events = self.client.get_events(self._plugin) if late else ()
+            except OSError as error:  # Dask's errors of connections are such
+                raise self._lost() from error
+            for event in events:
+                self._welcome(event)
             fitting = {address for address, member in self.members.items() if member.refused is None}
             self.present = fitting & set(there)
             if not self.present:

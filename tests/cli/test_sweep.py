@@ -358,7 +358,12 @@ def test_full_disk_loses_nothing(finished, tmp_path, start, finish):
     assert all(step.startswith("[") for step in steps)
     assert last == f"faultsim: error: cannot write {folder / 'results.csv'}: File too large"
     assert (finished / "results.csv").read_text().startswith((folder / "results.csv").read_text())
-    assert sorted(entry.name for entry in folder.iterdir()) == [".lock", "results.csv", "sweep.json"]
+    assert sorted(entry.name for entry in folder.iterdir()) == [
+        ".lock",
+        "results.csv",
+        "status.json",
+        "sweep.json",
+    ]
     code, _, err = finish(start(*OPTIONS, "--out", folder))
     assert code == 0, err
     assert content(folder) == content(finished)

@@ -11,14 +11,18 @@ import pytest
 CSRC = Path(__file__).parents[2] / "csrc"
 KERNELS = {(kind, output) for kind in range(3) for output in range(5)}  # 3 fault kinds, 5 outputs (launch.h)
 CODECS = {("protected", kind) for kind in range(3)} | {("decode", 0)}  # cuda/codec.cuh
+FORMATS = {
+    (f"format {kind}", output) for kind in range(3) for output in (1, 2, 3)
+}  # cuda/format.cuh: to floats
+ALL = KERNELS | CODECS | FORMATS
 INT8, FLOAT32, MASK = 0, 1, 4
 
 
-def kernel_of(line: str) -> tuple[int, int] | tuple[str, int] | None:
+def kernel_of(line: str) -> tuple[int | str, int] | None:
     """Kind and output of the kernel whose mangled name stands in a line; for a codec's kernel, its name and kind."""
-    name = re.search(r"fault_kernelILNS_4KindE(\d)ELNS_6OutputE(\d)E", line)
+    name = re.search(r"(fault|format)_kernelILNS_4KindE(\d)ELNS_6OutputE(\d)E", line)
     if name:
-        return int(name[1]), int(name[2])
+        return int(name[2]) if name[1] == "fault" else f"format {name[2]}", int(name[3])
     name = re.search(r"(protected|decode)_kernel(?:ILNS_4KindE(\d)E)?", line)
     return (name[1], int(name[2] or 0)) if name else None
 
@@ -61,9 +65,9 @@ def test_int8_and_mask_kernels_hold_no_floating_point_instruction(compiled):
         kernel: sum(bool(re.search(r"\.(f16|bf16|f16x2|bf16x2|f32|f64|tf32)\b", code)) for code in lines)
         for kernel, lines in instructions(compiled[0]).items()
     }
-    assert floats.keys() == KERNELS | CODECS
+    assert floats.keys() == ALL
     for (kind, output), count in floats.items():
-        if output in (INT8, MASK) or (kind, output) in CODECS:
+        if (kind, output) in CODECS or (output in (INT8, MASK) and (kind, output) in KERNELS):
             assert count == 0, f"kind {kind}, output {output}: {count} floating-point instructions"
         else:  # one conversion and one multiplication for each weight: the search does see floats
             assert count > 0
@@ -80,7 +84,7 @@ def test_no_kernel_spills_to_local_memory(compiled):
                 f"kind, output {kernel}: {line.strip()}"
             )
             seen.add(kernel)
-    assert seen == KERNELS | CODECS
+    assert seen == ALL
 
 
 def test_whole_arrays_move_16_bytes_at_a_time(compiled):
@@ -88,7 +92,7 @@ def test_whole_arrays_move_16_bytes_at_a_time(compiled):
     bytes, and read in as many as the weights. Narrower stores are those of the loop for single weights."""
     loads = {INT8: "v4.u32", FLOAT32: "u32", MASK: None}
     kernels = instructions(compiled[0])
-    assert kernels.keys() == KERNELS | CODECS
+    assert kernels.keys() == ALL
     for kind, output in KERNELS:
         lines = kernels[kind, output]
         where = f"kind {kind}, output {output}"

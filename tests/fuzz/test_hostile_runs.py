@@ -90,15 +90,15 @@ def test_a_run_that_loses_its_directory_ends_with_an_error(tmp_path, lost):
 
 
 def test_a_sweep_whose_description_is_deleted(tmp_path, monkeypatch, capfd):
-    import faultsim.voltage_sweep
+    import faultsim.measurement
 
-    out, evaluate = tmp_path / "out", faultsim.voltage_sweep.evaluate
+    out, evaluate = tmp_path / "out", faultsim.measurement.evaluate
 
     def losing(*arguments, **options):
         (out / "sweep.json").unlink(missing_ok=True)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(faultsim.voltage_sweep, "evaluate", losing)
+    monkeypatch.setattr(faultsim.measurement, "evaluate", losing)
     with pytest.raises(SystemExit) as ended:
         main(["sweep-voltage", "--images", "5", "--chips", "2", "--voltages", "0.8,0.9", "--out", str(out)])
     err = capfd.readouterr().err
