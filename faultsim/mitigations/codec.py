@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,12 +132,12 @@ class MaskCodec(Codec):
         return {"decode": self.mask}
 
 
-class CodecMitigation(MemoryMitigation):
+class CodecMitigation(MemoryMitigation, ABC):
     """A mitigation that the kernel knows."""
 
+    @abstractmethod
     def make_codec(self, stored: Format) -> Codec:
         """Return what the kernel does with words of a format."""
-        raise NotImplementedError
 
     def encode(self, weights: Tensor) -> Written:
         """Return what is written of int8 weights."""
