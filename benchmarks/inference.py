@@ -1,9 +1,10 @@
-"""Speed of a perturbed model's passes on a CPU: python benchmarks/inference.py [--out FILE]
+"""Speed of a perturbed model's passes and training steps on a CPU: python benchmarks/inference.py [--out FILE]
 
-Forward passes as faultsim.evaluate makes them (in float32 and in bfloat16), against torch with the model as it is
-written; and training steps of a generator (EOPM) in bfloat16, against those in float32. The rivals run in turn, in one
-process, on one thread; a time is the median processor time of their runs. Weights are random: speed does not depend on
-them.
+Forward passes as faultsim.evaluate makes them, and gradients of a generator's training step (EOPM, and the stages of
+staged training that pass through the base model), in float32 and in bfloat16. They run against torch with the model as
+it is written and the weights that a chip read, and steps against the naive formulation too, which draws faults with
+NumPy and computes gradients of all weights. The rivals run in turn, in one process, on one thread; a time is the median
+processor time of their runs. Weights are random: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from faultsim import Chip, FaultModel, StoredWeights, models, prepare_qat
 from faultsim.batch import find_answer
@@ -31,14 +35,26 @@ from faultsim.io.provenance import record_provenance
 from faultsim.models.language import PREFIX, load_language_model
 from faultsim.training.loop import choose_memory_format, move_module
 from neuralfuse import generators
+from neuralfuse.bench import flip_naively
 from neuralfuse.eopm import EOPM
+from neuralfuse.patterns import ClassPatterns
+from neuralfuse.stages import EOPM_STAGE, Staged
 
 RATE = 0.01
 CPU = torch.device("cpu")
 IMAGES = 256
 PASSES = ("DigitsNet", "DigitsVGG", "CharGPT", "MobileNetV2", "VGG11", "ResNet18")
-STEPS = ("VGG11",)
-STEP: dict[str, Any] = {"batch": 64, "n_models": 2, "generator": "ConvS"}
+STEPPED, GENERATOR, WEIGHT = "VGG11", "ConvS", 5.0
+_DIVIDED = {"divided": True, "loss": "error_probability"}
+STEPS: dict[str, dict[str, Any]] = {
+    "EOPM": {"batch": 64, "n_models": 2, "divided": False, "loss": "cross_entropy"},
+    "patterns": {"batch": Staged.patterns.batch_size, "n_models": Staged.pattern_models, **_DIVIDED},
+    "EOPM of the last stage": {
+        "batch": EOPM_STAGE["batch_size"],
+        **{name: EOPM_STAGE[name] for name in ("n_models", "divided", "loss")},
+    },
+}
+"""Steps of training, with ConvS as the generator; "patterns" has none."""
 
 
 class Inverted(nn.Module):
@@ -134,29 +150,94 @@ def measure_passes(name: str, rounds: int) -> dict[str, object]:
     return {"passes": name, "batch": list(batch.shape), "seconds": times, "times as fast": ratios}
 
 
-def measure_steps(name: str, rounds: int) -> dict[str, object]:
-    """Time the gradient of a generator's training step, with the generator's own forward and backward pass."""
-    model, images = create(name)
-    images, labels = images[: STEP["batch"]].clamp(-1, 1), torch.arange(STEP["batch"]) % 10
+def create_drawer(step: str, precision: str, labels: Tensor) -> nn.Module:
+    """Return what draws on images [B, 3, 32, 32]: patterns, or a generator."""
+    torch.manual_seed(0)
+    if step == "patterns":
+        return Patterned(labels)
+    fuse = generators.NeuralFuse(prepare_qat(generators.create(GENERATOR)))
+    return move_module(fuse, CPU, precision).train()
+
+
+class Patterned(nn.Module):
+    """Class patterns as a module of images only."""
+
+    def __init__(self, labels: Tensor) -> None:
+        super().__init__()
+        coarseness = generators.measure_coarseness(generators.create(GENERATOR))
+        self.patterns, self.labels = ClassPatterns(10, (3, 32, 32), coarseness), labels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.patterns(x, self.labels)
+
+
+class AsWritten:
+    """The gradient of a step in the plain formulation: a pass through everything for each model."""
+
+    def __init__(self, name: str, model: nn.Module, images: Tensor, labels: Tensor, naive: bool) -> None:
+        self.settings, self.naive = STEPS[name], naive
+        self.model = copy.deepcopy(model).requires_grad_(naive)
+        self.stored, self.random = StoredWeights.of(self.model), np.random.default_rng(0)
+        models = 1 + self.settings["n_models"]
+        parts = models if self.settings["divided"] else 1
+        batches = list(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True))
+        self.batches = batches if self.settings["divided"] else batches * models
+        self.drawers = [create_drawer(name, "float32", labels) for _, labels in self.batches]
+
+    def read(self, index: int) -> list[Tensor]:
+        """Return the weights of a model: 0 is the one without errors."""
+        rate = RATE if index else 0.0
+        if self.naive:
+            weights = [flip_naively(layer, rate, self.random) for layer in self.stored.layers]
+            return [weight.requires_grad_() for weight in weights]
+        return [w[0] for w in self.stored.read_chips([Chip(index)], rate, None, FaultModel())]
+
+    def __call__(self) -> None:
+        for index, ((images, labels), drawer) in enumerate(zip(self.batches, self.drawers, strict=True)):
+            with self.stored.replaced(self.read(index)):
+                losses = cross_entropy(self.model(drawer(images)), labels, reduction="none")
+            if self.settings["loss"] == "error_probability":
+                losses = -torch.expm1(-losses)
+            (losses.mean() * (WEIGHT / self.settings["n_models"] if index else 1)).backward()
+
+
+def measure_steps(model_name: str, name: str, rounds: int) -> dict[str, object]:
+    """Time the gradient of a training step, with the generator's own forward and backward pass."""
+    model, images = create(model_name)
+    settings = STEPS[name]
+    batch = settings["batch"]
+    images, labels = images[:batch].clamp(-1, 1), torch.arange(batch) % 10
     with ExitStack() as opened:
 
         def prepare(precision: str) -> Callable[[], object]:
             own = copy.deepcopy(model)
-            fuse = generators.NeuralFuse(prepare_qat(generators.create(STEP["generator"])))
-            move_module(fuse, CPU, precision).train()
+            drawer = create_drawer(name, precision, labels)
             objective = EOPM(
                 own,
                 StoredWeights.of(own),
                 bit_error_rate=RATE,
-                n_models=STEP["n_models"],
+                weight=WEIGHT,
                 precision=precision,
+                **{key: settings[key] for key in ("n_models", "divided", "loss")},
             )
             opened.enter_context(objective)
-            batch = images.contiguous(memory_format=choose_memory_format(CPU, precision))
-            return lambda: objective.backward(fuse, batch, labels, 0)
+            given = images.contiguous(memory_format=choose_memory_format(CPU, precision))
+            return lambda: objective.backward(drawer, given, labels, 0)
 
-        times = race({precision: prepare(precision) for precision in COMPUTE}, rounds)
-    return {"step": name, **STEP, "seconds": times, "times as fast": times["float32"] / times["bfloat16"]}
+        plain: dict[str, Callable[[], object]] = {
+            "naive": AsWritten(name, model, images, labels, naive=True),
+            "as written": AsWritten(name, model, images, labels, naive=False),
+        }
+        times = race(plain | {precision: prepare(precision) for precision in COMPUTE}, rounds)
+    return {
+        "step": name,
+        "model": model_name,
+        **settings,
+        "generator": None if name == "patterns" else GENERATOR,
+        "seconds": times,
+        "times as fast": {precision: times["as written"] / times[precision] for precision in COMPUTE},
+        "times the naive one": {precision: times["naive"] / times[precision] for precision in COMPUTE},
+    }
 
 
 def main() -> None:
@@ -167,11 +248,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     found: list[dict[str, object]] = []
-    cases = [(measure_steps, name) for name in STEPS] + [(measure_passes, name) for name in PASSES]
-    for measure, name in cases:
-        if name not in (options.only or [name]):
-            continue
-        found.append(measure(name, options.rounds))
+    wanted = options.only or PASSES
+    steps = [partial(measure_steps, STEPPED, name) for name in STEPS if STEPPED in wanted]
+    for measure in [*steps, *(partial(measure_passes, name) for name in PASSES if name in wanted)]:
+        found.append(measure(options.rounds))
         print(json.dumps(found[-1]), flush=True)
         if options.out:  # after each case: a loaded machine takes long
             report = {"threads": 1, "rounds": options.rounds, "results": found, **record_provenance("cpu")}

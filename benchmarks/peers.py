@@ -2,16 +2,16 @@
 
     python benchmarks/peers.py --out benchmarks/results/peers-cpu.json
 
-NumPy and torch draw a mask of bits, or places of bits. PyTorchFI (`pip install pytorchfi`, in its own environment)
-injects values that NumPy drew. Each runs in a process of its own on one thread; memory is how far its peak lies above
-what was used before.
+NumPy and torch draw a mask of bits, or places of bits. MRFI (`pip install --no-deps mrfi scipy pyyaml`) draws weights
+and flips one bit of each. PyTorchFI (`pip install --no-deps pytorchfi`) injects values that NumPy drew, one after the
+other. Peers that are not installed are left out. Each runs in a process of its own on one thread, in turn, within
+LIMIT seconds. Memory is how far its peak during the first call lies above what was used before.
 """
 
 import argparse
 import json
+import math
 import os
-import platform
-import resource
 import subprocess
 import sys
 import time
@@ -22,9 +22,15 @@ import numpy as np
 import torch
 
 import faultsim
+from faultsim.io.files import write_text
+from faultsim.io.provenance import record_provenance
 
 WEIGHTS = 11_170_000
 RATE = 0.01
+LIMIT = 400
+"""Seconds that a peer's process may take."""
+ENOUGH = 10
+"""Seconds of calls after which a peer that was called three times has ended; a slower one is called once."""
 
 
 def make_faultsim(weights: torch.Tensor):
@@ -80,6 +86,32 @@ def make_torch_mask(weights: torch.Tensor):
     return run
 
 
+def make_mrfi(weights: torch.Tensor):
+    """MRFI: weights of a layer, drawn with replacement, and a bit of each; without a batch, its pass costs nothing."""
+    from mrfi import MRFI, EasyConfig
+
+    layer = torch.nn.Linear(1000, weights.numel() // 1000, bias=False)
+    layer.weight.data = weights.float().view(layer.weight.shape)
+    rate = -math.log(1 - 8 * RATE)  # of draws, so that 8 * RATE of the weights are drawn
+    injection = {
+        "type": "weight",
+        "name": ["weight"],
+        "enabled": True,
+        "selector": {"method": "RandomPositionByRate", "poisson": True, "rate": rate},
+        "error_mode": {"method": "IntRandomBitFlip", "bit_width": 8},
+        "module_type": ["Linear"],
+    }
+    model = MRFI(torch.nn.Sequential(layer), EasyConfig({"faultinject": [injection]}))
+    nothing = torch.empty(0, 1000)
+
+    def run():
+        with torch.no_grad():
+            model(nothing)
+        return layer.weight.detach().view(-1).to(torch.int8)
+
+    return run
+
+
 def make_pytorchfi(weights: torch.Tensor):
     """PyTorchFI: NumPy's places, injected as values of a layer's weights in one declaration."""
     from pytorchfi.core import fault_injection
@@ -116,8 +148,15 @@ PEERS = {
     "NumPy, a number for each bit": (make_numpy_mask, "numpy"),
     "NumPy, places of bits": (make_numpy_places, "numpy"),
     "torch, a number for each bit": (make_torch_mask, "torch"),
+    "MRFI, a bit of each weight that is drawn": (make_mrfi, "mrfi"),
     "PyTorchFI, at NumPy's places": (make_pytorchfi, "pytorchfi"),
 }
+
+
+def read_memory(name: str) -> int:
+    """Return a size of this process, in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def measure(name: str) -> dict:
@@ -126,40 +165,58 @@ def measure(name: str) -> dict:
     weights = torch.randint(
         -127, 128, [WEIGHTS], dtype=torch.int8, generator=torch.Generator().manual_seed(0)
     )
-    make, package = PEERS[name]
+    make, _ = PEERS[name]
     make(weights[:9000])()  # libraries are loaded
     run = make(weights)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    read = run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    row = {
-        "peer": name,
-        "version": faultsim.__version__ if package == "faultsim" else version(package),
-        "extra_mebibytes": round((peak - before) / 1024, 1),
-    }
     times = []
-    end = time.perf_counter() + 10
-    while len(times) < 3 or (time.perf_counter() < end and len(times) < 100):
+
+    def call():
         start = time.process_time()
-        run()
+        read = run()
         times.append(time.process_time() - start)
+        return read
+
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is forgotten
+    before = read_memory("VmRSS")
+    read = call()
+    peak = read_memory("VmHWM")
+    while len(times) < 100 and (sum(times) < ENOUGH or (len(times) < 3 and times[0] < ENOUGH)):
+        call()
     wrong = np.bitwise_xor(np.asarray(read).view(np.uint8), weights.numpy().view(np.uint8))
     rate = float(np.unpackbits(wrong).mean())
     if abs(rate - RATE) > 1e-4:  # ten standard deviations
         raise SystemExit(f"{name} flips {rate:.5f} of the bits, not {RATE}")
-    return {**row, "milliseconds": 1e3 * min(times), "flipped": rate}
+    return {
+        "milliseconds": 1e3 * min(times),
+        "calls": len(times),
+        "extra_mebibytes": round((peak - before) / 1024, 1),
+        "flipped": rate,
+    }
+
+
+def run_peer(name: str, limit: float) -> dict:
+    """Measure a peer in a process of its own; one that does not end has no time."""
+    package = PEERS[name][1]
+    row = {"peer": name, "version": faultsim.__version__ if package == "faultsim" else version(package)}
+    command = [sys.executable, __file__, "--only", name]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {**row, "over_seconds": limit}
+    return {**row, **json.loads(done.stdout.splitlines()[-1])}
 
 
 def main() -> None:
-    """Measure each peer that is installed, in a process of its own."""
+    """Measure each peer that is installed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/peers-cpu.json"))
-    parser.add_argument("--only", choices=PEERS)
-    parser.add_argument("--commit", default="", help="commit of faultsim, for the record")
+    parser.add_argument("--out", type=Path, help="also write the results into this JSON file")
+    parser.add_argument("--only", choices=PEERS, help="this peer, in this process")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds that a peer may take")
     args = parser.parse_args()
     if args.only:
         print(json.dumps(measure(args.only)))
         return
+    torch.set_num_threads(1)
     rows = []
     for name, (_, package) in PEERS.items():
         try:
@@ -167,31 +224,20 @@ def main() -> None:
         except PackageNotFoundError:
             print(f"{name}: not installed")
             continue
-        command = [sys.executable, __file__, "--only", name]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(rows[-1], flush=True)
+        rows.append(run_peer(name, args.limit))
+        print(json.dumps(rows[-1]), flush=True)
     report = {
-        "benchmark": "peers: 1 % of the bits of int8 weights flipped",
+        "benchmark": "peers",
         "weights": WEIGHTS,
         "bit_error_rate": RATE,
         "seed": 0,
-        "commit": args.commit,
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": next(
-            (
-                line.split(":")[1].strip()
-                for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")
-            ),
-            platform.processor(),
-        ),
         "load": os.getloadavg()[0],
-        "how": "one thread; milliseconds: least processor time of a call; extra_mebibytes: of the first call",
-        "python": platform.python_version(),
+        "processors": os.cpu_count(),
         "rows": rows,
+        **record_provenance("cpu"),
     }
-    args.out.write_text(json.dumps(report, indent=1) + "\n")
+    if args.out:
+        write_text(args.out, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

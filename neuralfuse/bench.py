@@ -12,7 +12,7 @@ from faultsim.bench.timing import time_rivals
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
 from faultsim.quantization import dequantize, prepare_qat
-from faultsim.stored import StoredWeights
+from faultsim.stored import StoredLayer, StoredWeights
 from faultsim.training.graphs import AS_WRITTEN, Graphed
 from faultsim.training.loop import choose_memory_format, choose_optimizer_arguments, move_module
 
@@ -183,13 +183,28 @@ def add_naive_gradient(
     random = np.random.default_rng(0)
     for i in range(n_models + 1):
         rate, share = (0.0, 1.0) if i == 0 else (bit_error_rate, weight / n_models)
-        with stored.replaced([_flipped(layer, rate, random) for layer in stored.layers]):
+        with stored.replaced([flip_naively(layer, rate, random) for layer in stored.layers]):
             model.requires_grad_(True)
             (share * cross_entropy(model(fuse(images)), labels)).backward()
 
 
-def _flipped(layer, rate: float, random: np.random.Generator) -> Tensor:
-    """Return the weights of a layer, each bit inverted with probability `rate`, from one uniform number per bit."""
+def flip_naively(layer: StoredLayer, rate: float, random: np.random.Generator) -> Tensor:
+    """Return the weights of a layer, each bit inverted with probability `rate`, from one uniform number per bit.
+
+    Parameters
+    ----------
+    layer : StoredLayer
+        In the format int8.
+    rate : float
+        A fraction.
+    random : np.random.Generator
+        Where the numbers come from.
+
+    Returns
+    -------
+    Tensor
+        float32, in the shape of the weight.
+    """
     values = layer.values
     failing = random.random((values.numel(), 8)) < rate
     mask = np.packbits(failing, axis=1, bitorder="little").reshape(values.shape)

@@ -19,7 +19,7 @@ from .accuracy import accuracies, accuracies_in_full, base_models
 from .bundled import recipes, saving, shipped
 from .comparison import mitigations
 from .precision import precision
-from .speed import activations, codecs, eopm, evaluation, formats, kernel, scale
+from .speed import activations, codecs, eopm, evaluation, formats, kernel, peers, scale
 from .text import reading
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "eopm": eopm,
         "evaluation": evaluation,
         "activations": activations,
+        "peers": peers,
         "codecs": codecs,
     },
     "docs/scale.md": {"scale": scale},

@@ -215,6 +215,29 @@ def codecs(root: Path) -> str:
     return remarked(markdown(["", *(", ".join(column) for column in columns)], rows, 1), about)
 
 
+def peers(root: Path) -> str:
+    """The same flips by other means, with the versions of the packages."""
+    report = measured(root, "peers-cpu")
+    if report is None:
+        return NOT_MEASURED.format("CPU")
+    with reading("the report of peers"):
+        ours = next(row["milliseconds"] for row in report["rows"] if row["peer"] == "faultsim")
+        rows = []
+        for row in report["rows"]:
+            if "over_seconds" in row:
+                cells = [f"over {1e3 * row['over_seconds']:,.0f}", "", ""]
+            else:
+                cells = [number(row["milliseconds"]), number(row["milliseconds"] / ours)]
+                cells.append(number(row["extra_mebibytes"]))
+            rows.append([row["peer"], row["version"], *cells])
+        about = [
+            f"{report['weights']:,} int8 weights, {100 * report['bit_error_rate']:g} % of their bits flipped",
+            f"{report['device']}, load {report['load']:.1f} on {report['processors']}; {measured_by(report)}",
+        ]
+    head = ["", "version", "time, ms", "times ours", "memory, MiB"]
+    return remarked(markdown(head, rows, 2), about)
+
+
 def by_device(root: Path, benchmark: str, shown: dict[str, str], about: Callable[[dict], str]) -> str:
     """A benchmark's numbers, one column for each kind of device: what a row is called, and its key in the report."""
     columns, remarks = [], []
