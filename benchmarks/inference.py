@@ -29,6 +29,7 @@ from faultsim import Chip, FaultModel, StoredWeights, models, prepare_qat
 from faultsim.batch import find_answer
 from faultsim.bundled import LANGUAGE_MODELS
 from faultsim.fold import folded
+from faultsim.in_place import overwriting
 from faultsim.inference import COMPUTE, Passes
 from faultsim.io.files import write_text
 from faultsim.io.provenance import record_provenance
@@ -132,7 +133,7 @@ def measure_passes(name: str, rounds: int) -> dict[str, object]:
         with stored.replaced(plain):
             return find_answer(model(batch))
 
-    with torch.inference_mode(), folded(folding, StoredWeights.of(folding)) as memory:
+    with torch.inference_mode(), folded(folding, StoredWeights.of(folding)) as memory, overwriting(folding):
 
         def prepare(compute: str) -> Callable[[], object]:
             passes = Passes(folding, CPU, compute)

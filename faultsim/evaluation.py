@@ -20,6 +20,7 @@ from .errors import FaultsimError, FaultsimWarning, summarize_error
 from .faults import Chip, FaultKind, FaultModel
 from .fold import folded
 from .formats import INT8, AnyFormat
+from .in_place import overwriting
 from .inference import Passes
 from .intervals import half_width
 from .inventory import Select
@@ -305,6 +306,7 @@ def evaluate(
             inside.enter_context(hooked)
         elif device.type == "cpu":
             stored = inside.enter_context(folded(model, stored))
+            inside.enter_context(overwriting(model))
         group: _Group | None = None
         while found is None or found.chips < len(chips):
             first, began = 0 if found is None else found.chips, time.monotonic()

@@ -59,7 +59,7 @@ def folded(model: nn.Module, stored: StoredWeights) -> Iterator[StoredWeights]:
             undo.callback(convolution._parameters.__setitem__, "bias", convolution._parameters["bias"])
             convolution._parameters["bias"] = bias
             undo.callback(delattr, normalization, "forward")
-            normalization.forward = _unchanged
+            normalization.forward = pass_on
             layers.append(layer)
         yield stored.with_layers(layers)
 
@@ -83,7 +83,8 @@ def _fold(layer: StoredLayer, normalization: Any) -> tuple[StoredLayer, Tensor]:
     return replace(layer, scale=scale, center=center, axis=axis), bias.to(layer.dtype)
 
 
-def _unchanged(inputs: Tensor) -> Tensor:
+def pass_on(inputs: Tensor) -> Tensor:
+    """Return the inputs: what a module does whose work another one has taken over."""
     return inputs
 
 
