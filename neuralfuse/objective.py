@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from faultsim.errors import FaultsimError
 from faultsim.fold import folded
-from faultsim.in_place import overwriting
 from faultsim.modes import evaluation_mode
 from faultsim.stored import StoredWeights
 from faultsim.training.loop import choose_memory_format
@@ -56,9 +55,8 @@ class Objective(ABC):
             losses = objective.backward(fuse, images, labels, step)  # gradients are in fuse.parameters()
 
     Inside the `with` block the base model is in evaluation mode, its parameters need no gradient, its batch
-    normalization is folded into its convolutions (faultsim.fold), on a CPU its ReLUs write over their input
-    (faultsim.in_place), and it computes with `copies` of its weights. On exit everything is restored; the model's own
-    parameters are never written to.
+    normalization is folded into its convolutions (faultsim.fold), and it computes with `copies` of its weights. On exit
+    everything is restored; the model's own parameters are never written to.
 
     Subclasses implement `input_gradient()`: for each perturbed model, write its dequantized weights into
     `copy.buffers`, call `copy.written()`, and accumulate `loss_of(copy, ...)`.
@@ -118,8 +116,6 @@ class Objective(ABC):
                 undo.callback(parameter.requires_grad_, parameter.requires_grad)
             self.model.requires_grad_(False)
             self.memory = undo.enter_context(folded(self.model, self.stored))
-            if self.device.type == "cpu":
-                undo.enter_context(overwriting(self.model))
             self.copies = [self._copy() for _ in range(self.in_flight)]
             self._undo = undo.pop_all()
         return self
