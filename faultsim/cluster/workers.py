@@ -23,7 +23,7 @@ from .jobs import Done, Job, run_job
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster
 
-    from .joining import Member
+    from .joining import Joining, Member
 
 IN_FLIGHT = 3
 """Jobs that each worker has at most, the running one included: enough that none waits for the coordinator."""
@@ -35,6 +35,8 @@ CLOSE_SECONDS = 3
 """For which the end of a connection may take."""
 SETTLE_SECONDS = 0.01
 """For which the coordinator lets more jobs end before it takes one in: a message for many costs as much as for one."""
+REGISTER_TRIES = 5
+"""How often the coordinator asks the workers for their versions, as one of them may die while it does."""
 LOOK_SECONDS = 1.0
 """How often the coordinator looks which workers are there."""
 
@@ -87,12 +89,7 @@ class Workers:
         self._told: set[str] = set()
         client.subscribe_topic(self._plugin, self._welcome)
         me = (socket.gethostname(), os.getpid())
-        try:
-            client.register_plugin(Joining(self._version, me, device, self._plugin), name=self._plugin)
-        except Exception as error:
-            raise FaultsimError(
-                f"the workers cannot check their version ({summarize_error(error)}): install the same faultsim there"
-            ) from error
+        self._register(Joining(self._version, me, device, self._plugin))
 
     def __enter__(self) -> "Workers":
         return self
@@ -100,8 +97,25 @@ class Workers:
     def __exit__(self, kind: type | None, *_: object) -> None:
         # after an error, Ctrl-C for instance, nobody waits for answers
         if kind is None and self.client.status == "running":
-            self.client.unregister_worker_plugin(self._plugin)
+            with contextlib.suppress(OSError):  # a worker may die just then
+                self.client.unregister_worker_plugin(self._plugin)
             self.client.unsubscribe_topic(self._plugin)
+
+    def _register(self, plugin: "Joining") -> None:
+        """Give all workers, also those to come, what they do when they join."""
+        for tries in range(REGISTER_TRIES, 0, -1):
+            try:
+                self.client.register_plugin(plugin, name=self._plugin)
+                return
+            except Exception as error:
+                # Dask's errors of connections, of a worker that dies meanwhile for instance, are OSErrors
+                if tries > 1 and isinstance(error, OSError) and self.client.status == "running":
+                    time.sleep(LOOK_SECONDS)
+                    continue
+                why = summarize_error(error)
+                raise FaultsimError(
+                    f"the workers cannot check their version ({why}): install the same faultsim there"
+                ) from error
 
     def _welcome(self, event: tuple[float, dict[str, Any]]) -> None:
         """Take in that a worker joined."""
