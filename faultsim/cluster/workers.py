@@ -35,8 +35,8 @@ CLOSE_SECONDS = 3
 """For which the end of a connection may take."""
 SETTLE_SECONDS = 0.01
 """For which the coordinator lets more jobs end before it takes one in: a message for many costs as much as for one."""
-REGISTER_TRIES = 5
-"""How often the coordinator asks the workers for their versions, as one of them may die while it does."""
+REGISTER_SECONDS = 120
+"""For which the coordinator asks the workers for their versions again, where one of them dies while it does."""
 LOOK_SECONDS = 1.0
 """How often the coordinator looks which workers are there."""
 
@@ -103,13 +103,15 @@ class Workers:
 
     def _register(self, plugin: "Joining") -> None:
         """Give all workers, also those to come, what they do when they join."""
-        for tries in range(REGISTER_TRIES, 0, -1):
+        deadline = time.monotonic() + REGISTER_SECONDS
+        while True:
             try:
                 self.client.register_plugin(plugin, name=self._plugin)
                 return
             except Exception as error:
                 # Dask's errors of connections, of a worker that dies meanwhile for instance, are OSErrors
-                if tries > 1 and isinstance(error, OSError) and self.client.status == "running":
+                again = isinstance(error, OSError) and self.client.status == "running"
+                if again and time.monotonic() < deadline:
                     time.sleep(LOOK_SECONDS)
                     continue
                 why = summarize_error(error)
