@@ -33,7 +33,7 @@ SWEEP = ("sweep-voltage", "--bit-error-rates", "0,0.01,0.03", "--chips", "40", "
 LONGEST = 5.0  # seconds from one kill to the next, at most
 MOST = {"worker": 12, "scheduler": 2, "coordinator": 12}  # kills of one run
 CLUSTER = """
-import json, multiprocessing, sys
+import json, sys, threading, time
 import dask, distributed
 from distributed.utils import get_mp_context
 if __name__ == "__main__":
@@ -42,9 +42,15 @@ if __name__ == "__main__":
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
     )
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "60s"})
+    def restore():  # Dask gives a worker up that dies before it joined: another one in its place
+        while True:
+            time.sleep(1)
+            cluster.scale(2)
+    threading.Thread(target=restore, daemon=True).start()
     print(cluster.scheduler_address, flush=True)
     for line in sys.stdin:
-        # those that joined: Dask gives a worker up that dies before
+        # those that joined
         print(json.dumps([worker.pid for worker in list(cluster.scheduler.workers.values())]), flush=True)
 """
 
@@ -138,7 +144,7 @@ def disturb(
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    return {name: content for name, content in kills.contents(folder).items() if name != "jobs.jsonl"}
+    return kills.contents(folder, but=("jobs.jsonl",))
 
 
 def prepare(out: Path) -> float:

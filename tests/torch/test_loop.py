@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -141,6 +142,18 @@ def test_the_short_recipe_goes_as_far_as_the_papers():
     assert choose_recipe("paper", "cifar100").epochs == 2 * paper.epochs
     assert choose_recipe("paper_short", "cifar100").epochs == 2 * short.epochs
     assert {of.schedule for of in RECIPES.values()} == set(SCHEDULES)
+
+
+def test_a_recipe_may_have_other_epochs_and_another_learning_rate():
+    usual = choose_recipe("fine_tune", "cifar10")
+    assert choose_recipe("fine_tune", "cifar10", usual.epochs, usual.learning_rate) == usual
+    other = choose_recipe("fine_tune", "cifar10", 14, 0.03)
+    assert other == replace(
+        usual, name="fine_tune, 14 epochs, learning rate 0.03", epochs=14, learning_rate=0.03
+    )
+    for wrong in (0.0, -1e-3, math.nan, math.inf):
+        with pytest.raises(FaultsimError, match="it must be above 0"):
+            choose_recipe("fine_tune", "cifar10", learning_rate=wrong)
 
 
 def test_on_a_cpu_a_function_runs_as_it_is_written():
