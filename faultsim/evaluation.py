@@ -362,8 +362,11 @@ class _Group:
         volts: float | None,
         faults: FaultModel,
     ) -> Evaluation:
-        if self.used:
-            self._begin_anew()
+        if self.used and self.metric.capturable:
+            for metric in self.metrics:
+                metric.reset()
+        elif self.used:
+            self.metrics = [self.metric.begin() for _ in self.metrics]
         self.used = True
         self._read(self.stored.read_chips(chips, rate, volts, faults))
         images = 0
@@ -393,13 +396,6 @@ class _Group:
             () if self.metric.counts else scores,
             not_finite if any(not_finite) else (),
         )
-
-    def _begin_anew(self) -> None:
-        if self.metric.capturable:
-            for metric in self.metrics:
-                metric.reset()
-        else:
-            self.metrics = [self.metric.begin() for _ in self.metrics]
 
     def _read(self, weights: Sequence[Tensor]) -> None:
         """Write weights into the same memory each time.

@@ -118,6 +118,14 @@ def test_another_size_has_a_row_of_its_own(tree):
     }
 
 
+def test_a_peer_that_does_not_end_says_so(tree):
+    slow = {"peer": "Slow", "version": "1.0", "over_seconds": 400.0}
+    change(tree / "benchmarks/results/peers-cpu.json", lambda report: report["rows"].append(slow))
+    assert tables.main(tree) == 0
+    found = rows((tree / SPEED).read_text(encoding="utf-8"), "peers")
+    assert found[-1] == ["Slow", "1.0", "over 400,000", "", ""]
+
+
 def test_base_models_alone(tree):
     """A base model that was measured without a generator has a row, and one that was measured with some has one too."""
     for path in (tree / "results").glob("*.json"):

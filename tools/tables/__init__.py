@@ -19,7 +19,7 @@ from .accuracy import accuracies, accuracies_in_full, base_models
 from .bundled import recipes, saving, shipped
 from .comparison import mitigations
 from .precision import precision
-from .speed import activations, codecs, eopm, evaluation, formats, kernel, peers, scale
+from .speed import activations, codecs, eopm, evaluation, formats, inference, kernel, peers, scale
 from .text import reading
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "formats": formats,
         "eopm": eopm,
         "evaluation": evaluation,
+        "inference": inference,
         "activations": activations,
         "peers": peers,
         "codecs": codecs,

@@ -93,8 +93,8 @@ def formats(root: Path) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, and none that don't: 0.0129, 2.81, 347."""
-    return f"{value:#.3g}".rstrip(".")
+    """Three digits that count, and none that don't: 0.0129, 2.81, 347; whole numbers from 1,000 on."""
+    return f"{value:#.3g}".rstrip(".") if value < 999.5 else f"{value:,.0f}"
 
 
 EOPM = {
@@ -213,6 +213,31 @@ def codecs(root: Path) -> str:
             f"{report['device']}; {report['weights']:,} weights to float32; {report['note']}; {measured_by(report)}",
         ]
     return remarked(markdown(["", *(", ".join(column) for column in columns)], rows, 1), about)
+
+
+def inference(root: Path) -> str:
+    """Passes through perturbed models, and gradients of training steps, as multiples of the model as it is written."""
+    report = measured(root, "inference-cpu")
+    if report is None:
+        return NOT_MEASURED.format("CPU")
+    with reading("the report of inference"):
+        rows = []
+        for row in report["results"]:
+            if "passes" in row:
+                images, *shape = row["batch"]
+                what = f"{row['passes']}, a pass of {images} {'images' if shape[1:] else 'texts'}"
+            else:
+                how = ", divided" if row["divided"] else ""
+                what = f"{row['model']}, a step of {row['step']}: {row['batch']} images, N = {row['n_models']}{how}"
+            seconds = row["seconds"]
+            ratios = [
+                number(seconds["as written"] / seconds[rival]) if rival in seconds else ""
+                for rival in ("naive", "float32", "bfloat16")
+            ]
+            rows.append([what, number(seconds["as written"]), *ratios])
+        about = [f"medians of {report['rounds']}; {report['device']}; {measured_by(report)}"]
+    head = ["", "as written, s", "naive", "float32", "bfloat16"]
+    return remarked(markdown(head, rows, 1), about)
 
 
 def peers(root: Path) -> str:
