@@ -50,7 +50,7 @@ def train_base(
     model: Annotated[
         str,
         typer.Option(
-            help="ResNet18, ResNet50, VGG11, VGG16, VGG19, DigitsNet, DigitsVGG, or package.module:function."
+            help="ResNet18, ResNet50, VGG11, VGG16, VGG19, VGG7, DigitsNet, DigitsVGG, or package.module:function."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],

@@ -26,6 +26,7 @@ _REGISTRY = {
     "VGG11": ("vgg", "vgg11"),
     "VGG16": ("vgg", "vgg16"),
     "VGG19": ("vgg", "vgg19"),
+    "VGG7": ("vgg7", "VGG7"),
     "DigitsNet": ("digitsnet", "DigitsNet"),
     "DigitsVGG": ("digitsvgg", "DigitsVGG"),
 }

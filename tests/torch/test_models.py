@@ -21,8 +21,8 @@ def test_parameters_are_those_of_table_8(name: str) -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == int(PUBLISHED[name]["parameters"])
 
 
-def test_the_shipped_networks_are_small() -> None:
-    for name, count in (("DigitsNet", 63_258), ("DigitsVGG", 540_850)):
+def test_our_own_networks_are_small() -> None:
+    for name, count in (("DigitsNet", 63_258), ("DigitsVGG", 540_850), ("VGG7", 1_978_026)):
         assert sum(parameter.numel() for parameter in models.create(name).parameters()) == count
 
 
@@ -34,7 +34,7 @@ def test_logits_for_any_number_of_classes(name: str) -> None:
             assert logits.shape == (2, classes)
 
 
-@pytest.mark.parametrize("name", ["DigitsNet", "DigitsVGG", "ResNet18", "VGG11"])
+@pytest.mark.parametrize("name", ["DigitsNet", "DigitsVGG", "ResNet18", "VGG11", "VGG7"])
 def test_forward_is_finite_and_differentiable(name: str) -> None:
     torch.manual_seed(1)
     model = models.create(name)
