@@ -18,8 +18,8 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="ResNet18, ResNet50, VGG11, VGG16, VGG19, VGG7; your own package.module:function; transformers:FOLDER for a "
-        "language model; or DigitsNet, DigitsVGG or transformers:CharGPT, which are bundled with their weights. "
+        help="ResNet18, ResNet50, VGG11, VGG16, VGG19, VGG7; your own package.module:function; transformers:FOLDER for "
+        "a language model; or DigitsNet, DigitsVGG or transformers:CharGPT, which are bundled with their weights. "
         "[default: the model that --weights names, else DigitsNet]",
         show_default=False,
     ),

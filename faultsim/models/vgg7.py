@@ -17,8 +17,8 @@ _GROUP = 16
 class VGG7(nn.Module):
     """Seven 3x3 convolutions with group normalization and one fully connected layer: [batch, 3, 32, 32] -> logits.
 
-    The first convolution is not padded: 30x30 pixels. Each of three stages pools after the first of its two convolutions:
-    15x15, 7x7, 3x3.
+    The first convolution is not padded: 30x30 pixels. Each of three stages pools after the first of its two
+    convolutions: 15x15, 7x7, 3x3. 1,978,026 parameters with 10 classes.
     """
 
     def __init__(self, num_classes: int = 10) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tools.comparison.keep RUNS`: copies finished points into results/comparison, draws docs/comparison.png."""
+"""`python -m tools.comparison.keep RUNS`: copies finished points into results/comparison, draws them."""
 
 import shutil
 import sys
@@ -9,10 +9,10 @@ from faultsim.show.plots import BLACK, GREY, create_panels, save, styled
 from faultsim.show.series_styles import COLORS, MARKERS, choose_styles
 
 from .kept import FILES, FOLDER, Row, list_rows, read_points
-from .measure import PRESETS
+from .measure import BASES, PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURE = Path("docs") / "comparison.png"
+PICTURES = {"VGG11": Path("docs") / "comparison.png", "VGG7": Path("docs") / "comparison_robust.png"}
 
 
 def keep(runs: Path) -> None:
@@ -25,9 +25,9 @@ def keep(runs: Path) -> None:
 
 
 @styled()
-def draw(root: Path) -> None:
+def draw(root: Path, base: str) -> None:
     """Draw accuracy against energy, a panel for each fault model."""
-    points = read_points(root)
+    points = read_points(root, base)
     panels = {preset: rows for preset in PRESETS if (rows := list_rows(points, preset))}
     names = list(dict.fromkeys(row.variant for rows in panels.values() for row in rows))
     styles = dict(zip(names, choose_styles(names), strict=True))
@@ -74,7 +74,7 @@ def draw(root: Path) -> None:
         panel.set_ylim(0, 100)
     figure.supxlabel("hollow (≥): part of the energy is not counted", fontsize=8, color=GREY)
     figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
-    save(figure, root / PICTURE)
+    save(figure, root / PICTURES[base])
 
 
 def _front(rows: list[Row]) -> list[Row]:
@@ -83,4 +83,6 @@ def _front(rows: list[Row]) -> list[Row]:
 
 if __name__ == "__main__":
     keep(Path(sys.argv[1]))
-    draw(ROOT)
+    for base in BASES:
+        if (ROOT / FOLDER / base).exists():
+            draw(ROOT, base)

@@ -1,4 +1,4 @@
-"""The kept results of the comparison: one folder of results/comparison for each operating point and fault model."""
+"""The kept results of the comparison: results/comparison/BASE has a folder for each fault model and operating point."""
 
 import csv
 import json
@@ -35,9 +35,9 @@ class Point(NamedTuple):
     """Configuration, provenance and how it was computed."""
 
 
-def read_points(root: Path) -> list[Point]:
-    """Read all points that are kept in a checkout: first those of all entries, then those of entries measured later."""
-    found = (root / FOLDER).rglob("summary.csv")
+def read_points(root: Path, base: str) -> list[Point]:
+    """Read all points of a base model: first those of all entries, then those of entries measured later."""
+    found = (root / FOLDER / base).rglob("summary.csv")
     return [_read(path.parent) for path in sorted(found, key=lambda path: (len(path.parts), path))]
 
 

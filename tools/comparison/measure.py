@@ -1,8 +1,8 @@
-"""`python -m tools.comparison.measure OUT --data-dir DIR`: measures it, point by point, on a CPU.
+"""`python -m tools.comparison.measure BASE OUT --data-dir DIR`: measures it for a base model, on a CPU.
 
-Each operating point under each fault model has a directory of its own in OUT, as `faultsim compare --out` writes it. A
-run that was stopped goes on when the program is started again. Entries that are measured later (`--entries`) have the
-same chips and images; they go into a folder within OUT.
+Each operating point under each fault model has a directory of its own in OUT/BASE, as `faultsim compare --out` writes
+it. A run that was stopped goes on when the program is started again. Entries that are measured later (`--entries`) have
+the same chips and images; they go into a folder within OUT/BASE (`--into`).
 """
 
 import argparse
@@ -19,7 +19,11 @@ from faultsim.io.files import write_text
 from neuralfuse.entries import classify_alone, put_in_front
 
 MODELS = Path(__file__).resolve().parents[2] / "results" / "models"
-BASE = MODELS / "base-VGG11-cifar10-paper.safetensors"
+BASES = {
+    "VGG11": MODELS / "base-VGG11-cifar10-paper.safetensors",
+    "VGG7": MODELS / "base-VGG7-cifar10-rbet.safetensors",
+}
+"""Those that are kept: one that was trained as usual, and one with clipped weights and random bit errors."""
 GENERATORS = ("UNetL", "UNetS", "ConvS", "DeConvS")
 CLASSIFIERS = GENERATORS[:3]
 """DeConvS has the encoder of ConvS."""
@@ -35,10 +39,11 @@ def find_generator(name: str) -> Path:
 
 
 def list_entries() -> list[str | Entry]:
-    """List what is compared."""
+    """List what is compared. All generators were trained for VGG11."""
     classifiers = (find_generator(name).with_suffix(".classifier.safetensors") for name in CLASSIFIERS)
     return [
         *(f"boosted={label}" if label == "boosted" else label for label in MITIGATIONS),
+        "fault-aware",
         *(put_in_front(find_generator(name)) for name in GENERATORS),
         *map(classify_alone, classifiers),
     ]
@@ -79,19 +84,25 @@ def measure(subject: Subject, entries: Sequence[str | Entry], out: Path, chips: 
 def main() -> None:
     """Parse the command line, and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", choices=BASES)
     parser.add_argument("out", type=Path)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument(
-        "--entries", help="labels of faultsim compare, by commas [default: those that are kept]"
+        "--entries", help="labels of faultsim compare, by commas [default: all that the tables show]"
     )
-    parser.add_argument("--images", type=int, default=250)
+    parser.add_argument("--into", default="", metavar="FOLDER", help="with --entries: folder within OUT/BASE")
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--chips", type=int, default=10)
     given = parser.parse_args()
     subject = load_subject(
-        weights=BASE, data_dir=given.data_dir, images=given.images, batch_size=BATCH, compute="bfloat16"
+        weights=BASES[given.base],
+        data_dir=given.data_dir,
+        images=given.images,
+        batch_size=BATCH,
+        compute="bfloat16",
     )
     entries = list_entries() if given.entries is None else given.entries.split(",")
-    measure(subject, entries, given.out, given.chips)
+    measure(subject, entries, given.out / given.base / given.into, given.chips)
 
 
 if __name__ == "__main__":

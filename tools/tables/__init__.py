@@ -29,8 +29,11 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "docs/results.md": {
         "accuracies": accuracies,
         "precision": precision,
-        "mitigations_neuralfuse_2022": partial(mitigations, "neuralfuse_2022"),
-        "mitigations_iid_flips": partial(mitigations, "iid_flips"),
+        **{
+            f"mitigations_{base}_{preset}": partial(mitigations, base, preset)
+            for base in ("VGG11", "VGG7")
+            for preset in ("neuralfuse_2022", "iid_flips")
+        },
         "saving": saving,
     },
     "docs/table1.md": {"recipes": recipes, "bases": base_models, "table1": accuracies_in_full},

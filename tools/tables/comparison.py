@@ -10,10 +10,10 @@ from ..comparison.kept import FOLDER, Point, Row, list_rows, read_points
 from .text import commit_and_date, markdown, reading, remarked
 
 
-def mitigations(preset: str, root: Path) -> str:
-    """Accuracy and energy of each variant at each voltage, under one fault model."""
-    with reading(root / FOLDER):
-        points = read_points(root)
+def mitigations(base: str, preset: str, root: Path) -> str:
+    """Accuracy and energy of each variant of a base model at each voltage, under one fault model."""
+    with reading(root / FOLDER / base):
+        points = read_points(root, base)
         rows = list_rows(points, preset)
         voltages = sorted({row.voltage for row in rows}, reverse=True)
         found = {(row.variant, row.voltage): row for row in rows}
@@ -44,14 +44,23 @@ def _front(rows: list[Row]) -> list[Row]:
 
 
 def _remarks(points: list[Point]) -> list[str]:
-    remarks = []
+    measured: dict[tuple[str, str], list[Point]] = {}
     for point in points:
         about, how = point.about, point.about["configuration"]
+        text = (
+            f"{len(how['chips'])} chips (seed {how['seed']}), the first {how['images']:,} images of the "
+            f"{how['dataset']} test set, {about['precision']}; {about['device']}; {commit_and_date(about)}"
+        )
+        names = ", ".join(variant["name"] for variant in how["variants"])
+        measured.setdefault((names, text), []).append(point)
+    remarks = []
+    for number, ((names, text), mine) in enumerate(measured.items()):
+        voltages = sorted({row.voltage for point in mine for row in point.rows}, reverse=True)
+        seconds = sorted(round(point.about["processor_seconds"]) for point in mine)
+        spent = f"{seconds[0]}" if seconds[0] == seconds[-1] else f"{seconds[0]} to {seconds[-1]}"
         remarks.append(
-            f"{', '.join(f'{row:.2f}' for row in sorted({row.voltage for row in point.rows}))} Vmin: "
-            f"{len(how['chips'])} chips (seed {how['seed']}), the first {how['images']} images of the {how['dataset']} "
-            f"test set, {about['precision']}; {about['device']}; {commit_and_date(about)}; "
-            f"{about['processor_seconds']:.0f} s of one core"
+            (f"{names}: " if number else "")  # entries that were measured later
+            + f"{', '.join(f'{voltage:.2f}' for voltage in voltages)} Vmin: {text}; {spent} s of one core for each"
         )
     missing: dict[str, list[str]] = {}
     for row in (row for point in points for row in point.rows):
@@ -61,5 +70,5 @@ def _remarks(points: list[Point]) -> list[str]:
         "±: half of the 95 % interval of the mean over the chips; bold: on the Pareto front; +: on the front of those "
         "whose energy is counted in full",
         *(f"≥, not counted, {what}: {', '.join(names)}" for what, names in missing.items()),
-        *dict.fromkeys(remarks),
+        *remarks,
     ]
