@@ -138,7 +138,7 @@ def disturb(
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    return {name: content for name, content in kills.contents(folder).items() if name != "jobs.jsonl"}
+    return kills.contents(folder, but=("jobs.jsonl",))
 
 
 def prepare(out: Path) -> float:

@@ -164,9 +164,9 @@ def content(path: Path) -> object:
     return timeless(json.loads(path.read_text())) if path.suffix == ".json" else path.read_bytes()
 
 
-def contents(folder: Path) -> dict[str, object]:
-    """Of every file in a folder but locks."""
-    return {p.name: content(p) for p in sorted(folder.iterdir()) if p.name != ".lock"}
+def contents(folder: Path, but: tuple[str, ...] = ()) -> dict[str, object]:
+    """Of every file in a folder but locks and those named."""
+    return {p.name: content(p) for p in sorted(folder.iterdir()) if p.name not in (".lock", *but)}
 
 
 def disturb(
