@@ -1,11 +1,13 @@
 """Dask workers that run jobs: which of them fit, what is in flight, and what becomes of jobs whose workers die."""
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
 import queue
 import socket
+import threading
 import time
 import uuid
 from collections import Counter
@@ -19,7 +21,7 @@ from .files import JobFiles
 from .jobs import Done, Job, run_job
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, LocalCluster
 
     from .joining import Member
 
@@ -35,6 +37,10 @@ SETTLE_SECONDS = 0.01
 """For which the coordinator lets more jobs end before it takes one in: a message for many costs as much as for one."""
 LOOK_SECONDS = 1.0
 """How often the coordinator looks which workers are there."""
+
+LOST_SECONDS = 60
+"""After which a worker of a local cluster that died and has not come back is replaced. Dask's 15 s are shorter than
+the start of a worker on a busy machine, which has to import torch."""
 
 log = logging.getLogger(__name__)
 
@@ -144,8 +150,11 @@ class Workers:
                 self._welcome(event)
             fitting = {address for address, member in self.members.items() if member.refused is None}
             self.present = fitting & set(there)
-            if not self.present:
-                self._tell(f"no worker is there yet: waiting for one to join {self.client.scheduler.address}")
+            nobody = f"no worker is there: waiting for one to join {self.client.scheduler.address}"
+            if self.present:
+                self._told.discard(nobody)  # they may all leave later, which is news again
+            else:
+                self._tell(nobody)
         return self.present
 
     def run(
@@ -237,7 +246,7 @@ class Workers:
             raise self._lost()
         finished = [future for future in futures if future.status == "finished"]
         try:
-            texts = dict(zip(finished, self.client.gather(finished), strict=True)) if finished else {}
+            texts = dict(zip(finished, self._gather(finished), strict=True)) if finished else {}
         except Exception as error:
             raise self._lost() from error
         found = []
@@ -249,6 +258,18 @@ class Workers:
             else:
                 found.append(_explain(job, future))
         return found
+
+    def _gather(self, futures: list["Future"]) -> list[str]:
+        """Return the results of futures. A result whose worker died is computed again, which may take a while."""
+        results = self.client.gather(futures, asynchronous=True)
+        running = asyncio.run_coroutine_threadsafe(results, self.client.loop.asyncio_loop)
+        while True:
+            try:
+                return list(running.result(LOOK_SECONDS))
+            except TimeoutError:
+                if running.done():
+                    raise
+                self.look()
 
 
 def _read(job: Job, found: dict[str, Any]) -> Done:
@@ -293,7 +314,9 @@ def start_workers(count: int, device: str = "cpu") -> Iterator[Workers]:
     if count < 1:
         raise FaultsimError(f"{count} workers: at least 1 is needed")
     with needs_extra("cluster"):
+        import dask
         from distributed import Client, LocalCluster
+    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s"})
     cluster = LocalCluster(
         n_workers=count,
         threads_per_worker=1,
@@ -303,8 +326,32 @@ def start_workers(count: int, device: str = "cpu") -> Iterator[Workers]:
         resources={"GPU": 1} if device == "cuda" else None,
         silence_logs=logging.CRITICAL,
     )
-    with cluster, Client(cluster) as client, Workers(client, device) as workers:
+    with (
+        patient,
+        cluster,
+        _restore(cluster, count),
+        Client(cluster) as client,
+        Workers(client, device) as workers,
+    ):
         yield workers
+
+
+@contextlib.contextmanager
+def _restore(cluster: "LocalCluster", count: int) -> Iterator[None]:
+    """Start workers of a local cluster again that are gone for good, inside a `with` block."""
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            cluster.scale(count)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import faultsim
 from faultsim.cli import main
 from faultsim.cluster.files import JobFiles
 from faultsim.cluster.jobs import Job
-from faultsim.cluster.workers import LostScheduler, Workers, connect
+from faultsim.cluster.workers import LostScheduler, Workers, connect, start_workers
 
 distributed = pytest.importorskip("distributed")
 from faultsim.cluster.joining import Version  # noqa: E402
@@ -55,6 +55,21 @@ def test_a_job_that_kills_its_workers_fails_alone(processes):
     assert found.pop("deadly").failure == "each worker that ran it died, perhaps for too little memory"
     assert len(found) == 9
     assert {done.failure for done in found.values()} == {None}
+
+
+def test_a_worker_that_does_not_come_back_is_replaced(monkeypatch, caplog):
+    # sooner than any worker can start again: then Dask gives the only one up
+    monkeypatch.setattr("faultsim.cluster.workers.LOST_SECONDS", 0)
+    caplog.set_level(logging.INFO, "faultsim")
+    jobs = [Job(f"job {n}", SIZE, {"population": 100 + n, "margin": 0.1}) for n in range(9)]
+    with start_workers(1) as workers:
+        running = workers.run(give(jobs))
+        done = [next(running)]
+        os.kill(next(iter(workers.client.run(os.getpid).values())), signal.SIGKILL)
+        done += running
+    assert {one.job.name for one in done} == {f"job {n}" for n in range(9)}
+    assert {one.failure for one in done} == {None}
+    assert "no worker is there: waiting for one to join" in caplog.text
 
 
 def test_an_error_of_a_job_is_tried_again_and_then_told(in_process):

@@ -44,7 +44,8 @@ if __name__ == "__main__":
     )
     print(cluster.scheduler_address, flush=True)
     for line in sys.stdin:
-        # those that joined: Dask gives a worker up that dies before
+        cluster.scale(2)  # Dask gives a worker up that dies before it joined: another one in its place
+        # those that joined
         print(json.dumps([worker.pid for worker in list(cluster.scheduler.workers.values())]), flush=True)
 """
 
