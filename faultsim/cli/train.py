@@ -64,6 +64,12 @@ def train_base(
         ),
     ] = "modern",
     epochs: Annotated[int | None, typer.Option(help="Number of epochs. [default: the recipe's]")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate; the peak where it changes. [default: the recipe's]", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
     start: Annotated[
         Path | None,
@@ -102,7 +108,7 @@ def train_base(
     from ..training.to_file import train_classifier_to_file
 
     training, test, augment = load_training_data(data.dataset or "cifar10", data.data_dir, data.own())
-    chosen = choose_recipe(recipe, training.name, epochs)
+    chosen = choose_recipe(recipe, training.name, epochs, learning_rate)
     metadata = train_classifier_to_file(
         out,
         model,

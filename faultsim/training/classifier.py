@@ -1,5 +1,6 @@
 """Training of a base model with quantization-aware weights."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -59,7 +60,9 @@ RECIPES = {
 }
 
 
-def choose_recipe(name: str, dataset: str, epochs: int | None = None) -> Recipe:
+def choose_recipe(
+    name: str, dataset: str, epochs: int | None = None, learning_rate: float | None = None
+) -> Recipe:
     """Return a recipe for a dataset.
 
     Parameters
@@ -70,22 +73,29 @@ def choose_recipe(name: str, dataset: str, epochs: int | None = None) -> Recipe:
         Name of the dataset; the paper trains twice as long on "cifar100".
     epochs
         Another number of epochs, which becomes part of the recipe's name.
+    learning_rate
+        Another learning rate (the peak of a schedule), likewise.
 
     Raises
     ------
     FaultsimError
-        For an unknown recipe, and for fewer than 1 epoch.
+        For an unknown recipe, for fewer than 1 epoch, and for a learning rate that is not a number above 0.
     """
     if name not in RECIPES:
         raise FaultsimError(f"unknown recipe {name!r}: it can be {', '.join(RECIPES)}")
     found = RECIPES[name]
     if name.startswith("paper") and dataset == "cifar100":
         found = replace(found, epochs=2 * found.epochs)
-    if epochs is None or epochs == found.epochs:
-        return found
-    if epochs < 1:
-        raise FaultsimError(f"{epochs} epochs: at least 1 is needed")
-    return replace(found, name=f"{name}, {epochs} epochs", epochs=epochs)
+    if epochs is not None and epochs != found.epochs:
+        if epochs < 1:
+            raise FaultsimError(f"{epochs} epochs: at least 1 is needed")
+        found = replace(found, name=f"{found.name}, {epochs} epochs", epochs=epochs)
+    if learning_rate is not None and learning_rate != found.learning_rate:
+        if not 0 < learning_rate < math.inf:
+            raise FaultsimError(f"learning rate {learning_rate}: it must be above 0")
+        name = f"{found.name}, learning rate {learning_rate:g}"
+        found = replace(found, name=name, learning_rate=learning_rate)
+    return found
 
 
 @dataclass(frozen=True)
