@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 FAULTSIM = "from faultsim.cli import main; main()"
 """The program behind `faultsim` and `python -m faultsim`."""
@@ -98,3 +99,22 @@ class Forked:
             err = self.stderr.read()
             self._process.join()
             return self._out.read(), err
+
+
+class Done(NamedTuple):
+    """What has ended."""
+
+    out: str
+    err: str
+    status: int
+
+    @classmethod
+    def of(cls, process: Forked) -> "Done":
+        """Waits for it."""
+        out, err = process.communicate()
+        return cls(out, err, process.returncode)
+
+
+def run(program: str, words: Sequence[object] = (), **settings: Any) -> Done:
+    """A program (see Forked) until it ends."""
+    return Done.of(Forked(program, words, **settings))

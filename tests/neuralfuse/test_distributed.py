@@ -5,7 +5,6 @@ import json
 import socket
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from faultsim.io.checkpoint import read_file
 from neuralfuse.distributed import ALONE, Ranks
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
-from tests.forked import Forked
+from tests.forked import Done, Forked, run
 
 TRAIN = [
     *("train-generator", "--generator", "UNetS", "--bit-error-rate", "0.02"),
@@ -97,14 +96,6 @@ print(json.dumps(answers))
 """
 
 
-class Done(NamedTuple):
-    """A finished run."""
-
-    out: str
-    err: str
-    status: int
-
-
 def environment(rank: int) -> dict[str, str]:
     """What torchrun would tell a process on one machine; how many there are and the port besides."""
     place = {"MASTER_ADDR": "localhost", "TORCHELASTIC_RUN_ID": "by hand"}
@@ -140,8 +131,7 @@ def test_gradients_do_not_depend_on_the_number_of_processes():
 def torchrun(program: list[object], arguments: list[object], fails: str = "none") -> Done:
     """A finished run of two processes of `program`."""
     words = ["--standalone", "--nproc-per-node=2", *program, *arguments]
-    process = Forked("from torch.distributed.run import main; main()", words, env={"FAILS": fails})
-    return Done(*process.communicate(), process.returncode)
+    return run("from torch.distributed.run import main; main()", words, env={"FAILS": fails})
 
 
 def reported(done: Done) -> list[str]:
@@ -162,7 +152,7 @@ def test_a_run_of_two_processes_is_a_run(tmp_path, monkeypatch, threads):
     (port,) = free_ports(1)
     settings = {"FAILS": "none", "WORLD_SIZE": "2", "MASTER_PORT": port}
     processes = [Forked(SCRIPT, train, env=environment(rank) | settings) for rank in range(2)]
-    whole, second = (Done(*process.communicate(), process.returncode) for process in processes)
+    whole, second = map(Done.of, processes)
     assert (whole.status, second.status) == (0, 0)
     assert [line.split(":")[0] for line in reported(whole)] == ["epoch 2/2"]
     assert whole.out.count("written to") == 1
