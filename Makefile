@@ -41,10 +41,11 @@ demo: install
 	@echo "Next: $(VENV)/bin/faultsim sweep-voltage --help"
 
 # One process a core, each with one thread; the tests of a file stay together, for they share what takes long to make.
-# tests/conftest.py puts slow files first, so the order is kept.
+# tests/conftest.py puts slow files first, so the order is kept. The sources are compiled once, not by each of the
+# programs that tests start, whatever the environment says about it.
 BALANCED := --dist loadfile --no-loadscope-reorder
 test: install-dev lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(BALANCED)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(BALANCED)
 
 # For the inner loop: neither lint nor what trains, compiles or starts programs.
 test-fast: install-dev

@@ -40,6 +40,8 @@ class Done:
     """Whether its workers died."""
     missing: str | None = None
     """Checksum of a file that the worker needs first: the job has not ended then."""
+    lost: bool = False
+    """Whether its result died with its worker: the job has to be done again."""
 
 
 def run_job(function: str, arguments: str) -> str:

@@ -221,7 +221,9 @@ class Workers:
                     tick()
                     ticked = time.monotonic()
                 for done in self._collect(_drain(ended), flying):
-                    if done.missing is not None:
+                    if done.lost:
+                        ready.append(done.job)
+                    elif done.missing is not None:
                         if files is None:
                             raise FaultsimError(f"{done.job.name} asks for a file that nobody has")
                         files.send(done.missing, self.client)
@@ -256,23 +258,24 @@ class Workers:
 
     def _collect(self, futures: list["Future"], flying: dict[str, tuple["Future", Job]]) -> list[Done]:
         """Return what came of futures that ended, and forget them."""
-        if self.client.status != "running" or any(
-            future.status in ("cancelled", "lost") for future in futures
-        ):
+        statuses = [future.status for future in futures]
+        if self.client.status != "running" or "cancelled" in statuses:
             raise self._lost()
-        finished = [future for future in futures if future.status == "finished"]
+        finished = [future for future, status in zip(futures, statuses, strict=True) if status == "finished"]
         try:
             texts = dict(zip(finished, self._gather(finished), strict=True)) if finished else {}
         except Exception as error:
             raise self._lost() from error
         found = []
-        for future in futures:
+        for future, status in zip(futures, statuses, strict=True):
             _, job = flying.pop(future.key)
             if future in texts:
                 found.append(_read(job, json.loads(texts[future])))
                 self.done[found[-1].worker] += 1
-            else:
+            elif status == "error":
                 found.append(_explain(job, future))
+            else:
+                found.append(Done(job, None, "", 0.0, lost=True))
         return found
 
     def _gather(self, futures: list["Future"]) -> list[str]:

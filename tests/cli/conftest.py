@@ -2,10 +2,7 @@
 of the user's."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,41 +12,22 @@ import pytest
 
 from faultsim.cli import main
 from tests.cli.small_files import CURVE, PICOJOULES
-
-COMMAND = [sys.executable, "-m", "faultsim", "sweep-voltage"]
-
-
-@pytest.fixture(scope="session")
-def start() -> Callable[..., subprocess.Popen]:
-    """start(options) -> a sweep in a process of its own, from any folder; with one thread, for these machines are
-    shared."""
-
-    def interruptible() -> None:
-        # a shell that runs the tests in the background has them ignore Ctrl-C, and their children too
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    def run(*arguments: object, **settings) -> subprocess.Popen:
-        settings.setdefault("preexec_fn", interruptible)
-        path = os.pathsep.join(filter(None, [os.getcwd(), *sys.path]))
-        return subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-            **settings,
-        )
-
-    return run
+from tests.forked import FAULTSIM, Done, Forked
 
 
 @pytest.fixture(scope="session")
-def finish() -> Callable[[subprocess.Popen], tuple[int, str, str]]:
+def start() -> Callable[..., Forked]:
+    """start(options) -> a sweep in a process of its own."""
+    return lambda *options, **settings: Forked(FAULTSIM, ["sweep-voltage", *options], **settings)
+
+
+@pytest.fixture(scope="session")
+def finish() -> Callable[[Forked], tuple[int, str, str]]:
     """finish(process) -> its exit status, stdout and stderr."""
 
-    def wait(process: subprocess.Popen) -> tuple[int, str, str]:
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
+    def wait(process: Forked) -> tuple[int, str, str]:
+        done = Done.of(process)
+        return done.status, done.out, done.err
 
     return wait
 

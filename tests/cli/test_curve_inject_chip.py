@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,20 +19,15 @@ from faultsim.cli import main
 from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip, FaultModel
 from faultsim.voltage import VoltageCurve
+from tests import forked
+from tests.forked import FAULTSIM, Done
 
 CURVE = VoltageCurve.default()
 
 
-def run(*arguments: object, cwd: Path | None = None, **more) -> subprocess.CompletedProcess:
-    """`python -m faultsim` on a terminal of 80 columns."""
-    return subprocess.run(
-        [sys.executable, "-m", "faultsim", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(Path(faultsim.__file__).parents[1])},
-        **more,
-    )
+def run(*arguments: object, **settings) -> Done:
+    """A command in a process of its own, on a terminal of 80 columns."""
+    return forked.run(FAULTSIM, arguments, env={"COLUMNS": "80"}, **settings)
 
 
 @pytest.fixture
@@ -72,47 +66,45 @@ def as_read(array: np.ndarray, seed: int, voltage: float, faults: FaultModel, ac
 
 def test_curve_prints_a_table_that_fits_and_draws(tmp_path):
     done = run("curve", "--voltages", "0.83,1.0,0.9", "--out", tmp_path / "curve.png")
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = [line.split("│")[1:-1] for line in done.stdout.splitlines() if line.startswith("│")]
+    assert (done.status, done.err) == (0, "")
+    rows = [line.split("│")[1:-1] for line in done.out.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row] for row in rows] == [
         ["0.83", "1 %", "0.6940", "30.6 %"],
         ["0.9", "0.0225 %", "0.8134", "18.7 %"],
         ["1", "0 %", "1.0000", "0.0 %"],
     ]
-    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
+    assert max(map(len, done.out.splitlines()[:-1])) <= 80
     assert imread(tmp_path / "curve.png").ndim == 3
 
 
 def test_inject_writes_what_the_chip_reads(tmp_path, weights):
     done = run("inject", "in.npy", "out.npy", "--chip", 7, "--voltage", 0.83, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.status, done.err) == (0, "")
     before, after = np.load(weights), np.load(tmp_path / "out.npy")
     assert np.array_equal(after, as_read(before, 7, 0.83, FaultModel()))
     wrong = int(np.unpackbits((before ^ after).view(np.uint8)).sum())
-    assert f"{wrong} of 40,000 bits wrong ({wrong / 400:.3g} %)" in done.stdout
-    assert f"{np.count_nonzero(before != after)} of 5,000 weights" in done.stdout
+    assert f"{wrong} of 40,000 bits wrong ({wrong / 400:.3g} %)" in done.out
+    assert f"{np.count_nonzero(before != after)} of 5,000 weights" in done.out
 
 
 def test_chip_counts_exports_and_draws(tmp_path):
     done = run(
         "chip", 7, "--voltage", "0.83", "--out", "a.npz", "--out", "a.csv", "--out", "a.png", cwd=tmp_path
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.status, done.err) == (0, "")
     expected = map_chip(Chip(7), [0.83])
     assert FaultMap.load(tmp_path / "a.npz") == FaultMap.load(tmp_path / "a.csv") == expected
     assert imread(tmp_path / "a.png").ndim == 3
-    assert f"{len(expected):,} of 2,097,152 cells fail" in done.stdout
-    counts = [
-        int(n) for line in done.stdout.splitlines() if line.startswith("│") for n in line.split("│")[2:-1]
-    ]
+    assert f"{len(expected):,} of 2,097,152 cells fail" in done.out
+    counts = [int(n) for line in done.out.splitlines() if line.startswith("│") for n in line.split("│")[2:-1]]
     assert counts == np.bincount(expected.array, minlength=64).tolist()
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert max(map(len, done.out.splitlines())) <= 80
 
 
 def test_info_tells_versions_build_and_devices():
     done = run("info", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
+    assert (done.status, done.err) == (0, "")
+    told = json.loads(done.out)
     assert told["versions"]["torch"] == torch.__version__
     assert told["versions"]["numpy"] == np.__version__
     assert "scalesim" in told["versions"]
@@ -124,18 +116,14 @@ def test_info_tells_versions_build_and_devices():
 
 def test_a_full_disk_costs_nothing_but_the_command(tmp_path, weights):
     (tmp_path / "out.npy").write_text("old")
-
-    def fill() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-
     for command in (
         ("inject", weights, tmp_path / "out.npy", "--chip", 7, "--voltage", 0.83),
         ("curve", "--out", tmp_path / "curve.png"),
     ):
-        done = run(*command, preexec_fn=fill)
-        assert done.returncode == 2
-        assert done.stderr.startswith("faultsim: error: cannot write ")
-        assert done.stderr.count("\n") == 1
+        done = run(*command, limit=1000)
+        assert done.status == 2
+        assert done.err.startswith("faultsim: error: cannot write ")
+        assert done.err.count("\n") == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.npy", "out.npy"]
     assert (tmp_path / "out.npy").read_text() == "old"
 
@@ -297,6 +285,14 @@ def test_wrong_commands(folder, call, command):
 
 
 def test_a_wrong_command_in_a_process_of_its_own(folder):
-    done = run("inject", "float.npy", "out.npy", "--chip", 7, "--voltage", 0.83, cwd=folder)
+    words = ["inject", "float.npy", "out.npy", "--chip", "7", "--voltage", "0.83"]
+    path = os.pathsep.join([str(Path(faultsim.__file__).parents[1]), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "faultsim", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("faultsim: error: float.npy holds float32")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import neuralfuse.paper.actions
 import neuralfuse.paper.budget
 from faultsim.cli import main
 from faultsim.data import digits
@@ -21,6 +22,7 @@ from neuralfuse.paper.cells import NAMES
 from neuralfuse.paper.result import read, read_results
 
 TINY = ["--smoke", "--device", "cpu", "--base-epochs", "2", "--epochs", "1", "--n-models", "1"]
+IMAGES, CHIPS = 16, 3
 
 
 @pytest.fixture
@@ -39,10 +41,14 @@ def run(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]) -> None:
-    """40 digits to train on and 40 to test on, and arithmetic that is the same every time."""
+    """40 digits to train on, IMAGES to test on and CHIPS chips, and arithmetic that is the same every time."""
     threads(1)
-    whole = digits.load_digits
-    monkeypatch.setattr(digits, "load_digits", lambda split: whole(split).subset(torch.arange(40)))
+    few = {
+        split: digits.load_digits(split).subset(torch.arange(count))
+        for split, count in (("train", 40), ("test", IMAGES))
+    }
+    monkeypatch.setattr(digits, "load_digits", few.__getitem__)
+    monkeypatch.setattr(neuralfuse.paper.actions, "CHIPS", CHIPS)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -131,7 +137,7 @@ def test_outputs_are_the_model_s_logits_and_what_tsne_sees(
     )
     assert right == once.correct[0] == found.correct["perturbed"][0]
     assert found.correct["clean_fused"][0] == (outputs["clean_fused"].argmax(1) == outputs["labels"]).sum()
-    assert len(table(tmp_path / "figure3-iid_flips.csv")) == 4 * 40
+    assert len(table(tmp_path / "figure3-iid_flips.csv")) == 4 * IMAGES
 
 
 def test_damaged_outputs_are_refused(run: Callable, few_digits: None, tmp_path: Path):

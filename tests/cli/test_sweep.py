@@ -5,12 +5,9 @@ import io
 import json
 import math
 import random
-import resource
 import shutil
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +17,7 @@ from scipy import stats
 
 from faultsim import VoltageCurve
 from faultsim.cli import main
+from tests.forked import Forked
 
 IMAGES = 40
 OPTIONS = f"--voltages 0.79:0.97:0.02 --images {IMAGES} --chips 8 --seed 5 --device cpu".split()
@@ -40,7 +38,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
-def wait_for(ready: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_for(ready: Callable[[], bool], process: Forked) -> None:
     end = time.monotonic() + 100
     while not ready() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
@@ -51,9 +49,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, start, finish) -> Path:
     """The directory of an uninterrupted sweep of the shipped model."""
     folder = tmp_path_factory.mktemp("sweep") / "new" / "run"
     code, out, err = finish(start(*OPTIONS, "--out", folder))
-    assert (code, err.count("\n")) == (0, 20), err
-    assert err.splitlines()[0].startswith("[1/20] V = 0.97, unprotected: ")
-    assert err.splitlines()[-1].endswith(" %, 0 s left")
+    lines = [
+        line for line in err.splitlines() if " of 8 chips, " not in line
+    ]  # which a slow machine says besides
+    assert (code, len(lines)) == (0, 20), err
+    assert lines[0].startswith("[1/20] V = 0.97, unprotected: ")
+    assert lines[-1].endswith(" %, 0 s left")
     assert "written to" in out
     assert max(map(len, out.splitlines()[:-1])) <= 80
     return folder
@@ -171,10 +172,10 @@ def test_killed_at_random_points_and_continued(finished, tmp_path, start, finish
         time.sleep(delays.uniform(0, 0.7))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        lines.append((folder / "results.csv").read_text().count("\n"))
-        whole = (finished / "results.csv").read_text()
-        assert whole.startswith((folder / "results.csv").read_text())
-        assert lines[-1] % 8 == 1
+        kept = (folder / "results.csv").read_text()
+        lines.append(kept.count("\n"))
+        assert (finished / "results.csv").read_text().startswith(kept)
+        assert kept.endswith("\n")
     assert 1 < lines[0] < 161, "the first kill came too late to show anything"
     code, _, err = finish(start(*OPTIONS, "--out", folder))
     assert code == 0, err
@@ -238,13 +239,12 @@ print(k - 1)
 
 
 def test_killed_at_every_step_of_writing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", STEPS, tmp_path], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    process = Forked(STEPS, [tmp_path])
+    out, err = process.communicate()
+    assert process.returncode == 0, err
     # the configuration, four points, and the status once or, on a slow machine, more often: five steps each
-    assert int(done.stdout) % 5 == 0
-    assert int(done.stdout) >= 5 * 6
+    assert int(out) % 5 == 0
+    assert int(out) >= 5 * 6
 
 
 def test_finished_sweeps_are_not_computed_again(finished, copied):
@@ -347,11 +347,7 @@ def test_full_disk_loses_nothing(finished, tmp_path, start, finish):
     """A limit on the size of files fails the same write(2) calls that a full disk fails."""
     assert (finished / "sweep.json").stat().st_size < LIMIT < (finished / "results.csv").stat().st_size
     folder = tmp_path / "run"
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
-
-    code, out, err = finish(start(*OPTIONS, "--out", folder, preexec_fn=limited))
+    code, out, err = finish(start(*OPTIONS, "--out", folder, limit=LIMIT))
     assert (code, out) == (2, ""), err
     assert "Traceback" not in err
     *steps, last = err.splitlines()

@@ -1,6 +1,8 @@
 """`faultsim sweep-voltage`: what it says to bad input, in one line."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,9 +106,9 @@ def test_weight_files_do_not_choose_which_code_runs(tmp_path, refused):
         assert complaint in refused("--weights", path)
 
 
-def test_errors_of_the_real_program(tmp_path, start, finish):
-    process = start("--voltages", "0.3", "--out", tmp_path / "out")
-    code, out, err = finish(process)
+def test_errors_of_the_real_program(tmp_path):
+    words = ["sweep-voltage", "--voltages", "0.3", "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "faultsim", *words], capture_output=True, text=True)
     line = "faultsim: error: voltage 0.3 is outside the curve '14nm', which covers 0.5 to 1.5\n"
-    assert (code, out, err) == (2, "", line)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
     assert not (tmp_path / "out").exists()

@@ -143,7 +143,7 @@ def test_very_many_chips_are_told_kept_and_interrupted(tmp_path, start, finish):
     assert (code, err.splitlines()[-1]) == (130, "faultsim: interrupted; finished results are in --out")
     with (tmp_path / "run" / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) > 10
+    assert 0 < len(rows) < 50_000
     assert tuple(rows[0]) == (*list_columns(ACCURACY), *COLUMNS)
     assert [row["chip"] for row in rows] == [str(chip) for chip in range(len(rows))]
 

@@ -26,12 +26,16 @@ def in_process() -> Iterator["Client"]:
 
 @pytest.fixture(scope="session")
 def processes() -> Iterator["Client"]:
-    """Two worker processes on loopback, which are started again when they die."""
+    """Two worker processes on loopback, which are started again when they die; on a busy machine that takes longer than
+    Dask waits for them."""
     distributed = pytest.importorskip("distributed")
+    import dask
+
+    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "10 minutes"})
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
     )
-    with cluster, distributed.Client(cluster) as client:
+    with patient, cluster, distributed.Client(cluster) as client:
         yield client
 
 

@@ -72,6 +72,30 @@ def test_a_worker_that_does_not_come_back_is_replaced(monkeypatch, caplog):
     assert "no worker is there: waiting for one to join" in caplog.text
 
 
+def test_a_result_that_dies_with_its_worker_is_computed_again(processes, monkeypatch):
+    """The worker has told that a job ended, and is gone before the coordinator asks for what came of it."""
+    drain, killed = faultsim.cluster.workers._drain, []
+
+    def kill_between(ended):
+        found = drain(ended)
+        if found and not killed:
+            ((address,),) = processes.who_has(found[:1]).values()
+            killed.append(address)
+            os.kill(processes.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while found[0].status == "finished" and time.monotonic() < deadline:
+                time.sleep(0.001)
+        return found
+
+    monkeypatch.setattr("faultsim.cluster.workers._drain", kill_between)
+    jobs = [Job(f"job {n}", SIZE, {"population": 100 + n, "margin": 0.1}) for n in range(5)]
+    with Workers(processes) as workers:
+        found = list(workers.run(give(jobs)))
+    assert killed
+    assert sorted(done.job.name for done in found) == [job.name for job in jobs]
+    assert {done.failure for done in found} == {None}
+
+
 def test_an_error_of_a_job_is_tried_again_and_then_told(in_process):
     with Workers(in_process) as workers:
         (done,) = workers.run(give([Job("odd", "math:no_such_function", {})]))

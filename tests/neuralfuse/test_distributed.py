@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
 import socket
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from faultsim.io.checkpoint import read_file
 from neuralfuse.distributed import ALONE, Ranks
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
+from tests.forked import Done, Forked, run
 
 TRAIN = [
     *("train-generator", "--generator", "UNetS", "--bit-error-rate", "0.02"),
@@ -98,6 +96,12 @@ print(json.dumps(answers))
 """
 
 
+def environment(rank: int) -> dict[str, str]:
+    """What torchrun would tell a process on one machine; how many there are and the port besides."""
+    place = {"MASTER_ADDR": "localhost", "TORCHELASTIC_RUN_ID": "by hand"}
+    return {**place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
 def free_ports(count: int) -> list[str]:
     with contextlib.ExitStack() as closing:
         listeners = [closing.enter_context(socket.socket()) for _ in range(count)]
@@ -109,16 +113,8 @@ def free_ports(count: int) -> list[str]:
 def test_gradients_do_not_depend_on_the_number_of_processes():
     """Three processes, the first two of them also as a run of two; N + 1 is no multiple of either."""
     ports = free_ports(2)
-    place = {"MASTER_ADDR": "localhost", "TORCHELASTIC_RUN_ID": "by hand", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", AT_ONCE, Path(__file__).parent, *ports],
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-        )
-        for rank in range(3)
-    ]
-    by_rank = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
+    processes = [Forked(AT_ONCE, [Path(__file__).parent, *ports], env=environment(rank)) for rank in range(3)]
+    by_rank = [json.loads(process.communicate()[0]) for process in processes]
     alone = [step_of(ALONE, *case) for case in CASES]
     for count in (2, 3):
         answers = [answer for of_rank in by_rank for answer in of_rank if answer[1] == count]
@@ -132,21 +128,15 @@ def test_gradients_do_not_depend_on_the_number_of_processes():
                 torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-10, atol=1e-14)
 
 
-def torchrun(program: list[object], arguments: list[object], fails: str = "none"):
+def torchrun(program: list[object], arguments: list[object], fails: str = "none") -> Done:
     """A finished run of two processes of `program`."""
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *program, *arguments]
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "FAILS": fails},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    words = ["--standalone", "--nproc-per-node=2", *program, *arguments]
+    return run("from torch.distributed.run import main; main()", words, env={"FAILS": fails})
 
 
-def reported(done: subprocess.CompletedProcess) -> list[str]:
+def reported(done: Done) -> list[str]:
     """Lines of faultsim on stderr; torchrun has its own."""
-    return [line for line in done.stderr.splitlines() if line.startswith(("faultsim: ", "epoch "))]
+    return [line for line in done.err.splitlines() if line.startswith(("faultsim: ", "epoch "))]
 
 
 def test_a_run_of_two_processes_is_a_run(tmp_path, monkeypatch, threads):
@@ -156,13 +146,17 @@ def test_a_run_of_two_processes_is_a_run(tmp_path, monkeypatch, threads):
     script.write_text(SCRIPT)
     train = [*TRAIN, "--out", out / "shared.safetensors", "--epochs", 2]
     first = torchrun([script], train, fails="1")
-    assert first.returncode != 0
+    assert first.status != 0
     assert [line[:5] for line in reported(first)] == ["epoch", "fault"]
     assert reported(first)[1] == "faultsim: error: the cause"
-    whole = torchrun([script], train)
-    assert whole.returncode == 0
+    (port,) = free_ports(1)
+    settings = {"FAILS": "none", "WORLD_SIZE": "2", "MASTER_PORT": port}
+    processes = [Forked(SCRIPT, train, env=environment(rank) | settings) for rank in range(2)]
+    whole, second = map(Done.of, processes)
+    assert (whole.status, second.status) == (0, 0)
     assert [line.split(":")[0] for line in reported(whole)] == ["epoch 2/2"]
-    assert whole.stdout.count("written to") == 1
+    assert whole.out.count("written to") == 1
+    assert (second.out, reported(second)) == ("", [])
     assert sorted(path.name for path in out.iterdir()) == [
         f"shared.{end}" for end in ("log.jsonl", "safetensors", "state.safetensors")
     ]
@@ -189,7 +183,7 @@ def test_a_run_of_two_processes_is_a_run(tmp_path, monkeypatch, threads):
 def test_a_mistake_that_all_meet_is_one_line(tmp_path):
     wrong = [*TRAIN, "--out", tmp_path / "g.safetensors", "--n-models", 0]
     done = torchrun(["-m", "faultsim"], wrong)
-    assert done.returncode != 0
+    assert done.status != 0
     assert reported(done) == ["faultsim: error: 0 perturbed models: at least 1 is needed"]
-    assert done.stdout == ""
+    assert done.out == ""
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import torch
 
 import neuralfuse
 from faultsim import FaultsimError, load_subject
+from faultsim.data import digits
 from neuralfuse import published
 from neuralfuse.files import read_generator
 from neuralfuse.paper.cells import make_transfer_cells, select_cells
@@ -122,8 +123,10 @@ def test_images_that_are_not_there() -> None:
         select_cells("full-table24")
 
 
-def test_a_small_version_is_trained_and_measured(tmp_path) -> None:
-    """Digits, tiny networks: base model and generator are trained with 8 bits, and read with 8 and with 3."""
+def test_a_small_version_is_trained_and_measured(tmp_path, monkeypatch) -> None:
+    """100 digits, tiny networks: base model and generator are trained with 8 bits, and read with 8 and with 3."""
+    few = {split: digits.load_digits(split).subset(torch.arange(100)) for split in ("train", "test")}
+    monkeypatch.setattr(digits, "load_digits", few.__getitem__)
     settings = Settings.choose(smoke=True, base_epochs=6, epochs=1, n_models=1)
     cells = select_cells("full-table22", (), (), ["ConvS"], ["iid_flips"], smoke=True)
     cells = [cell for cell in cells if cell.bits in (None, 3)]

@@ -1,10 +1,11 @@
 """Does a small run of table 1 from nothing go on where it was killed, and refuse what is not its own?"""
 
+import io
 import json
-import subprocess
-import sys
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,9 @@ from faultsim.data import digits
 from neuralfuse.paper.cells import FAULTS
 from neuralfuse.paper.result import read, read_results
 from neuralfuse.paper.settings import Settings
+from tests.forked import Forked
 
 TINY = ["table1", "--smoke", "--generator", "ConvS", "--device", "cpu"]
-
-
 TINY += ["--base-epochs", "2", "--epochs", "2", "--n-models", "1"]
 
 
@@ -37,8 +37,8 @@ def few_digits(monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]) 
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = digits.load_digits
-    monkeypatch.setattr(digits, "load_digits", lambda split: whole(split).subset(torch.arange(40)))
+    few = {split: digits.load_digits(split).subset(torch.arange(40)) for split in ("train", "test")}
+    monkeypatch.setattr(digits, "load_digits", few.__getitem__)
 
 
 def outcome(directory: Path) -> list[tuple]:
@@ -48,17 +48,31 @@ def outcome(directory: Path) -> list[tuple]:
     ]
 
 
-@pytest.fixture
-def whole(run: Callable, tmp_path: Path, few_digits: None) -> Path:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a run that nobody disturbed."""
-    end = run(*TINY, "--out", tmp_path / "whole")
-    assert end.status == 0, end.err
-    assert "0 of 7 steps are done, 7 are missing" in end.err
-    assert "1. train DigitsNet on digits, recipe modern (" in end.err
-    assert ") -> base-DigitsNet-digits-modern.safetensors" in end.err
-    assert "not in the paper" in end.out
-    assert "2 of 2 results are there" in end.out
-    return tmp_path / "whole"
+    directory, out, err = tmp_path_factory.mktemp("undisturbed"), io.StringIO(), io.StringIO()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("COLUMNS", "80")
+        shrink(patch)
+        with pytest.raises(SystemExit) as end:
+            main(["reproduce", *TINY, "--out", str(directory)])
+    torch.set_num_threads(threads)
+    assert not end.value.code, err.getvalue()
+    assert "0 of 7 steps are done, 7 are missing" in err.getvalue()
+    assert "1. train DigitsNet on digits, recipe modern (" in err.getvalue()
+    assert ") -> base-DigitsNet-digits-modern.safetensors" in err.getvalue()
+    assert "not in the paper" in out.getvalue()
+    assert "2 of 2 results are there" in out.getvalue()
+    return directory
+
+
+@pytest.fixture
+def whole(undisturbed: Path, tmp_path: Path, few_digits: None) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(undisturbed, tmp_path / "whole"))
 
 
 def test_a_killed_run_goes_on_to_the_same_results(
@@ -94,19 +108,18 @@ def test_a_killed_run_goes_on_to_the_same_results(
 def test_a_run_that_was_killed_outright_goes_on(run: Callable, whole: Path, tmp_path: Path):
     directory = tmp_path / "killed"
     program = (
-        "import sys, torch; from faultsim.data import digits; from faultsim.cli import main\n"
+        "import torch; from faultsim.data import digits; from faultsim.cli import main\n"
         "torch.set_num_threads(1); whole = digits.load_digits\n"
-        "digits.load_digits = lambda split: whole(split).subset(torch.arange(40)); main(sys.argv[1:])"
+        "digits.load_digits = lambda split: whole(split).subset(torch.arange(40)); main()"
     )
-    arguments = [sys.executable, "-c", program, "reproduce", *TINY, "--out", str(directory)]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Forked(program, ["reproduce", *TINY, "--out", directory])
     deadline = time.monotonic() + 120
     while not list(directory.glob("generator-*.state.safetensors")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.communicate()
     left = directory / ".generator-killed.safetensors"
     left.touch()
     assert run(*TINY, "--out", directory).status == 0

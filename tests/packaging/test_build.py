@@ -252,16 +252,9 @@ def test_other_words_are_an_error(tmp_path):
     assert "FAULTSIM_CUDA is 'BOGUS'; it can be AUTO, ON or OFF" in " ".join(done.stderr.split())
 
 
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"CUDAARCHS": "75-real;80-real;90"}, {"75", "80", "90"}),
-        ({"CUDAARCHS": "86-real;89-real"}, {"86", "89"}),
-    ],
-)
-def test_cudaarchs_chooses_the_gpus_that_are_compiled_for(tmp_path, settings, expected):
+def test_cudaarchs_chooses_the_gpus_that_are_compiled_for(tmp_path):
     if shutil.which("nvcc") is None:
         pytest.skip("nvcc is not on the PATH")
-    done = configure(tmp_path, "ON", os.environ["PATH"], env=settings)
+    done = configure(tmp_path, "ON", os.environ["PATH"], env={"CUDAARCHS": "75-real;86-real;90"})
     assert done.returncode == 0, done.stderr
-    assert set(re.findall(r"code=\S*sm_(\d+)", (tmp_path / "build.ninja").read_text())) == expected
+    assert set(re.findall(r"code=\S*sm_(\d+)", (tmp_path / "build.ninja").read_text())) == {"75", "86", "90"}
