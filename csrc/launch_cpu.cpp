@@ -194,7 +194,7 @@ class Reader {
 
     const uint8_t* source = reinterpret_cast<const uint8_t*>(job_.source) + weight;
     const bool bytes = job_.type == Output::int8 || decoder_.settles(), repaired = !faults.masks;
-    const bool marked = marked_ && count == kBlockBytes;
+    const bool marked = marked_ && count == kBlockBytes && bytes && !stream_;
     uint8_t* result = bytes && !stream_ ? output : scratch->weights.beside(source);
     const Kind kind = job_.rule.kind;
     if (marked) {
@@ -261,7 +261,7 @@ class Reader {
   const bool stream_;
   uint64_t blocks_;           // that the job reads
   bool masked_ = false;       // hits become masks
-  bool marked_ = false;       // whole blocks are read by CpuPath::read_marked
+  bool marked_ = false;       // whole blocks that become bytes are read by CpuPath::read_marked
   uint32_t hits_stride_ = 0;  // see DrawnHits
   uint32_t at_once_ = 0;      // blocks that are drawn at once; 0: one, as masks
 };
