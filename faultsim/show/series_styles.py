@@ -34,7 +34,7 @@ def choose_styles(names: Sequence[str]) -> list[SeriesStyle]:
     """Choose a style for each variant.
 
     Up to six have a color and a marker each. Of more, those of one family (secded:keep, secded:zero) share a color and
-    have different markers.
+    have different markers, and so have families that share a color because there are more of them than colors.
 
     Parameters
     ----------
@@ -49,6 +49,9 @@ def choose_styles(names: Sequence[str]) -> list[SeriesStyle]:
         family = name.replace(" ", ":").partition(":")[0]
         members = families.setdefault(family, 0)
         place = list(families).index(family)
-        styles.append(SeriesStyle(place % len(COLORS), (place + members) % len(MARKERS)))
+        color = place % len(COLORS)
+        markers = [(place + members + step) % len(MARKERS) for step in range(len(MARKERS))]
+        free = [marker for marker in markers if SeriesStyle(color, marker) not in styles]
+        styles.append(SeriesStyle(color, (free or markers)[0]))
         families[family] += 1
     return styles

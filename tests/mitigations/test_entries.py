@@ -163,6 +163,8 @@ def test_variants_are_told_apart():
     assert len({style.color for style in styles[1:4]}) == 1
     assert all(style.color < len(COLORS) and style.marker < len(MARKERS) for style in styles)
     assert choose_styles(families)[:4] == choose_styles(families[:7])[:4]
+    many = choose_styles([*families, *(f"own{number}" for number in range(30))])
+    assert len(set(many)) == len(many)
 
 
 def test_command_with_costs_and_files(tmp_path, capsys):
