@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 
 _aten = torch.ops.aten
 _PLAIN = {
+    _aten.adaptive_max_pool2d.default,
     _aten.add.Tensor,
     _aten.addmm.default,
     _aten.avg_pool2d.default,
@@ -23,6 +24,7 @@ _PLAIN = {
     _aten.max_pool2d_with_indices.default,
     _aten.mean.dim,
     _aten.native_batch_norm.default,
+    _aten.native_group_norm.default,
     _aten.relu.default,
     _aten.t.default,
     _aten.tanh.default,

@@ -35,9 +35,9 @@ _MULTIPLYING = (
     nn.ConvTranspose3d,
 )
 _MODULES = (
-    nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.Identity, nn.Dropout, nn.Upsample, nn.MaxPool2d,
-    nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU,
-    nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh,
+    nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.BatchNorm2d, nn.GroupNorm, nn.Identity, nn.Dropout, nn.Upsample,
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU,
+    nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh,
 )  # fmt: skip
 _FUNCTIONS = (
     operator.add, operator.iadd, operator.mul, torch.add, torch.mul, torch.relu, torch.sigmoid, torch.tanh, torch.clamp,
