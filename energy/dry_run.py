@@ -16,9 +16,8 @@ W = TypeVar("W", bound=contextlib.AbstractContextManager[Any])
 Watch = Callable[[Counter], W]
 """Makes a context manager around a run, which enters the counter."""
 
-_SMALL = (
-    2**37
-)  # weights x inputs, about the most multiply-accumulates of convolutions: VGG19's on 3 x 32 x 32 are half
+_SMALL = 2**37
+"""Weights x inputs, about the most multiply-accumulates of convolutions: VGG19's on 3 x 32 x 32 are half."""
 
 Example = Tensor | tuple[Any, ...] | dict[str, Any]
 """What one sample of a model's inputs is, with a batch of one: a tensor, several by position, or several by name."""
@@ -78,9 +77,7 @@ def _run(model: nn.Module, inputs: Example, watch: Watch[W], what: str) -> W:
                 return run(model, inputs, watch)
             except EnergyError:
                 raise
-            except (
-                Exception
-            ):  # whatever the model does that is not plain or needs real numbers; the next run tells
+            except Exception:  # it is not plain, or needs real numbers: the next run tells
                 pass
         try:
             return _on_device(model, inputs, watch)

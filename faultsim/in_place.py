@@ -82,9 +82,7 @@ class _Calls:
         self.hooked, self.modules = tracer.hooked, dict(model.named_modules())
         try:
             graph = tracer.trace(model)
-        except (
-            Exception
-        ):  # whatever a forward method does that has no static graph: the model then runs as it is
+        except Exception:  # a forward method without a static graph: the model runs as it is
             return
         for node in graph.nodes:
             module = self.find_module(node)

@@ -46,7 +46,7 @@ the start of a worker on a busy machine, which has to import torch."""
 
 KEPT_BYTES = 1 << 28
 """Of free memory that a worker of a local cluster does not give back. Dask's 64 KiB make each large tensor fresh
-memory, whose page faults cost a small network a quarter of its time or more."""
+memory, whose page faults cost a small network up to half of its time."""
 MAPPED_BYTES = 1 << 25
 """From which a tensor is memory of its own; glibc takes no larger number."""
 
@@ -162,9 +162,8 @@ class Workers:
             self._looked = time.monotonic()
             try:
                 there = self.client.nthreads()
-                late = set(there) - set(
-                    self.members
-                )  # some told who they are before Dask knew that we listen
+                # some told who they are before Dask knew that we listen
+                late = set(there) - set(self.members)
                 events = self.client.get_events(self._plugin) if late else ()
             except OSError as error:  # Dask's errors of connections are such
                 raise self._lost() from error

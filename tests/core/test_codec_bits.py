@@ -4,6 +4,7 @@ a word becomes), on every CPU path, and in the CUDA kernel's own text compiled f
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -143,17 +144,20 @@ def read_cells(
     return found
 
 
-def expect(
-    case: Case,
-    words: torch.Tensor,
-    kind: str,
-    ones: float,
-    place: tuple[int, ...],
-    parts: Parts,
-    check_rate: float,
-) -> tuple[np.ndarray, np.ndarray]:
+class Memory(NamedTuple):
+    """How cells fail, where the words lie, the bits of a byte with their rates, and the rate of the check bits."""
+
+    kind: str
+    ones: float
+    place: tuple[int, ...]
+    parts: Parts
+    check_rate: float
+
+
+def expect(case: Case, words: torch.Tensor, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
     """Words [chips, words, 8] and which are read again [chips, words], by the references."""
     written = find_codec(case.mitigation, case.stored).encode(words)
+    kind, ones, place, parts, check_rate = memory
     base, blocks, word, repeat = place
     where = cells.locate_weights(8 * len(words), base, blocks=blocks, word=word, repeat=repeat)
     read = read_cells(written.weights.numpy().view(np.uint8).reshape(-1), where, 0, parts, kind, ones)
@@ -184,16 +188,9 @@ def expect(
     )
 
 
-def run(
-    case: Case,
-    words: torch.Tensor,
-    kind: str,
-    ones: float,
-    place: tuple[int, ...],
-    parts: Parts,
-    check_rate: float,
-) -> tuple[np.ndarray, np.ndarray]:
+def run(case: Case, words: torch.Tensor, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
     """The same by the kernel."""
+    kind, ones, place, parts, check_rate = memory
     known = find_codec(case.mitigation, case.stored)
     layer = StoredWeights.of(nn.Linear(1, 1)).layers[0]  # of no matter where bytes are read
     tensor = ProtectedTensor(known, layer, known.encode(words))
@@ -237,14 +234,14 @@ def cuda_text(monkeypatch):
     monkeypatch.setattr(codec, "_described", {})
 
 
-def check(case: Case, count: int, *arguments) -> None:
+def check(case: Case, count: int, memory: Memory) -> None:
     words = make_words(count)
-    expected, again = expect(case, words, *arguments)
+    expected, again = expect(case, words, memory)
     for path in ops.list_cpu_paths():
         with ops.use_cpu_path(path):
-            found, flagged = run(case, words, *arguments)
-        assert np.array_equal(found, expected), (case.mitigation.label, path, arguments)
-        assert np.array_equal(flagged, again), (case.mitigation.label, path, arguments)
+            found, flagged = run(case, words, memory)
+        assert np.array_equal(found, expected), (case.mitigation.label, path, memory)
+        assert np.array_equal(flagged, again), (case.mitigation.label, path, memory)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -253,7 +250,7 @@ def test_every_cpu_path(kind, ones, place):
     """Few faults, which are listed, and many; parts of three arrays."""
     for case in INT8_CASES:
         for rate in (1e-3, 0.03):
-            check(case, 140, kind, ones, PLACES[place], [(None, rate)], rate)
+            check(case, 140, Memory(kind, ones, PLACES[place], [(None, rate)], rate))
 
 
 @pytest.mark.parametrize("place", ["unlimited", "small", "repeated"])
@@ -262,7 +259,7 @@ def test_weights_of_any_width(place):
     for case in CASES:
         if case.stored != INT8:
             for rate in (1e-3, 0.03):
-                check(case, 150, "stuck", 0.5, PLACES[place], [(None, rate)], rate)
+                check(case, 150, Memory("stuck", 0.5, PLACES[place], [(None, rate)], rate))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +278,7 @@ def test_bits_with_rates_of_their_own(parts):
     """The check bits have another rate still."""
     for case in INT8_CASES:
         for kind, ones in (("flip", 0), ("stuck", 0.3)):
-            check(case, 60, kind, ones, PLACES["unlimited"], parts, 0.01)
+            check(case, 60, Memory(kind, ones, PLACES["unlimited"], parts, 0.01))
 
 
 def test_many_threads_and_chips_agree():
@@ -337,11 +334,9 @@ def test_numbers_are_the_decoded_words(stored, name):
 def test_cuda_text(cuda_text, kind, ones):
     for case in CASES:
         place = PLACES["repeated" if case.mitigation.name == "parity" else "unlimited"]
-        arguments = (kind, ones, place, [(np.uint8(127), 0.03), (np.uint8(128), 1e-3)], 0.02)
+        memory = Memory(kind, ones, place, [(np.uint8(127), 0.03), (np.uint8(128), 1e-3)], 0.02)
         words = make_words(100)
-        for found, expected in zip(
-            run(case, words, *arguments), expect(case, words, *arguments), strict=True
-        ):
+        for found, expected in zip(run(case, words, memory), expect(case, words, memory), strict=True):
             assert np.array_equal(found, expected), case.mitigation.label
 
 
