@@ -11,7 +11,7 @@ namespace {
 // Calls are made four at a time: such a quad has the same block, and its results are 64 bytes. So many vectors are
 // computed side by side, and hold so many quads:
 #if defined(__AVX512F__) && defined(__AVX512BW__)
-constexpr uint32_t kVectors = 2, kQuads = 4;
+constexpr uint32_t kVectors = 4, kQuads = 8;
 #elif defined(__AVX2__)
 constexpr uint32_t kVectors = 3, kQuads = 3;
 #elif defined(__SSE2__)
@@ -34,10 +34,11 @@ inline uint8_t* half_of_vector(const Quad* quads, uint32_t v, uint32_t half) {
   return quads[at / kQuadBytes].out + at % kQuadBytes;
 }
 
-// The results of kQuads quads.
-inline void make_calls(uint64_t seed, uint32_t access, uint32_t stream, const Quad* quads) {
-  Lanes::V call[kVectors], block[kVectors];
-  for (uint32_t v = 0; v < kVectors; ++v) {
+// The results of as many quads as `vectors` vectors hold.
+template <uint32_t vectors>
+void make_calls(uint64_t seed, uint32_t access, uint32_t stream, const Quad* quads) {
+  Lanes::V call[vectors], block[vectors];
+  for (uint32_t v = 0; v < vectors; ++v) {
 #if defined(__AVX512F__) && defined(__AVX512BW__)
     const Lanes::V counters = Lanes::halves(quads[2 * v].counter, quads[2 * v + 1].counter);
     call[v] = Lanes::add(counters, Lanes::count_halves());
@@ -47,10 +48,10 @@ inline void make_calls(uint64_t seed, uint32_t access, uint32_t stream, const Qu
 #endif
     block[v] = Lanes::high(counters);
   }
-  philox_lanes<kVectors>(seed, call, block, access, stream,
-                         [&](uint32_t v, Lanes::V a, Lanes::V b, Lanes::V c, Lanes::V d) {
-                           Lanes::store(half_of_vector(quads, v, 0), half_of_vector(quads, v, 1), a, b, c, d);
-                         });
+  philox_lanes<vectors>(seed, call, block, access, stream,
+                        [&](uint32_t v, Lanes::V a, Lanes::V b, Lanes::V c, Lanes::V d) {
+                          Lanes::store(half_of_vector(quads, v, 0), half_of_vector(quads, v, 1), a, b, c, d);
+                        });
 }
 
 // Quads of any blocks, gathered until there are enough for all lanes.
@@ -68,8 +69,10 @@ class Quads {
 
   void run() {
     if (size_ == 0) return;
-    for (; size_ < kQuads; ++size_) quads_[size_] = {0, waste_};
-    make_calls(seed_, access_, stream_, quads_);
+    const bool half = 2 * size_ <= kQuads;
+    for (; size_ < (half ? kQuads / 2 : kQuads); ++size_) quads_[size_] = {0, waste_};
+    half ? make_calls<kVectors / 2>(seed_, access_, stream_, quads_)
+         : make_calls<kVectors>(seed_, access_, stream_, quads_);
     size_ = 0;
   }
 
@@ -96,19 +99,20 @@ inline void make_first_calls(uint64_t seed, uint32_t first, uint8_t* out) {
                       });
 }
 
-// hit_count() of four uniforms, side by side: each step has to wait for the one before.
+// hit_count() of all uniforms, side by side: each step has to wait for the one before.
 inline void count_hits(HitTable table, const uint64_t* uniforms, uint32_t* counts) {
+  constexpr uint32_t kBlocks = DrawnHits::kMostBlocks;
   const uint64_t* thresholds = table.entries + 2;
-  uint32_t found[4] = {};
+  uint32_t found[kBlocks] = {};
   for (uint32_t remaining = table.size; remaining > 0;) {
     const uint32_t half = (remaining + 1) / 2;
-    for (uint32_t i = 0; i < 4; ++i) {
+    for (uint32_t i = 0; i < kBlocks; ++i) {
       const bool passed = thresholds[found[i] + half - 1] <= uniforms[i];
       found[i] += half & (0 - static_cast<uint32_t>(passed));  // not "?:", of which the compiler makes jumps
     }
     remaining -= half;
   }
-  for (uint32_t i = 0; i < 4; ++i) counts[i] = static_cast<uint32_t>(table.entries[0]) + found[i];
+  for (uint32_t i = 0; i < kBlocks; ++i) counts[i] = static_cast<uint32_t>(table.entries[0]) + found[i];
 }
 
 // Puts the value of each hit into its spare bit; `draws` are its words of the value stream. value_of() in 32 bits,
@@ -138,13 +142,34 @@ void put_value(ValueRule rule, uint16_t* hits, uint32_t count) {
 uint32_t stream_of_values(Kind kind) { return kind == Kind::transient ? kStreamReads : kStreamValues; }
 uint32_t access_of_values(Kind kind, uint32_t access) { return kind == Kind::transient ? access : 0; }
 
-void draw_hits(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
-               DrawnHits* hits) {
+// So many calls of a block are made before its count is known: most of those that it needs at least.
+uint32_t first_calls(HitTable table) {
+  constexpr uint32_t kFew = (kQuads + 1) / 2 * kQuadCalls, kAll = kQuads * kQuadCalls;
+  return table.entries[0] + kCountHalves >= kFew * kHitsPerCall ? kAll : kFew;
+}
+
+// The hits of one block.
+void draw_block(uint64_t seed, uint32_t block, HitTable table, DrawnHits* hits) {
+  uint16_t* stream = hits->half + DrawnHits::kFirst - kCountHalves;
+  const uint32_t first = first_calls(table);
+  Quads quads(seed, 0, kStreamHits);
+  quads.add(block, 0, first, stream);
+  quads.run();
+  uint64_t uniform;
+  memcpy(&uniform, stream, sizeof uniform);
+  hits->count[0] = hit_count(table, uniform);
+  const uint32_t calls = (hits->count[0] + kCountHalves + kHitsPerCall - 1) / kHitsPerCall;
+  if (calls > first) quads.add(block, first, calls - first, stream + first * kHitsPerCall);
+  quads.run();
+}
+
+// The hits of several blocks.
+void draw_blocks(uint64_t seed, uint32_t block, uint32_t count, HitTable table, DrawnHits* hits) {
   alignas(64) uint8_t first[16 * DrawnHits::kMostBlocks];
   make_first_calls(seed, block, first);
   uint64_t uniforms[DrawnHits::kMostBlocks];
   for (uint32_t b = 0; b < DrawnHits::kMostBlocks; ++b) memcpy(uniforms + b, first + 16 * b, sizeof *uniforms);
-  for (uint32_t b = 0; b < count; b += 4) count_hits(table, uniforms + b, hits->count + b);
+  count_hits(table, uniforms, hits->count);
   Quads quads(seed, 0, kStreamHits);
   for (uint32_t b = 0; b < count; ++b) {
     uint16_t* of_block = hits->half + b * hits->stride;
@@ -154,6 +179,15 @@ void draw_hits(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, H
     quads.add(block + b, 1, (more + kHitsPerCall - 1) / kHitsPerCall, of_block + DrawnHits::kFirst + kInFirstCall);
   }
   quads.run();
+}
+
+void draw_hits(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
+               DrawnHits* hits) {
+  if (count == 1) {
+    draw_block(seed, block, table, hits);
+  } else {
+    draw_blocks(seed, block, count, table, hits);
+  }
   if (rule.kind == Kind::flip || spare_decides(rule)) return;
 
   uint16_t* hit = hits->half + DrawnHits::kFirst;

@@ -11,17 +11,9 @@ namespace faultsim {
 namespace FAULTSIM_PATH {
 namespace {
 
-constexpr uint32_t kChunkCalls = 144;  // 1,152 hits at a time: the buffer stays in the L1 cache
+constexpr uint32_t kChunkCalls = 96;  // 768 hits at a time: the buffer stays in the L1 cache
 constexpr uint32_t kChunkHits = kChunkCalls * kHitsPerCall;
 static_assert(kChunkCalls % (kQuads * kQuadCalls) == 0, "a chunk is a whole number of groups of quads");
-
-void mark_cells(const uint16_t* hits, uint32_t count, uint64_t* fail) {
-#pragma GCC unroll 8
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t cell = cell_of(hits[i]);
-    fail[cell / 64] |= 1ull << (cell % 64);
-  }
-}
 
 // The first hit that names a cell decides its value.
 void mark_values(const uint16_t* hits, uint32_t count, uint64_t* fail, uint64_t* value) {
@@ -67,8 +59,9 @@ void draw(uint64_t seed, uint32_t block, uint32_t access, HitTable table, ValueR
   alignas(64) uint32_t draws[kChunkHits];
   Quads calls(seed, 0, kStreamHits),
       value_calls(seed, access_of_values(rule.kind, access), stream_of_values(rule.kind));
-  uint32_t have = kQuads * kQuadCalls * kHitsPerCall;
-  calls.add(block, 0, kQuads * kQuadCalls, chunk);  // call 0 holds the count and the first four hits
+  uint32_t have = first_calls(table) * kHitsPerCall;
+  calls.add(block, 0, first_calls(table), chunk);  // call 0 holds the count and the first four hits
+  calls.run();
   uint64_t uniform;
   memcpy(&uniform, chunk, sizeof uniform);
   const uint32_t halves = kCountHalves + hit_count(table, uniform);  // length of the stream that counts
@@ -83,7 +76,7 @@ void draw(uint64_t seed, uint32_t block, uint32_t access, HitTable table, ValueR
     uint16_t* hits = chunk + begin;
     const uint32_t count = end - begin;
     if (!values) {
-      mark_cells(hits, count, faults->fail);
+      mark_cells(hits, count, reinterpret_cast<uint8_t*>(faults->fail));
     } else {
       if (value_is_certain(rule)) {
         put_value(rule, hits, count);
@@ -133,6 +126,7 @@ const CpuPath path = {FAULTSIM_NAME(FAULTSIM_PATH),
                       draw,
                       mark,
                       repair,
+                      read_marked,
                       read,
                       read_repeated,
                       copy_past_cache,

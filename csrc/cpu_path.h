@@ -11,6 +11,7 @@ namespace faultsim {
 
 // Hits of one block, in the order of their stream. The spare bit of each says the value that its cell reads.
 struct HitList {
+  static constexpr uint32_t kMany = 64;  // more are worth vectors or masks
   const uint16_t* hit;
   uint32_t count;
 };
@@ -18,9 +19,9 @@ struct HitList {
 // The hits of several successive blocks, which are drawn together.
 struct DrawnHits {
   static constexpr uint32_t kMostBlocks = 8;
-  static constexpr uint32_t kHalves = 1088;
-  static constexpr uint32_t kFirst = 28;  // the first hit of a block: those of call 1 begin a cache line
-  alignas(64) uint16_t half[kHalves];
+  static constexpr uint32_t kHalves = 2176;
+  static constexpr uint32_t kFirst = 28;    // the first hit of a block: those of call 1 begin a cache line
+  alignas(64) uint16_t half[kHalves + 32];  // more than they hold, since calls are made several at a time
   uint32_t count[kMostBlocks];
   uint32_t stride;  // halves of a block
 
@@ -56,6 +57,9 @@ struct CpuPath {
   void (*mark)(HitList hits, bool values, uint32_t from, uint32_t count, uint8_t* fail, uint8_t* value);
   // Turns a copy of `source` into what is read. source == output: reads in place.
   void (*repair)(Kind kind, HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output);
+  // The same of a whole block, faster where it has many flips or transient faults: through a mask of the block that is
+  // all 0 before and after.
+  void (*read_marked)(Kind kind, HitList hits, const uint8_t* source, uint8_t* mask, uint8_t* output);
   // read_word(); masks from the first weight on. `fail` may be null for transient faults, `value` for flips.
   void (*read)(Kind kind, const uint8_t* source, const uint8_t* fail, const uint8_t* value, uint8_t* output,
                uint32_t count);

@@ -50,9 +50,71 @@ void mark(HitList hits, bool values, uint32_t from, uint32_t count, uint8_t* fai
   });
 }
 
+void mark_cells(const uint16_t* hits, uint32_t count, uint8_t* mask) {
+#pragma GCC unroll 8
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t cell = cell_of(hits[i]);
+    uint8_t* at = mask + cell / 64 * 8;
+    store(at, load(at, uint64_t{}) | 1ull << (cell % 64));
+  }
+}
+
+// Where hits lie: bytes of the block, and for each the bits to keep (lower half) and to set (upper half).
+struct Places {
+  static constexpr uint32_t kMost = 512, kStep = 32;
+  alignas(64) uint16_t at[kMost];
+  alignas(64) uint16_t bits[kMost];
+
+  // kStep hits. Powers of two are products, which every instruction set computes in vectors.
+  void find(const uint16_t* hit, uint32_t first) {
+    for (uint32_t i = 0; i < kStep; ++i) {
+      const uint16_t h = hit[i];
+      const uint16_t one = static_cast<uint16_t>(1 + (h & 1)), two = static_cast<uint16_t>(1 + 3 * (h >> 1 & 1)),
+                     four = static_cast<uint16_t>(1 + 15 * (h >> 2 & 1));
+      const uint16_t bit = static_cast<uint16_t>(static_cast<uint16_t>(one * two) * four);
+      const uint16_t value = static_cast<uint16_t>(bit & (0 - (h >> 15)));
+      at[first + i] = static_cast<uint16_t>((h & 0x7FFF) >> 3);
+      bits[first + i] = static_cast<uint16_t>((bit ^ 0xFF) | value << 8);
+    }
+  }
+};
+
+// Calls visit(byte, keep, set) for each hit of a whole block, the first one last: it decides.
+template <class Visit>
+void each_place(HitList hits, Visit visit) {
+  Places places;
+  for (uint32_t end = hits.count; end > 0;) {
+    const uint32_t n = (end - 1) % Places::kMost + 1, whole = n / Places::kStep * Places::kStep;
+    const uint16_t* hit = hits.hit + (end - n);
+    for (uint32_t i = 0; i < whole; i += Places::kStep) places.find(hit + i, i);
+    if (whole < n) {
+      uint16_t rest[Places::kStep] = {};
+      memcpy(rest, hit + whole, (n - whole) * sizeof *hit);
+      places.find(rest, whole);
+    }
+#pragma GCC unroll 8
+    for (uint32_t i = n; i > 0; --i) {
+      const uint32_t bits = places.bits[i - 1];
+      visit(places.at[i - 1], static_cast<uint8_t>(bits), static_cast<uint8_t>(bits >> 8));
+    }
+    end -= n;
+  }
+}
+
 // As read_word() says, for single bits.
 template <Kind kind>
 void repair_kind(HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output) {
+  if (hits.count >= HitList::kMany && from == 0 && count == kBlockBytes) {
+    return each_place(hits, [=](uint32_t at, uint8_t keep, uint8_t set) {
+      const uint32_t now = output[at];
+      if (kind == Kind::stuck) {
+        output[at] = static_cast<uint8_t>((now & keep) | set);
+      } else {
+        const uint32_t same = ((now ^ source[at]) & ~keep) ^ (kind == Kind::flip ? ~keep : set);
+        output[at] = static_cast<uint8_t>(now ^ same);
+      }
+    });
+  }
   each_hit(hits, from, count, [=](uint32_t at, auto bit, auto value) {
     const auto now = load(output + at, bit);
     if (kind == Kind::stuck) return store(output + at, static_cast<decltype(bit)>((now & ~bit) | value));
@@ -70,6 +132,20 @@ void repair(Kind kind, HitList hits, uint32_t from, uint32_t count, const uint8_
   }
   if (kind == Kind::flip) return repair_kind<Kind::flip>(hits, from, count, source, output);
   repair_kind<Kind::transient>(hits, from, count, source, output);
+}
+
+// The mask says which bits a read inverts. It is zeroed in the loop that uses it: in a loop of their own, these stores
+// would wait for those of the output.
+void read_marked(Kind kind, HitList hits, const uint8_t* source, uint8_t* mask, uint8_t* output) {
+  if (kind == Kind::flip) {
+    mark_cells(hits.hit, hits.count, mask);
+  } else {  // the value says what is inverted: bits that are stuck in the mask
+    repair_kind<Kind::stuck>(hits, 0, kBlockBytes, nullptr, mask);
+  }
+  for (uint32_t i = 0; i < kBlockBytes; i += sizeof(Wide)) {
+    store(output + i, load(source + i, Wide{}) ^ load(mask + i, Wide{}));
+    store(mask + i, Wide{});
+  }
 }
 
 // A plain loop on purpose: the compiler turns it into this file's vectors.
@@ -93,16 +169,25 @@ void read(Kind kind, const uint8_t* source, const uint8_t* fail, const uint8_t* 
   }
 }
 
+// A word of 16 bytes, or the part of it that a vector holds, again and again.
+Wide repeated(const uint8_t* word) {
+#if defined(__AVX512F__) && defined(__AVX512BW__)
+  return Wide(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(word))));
+#elif defined(__AVX2__)
+  return Wide(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(word))));
+#else
+  return load(word, Wide{});
+#endif
+}
+
 // A word of 16 bytes, the shortest, from its first byte on, again and again.
 template <Kind kind>
 void read_row(const uint8_t* source, const uint8_t* fail, const uint8_t* value, uint8_t* output, uint32_t count) {
   constexpr uint32_t kStep = sizeof(Wide) < 16 ? 16 : sizeof(Wide), kWide = kStep / sizeof(Wide);
-  const uint64_t fails[2] = {load(fail, uint64_t{}), load(fail + 8, uint64_t{})};
-  const uint64_t values[2] = {load(value, uint64_t{}), load(value + 8, uint64_t{})};
   Wide failing[kWide], reads[kWide];
-  for (uint32_t i = 0; i < kStep / 8; ++i) {
-    failing[i * 8 / sizeof(Wide)][i % (sizeof(Wide) / 8)] = fails[i % 2];
-    reads[i * 8 / sizeof(Wide)][i % (sizeof(Wide) / 8)] = values[i % 2];
+  for (uint32_t w = 0; w < kWide; ++w) {
+    failing[w] = repeated(fail + w * sizeof(Wide));
+    reads[w] = repeated(value + w * sizeof(Wide));
   }
   for (; count >= kStep; count -= kStep, source += kStep, output += kStep) {
     for (uint32_t w = 0; w < kWide; ++w) {

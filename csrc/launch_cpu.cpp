@@ -15,11 +15,11 @@
 namespace faultsim {
 namespace {
 
-constexpr uint32_t kChipsAtOnce = 5;                // masks of five chips, 41 KiB, stay in the cache of a core
+constexpr uint32_t kChipsAtOnce = 3;                // masks of three chips, 25 KiB, stay in the cache of a core
 constexpr uint64_t kWeightsPerThread = 256u << 10;  // below this another thread costs more than it gives
-// So many hits of a block are repaired one by one; beyond that masks cost less. In place, most of the block has to be
-// touched then, which is faster in order.
-constexpr uint32_t kMostFlips = 200, kMostInPlace = 64;
+// Blocks that may have more hits are drawn one by one: while the stores of one are on their way to memory, the hits of
+// the next are drawn. Flips and transient faults are then read through a mask.
+constexpr uint32_t kManyHits = 200;
 
 // Outputs of this many bytes, 3/4 of the L3 cache, are written with non-temporal stores; smaller ones stay cached for
 // the next reader.
@@ -31,11 +31,27 @@ uint64_t streaming_threshold() {
   return 32u << 20;
 }
 
+// A block of bytes that lies as some other address lies in its page of 4 KiB. Where a load and a store before it are
+// less than 512 bytes apart but for whole pages, processors may take one for the other; then loops are up to ten times
+// as slow.
+class PlacedBlock {
+ public:
+  uint8_t* beside(const void* address) {
+    const uintptr_t distance = reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(room_);
+    return room_ + distance % kPage / 64 * 64;
+  }
+
+ private:
+  static constexpr uint32_t kPage = 4096;
+  alignas(64) uint8_t room_[kPage + kBlockBytes] = {};
+};
+
 // The buffers of one thread; under 64 KiB.
 struct Scratch {
   BlockFaults faults[kChipsAtOnce];
   DrawnHits hits;
-  alignas(64) uint8_t weights[kBlockBytes];
+  PlacedBlock mask;  // all 0 between two reads
+  PlacedBlock weights;
 };
 static_assert(sizeof(Scratch) + 14 * 1024 <= 64 * 1024,
               "the promised extra memory of a thread, with the buffers of a path's functions");
@@ -47,8 +63,8 @@ struct Faults {
   const BlockFaults* masks;  // null: only the hits are known
 };
 
-// One job on one vector path. At rates where every block has few hits, blocks are drawn several at once, and a read is
-// a copy that is repaired hit by hit. Otherwise each block gets masks.
+// One job on one vector path. At rates up to some 6 %, blocks are drawn several at once, and a read is a copy that is
+// repaired hit by hit. Otherwise each block gets masks.
 class Reader {
  public:
   Reader(const Job& job, const CpuPath& path, uint64_t workers)
@@ -62,16 +78,17 @@ class Reader {
     const uint64_t blocks = job.map.blocks;
     blocks_ = blocks && blocks < spans_ ? blocks : spans_;
     const uint32_t most_hits = static_cast<uint32_t>(job.table.entries[0]) + job.table.size;
-    const bool in_place = job.source == job.output;
-    if (all_cells_fail(job.table) || (job.rule.kind == Kind::flip && most_hits > kMostFlips)) return;
+    if (all_cells_fail(job.table)) return;
     hits_stride_ = DrawnHits::stride_for(most_hits);
     if (hits_stride_ > DrawnHits::kHalves) return;
-    masked_ = job.map.repeat > 1 || (in_place && most_hits > kMostInPlace);
+    masked_ = job.map.repeat > 1 || (job.type == Output::mask && most_hits > HitList::kMany);
+    const bool many = most_hits > (job.source == job.output ? HitList::kMany : kManyHits);
+    marked_ = many && !masked_ && job.type != Output::mask && job.rule.kind != Kind::stuck;
     // The source of the blocks that are drawn at once is read for each chip: it has to stay in the cache. And there has
     // to be work for all threads.
     const uint64_t cached = job.chips == 1 ? DrawnHits::kMostBlocks : DrawnHits::kMostBlocks * blocks_ / spans_ + 1;
     const uint64_t shared = workers == 1 ? blocks_ : blocks_ / (4 * workers) + 1;
-    uint64_t most = DrawnHits::kHalves / hits_stride_;
+    uint64_t most = most_hits > kManyHits ? 1 : DrawnHits::kHalves / hits_stride_;
     for (const uint64_t limit : {cached, shared, uint64_t{DrawnHits::kMostBlocks}}) most = limit < most ? limit : most;
     at_once_ = static_cast<uint32_t>(most);
   }
@@ -162,7 +179,7 @@ class Reader {
       const uint64_t to_chunk_end = kBlockBytes - in_span % kBlockBytes;
       const uint32_t count = static_cast<uint32_t>(end - at < to_chunk_end ? end - at : to_chunk_end);
       for (uint32_t c = 0; c < chips; ++c) {
-        read_chunk(at - base, static_cast<uint32_t>(in_span), count, chip + c, faults[c], scratch->weights);
+        read_chunk(at - base, static_cast<uint32_t>(in_span), count, chip + c, faults[c], scratch);
       }
       at += count;
     }
@@ -170,17 +187,19 @@ class Reader {
 
   // `count` weights from number `weight` on, as one chip reads them.
   void read_chunk(uint64_t weight, uint32_t in_span, uint32_t count, uint32_t chip, const Faults& faults,
-                  uint8_t* buffer) const {
+                  Scratch* scratch) const {
     const uint64_t out = static_cast<uint64_t>(chip) * job_.weights + weight;
     uint8_t* output = static_cast<uint8_t*>(job_.output) + out;
-    if (job_.type == Output::mask) return write_masks(in_span, count, faults, output, job_.value + out, buffer);
+    if (job_.type == Output::mask) return write_masks(in_span, count, faults, output, job_.value + out, scratch);
 
     const uint8_t* source = reinterpret_cast<const uint8_t*>(job_.source) + weight;
-    const bool bytes = (job_.type == Output::int8 && !stream_) || decoder_.settles();
-    uint8_t* result = bytes ? output : buffer;
+    const bool bytes = job_.type == Output::int8 || decoder_.settles(), repaired = !faults.masks;
+    const bool marked = marked_ && count == kBlockBytes;
+    uint8_t* result = bytes && !stream_ ? output : scratch->weights.beside(source);
     const Kind kind = job_.rule.kind;
-    const bool repaired = !faults.masks;
-    if (repaired) {
+    if (marked) {
+      path_.read_marked(kind, faults.hits, source, scratch->mask.beside(result), result);
+    } else if (repaired) {
       if (source != result) std::memcpy(result, source, count);
       path_.repair(kind, faults.hits, in_span, count, source, result);
       if (faults.inverted.count) path_.repair(Kind::flip, faults.inverted, in_span, count, source, result);
@@ -190,23 +209,22 @@ class Reader {
     } else {
       path_.read_repeated(kind, job_.map, in_span, source, *faults.masks, result, count);
     }
+    if (!bytes) return decoder_.decode(weight, result, count, chip);
     if (decoder_.settles() && repaired) {
       settle_repaired(faults.hits, in_span, count, result);
       settle_repaired(faults.inverted, in_span, count, result);
     } else if (decoder_.settles()) {
       decoder_.settle(result, count);
-    } else if (stream_) {
-      path_.copy_past_cache(result, output, count);
-    } else if (!bytes) {
-      decoder_.decode(weight, result, count, chip);
     }
+    if (stream_) path_.copy_past_cache(result, output, count);
   }
 
   // The masks themselves are the output.
   void write_masks(uint32_t in_span, uint32_t count, const Faults& faults, uint8_t* fail, uint8_t* value,
-                   uint8_t* buffer) const {
+                   Scratch* scratch) const {
     const bool values = job_.rule.kind != Kind::flip;
     if (job_.map.repeat > 1) {  // reading zeros that a mask inverts gives the mask
+      uint8_t* buffer = scratch->weights.beside(fail);
       std::memset(buffer, 0, count);
       path_.read_repeated(Kind::flip, job_.map, in_span, buffer, *faults.masks, fail, count);
       path_.read_repeated(Kind::transient, job_.map, in_span, buffer, *faults.masks, value, count);
@@ -243,6 +261,7 @@ class Reader {
   const bool stream_;
   uint64_t blocks_;           // that the job reads
   bool masked_ = false;       // hits become masks
+  bool marked_ = false;       // whole blocks are read by CpuPath::read_marked
   uint32_t hits_stride_ = 0;  // see DrawnHits
   uint32_t at_once_ = 0;      // blocks that are drawn at once; 0: one, as masks
 };

@@ -97,6 +97,52 @@ class MeasuredChip:
         """
         import torch
 
+        stored, faults = self._check(weights, faults, base), faults or FaultModel()
+        out = torch.empty_like(stored)
+        if stored.device.type == "cpu":
+            self._read_by_kernel(stored, out, voltage, faults, base)
+        else:
+            self._read_by_masks(stored, out, voltage, faults, base)
+        return out.view(weights.shape)
+
+    def read_dequantized(
+        self,
+        weights: "torch.Tensor",
+        scale: "torch.Tensor",
+        axis: int,
+        out: "torch.Tensor",
+        voltage: float | None,
+        faults: FaultModel | None = None,
+        base: int = 0,
+    ) -> None:
+        """Write int8 weights as the chip reads them, times their scale, into a tensor: on a CPU in one pass.
+
+        Parameters
+        ----------
+        weights, voltage, faults, base
+            As of `read`.
+        scale, axis
+            float32: one number (axis -1), or one for each index of `axis`.
+        out
+            float32, bfloat16 or float16, contiguous, in the shape and on the device of the weights.
+
+        Raises
+        ------
+        FaultsimError
+            As of `read`.
+        """
+        stored, faults = self._check(weights, faults, base), faults or FaultModel()
+        if stored.device.type == "cpu":
+            rows, whole = out.unsqueeze(0), stored.view(weights.shape)
+            self._read_by_kernel(whole, rows, voltage, faults, base, scale=scale, axis=axis)
+        else:
+            spread = [-1 if d == axis else 1 for d in range(weights.dim())] if axis >= 0 else []
+            out.copy_(self.read(weights, voltage, faults, base).float() * scale.reshape(spread))
+
+    def _check(self, weights: "torch.Tensor", faults: FaultModel | None, base: int) -> "torch.Tensor":
+        """Return the weights as a dense list, after checking that they lie in the memory that was measured."""
+        import torch
+
         if weights.dtype != torch.int8:
             raise TypeError(f"weights must be int8, not {weights.dtype}")
         stored = weights.contiguous().view(-1)
@@ -111,12 +157,7 @@ class MeasuredChip:
                 f"fault map {self.label!r} covers {self.fault_map.bytes:,} bytes of memory, the weights take "
                 f"{needed:,}: use tiled placement and a capacity that was measured"
             )
-        out = torch.empty_like(stored)
-        if stored.device.type == "cpu":
-            self._read_by_kernel(stored, out, voltage, faults or FaultModel(), base)
-        else:
-            self._read_by_masks(stored, out, voltage, faults or FaultModel(), base)
-        return out.view(weights.shape)
+        return stored
 
     def _read_by_kernel(
         self,
@@ -125,6 +166,9 @@ class MeasuredChip:
         voltage: float | None,
         faults: FaultModel,
         base: int,
+        *,
+        scale: "torch.Tensor | None" = None,
+        axis: int = -1,
     ) -> None:
         from . import ops
 
@@ -142,7 +186,7 @@ class MeasuredChip:
             "inverted": inverted.data_ptr(),
             "inverted_begin": inverted_begin.data_ptr(),
         }
-        ops.launch(stored, out, draw, cells=cells)
+        ops.launch(stored, out, draw, scale=scale, axis=axis, cells=cells)
 
     def _read_by_masks(
         self,

@@ -184,6 +184,23 @@ def read_measured(
     return merge_bits(values, split_bits(faults.domains, names, layout.width), read, layout)
 
 
+def read_measured_decoded(
+    layer: StoredLayer,
+    chip: MeasuredChip,
+    voltage: float | None,
+    faults: FaultModel,
+    base: int,
+    out: Tensor,
+) -> None:
+    """Write a tensor as a measured chip reads it, decoded, into `out`."""
+    parts = split_bits(faults.domains, layer.tensors, layer.format.width)
+    if layer.format == INT8 and len(parts) == 1 and parts[0][1] is None:
+        chip.read_dequantized(layer.values, layer.scale, layer.axis, out, voltage, faults, base)
+        return
+    image = read_measured(layer.image, chip, voltage, faults, base, layer.tensors, layer.format)
+    out.copy_(layer.with_image(image).decode())
+
+
 def find_table(domain: Domain | None, table: Tensor) -> Tensor:
     """Return the table of thresholds of a domain's bit error rate; `table` where there is no domain."""
     if domain is None:

@@ -18,7 +18,7 @@ from .formats import INT8, AnyFormat, Format, Grid, as_format
 from .inventory import LeftOut, Select, Weight, join_names, take_inventory
 from .measured_chip import AnyChip, MeasuredChip
 from .places import Held, find_held, locate_copy, swap_copy
-from .reading import read_decoded, read_measured
+from .reading import read_decoded, read_measured_decoded
 from .torch_internals import memo_flat_weights, rebuild_flat_weights
 
 
@@ -295,10 +295,7 @@ class StoredWeights:
         if len(measured) == len(chips):
             for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
                 for i, chip in enumerate(measured):
-                    image = read_measured(
-                        layer.image, chip, voltage, faults, base, layer.tensors, layer.format
-                    )
-                    target[i] = layer.with_image(image).decode()
+                    read_measured_decoded(layer, chip, voltage, faults, base, target[i])
             return self._as_held(out)
         device = self.layers[0].values.device
         self.read(

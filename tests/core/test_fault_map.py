@@ -220,6 +220,25 @@ def test_a_measured_chip_reads_as_the_chip_it_was_measured_on(placement, kind):
         assert not torch.equal(expected, weights)
 
 
+@pytest.mark.parametrize("dtype", ops.FLOATS)
+@pytest.mark.parametrize("kind", ["flip", "stuck_at_random"])
+def test_a_read_that_is_dequantized_is_that_of_the_chip_it_was_measured_on(device, kind, dtype):
+    faults = FaultModel(kind, SRAM("tiled", 8 * 4096))
+    measured = MeasuredChip(find_failing_cells(Chip(7), 8, 0.02, faults))
+    weights = torch.arange(60_000, dtype=torch.int32).mul(37).to(torch.int8).view(6, 100, 100)
+    for axis, scale in ((-1, torch.tensor(0.03)), (1, torch.linspace(0.01, 0.09, 100))):
+        found = torch.empty(weights.shape, dtype=dtype, device=device)
+        measured.read_dequantized(weights.to(device), scale.to(device), axis, found, None, faults, 40)
+        spread = scale.reshape([-1, 1]) if axis >= 0 else scale
+        expected = (measured.read(weights, None, faults, 40).float() * spread).to(dtype)
+        assert torch.equal(found.cpu(), expected)
+        place = ops.encode_kind(faults), ops.encode_addresses(faults, 40)
+        drawn = torch.ops.faultsim.corrupt_dequantize(
+            weights, scale, axis, dtype, ops.encode_chips([Chip(7)]), ops.encode_rate(0.02), *place
+        )
+        assert torch.equal(found.cpu(), drawn[0])
+
+
 def test_each_device_reads_the_same(device):
     measured = MeasuredChip(map_chip(Chip(7), [0.80], CURVE, 32, FaultModel("stuck_at_random")))
     weights = torch.arange(300_001, dtype=torch.int32).to(torch.int8)
