@@ -87,9 +87,9 @@ static FAULTSIM_HD uint64_t weights_with(const Codec& codec, uint64_t wrong) {
 // What masking makes of a word.
 template <Decode decode>
 static FAULTSIM_HD uint64_t masked_word(const Codec& codec, uint64_t read, uint64_t written) {
-  const uint64_t wrong = read ^ written;
+  const uint64_t wrong = (read ^ written) & whole_weights(codec, codec.low);
   if (decode == Decode::mask_weights) return read & ~whole_weights(codec, weights_with(codec, wrong));
-  if (decode == Decode::mask_words) return wrong & whole_weights(codec, codec.low) ? 0 : read;
+  if (decode == Decode::mask_words) return wrong ? 0 : read;
   const uint64_t signs = whole_weights(codec, (read & sign_bits(codec)) >> (codec.bits - 1));
   const uint64_t zeroed = whole_weights(codec, (wrong & sign_bits(codec)) >> (codec.bits - 1));
   return ((read & ~wrong) | (signs & wrong)) & ~zeroed;

@@ -1,6 +1,6 @@
 """The reference of the mitigations: one word at a time, bit by bit, in plain Python and NumPy.
 
-The tests compare the vectorized mitigations with it. It shares only the columns of the codes with them.
+The tests compare the kernel with it. It shares only the columns of the codes with it.
 """
 
 from collections.abc import Sequence
@@ -73,20 +73,52 @@ def restore_signs(word: np.ndarray) -> np.ndarray:
     return to_word(bits)
 
 
-def zero_wrong_parity(read: np.ndarray, checks: int, granularity: str) -> np.ndarray:
-    """Zero each weight, or the word, whose number of ones does not have the parity of its check bit."""
-    ones = [int(weight).bit_count() for weight in read.view(np.uint8)]
+def list_weights(width: int = 8, cells: int = 8) -> list[range]:
+    """Return the positions of the bits of each weight of a word, from the least significant one."""
+    return [range(at, at + width) for at in range(0, 64 - cells + 1, cells)]
+
+
+def zero_weights(word: np.ndarray, weights: Sequence[range]) -> np.ndarray:
+    """Return a word with 0 in these weights."""
+    bits = to_bits(word)
+    for weight in weights:
+        for position in weight:
+            bits[position] = 0
+    return to_word(bits)
+
+
+def zero_wrong_parity(
+    read: np.ndarray, checks: int, granularity: str, weights: Sequence[range] | None = None
+) -> np.ndarray:
+    """Zero each weight, or the word's weights, whose number of ones does not have the parity of its check bit."""
+    bits, weights = to_bits(read), list_weights() if weights is None else weights
+    ones = [sum(bits[position] for position in weight) for weight in weights]
     if granularity == "word":
-        return np.zeros_like(read) if (sum(ones) ^ checks) & 1 else read
-    keep = [(count ^ checks >> weight) & 1 == 0 for weight, count in enumerate(ones)]
-    return np.where(keep, read, 0).astype(np.int8)
+        return zero_weights(read, weights) if (sum(ones) ^ checks) & 1 else read
+    wrong = [weight for at, weight in enumerate(weights) if (ones[at] ^ checks >> at) & 1]
+    return zero_weights(read, wrong)
 
 
-def mask_weight(read: int, written: int) -> int:
-    """Minerva's bit masking of one int8: the sign in the place of each wrong bit, 0 for a wrong sign."""
-    bits, right = read & 255, written & 255
-    sign = bits >> 7
-    if sign != right >> 7:
-        return 0
-    out = sum((sign if (bits ^ right) >> bit & 1 else bits >> bit & 1) << bit for bit in range(8))
-    return out - 256 if out > 127 else out
+def mask_words(
+    read: np.ndarray, written: np.ndarray, granularity: str, weights: Sequence[range] | None = None
+) -> np.ndarray:
+    """Minerva's word masking: zero each weight with a wrong bit, or the word if a weight has one."""
+    weights = list_weights() if weights is None else weights
+    bits, right = to_bits(read), to_bits(written)
+    wrong = [weight for weight in weights if any(bits[at] != right[at] for at in weight)]
+    if granularity == "word":
+        return np.zeros_like(read) if wrong else read
+    return zero_weights(read, wrong)
+
+
+def mask_bits(read: np.ndarray, written: np.ndarray, weights: Sequence[range] | None = None) -> np.ndarray:
+    """Minerva's bit masking: the sign in the place of each wrong bit; zero a weight whose sign is wrong."""
+    bits, right = to_bits(read), to_bits(written)
+    for weight in list_weights() if weights is None else weights:
+        sign, wrong_sign = bits[weight[-1]], bits[weight[-1]] != right[weight[-1]]
+        for at in weight:
+            if wrong_sign:
+                bits[at] = 0
+            elif bits[at] != right[at]:
+                bits[at] = sign
+    return to_word(bits)

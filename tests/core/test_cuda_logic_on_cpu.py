@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +77,16 @@ def compiler() -> str:
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
+def kernel():
+    return build_kernel()
+
+
+@cache
+def build_kernel():
     """bindings.cpp and launch_cuda.cu as a CPU extension module."""
     pybind11 = pytest.importorskip("pybind11")
     gcc = compiler()
-    folder = tmp_path_factory.mktemp("cuda_on_cpu")
+    folder = Path(tempfile.mkdtemp(prefix="cuda_on_cpu"))
     (folder / "kernel.cpp").write_text(kernel_text()[0])
     (folder / "stubs.cpp").write_text(STUBS)
     includes = [*INCLUDES, f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
