@@ -101,7 +101,7 @@ void read_image(Job& job, const py::int_& numbers, const py::int_& number, const
 }
 
 Codec make_codec(const py::int_& decode, const std::vector<uint64_t>& rows, const py::int_& check_bytes,
-                 const py::int_& flip, const py::int_& keep, const py::int_& again, const py::int_& borrowed,
+                 const py::int_& flip, const py::int_& keep, bool rereads, const py::int_& borrowed,
                  const py::int_& low, const py::int_& bits) {
   Codec codec{};
   codec.decode = static_cast<Decode>(whole("decode", decode, 0, std::size(kDecodeNames) - 1));
@@ -111,13 +111,12 @@ Codec make_codec(const py::int_& decode, const std::vector<uint64_t>& rows, cons
   codec.check_bytes = static_cast<uint32_t>(whole("check_bytes", check_bytes, 0, kMostCheckBytes));
   codec.flip = pointer<const uint64_t>("flip", flip);
   codec.keep = pointer<const uint64_t>("keep", keep);
-  codec.again = pointer<const uint8_t>("again", again);
+  codec.rereads = rereads;
   codec.borrowed = whole("borrowed", borrowed, 0, UINT64_MAX);
   codec.low = whole("low", low, 0, UINT64_MAX);
   codec.bits = static_cast<uint32_t>(whole("bits", bits, 2, 32));
   const bool code = codec.decode == Decode::code;
-  require(code ? codec.syndromes > 0 && codec.flip && codec.keep : codec.syndromes == 0,
-          "a code needs rows and what to do for each syndrome, and only a code has them");
+  require(code == (codec.syndromes > 0), "a code needs rows, and only a code has them");
   require(codec.check_bytes == 0 || codec.check_bytes == codec.syndromes,
           "a word has as many check bytes as its syndrome, or none");
   return codec;
@@ -238,7 +237,7 @@ PYBIND11_MODULE(_native, m) {
 
   py::class_<Codec>(m, "Codec", py::module_local())
       .def(py::init(&make_codec), py::kw_only(), py::arg("decode"), py::arg("rows"), py::arg("check_bytes"),
-           py::arg("flip"), py::arg("keep"), py::arg("again"), py::arg("borrowed"), py::arg("low"), py::arg("bits"));
+           py::arg("flip"), py::arg("keep"), py::arg("rereads"), py::arg("borrowed"), py::arg("low"), py::arg("bits"));
   py::class_<ProtectedJob>(m, "ProtectedJob", py::module_local())
       .def(py::init(&protect), py::kw_only(), py::arg("read"), py::arg("codec"), py::arg("checks"), py::arg("again"),
            py::arg("check_base"), py::arg("check_table"), py::arg("check_thresholds"), py::arg("parts"));

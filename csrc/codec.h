@@ -28,9 +28,9 @@ struct Codec {
   uint32_t check_bytes;                // of a word, in arrays of their own: 0 or `syndromes`
   uint64_t rows[kMostCheckBytes * 8];  // bits of the word that each bit of the syndrome is the parity of
   // For each byte of the syndrome and each of its 256 values:
-  const uint64_t* flip;  // bits that are flipped,
-  const uint64_t* keep;  // and then bits that are not zeroed,
-  const uint8_t* again;  // and whether the word is read again, without errors; may be null
+  const uint64_t* flip;  // bits that are flipped; null: none
+  const uint64_t* keep;  // and then bits that are kept; null: all
+  bool rereads;          // the others become those of a second read, without errors; otherwise they become 0
   uint64_t borrowed;     // bits that hold check bits inside the word: the bit above is put into each in the end
   uint64_t low;          // lowest bit of each weight
   uint32_t bits;         // of a weight
@@ -111,10 +111,11 @@ static FAULTSIM_HD uint64_t decoded_word(const Codec& codec, uint64_t read, uint
     case Decode::code:
       for (uint32_t i = 0; i < codec.syndromes; ++i) {
         const uint32_t at = 256 * i + syndrome_at(i);
-        read = (read ^ codec.flip[at]) & codec.keep[at];
-        *again = *again || (codec.again && codec.again[at]);
+        const uint64_t keep = codec.keep ? codec.keep[at] : ~0ull;
+        read = ((codec.flip ? read ^ codec.flip[at] : read) & keep) | (codec.rereads ? written & ~keep : 0);
+        *again = *again || (codec.rereads && keep != ~0ull);
       }
-      return restored_word(codec, *again ? written : read);
+      return restored_word(codec, read);
     case Decode::mask_weights:
       return masked_word<Decode::mask_weights>(codec, read, written);
     case Decode::mask_words:

@@ -9,16 +9,17 @@ namespace {
 
 constexpr uint32_t kAtOnce = 32;  // words whose syndromes are computed together
 
-uint8_t syndrome_of(const uint8_t (&half)[16][16], uint64_t word) {
+uint8_t syndrome_of(const uint8_t (&byte)[8][256], uint64_t word) {
   uint8_t syndrome = 0;
-  for (uint32_t i = 0; i < 16; ++i) syndrome ^= half[i][word >> (4 * i) & 15];
+  for (uint32_t i = 0; i < 8; ++i) syndrome ^= byte[i][word >> (8 * i) & 255];
   return syndrome;
 }
 
 #if defined(__AVX2__)
 // One byte of the syndromes of 32 words. The bytes of the words are turned so that each vector holds the same byte of
 // all of them, which then has one table for each of its halves.
-void syndromes_of_32(const uint8_t (&half)[16][16], const uint64_t* words, uint8_t* syndromes) {
+void syndromes_of_32(const CodeTables& tables, uint32_t k, const uint64_t* words, uint8_t* syndromes) {
+  const uint8_t (&half)[16][16] = tables.half[k];
   const __m256i pairs = _mm256_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15, 0, 8, 1, 9, 2, 10, 3, 11,
                                          4, 12, 5, 13, 6, 14, 7, 15);
   __m256i a[8], b[8];
@@ -53,8 +54,8 @@ void syndromes_of_32(const uint8_t (&half)[16][16], const uint64_t* words, uint8
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(syndromes), found);
 }
 #else
-void syndromes_of_32(const uint8_t (&half)[16][16], const uint64_t* words, uint8_t* syndromes) {
-  for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[i] = syndrome_of(half, words[i]);
+void syndromes_of_32(const CodeTables& tables, uint32_t k, const uint64_t* words, uint8_t* syndromes) {
+  for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[i] = syndrome_of(tables.byte[k], words[i]);
 }
 #endif
 
@@ -63,36 +64,51 @@ uint64_t decode_word(const Codec& codec, const CodeTables& tables, uint64_t writ
   const uint64_t word = read;
   return decoded_word(
       codec, read, written,
-      [&](uint32_t i) -> uint32_t { return syndrome_of(tables.half[i], word) ^ (codec.check_bytes ? checks[i] : 0); },
+      [&](uint32_t i) -> uint32_t { return syndrome_of(tables.byte[i], word) ^ (codec.check_bytes ? checks[i] : 0); },
       again);
 }
 
-// What the syndromes of up to 32 words say, byte by byte of a syndrome.
-template <bool rereads>
-void apply(const Codec& codec, const uint8_t (*syndromes)[kAtOnce], const uint64_t* written, uint64_t* read,
-           uint8_t* again, uint32_t count) {
+// What the syndromes of 32 words say.
+template <bool flips, bool keeps, bool rereads>
+void apply(const Codec& codec, const uint8_t (*syndromes)[kAtOnce], const uint64_t* written, uint64_t* read) {
   for (uint32_t k = 0; k < codec.syndromes; ++k) {
     const uint64_t *flip = codec.flip + 256 * k, *keep = codec.keep + 256 * k;
-    for (uint32_t i = 0; i < count; ++i) read[i] = (read[i] ^ flip[syndromes[k][i]]) & keep[syndromes[k][i]];
+    for (uint32_t i = 0; i < kAtOnce; ++i) {
+      const uint8_t syndrome = syndromes[k][i];
+      uint64_t word = read[i];
+      if (flips) word ^= flip[syndrome];
+      if (keeps) word &= keep[syndrome];
+      if (rereads) word |= written[i] & ~keep[syndrome];
+      read[i] = word;
+    }
   }
-  if (!rereads) return;
-  for (uint32_t i = 0; i < count; ++i) {
-    uint8_t flagged = 0;
-    for (uint32_t k = 0; k < codec.syndromes; ++k) flagged |= codec.again[256 * k + syndromes[k][i]];
-    const uint64_t all = 0 - static_cast<uint64_t>(flagged);
-    read[i] = (read[i] & ~all) | (written[i] & all);
-    if (again) again[i] = flagged;
+}
+
+using Apply = void (*)(const Codec&, const uint8_t (*)[kAtOnce], const uint64_t*, uint64_t*);
+
+Apply apply_of(const Codec& codec) {
+  if (codec.rereads && codec.keep) return codec.flip ? apply<true, true, true> : apply<false, true, true>;
+  if (codec.keep) return codec.flip ? apply<true, true, false> : apply<false, true, false>;
+  return codec.flip ? apply<true, false, false> : apply<false, false, false>;
+}
+
+void mark_again(const Codec& codec, const uint8_t (*syndromes)[kAtOnce], uint8_t* again) {
+  for (uint32_t i = 0; i < kAtOnce; ++i) {
+    uint64_t keep = ~0ull;
+    for (uint32_t k = 0; k < codec.syndromes; ++k) keep &= codec.keep[256 * k + syndromes[k][i]];
+    again[i] = keep != ~0ull;
   }
 }
 
 void decode_code(const Codec& codec, const CodeTables& tables, const uint64_t* written, const uint8_t* checks,
                  uint64_t* read, uint8_t* again, uint32_t count) {
   alignas(64) uint8_t syndromes[kMostCheckBytes][kAtOnce];
+  const Apply apply = apply_of(codec);
   uint32_t done = 0;
   for (; done + kAtOnce <= count; done += kAtOnce) {
     uint8_t any = 0;
     for (uint32_t k = 0; k < codec.syndromes; ++k) {
-      syndromes_of_32(tables.half[k], read + done, syndromes[k]);
+      syndromes_of_32(tables, k, read + done, syndromes[k]);
       if (codec.check_bytes == 1) {
         for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[k][i] ^= checks[done + i];
       } else if (codec.check_bytes) {
@@ -100,11 +116,8 @@ void decode_code(const Codec& codec, const CodeTables& tables, const uint64_t* w
       }
       for (uint32_t i = 0; i < kAtOnce; ++i) any |= syndromes[k][i];
     }
-    if (codec.again) {
-      apply<true>(codec, syndromes, written + done, read + done, again ? again + done : nullptr, kAtOnce);
-    } else if (any) {
-      apply<false>(codec, syndromes, written + done, read + done, nullptr, kAtOnce);
-    }
+    if (any) apply(codec, syndromes, written + done, read + done);
+    if (again) mark_again(codec, syndromes, again + done);
     if (codec.borrowed) {
       for (uint32_t i = done; i < done + kAtOnce; ++i) read[i] = restored_word(codec, read[i]);
     }
@@ -124,7 +137,7 @@ void mask(const Codec& codec, const uint64_t* written, uint64_t* read, uint32_t 
 
 void decode(const Codec& codec, const CodeTables& tables, const uint64_t* written, const uint8_t* checks,
             uint64_t* read, uint8_t* again, uint32_t count) {
-  if (again && !(codec.decode == Decode::code && codec.again)) {
+  if (again && !(codec.decode == Decode::code && codec.rereads && codec.keep)) {
     for (uint32_t i = 0; i < count; ++i) again[i] = 0;
     again = nullptr;
   }
@@ -144,7 +157,7 @@ void decode(const Codec& codec, const CodeTables& tables, const uint64_t* writte
 
 }  // namespace
 
-const CodecPath codec_path = {decode, decode_word};
+const CodecPath codec_path = {decode};
 
 }  // namespace FAULTSIM_PATH
 }  // namespace faultsim

@@ -7,8 +7,9 @@
 
 namespace faultsim {
 
-// The columns of a code, by the value of each half of each byte of a word: 16 lookups make a byte of the syndrome.
+// Each byte of the syndrome, by the values of the bytes of a word, and by those of their halves.
 struct CodeTables {
+  alignas(64) uint8_t byte[kMostCheckBytes][8][256] = {};
   alignas(64) uint8_t half[kMostCheckBytes][16][16] = {};
 };
 
@@ -16,9 +17,6 @@ struct CodecPath {
   // Decodes `count` <= 512 words in place. `checks` as read, [count, check_bytes]; `again` may be null.
   void (*decode)(const Codec& codec, const CodeTables& tables, const uint64_t* written, const uint8_t* checks,
                  uint64_t* read, uint8_t* again, uint32_t count);
-  // The same for one word.
-  uint64_t (*decode_word)(const Codec& codec, const CodeTables& tables, uint64_t written, const uint8_t* checks,
-                          uint64_t read, bool* again);
 };
 
 namespace portable {

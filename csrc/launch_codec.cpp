@@ -24,6 +24,9 @@ CodeTables make_tables(const Codec& codec) {
       for (uint32_t value = 0; value < 16; ++value) {
         if (value >> bit % 4 & 1) tables.half[k][bit / 4][value] ^= column;
       }
+      for (uint32_t value = 0; value < 256; ++value) {
+        if (value >> bit % 8 & 1) tables.byte[k][bit / 8][value] ^= column;
+      }
     }
   }
   return tables;
@@ -51,6 +54,10 @@ struct Scratch {
   bool few;  // faults: these words may have some, and no others (a word may be listed twice)
   uint32_t listed;
   uint16_t list[kMostListed];
+  alignas(64) uint64_t words_read[kMostListed],
+      listed_written[kMostListed];  // what the listed words are, and how they are read
+  uint16_t listed_at[kMostListed];
+  uint8_t listed_again[kMostListed];
 };
 static_assert(sizeof(Scratch) + 8 * 1024 <= 64 * 1024,
               "the promised extra memory of a thread, with the buffers of draw()");
@@ -111,10 +118,8 @@ class ProtectedReader {
       draw_block(block, chip, job_.parts[0].table, &drawn);
       const uint64_t cells = job_.parts[0].cells;
       if (~cells == 0) return drawn;
-      each_faulty(drawn, [&](uint32_t word) {
-        drawn.fail[word] &= cells;
-        drawn.value[word] &= cells;
-      });
+      each_faulty(drawn, [&](uint32_t word) { drawn.fail[word] &= cells; });
+      if (values()) each_faulty(drawn, [&](uint32_t word) { drawn.value[word] &= cells; });
       return drawn;
     }
     each_faulty(merged, [&](uint32_t word) { merged.fail[word] = merged.value[word] = 0; });
@@ -261,7 +266,7 @@ class ProtectedReader {
 
   // The same with few faults: a copy, of which only the listed words are decoded.
   void repair(uint64_t word, uint32_t in_span, uint32_t count, const Faults& faults, uint64_t* result, uint8_t* again,
-              const Scratch* scratch) const {
+              Scratch* scratch) const {
     const uint64_t* written = written_ + word;
     if (codec_.borrowed) {
       for (uint32_t i = 0; i < count; ++i) result[i] = restored_word(codec_, written[i]);
@@ -270,21 +275,25 @@ class ProtectedReader {
     }
     if (again) std::memset(again, 0, count);
     const uint32_t bytes = codec_.check_bytes;
+    uint32_t found = 0;
     for (uint32_t i = 0; i < scratch->listed; ++i) {
       const uint32_t in_block = scratch->list[i], at = in_block - in_span;  // before the chunk: a huge number
       if (at >= count) continue;
-      uint8_t checks[kMostCheckBytes];
+      scratch->listed_at[found] = static_cast<uint16_t>(at);
+      scratch->listed_written[found] = written[at];
+      scratch->words_read[found] =
+          read_word(read_.rule.kind, written[at], faults.fail[in_block], faults.value[in_block]);
       for (uint32_t k = 0; k < bytes; ++k) {
         const uint32_t from = in_block * bytes + k;
-        checks[k] = read_word(read_.rule.kind, job_.checks[(word + at) * bytes + k], faults.check_fail[from],
-                              faults.check_value[from]);
+        scratch->checks_read[found * bytes + k] = read_word(read_.rule.kind, job_.checks[(word + at) * bytes + k],
+                                                            faults.check_fail[from], faults.check_value[from]);
       }
-      bool flagged;
-      result[at] = path_.codecs->decode_word(
-          codec_, tables_, written[at], checks,
-          read_word(read_.rule.kind, written[at], faults.fail[in_block], faults.value[in_block]), &flagged);
-      if (again) again[at] = flagged;
+      ++found;
     }
+    path_.codecs->decode(codec_, tables_, scratch->listed_written, scratch->checks_read, scratch->words_read,
+                         again ? scratch->listed_again : nullptr, found);
+    for (uint32_t i = 0; i < found; ++i) result[scratch->listed_at[i]] = scratch->words_read[i];
+    for (uint32_t i = 0; again && i < found; ++i) again[scratch->listed_at[i]] = scratch->listed_again[i];
   }
 
   const ProtectedJob& job_;

@@ -89,9 +89,9 @@ class SyndromeCodec(Codec):
     flip: Tensor | None = None
     """int8 [syndrome bytes, 256, 8]: what is flipped for each value of each byte. Default: nothing."""
     keep: Tensor | None = None
-    """int8 [syndrome bytes, 256, 8]: what is not zeroed then. Default: everything."""
-    again: Tensor | None = None
-    """bool [syndrome bytes, 256]: whether the word is read again, without errors. Default: never."""
+    """int8 [syndrome bytes, 256, 8]: what is kept then. Default: everything."""
+    rereads: bool = False
+    """Whether what is not kept is read again, without errors. Default: it reads 0."""
 
     def encode(self, weights: Tensor) -> Written:
         """Add the check bits."""
@@ -105,20 +105,17 @@ class SyndromeCodec(Codec):
     @property
     def reads_again(self) -> bool:
         """Whether some words are read again, without errors."""
-        return self.again is not None
+        return self.rereads
 
     def describe(self, device: torch.device) -> dict[str, Any]:
         """Return the arguments of the kernel's Codec."""
-        shape = (self.matrix.check_bytes, 256, WORD)
-        flip = torch.zeros(shape, dtype=torch.int8) if self.flip is None else self.flip
-        keep = torch.full(shape, -1, dtype=torch.int8) if self.keep is None else self.keep
         return {
             "decode": "code",
             "rows": self.matrix.rows,
             "check_bytes": self.check_bytes,
-            "flip": flip.contiguous().to(device),
-            "keep": keep.contiguous().to(device),
-            "again": None if self.again is None else self.again.contiguous().to(device),
+            "flip": None if self.flip is None else self.flip.contiguous().to(device),
+            "keep": None if self.keep is None else self.keep.contiguous().to(device),
+            "rereads": self.rereads,
         }
 
 
@@ -173,7 +170,7 @@ class _Described:
             check_bytes=own.get("check_bytes", 0),
             flip=_address(own.get("flip")),
             keep=_address(own.get("keep")),
-            again=_address(own.get("again")),
+            rereads=own.get("rereads", False),
             borrowed=own.get("borrowed", 0),
             low=sum(1 << weight * codec.stored.cells for weight in range(codec.stored.weights_per_word)),
             bits=codec.stored.width,

@@ -44,13 +44,13 @@ def checked_policy(policy: str) -> OnError:
 
 def make_code_codec(code: LinearCode, policy: OnError, stored: Format) -> SyndromeCodec:
     """Make the codec that corrects single errors, and does what the policy says to words with two."""
-    zeroed = code.detections if policy is OnError.ZERO else torch.zeros(256, dtype=torch.bool)
+    kept = torch.where(code.detections.unsqueeze(-1), 0, -1).to(torch.int8).repeat(1, WORD)
     return SyndromeCodec(
         stored,
         matrix=code,
         flip=code.corrections,
-        keep=torch.where(zeroed.unsqueeze(-1), 0, -1).to(torch.int8).repeat(1, WORD),
-        again=code.detections if policy is OnError.REREAD else None,
+        keep=None if policy is OnError.KEEP else kept,
+        rereads=policy is OnError.REREAD,
     )
 
 

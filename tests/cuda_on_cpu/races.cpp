@@ -53,4 +53,31 @@ int main(int, char** arguments) {
       }
     }
   }
+  // A protected memory: cells of two rates, and two check bytes a word.
+  const std::vector<uint8_t> checks(kWeights / 4, 1);
+  const std::vector<uint64_t> flip(512, 3), keep(512, ~0ull);
+  for (int kind = 0; kind < 3; ++kind) {
+    ProtectedJob job{};
+    job.read.source = source.data();
+    job.read.output = output;
+    job.read.weights = kWeights;
+    job.read.chips = kChips;
+    job.read.rule = {static_cast<Kind>(kind), 1ull << 31};
+    job.read.map = {104, 1, 32, 3};
+    job.read.seeds = seeds.data();
+    job.codec.decode = Decode::code;
+    job.codec.syndromes = job.codec.check_bytes = 2;
+    job.codec.flip = flip.data();
+    job.codec.keep = keep.data();
+    job.checks = checks.data();
+    job.check_base = 1ull << 42;
+    job.check_table = {table.data(), static_cast<uint32_t>(table.size() - 2)};
+    job.parts[0] = {0x0F0F0F0F0F0F0F0Full, job.check_table};
+    job.parts[1] = {0xF0F0F0F0F0F0F0F0ull, job.check_table};
+    job.part_count = 2;
+    if (const std::string error = launch_protected_cuda(job, 0, nullptr); !error.empty()) {
+      std::fprintf(stderr, "%s\n", error.c_str());
+      return 1;
+    }
+  }
 }
