@@ -15,7 +15,7 @@ from .domains import Domain
 from .faults import FaultModel
 from .io.checkpoint import compute_fingerprint, read_file
 from .measured_chip import AnyChip
-from .mitigations import BoostedLayers, MemoryMitigation, ProtectedWeights
+from .mitigations import BoostedLayers, MemoryMitigation, ProtectedWeights, Together
 from .stored import StoredWeights
 from .subject import Subject, count_accesses, find_model, load_model
 from .sweep_result import OperatingPoint, Variant
@@ -42,6 +42,8 @@ class Setting:
 
     def complete(self, mitigation: MemoryMitigation) -> MemoryMitigation:
         """Return a mitigation with the energy that it leaves out, where that is given."""
+        if isinstance(mitigation, Together) and mitigation.label not in self.overheads:
+            return Together(tuple(map(self.complete, mitigation.mitigations)))
         for name in (mitigation.label, mitigation.name):
             if name in self.overheads:
                 return mitigation.with_energy(self.overheads[name])

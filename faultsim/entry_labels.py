@@ -10,10 +10,12 @@ from .errors import FaultsimError
 from .mitigations import (
     SECDED,
     BitMasking,
+    BoostedLayers,
     InPlaceCode,
     MemoryMitigation,
     Parity,
     RobustBits,
+    Together,
     WordMasking,
 )
 from .model_entries import restrict_activations, write_for_each_chip
@@ -34,13 +36,14 @@ def _robust_bits(bits: str = "2") -> RobustBits:
     return RobustBits(int(bits)) if bits.isdecimal() else _refuse("robust-bits", bits)
 
 
-def _boosted(parameter: str = "") -> Entry:
+def _boosted(parameter: str = "") -> BoostedLayers | Entry:
     patterns, _, volts = parameter.partition("@")
     try:
         voltage = float(volts) if volts else None
     except ValueError:
         raise FaultsimError(f"boosted:{parameter}: {volts!r} is no voltage") from None
-    return boost_layers(tuple(patterns.split("+")) if patterns else (), voltage)
+    layers = tuple(patterns.split("+")) if patterns else ()
+    return BoostedLayers(layers, voltage) if layers and voltage else boost_layers(layers, voltage)
 
 
 def _refuse(kind: str, parameter: str) -> RobustBits:
@@ -69,8 +72,9 @@ def parse_entry(label: str, kinds: Mapping[str, Kind] = KINDS) -> MemoryMitigati
     Parameters
     ----------
     label
-        KIND or KIND:PARAMETER; package.module:name of a mitigation or an entry of your own: a MemoryMitigation (the
-        class or an instance), a Variant, or a function that takes a Setting. NAME= before it names the variant.
+        KIND or KIND:PARAMETER; several on the memory joined by +, such as secded:zero+robust-bits:2;
+        package.module:name of a mitigation or an entry of your own: a MemoryMitigation (the class or an instance), a
+        Variant, or a function that takes a Setting. NAME= before it names the variant.
     kinds
         By their names.
 
@@ -82,6 +86,8 @@ def parse_entry(label: str, kinds: Mapping[str, Kind] = KINDS) -> MemoryMitigati
     label = label.strip()
     if named := _NAMED.fullmatch(label):
         return _rename(parse_entry(named[2], kinds), named[1].strip())
+    if len(parts := _split(label)) > 1:
+        return Together(tuple(_parse_part(part, kinds) for part in parts))
     name, colon, parameter = label.partition(":")
     kind = kinds.get(name)
     if kind is not None and (kind.parameter or not parameter):
@@ -92,6 +98,24 @@ def parse_entry(label: str, kinds: Mapping[str, Kind] = KINDS) -> MemoryMitigati
         f"{name}:X (X: {kind.parameter})" if kind.parameter else name for name, kind in kinds.items()
     )
     raise FaultsimError(f"unknown mitigation {label!r}: it can be {known}; your own is package.module:name")
+
+
+_ON_MEMORY = "secded|in-place|parity|word-masking|bit-masking|robust-bits|boosted"
+
+
+def _split(label: str) -> list[str]:
+    """Split a label at each + that a kind on the memory follows: a + also joins patterns of boosted layers."""
+    return re.split(rf"\+(?=(?:{_ON_MEMORY})(?:[:+]|$))", label)
+
+
+def _parse_part(label: str, kinds: Mapping[str, Kind]) -> MemoryMitigation:
+    found = parse_entry(label, kinds)
+    if not isinstance(found, MemoryMitigation):
+        raise FaultsimError(
+            f"{label!r} cannot be joined by +: mitigations on the memory can, of boosted layers with patterns and a "
+            "voltage, boosted:PATTERN@VOLTAGE"
+        )
+    return found
 
 
 def as_entry(given: MemoryMitigation | Entry | Variant) -> Entry:

@@ -13,6 +13,7 @@ from .mitigation import Written as Written
 from .protected import ProtectedWeights as ProtectedWeights
 from .robust import BoostedLayers as BoostedLayers
 from .robust import RobustBits as RobustBits
+from .together import Together as Together
 
 __all__ = [
     "SECDED",
@@ -26,6 +27,7 @@ __all__ = [
     "Parity",
     "ProtectedWeights",
     "RobustBits",
+    "Together",
     "WordMasking",
     "Written",
 ]

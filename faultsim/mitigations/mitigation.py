@@ -85,6 +85,11 @@ class MemoryMitigation:
         """Name with the parameters that tell two mitigations of one kind apart."""
         return self.name
 
+    @property
+    def decoder(self) -> "MemoryMitigation":
+        """The mitigation that says what is written and what a word becomes: itself, unless it is made of several."""
+        return self
+
     def find_overhead(self, stored: Format) -> Overhead:
         """Return what it adds to a memory of weights of a format."""
         return self.overhead

@@ -57,7 +57,7 @@ class ProtectedWeights(StoredWeights):
         names = [layer.tensors for layer in self.layers]
         check_domains(mitigation.find_domains(self.curve), names, stored.format.width)
         mitigation.check_format(stored.format)
-        self.codec = find_codec(mitigation, stored.format)
+        self.codec = find_codec(mitigation.decoder, stored.format)
         """What the kernel does; None where the mitigation decodes in Python."""
         encode = mitigation.encode if self.codec is None else self.codec.encode
         self.written = tuple(encode(into_words(layer.image)) for layer in self.layers)
@@ -70,7 +70,7 @@ class ProtectedWeights(StoredWeights):
         """Whether the mitigation reads some words again, at Vmin."""
         if self.codec is not None:
             return self.codec.reads_again
-        return getattr(self.mitigation, "policy", None) == OnError.REREAD
+        return getattr(self.mitigation.decoder, "policy", None) == OnError.REREAD
 
     def with_layers(self, layers: Iterable[StoredLayer]) -> "ProtectedWeights":
         """Return the weights of the same model with other values or scales, in the same memory."""

@@ -19,6 +19,8 @@ from types import ModuleType
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from protected_words import check_protected
+
 from faultsim import reference
 from faultsim.hit_table import build_hit_table
 
@@ -289,7 +291,7 @@ def check_rest(native: ModuleType, path: str) -> int:
 def main() -> None:
     native = load(Path(sys.argv[1]))
     cases = itertools.product(KINDS, PLACES, SIZES, RATES)
-    calls = sum(check(native, *case) for case in cases) + check_formats(native)
+    calls = sum(check(native, *case) for case in cases) + check_formats(native) + check_protected(native)
     for path in native.cpu_paths():
         calls += check_rest(native, path) + sum(check_large(native, path, kind) for kind in ("flip", "stuck"))
     print(
