@@ -44,6 +44,11 @@ class CheckMatrix:
             for check in range(8 * self.check_bytes)
         )
 
+    def count_gates(self) -> tuple[int, int]:
+        """Return how many two-input XORs the encoder and the syndrome take, as trees without shared parts."""
+        ones = [row.bit_count() for row in self.rows if row]
+        return sum(ones) - len(ones), sum(ones)
+
     @cached_property
     def _of_bytes(self) -> Tensor:
         """Syndrome of each value of each byte of a word, int64 [8, 256]."""

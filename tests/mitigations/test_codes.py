@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from faultsim.errors import FaultsimError
+from faultsim.formats import INT8
 from faultsim.mitigations import SECDED, BitMasking, InPlaceCode, LinearCode, Parity, WordMasking, reference
 from faultsim.mitigations.codes import FREE, make_hsiao_code, make_in_place_code
 
@@ -39,6 +40,13 @@ def test_hsiao_code_is_the_published_construction():
     assert sorted(c.bit_count() for c in columns) == [3] * 56 + [5] * 8
     # all check bits belong to equally many bits: the point of Hsiao's choice
     assert [sum(c >> bit & 1 for c in columns) for bit in range(8)] == [26] * 8
+
+
+def test_gates_by_hand():
+    """Each of the 8 check bits of Hsiao's code is the parity of 26 bits: 25 XORs, and one more with the bit as read. A
+    parity bit of a weight takes 7 and 8."""
+    assert make_hsiao_code().count_gates() == (200, 208)
+    assert Parity("weight").make_codec(INT8).matrix.count_gates() == (8 * 7, 8 * 8)
 
 
 def test_in_place_code_uses_every_odd_column_of_seven_bits_once():

@@ -18,7 +18,7 @@ from faultsim.io.files import write_text
 from .accuracy import accuracies, accuracies_in_full, base_models
 from .bundled import recipes, saving, shipped
 from .comparison import mitigations
-from .speed import activations, eopm, evaluation, kernel
+from .speed import activations, codecs, eopm, evaluation, kernel
 from .text import reading
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +37,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "eopm": eopm,
         "evaluation": evaluation,
         "activations": activations,
+        "codecs": codecs,
     },
 }
 

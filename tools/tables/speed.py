@@ -132,6 +132,29 @@ def activations(root: Path) -> str:
     return remarked(markdown(["", *ACTIVATIONS], rows, 1), [about])
 
 
+def codecs(root: Path) -> str:
+    """Reads of a protected memory, as multiples of a plain read of the same weights."""
+    report = measured(root, "codecs-cpu")
+    if report is None:
+        return NOT_MEASURED.format("CPU")
+    with reading("the report of codecs"):
+        cells = {
+            (row["mitigation"], row["path"], row["kind"], row["bit_error_rate"]): f"{row['ratio']:.2f}"
+            for row in report["rows"]
+        }
+        rates = list(dict.fromkeys(rate for *_, rate in cells))
+        columns = list(dict.fromkeys((path, kind) for _, path, kind, _ in cells))
+        rows = [
+            [name, *(" / ".join(cells[name, *column, rate] for rate in rates) for column in columns)]
+            for name in dict.fromkeys(name for name, *_ in cells)
+        ]
+        about = [
+            f"bit error rates: {' / '.join(f'{rate:g}' for rate in rates)}",
+            f"{report['device']}; {report['weights']:,} weights to float32; {report['note']}; {measured_by(report)}",
+        ]
+    return remarked(markdown(["", *(", ".join(column) for column in columns)], rows, 1), about)
+
+
 def by_device(root: Path, benchmark: str, shown: dict[str, str], about: Callable[[dict], str]) -> str:
     """A benchmark's numbers, one column for each kind of device: what a row is called, and its key in the report."""
     columns, remarks = [], []
