@@ -96,6 +96,7 @@ class Ahead:
         self._ready = list(range(len(plan.groups)))  # a heap of groups with chips to compute
         self._images: int | None = None
         self._rates: dict[int, float] = {}  # seconds of a chip, by the place within the group
+        self._given = 0  # chips of jobs that have not ended
         self._noted: set[str] = set()  # workers in the journal
         self._report = report
         for case, found in known.items():
@@ -207,6 +208,7 @@ class Ahead:
                     while end < min(limit, most) and values[end] is None:
                         end += 1
                     self._asked[case] = end
+                    self._given += end - first
                     return self._make_job(case, first, end)
                 self._asked[case] = first
             heapq.heappop(self._ready)
@@ -217,7 +219,7 @@ class Ahead:
         rate = self._rates.get(self._place[case])
         if rate is None:
             return self.plan.together
-        left = max(0, self.total - self.done) * max(self._rates.values())
+        left = max(0, self.total - self.done - self._given) * max(self._rates.values())
         seconds = min(JOB_SECONDS, max(LEAST_SECONDS, left / (PARTS * max(1, len(self.workers.present)))))
         return max(1, int(seconds / rate))
 
@@ -237,6 +239,7 @@ class Ahead:
     def _take_in(self, done: Done) -> None:
         """Take in a job that ended."""
         case, first, end = (done.job.arguments[key] for key in ("case", "first", "end"))
+        self._given -= end - first
         if done.failure is not None:
             self.failed.append((done.job.name, done.failure))
             self._note({"failed": done.job.name, "why": done.failure})

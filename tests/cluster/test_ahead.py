@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faultsim import Evaluation, FaultsimError
-from faultsim.cluster.ahead import Ahead, Plan
+from faultsim.cluster.ahead import LEAST_SECONDS, Ahead, Plan
 from faultsim.cluster.files import JobFiles
 from faultsim.cluster.jobs import Done
 from faultsim.cluster.journal import Journal
@@ -50,6 +50,32 @@ class Shuffled:
                 yield Done(
                     job, pack_evaluation(result(case, first, end)), "a", self.random.choice([0.001, 0.1, 3.0])
                 )
+
+
+class Timed:
+    """Workers that need `chip` seconds a chip. Each has three jobs at most, in the order in which they were given."""
+
+    members: dict = {}  # noqa: RUF012
+
+    def __init__(self, count: int, chip: float) -> None:
+        self.present, self.chip, self.free = set(range(count)), chip, [0.0] * count
+
+    def run(self, next_job, files, tick):
+        flying, now = [], 0.0
+        while True:
+            while len(flying) < 3 * len(self.free) and (job := next_job()) is not None:
+                case, first, end = (job.arguments[key] for key in ("case", "first", "end"))
+                queues = [sum(one[1] == worker for one in flying) for worker in self.present]
+                worker = queues.index(min(queues))
+                begun = max(self.free[worker], now)
+                self.free[worker] = begun + (end - first) * self.chip
+                flying.append(
+                    (self.free[worker], worker, job, result(case, first, end), (end - first) * self.chip)
+                )
+            if not flying:
+                return
+            now, worker, job, found, seconds = flying.pop(flying.index(min(flying, key=lambda one: one[0])))
+            yield Done(job, pack_evaluation(found), str(worker), seconds)
 
 
 def make_plan(variants: int, points: int, looks: tuple[int, ...], stop) -> Plan:
@@ -173,3 +199,13 @@ def test_scores_come_back_to_their_last_bit():
     again = unpack_evaluation(pack_evaluation(found), metric)
     assert repr(again.scores) == repr(found.scores)
     assert (again.not_finite, again.images) == (found.not_finite, 7)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16])
+@pytest.mark.parametrize("chip", [0.003, 0.06, 0.5])
+def test_workers_end_together(files, count, chip):
+    chips = 400 * count
+    plan, workers = make_plan(1, 1, (chips,), lambda group, found: True), Timed(count, chip)
+    assert collect(plan, workers, files) == expected(plan)
+    # a worker that ends first lacks at most the last jobs of another one
+    assert max(workers.free) - min(workers.free) <= 2 * max(LEAST_SECONDS, chip) + 1e-9
