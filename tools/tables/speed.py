@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 from .text import commit_and_date, markdown, reading, remarked
 
@@ -173,7 +174,8 @@ def scale(root: Path) -> str:
                 f"{of_job[n]['hours']:,.2f} h ({100 * of_job[n]['share_of_ideal']:.0f} %)" for n in counts
             ]
             rows.append([f"{number(seconds)} s", *cells, f"{int(of_job[counts[0]]['most_workers']):,}"])
-        processes, chip, many = report["processes"], report["chip"], report["overhead"]
+        processes, chip, many, rate = (report[part] for part in ("processes", "chip", "overhead", "rate"))
+        one, two = (median(rate["chips_per_second"][count]) for count in ("1", "2"))
         remarks = [
             f"a chip: {number(1e3 * chip['processor_seconds_per_chip'])} ms of processor time ({chip['model']}, "
             f"{chip['images']} images, one thread)",
@@ -182,6 +184,8 @@ def scale(root: Path) -> str:
             f"{report['scale'][0]['gigabytes']:.1f} GB in all",
             f"client, scheduler and {many['workers']} workers in one process: "
             f"{number(many['processor_ms_per_job'])} ms a job; {many['jobs']:,} jobs that sleep, {many['lost']} lost",
+            f"sweeps of {rate['chips']} chips on one worker process of one thread: {one:.1f} chips a second, on two "
+            f"processes {two:.1f}: {rate['ratio_of_medians']:.2f} times as many (medians of {rate['repeats']} sweeps)",
             f"{report['device']}; {measured_by(report)}",
         ]
         head = [
