@@ -122,9 +122,10 @@ class Workers:
                 self.client.register_plugin(plugin, name=self._plugin)
                 return
             except Exception as error:
+                if self.client.status != "running":
+                    raise self._lost() from error
                 # Dask's errors of connections, of a worker that dies meanwhile for instance, are OSErrors
-                again = isinstance(error, OSError) and self.client.status == "running"
-                if again and time.monotonic() < deadline:
+                if isinstance(error, OSError) and time.monotonic() < deadline:
                     time.sleep(LOOK_SECONDS)
                     continue
                 why = summarize_error(error)

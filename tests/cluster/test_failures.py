@@ -200,7 +200,8 @@ def start_scheduler() -> tuple[subprocess.Popen, str]:
     return process, process.stdout.readline().strip()
 
 
-def test_a_scheduler_that_is_killed(subject, tmp_path):
+def test_a_scheduler_that_is_killed(subject, tmp_path, monkeypatch):
+    monkeypatch.setattr("faultsim.cluster.workers.CONNECT_SECONDS", 1.0)
     process, address = start_scheduler()
     rows = count()
 
@@ -209,9 +210,12 @@ def test_a_scheduler_that_is_killed(subject, tmp_path):
             process.kill()
 
     options = {"chips": 40, **POINTS, "out": tmp_path / "run"}
-    with connect(address) as workers, pytest.raises(LostScheduler, match="start the same command again"):
-        faultsim.sweep_subject(subject, **options, client=workers, progress=kill_once)
-    process.wait()
+    with connect(address) as workers:
+        with pytest.raises(LostScheduler, match="start the same command again"):
+            faultsim.sweep_subject(subject, **options, client=workers, progress=kill_once)
+        process.wait()
+        with pytest.raises(LostScheduler, match="start the same command again"):
+            Workers(workers.client)  # as in a study that begins just when the scheduler dies
     done = [
         line for line in (tmp_path / "run" / "jobs.jsonl").read_text().splitlines() if '"correct"' in line
     ]
