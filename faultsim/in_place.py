@@ -23,7 +23,6 @@ _OWN = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
 )  # fmt: skip
 """Modules whose output is memory of its own, which their backward pass does not read."""
-_SUMS = (operator.add, torch.add)
 
 
 @contextlib.contextmanager
@@ -110,8 +109,13 @@ class _Calls:
         if not isinstance(node, fx.Node) or len(node.users) != 1:
             return False
         module = self.find_module(node)
-        if module is None:  # += writes into what it adds to
-            return node.target in _SUMS or (node.target is operator.iadd and self.is_free(node.args[0]))
+        if node.target in (
+            operator.add,
+            operator.iadd,
+        ):  # torch.fx writes down += as +, and += is its first operand
+            return self.is_free(node.args[0])
+        if module is None:
+            return node.target is torch.add and "out" not in node.kwargs
         if vars(module).get("forward") is pass_on:  # batch normalization that a convolution does
             return self.is_free(node.args[0])
         return isinstance(module, _OWN) and self.is_plain(module)

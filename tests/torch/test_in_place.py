@@ -64,6 +64,9 @@ def run(model: nn.Module, images: Tensor, gradient: bool) -> list[Tensor]:
 @example(
     [("conv", 0, 0), ("relu", 1, 0), ("shared pool", 2, 0), ("conv", 3, 0), ("shared pool", 4, 0)], False
 )
+@example(
+    [("conv", 0, 0), ("iadd", 1, 1), ("relu", 2, 0), ("add", 3, 1)], False
+)  # += gives the map that it writes into
 @given(
     st.lists(
         st.tuples(st.sampled_from(KINDS), st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=9
