@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from .errors import FaultsimError
 from .faults import Chip, FaultModel
@@ -124,6 +124,6 @@ def estimate_control_mean(values: ArrayLike, variates: ArrayLike, others: ArrayL
     spread = others[:, usable] / scale[usable] @ coefficients[1:]
     variance = residual * float(inverse[0] @ inverse[0]) + float(spread.var(ddof=1)) / len(others)
     mean, error = float(coefficients[0]), float(np.sqrt(variance))
-    half = float(t.ppf(0.975, free)) * error
+    half = float(stdtrit(free, 0.975)) * error
     plain = float(values.var(ddof=1)) / chips
     return ControlledMean(mean, error, (mean - half, mean + half), plain / variance if variance else 1.0)

@@ -20,6 +20,6 @@ def half_width(deviation: float, count: int) -> float:
     """
     if count < 2:
         return math.nan
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    return float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)

@@ -29,8 +29,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr
-from scipy.stats import t
+from scipy.special import ndtr, stdtrit  # scipy.stats takes half a second to import
 
 from .errors import FaultsimError
 
@@ -81,7 +80,7 @@ def compute_half_widths(
         deviations = values - values[..., :1]  # sums of squares lose no digits to a common value
         sums, squares = deviations.cumsum(axis=-1), (deviations**2).cumsum(axis=-1)
         variances = np.maximum(squares - sums**2 / chips, 0) / (chips - 1) + unseen**2 / chips
-        quantiles = t.ppf(ndtr(BOUNDARY), np.maximum(chips - 1, 1))
+        quantiles = stdtrit(np.maximum(chips - 1, 1), ndtr(BOUNDARY))
         widths: np.ndarray = np.maximum(precision, quantiles**2 * variances / (chips * precision))
     widths[np.isnan(widths)] = math.inf
     widths[..., : LEAST_CHIPS - 1] = math.inf

@@ -1,5 +1,8 @@
 """The handwritten digits that come with scikit-learn, enlarged to 32x32x3."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -26,15 +29,29 @@ def enlarge_digits(digits: np.ndarray) -> np.ndarray:
     return ((255 * sums + 512) // 1024).astype(np.uint8)
 
 
+def read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Read the images, integers 0..16 [N, 8, 8], and labels [N], int64, of scikit-learn's file.
+
+    Not by its own reader, which takes a second to import, unless the file is not where it should be.
+    """
+    spec = find_spec("sklearn")
+    for place in spec.submodule_search_locations or () if spec else ():
+        file = Path(place, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            rows = np.loadtxt(file, delimiter=",", dtype=np.int64)
+            return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]
+    from sklearn.datasets import load_digits as read
+
+    found = read()
+    return found.images, found.target.astype(np.int64)
+
+
 def load_digits(split: str) -> Dataset:
     """1,797 digits, a fixed stratified fifth of them as the test set; three equal color planes."""
-    from sklearn.datasets import load_digits as sklearn_digits
-
-    source = sklearn_digits()
-    labels = source.target.astype(np.int64)
+    digits, labels = read_digits()
     in_test = draw_stratified_mask(labels, np.arange(len(labels)), TEST_FRACTION, SPLIT_SEED)
     kept = np.flatnonzero(in_test if split == "test" else ~in_test)
-    planes = enlarge_digits(source.images[kept])
+    planes = enlarge_digits(digits[kept])
     return Dataset(
         images=torch.from_numpy(planes[:, None].repeat(3, axis=1)),
         labels=torch.from_numpy(labels[kept]),

@@ -22,7 +22,7 @@ from neuralfuse.paper.cells import NAMES
 from neuralfuse.paper.result import read, read_results
 
 TINY = ["--smoke", "--device", "cpu", "--base-epochs", "2", "--epochs", "1", "--n-models", "1"]
-IMAGES, CHIPS = 16, 3
+IMAGES, CHIPS = 8, 2
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def run(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 @pytest.fixture
 def few_digits(monkeypatch: pytest.MonkeyPatch, threads: Callable[[int], None]) -> None:
-    """40 digits to train on, IMAGES to test on and CHIPS chips, and arithmetic that is the same every time."""
+    """16 digits to train on, IMAGES to test on and CHIPS chips, and arithmetic that is the same every time."""
     threads(1)
     few = {
         split: digits.load_digits(split).subset(torch.arange(count))
-        for split, count in (("train", 40), ("test", IMAGES))
+        for split, count in (("train", 16), ("test", IMAGES))
     }
     monkeypatch.setattr(digits, "load_digits", few.__getitem__)
     monkeypatch.setattr(neuralfuse.paper.actions, "CHIPS", CHIPS)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,6 +60,14 @@ def test_digits_are_divided_once_and_for_all():
     # Integer arithmetic and a frozen random stream: the same bytes on every machine.
     assert train.fingerprint == "60a2632841f95e219a907cfb8f5b795271718f3a5e74a2ff77d661f347de9fbd"
     assert test.fingerprint == "973342ff56608180b787c53b8d0a1dc26925d83519ee4c507f7c99eeaaac1e7e"
+
+
+@pytest.mark.parametrize("found", [None, "elsewhere"])
+def test_digits_come_from_scikit_learns_own_reader_where_the_file_is_not_found(found, monkeypatch, tmp_path):
+    spec = None if found is None else SimpleNamespace(submodule_search_locations=[str(tmp_path / found)])
+    expected = [split.fingerprint for split in (load("digits", "train"), load("digits", "test"))]
+    monkeypatch.setattr("faultsim.data.digits.find_spec", lambda name: spec)
+    assert [split.fingerprint for split in (load("digits", "train"), load("digits", "test"))] == expected
 
 
 def test_digits_enlarged_are_torchs_bilinear_interpolation():

@@ -18,7 +18,7 @@ from faultsim.io.checkpoint import read_file
 from neuralfuse.distributed import ALONE, Ranks
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet
-from tests.forked import Done, Forked, run
+from tests.forked import FAULTSIM, Done, Forked, run
 
 TRAIN = [
     *("train-generator", "--generator", "UNetS", "--bit-error-rate", "0.02"),
@@ -182,8 +182,16 @@ def test_a_run_of_two_processes_is_a_run(tmp_path, monkeypatch, threads):
 
 def test_a_mistake_that_all_meet_is_one_line(tmp_path):
     wrong = [*TRAIN, "--out", tmp_path / "g.safetensors", "--n-models", 0]
-    done = torchrun(["-m", "faultsim"], wrong)
-    assert done.status != 0
-    assert reported(done) == ["faultsim: error: 0 perturbed models: at least 1 is needed"]
-    assert done.out == ""
+    store = torch.distributed.TCPStore(
+        "localhost", 0, is_master=True
+    )  # which torchrun's own process would hold
+    settings = {"WORLD_SIZE": "2", "MASTER_PORT": str(store.port)}
+    settings |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+    processes = [Forked(FAULTSIM, wrong, env=environment(rank) | settings) for rank in range(2)]
+    both = [Done.of(process) for process in processes]
+    assert [done.status for done in both] == [2, 2]
+    assert [line for done in both for line in reported(done)] == [
+        "faultsim: error: 0 perturbed models: at least 1 is needed"
+    ]
+    assert [done.out for done in both] == ["", ""]
     assert not list(tmp_path.iterdir())

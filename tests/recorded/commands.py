@@ -150,20 +150,14 @@ RECORDED = (
 @contextlib.contextmanager
 def few_digits() -> Iterator[None]:
     """scikit-learn has no more than DIGITS digits while this is open."""
-    import sklearn.datasets
+    from faultsim.data import digits
 
-    whole = sklearn.datasets.load_digits
-
-    def few():
-        digits = whole()
-        digits.images, digits.target = digits.images[:DIGITS], digits.target[:DIGITS]
-        return digits
-
-    sklearn.datasets.load_digits = few
+    whole = digits.read_digits
+    digits.read_digits = lambda: tuple(part[:DIGITS] for part in whole())
     try:
         yield
     finally:
-        sklearn.datasets.load_digits = whole
+        digits.read_digits = whole
 
 
 def write_inputs(folder: Path) -> None:
