@@ -15,24 +15,30 @@ VENV ?= .venv
 # Another build of torch (for a GPU, say) can be installed into $(VENV) first: it is then left alone.
 TORCH ?= torch==2.13.0
 PY := $(VENV)/bin/python
+PIP = $(PY) -m pip install --quiet
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 CXX_SOURCES := $(wildcard csrc/*.h csrc/*.cpp csrc/*.cu csrc/cuda/*.cuh)
 NATIVE := CMakeLists.txt setup.py pyproject.toml $(CXX_SOURCES)
 
-.PHONY: install install-dev demo test test-fast lint format test-portable test-sanitize fuzz bench gpu-check tables docs clean
+.PHONY: install install-dev demo test all-tests test-fast lint format test-portable test-sanitize fuzz bench gpu-check tables docs clean
+
+# Sources are compiled once, not by each of the programs that tests start, whatever the environment says about it.
+export PYTHONDONTWRITEBYTECODE :=
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
 $(VENV)/.torch:
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -c "import torch" 2>/dev/null || $(PY) -m pip install --quiet "$(TORCH)"
+	$(PY) -c "import torch" 2>/dev/null || $(PIP) "$(TORCH)"
 	touch $@
 $(VENV)/.installed: $(VENV)/.torch $(NATIVE)
-	$(PY) -m pip install --quiet --editable ".[all]"
+	$(PIP) --editable ".[all]"
 	touch $@
+# Compiled when they are first imported: pip would compile all 18,000 sources, one after the other.
+$(VENV)/.installed-dev: PIP += --no-compile
 $(VENV)/.installed-dev: $(VENV)/.torch $(NATIVE)
-	$(PY) -m pip install --quiet --editable ".[dev]"
+	$(PIP) --editable ".[dev]"
 	touch $@ $(VENV)/.installed
 
 demo: install
@@ -41,11 +47,13 @@ demo: install
 	@echo "Next: $(VENV)/bin/faultsim sweep-voltage --help"
 
 # One process a core, each with one thread; the tests of a file stay together, for they share what takes long to make.
-# tests/conftest.py puts slow files first, so the order is kept. The sources are compiled once, not by each of the
-# programs that tests start, whatever the environment says about it.
+# tests/conftest.py puts slow files first, so the order is kept. Lint runs beside them: most of it is mypy, on one core.
 BALANCED := --dist loadfile --no-loadscope-reorder
-test: install-dev lint
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(BALANCED)
+test: install-dev
+	$(MAKE) --no-print-directory --jobs=2 lint all-tests
+
+all-tests: install-dev
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) $(BALANCED)
 
 # For the inner loop: neither lint nor what trains, compiles or starts programs.
 test-fast: install-dev
