@@ -1,6 +1,8 @@
-// The draw of hits with Philox calls in lanes. Part of cpu_path.cpp, and under the same rules.
+// The draw of hits with Philox calls in lanes, and steps of a copy in between. Part of cpu_path.cpp, and under the same
+// rules.
 #pragma once
 
+#include "cpu_copy.h"
 #include "cpu_path.h"
 #include "lanes.h"
 
@@ -35,8 +37,8 @@ inline uint8_t* half_of_vector(const Quad* quads, uint32_t v, uint32_t half) {
 }
 
 // The results of as many quads as `vectors` vectors hold.
-template <uint32_t vectors>
-void make_calls(uint64_t seed, uint32_t access, uint32_t stream, const Quad* quads) {
+template <uint32_t vectors, class Beside>
+void make_calls(uint64_t seed, uint32_t access, uint32_t stream, const Quad* quads, Beside* beside) {
   Lanes::V call[vectors], block[vectors];
   for (uint32_t v = 0; v < vectors; ++v) {
 #if defined(__AVX512F__) && defined(__AVX512BW__)
@@ -48,16 +50,20 @@ void make_calls(uint64_t seed, uint32_t access, uint32_t stream, const Quad* qua
 #endif
     block[v] = Lanes::high(counters);
   }
-  philox_lanes<vectors>(seed, call, block, access, stream,
-                        [&](uint32_t v, Lanes::V a, Lanes::V b, Lanes::V c, Lanes::V d) {
-                          Lanes::store(half_of_vector(quads, v, 0), half_of_vector(quads, v, 1), a, b, c, d);
-                        });
+  philox_lanes<vectors>(
+      seed, call, block, access, stream,
+      [&](uint32_t v, Lanes::V a, Lanes::V b, Lanes::V c, Lanes::V d) {
+        Lanes::store(half_of_vector(quads, v, 0), half_of_vector(quads, v, 1), a, b, c, d);
+      },
+      [beside] { beside->step(); });
 }
 
-// Quads of any blocks, gathered until there are enough for all lanes.
+// Quads of any blocks, gathered until there are enough for all lanes. What is done beside them makes steps.
+template <class Beside>
 class Quads {
  public:
-  Quads(uint64_t seed, uint32_t access, uint32_t stream) : seed_(seed), access_(access), stream_(stream) {}
+  Quads(uint64_t seed, uint32_t access, uint32_t stream, Beside* beside)
+      : seed_(seed), access_(access), stream_(stream), beside_(beside) {}
 
   // Calls first ... first + count - 1 of a block, and some more to complete the last quad.
   void add(uint32_t block, uint32_t first, uint32_t count, void* out) {
@@ -71,36 +77,41 @@ class Quads {
     if (size_ == 0) return;
     const bool half = 2 * size_ <= kQuads;
     for (; size_ < (half ? kQuads / 2 : kQuads); ++size_) quads_[size_] = {0, waste_};
-    half ? make_calls<kVectors / 2>(seed_, access_, stream_, quads_)
-         : make_calls<kVectors>(seed_, access_, stream_, quads_);
+    half ? make_calls<kVectors / 2>(seed_, access_, stream_, quads_, beside_)
+         : make_calls<kVectors>(seed_, access_, stream_, quads_, beside_);
     size_ = 0;
   }
 
  private:
   const uint64_t seed_;
   const uint32_t access_, stream_;
+  Beside* const beside_;
   uint32_t size_ = 0;
   Quad quads_[kQuads];
   alignas(64) uint8_t waste_[kQuadBytes];
 };
 
 // The first calls of kMostBlocks successive blocks.
-inline void make_first_calls(uint64_t seed, uint32_t first, uint8_t* out) {
+template <class Beside>
+void make_first_calls(uint64_t seed, uint32_t first, uint8_t* out, Beside* beside) {
   constexpr uint32_t kBoth = DrawnHits::kMostBlocks / Lanes::width;
   Lanes::V call[kBoth], block[kBoth];
   for (uint32_t v = 0; v < kBoth; ++v) {
     call[v] = Lanes::same(0);
     block[v] = Lanes::add(Lanes::same(first + v * Lanes::width), Lanes::count());
   }
-  philox_lanes<kBoth>(seed, call, block, 0, kStreamHits,
-                      [&](uint32_t v, Lanes::V a, Lanes::V b, Lanes::V c, Lanes::V d) {
-                        uint8_t* to = out + 16 * Lanes::width * v;
-                        Lanes::store(to, to + 8 * Lanes::width, a, b, c, d);
-                      });
+  philox_lanes<kBoth>(
+      seed, call, block, 0, kStreamHits,
+      [&](uint32_t v, Lanes::V a, Lanes::V b, Lanes::V c, Lanes::V d) {
+        uint8_t* to = out + 16 * Lanes::width * v;
+        Lanes::store(to, to + 8 * Lanes::width, a, b, c, d);
+      },
+      [beside] { beside->step(); });
 }
 
 // hit_count() of all uniforms, side by side: each step has to wait for the one before.
-inline void count_hits(HitTable table, const uint64_t* uniforms, uint32_t* counts) {
+template <class Beside>
+void count_hits(HitTable table, const uint64_t* uniforms, uint32_t* counts, Beside* beside) {
   constexpr uint32_t kBlocks = DrawnHits::kMostBlocks;
   const uint64_t* thresholds = table.entries + 2;
   uint32_t found[kBlocks] = {};
@@ -111,6 +122,7 @@ inline void count_hits(HitTable table, const uint64_t* uniforms, uint32_t* count
       found[i] += half & (0 - static_cast<uint32_t>(passed));  // not "?:", of which the compiler makes jumps
     }
     remaining -= half;
+    beside->step();
   }
   for (uint32_t i = 0; i < kBlocks; ++i) counts[i] = static_cast<uint32_t>(table.entries[0]) + found[i];
 }
@@ -149,10 +161,11 @@ uint32_t first_calls(HitTable table) {
 }
 
 // The hits of one block.
-void draw_block(uint64_t seed, uint32_t block, HitTable table, DrawnHits* hits) {
+template <class Beside>
+void draw_block(uint64_t seed, uint32_t block, HitTable table, DrawnHits* hits, Beside* beside) {
   uint16_t* stream = hits->half + DrawnHits::kFirst - kCountHalves;
   const uint32_t first = first_calls(table);
-  Quads quads(seed, 0, kStreamHits);
+  Quads quads(seed, 0, kStreamHits, beside);
   quads.add(block, 0, first, stream);
   quads.run();
   uint64_t uniform;
@@ -164,13 +177,14 @@ void draw_block(uint64_t seed, uint32_t block, HitTable table, DrawnHits* hits) 
 }
 
 // The hits of several blocks.
-void draw_blocks(uint64_t seed, uint32_t block, uint32_t count, HitTable table, DrawnHits* hits) {
+template <class Beside>
+void draw_blocks(uint64_t seed, uint32_t block, uint32_t count, HitTable table, DrawnHits* hits, Beside* beside) {
   alignas(64) uint8_t first[16 * DrawnHits::kMostBlocks];
-  make_first_calls(seed, block, first);
+  make_first_calls(seed, block, first, beside);
   uint64_t uniforms[DrawnHits::kMostBlocks];
   for (uint32_t b = 0; b < DrawnHits::kMostBlocks; ++b) memcpy(uniforms + b, first + 16 * b, sizeof *uniforms);
-  count_hits(table, uniforms, hits->count);
-  Quads quads(seed, 0, kStreamHits);
+  count_hits(table, uniforms, hits->count, beside);
+  Quads quads(seed, 0, kStreamHits, beside);
   for (uint32_t b = 0; b < count; ++b) {
     uint16_t* of_block = hits->half + b * hits->stride;
     constexpr uint32_t kInFirstCall = kHitsPerCall - kCountHalves;
@@ -181,12 +195,13 @@ void draw_blocks(uint64_t seed, uint32_t block, uint32_t count, HitTable table, 
   quads.run();
 }
 
-void draw_hits(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
-               DrawnHits* hits) {
+template <class Beside>
+void draw_beside(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
+                 DrawnHits* hits, Beside* beside) {
   if (count == 1) {
-    draw_block(seed, block, table, hits);
+    draw_block(seed, block, table, hits, beside);
   } else {
-    draw_blocks(seed, block, count, table, hits);
+    draw_blocks(seed, block, count, table, hits, beside);
   }
   if (rule.kind == Kind::flip || spare_decides(rule)) return;
 
@@ -196,7 +211,7 @@ void draw_hits(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, H
     return;
   }
   alignas(64) uint32_t draws[DrawnHits::kHalves];
-  Quads values(seed, access_of_values(rule.kind, access), stream_of_values(rule.kind));
+  Quads values(seed, access_of_values(rule.kind, access), stream_of_values(rule.kind), beside);
   for (uint32_t b = 0; b < count; ++b) {
     values.add(block + b, 0, (hits->count[b] + kValuesPerCall - 1) / kValuesPerCall, draws + b * hits->stride);
   }
@@ -204,6 +219,22 @@ void draw_hits(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, H
   for (uint32_t b = 0; b < count; ++b) {
     put_values(rule, hit + b * hits->stride, draws + b * hits->stride, hits->count[b]);
   }
+}
+
+void draw_hits(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
+               DrawnHits* hits) {
+  Nothing nothing;
+  draw_beside(seed, block, count, access, table, rule, hits, &nothing);
+}
+
+// How many steps draw_beside() makes, about.
+uint32_t steps_of_draw(uint32_t count, HitTable table, ValueRule rule) {
+  const uint32_t hits = table.entries[0] + table.size / 2;
+  const auto quads = [](uint32_t calls) { return (calls + kQuadCalls - 1) / kQuadCalls; };
+  const uint32_t values = rule.kind == Kind::flip || spare_decides(rule) ? 0 : quads(hits / kValuesPerCall + 1);
+  uint32_t steps = kPhiloxRounds * (1 + count * (quads(hits / kHitsPerCall) + values) / kQuads);
+  for (uint32_t remaining = table.size; remaining > 0; remaining /= 2) ++steps;
+  return steps;
 }
 
 }  // namespace

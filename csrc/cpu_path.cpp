@@ -57,8 +57,9 @@ void draw(uint64_t seed, uint32_t block, uint32_t access, HitTable table, ValueR
 
   alignas(64) uint16_t chunk[kChunkHits];
   alignas(64) uint32_t draws[kChunkHits];
-  Quads calls(seed, 0, kStreamHits),
-      value_calls(seed, access_of_values(rule.kind, access), stream_of_values(rule.kind));
+  Nothing nothing;
+  Quads<Nothing> calls(seed, 0, kStreamHits, &nothing),
+      value_calls(seed, access_of_values(rule.kind, access), stream_of_values(rule.kind), &nothing);
   uint32_t have = first_calls(table) * kHitsPerCall;
   calls.add(block, 0, first_calls(table), chunk);  // call 0 holds the count and the first four hits
   calls.run();
@@ -123,6 +124,7 @@ void to_float16(const int8_t* source, float scale, uint16_t* output, uint32_t co
 
 const CpuPath path = {FAULTSIM_NAME(FAULTSIM_PATH),
                       draw_hits,
+                      read_drawn,
                       draw,
                       mark,
                       repair,

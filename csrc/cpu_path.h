@@ -48,6 +48,10 @@ struct CpuPath {
   // The hits of `count` blocks of one chip from `block` on. hits->stride is large enough for any of them.
   void (*draw_hits)(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable, ValueRule,
                     DrawnHits* hits);
+  // The same, and `bytes` weights from the first block's byte `from` on, as they are read: a copy that goes on while
+  // hits are drawn and while blocks that are copied already are repaired.
+  void (*read_drawn)(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable, ValueRule, uint32_t from,
+                     uint32_t bytes, const uint8_t* source, uint8_t* output, DrawnHits* hits);
   // The faults of one block of a chip. `faults` are those of an earlier draw of the same kind, or none.
   void (*draw)(uint64_t seed, uint32_t block, uint32_t access, HitTable, ValueRule, BlockFaults* faults);
 

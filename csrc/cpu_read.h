@@ -2,6 +2,8 @@
 // and under the same rules.
 #pragma once
 
+#include "cpu_copy.h"
+#include "cpu_draw.h"
 #include "cpu_path.h"
 #include "lanes.h"
 
@@ -9,13 +11,12 @@ namespace faultsim {
 namespace FAULTSIM_PATH {
 namespace {
 
-// GCC's and Clang's own vectors have the operators of integers.
-typedef uint64_t Wide __attribute__((vector_size(sizeof(Lanes::V))));
+constexpr uint32_t kHitsPerStep = 4;
 
 // Calls visit(at, bit, value) for each hit within the `count` bytes, the first one last: it decides. `at` is the place
-// of a Word, and `bit` and `value` are words.
-template <class Word, class Visit>
-void each_hit_in(HitList hits, uint32_t from, uint32_t count, Visit visit) {
+// of a Word, and `bit` and `value` are words. After some hits each, `beside` makes a step.
+template <class Word, class Beside, class Visit>
+void each_hit_in(HitList hits, uint32_t from, uint32_t count, Beside* beside, Visit visit) {
   constexpr uint32_t kBits = 8 * sizeof(Word);
 #pragma GCC unroll 4
   for (uint32_t i = hits.count; i > 0; --i) {
@@ -23,28 +24,19 @@ void each_hit_in(HitList hits, uint32_t from, uint32_t count, Visit visit) {
     if (sizeof(Word) > 1 || at < count) {
       visit(at, static_cast<Word>(Word{1} << bit), static_cast<Word>(static_cast<Word>(spare_of(hit)) << bit));
     }
+    if (i % kHitsPerStep == 0) beside->step();
   }
 }
 
-template <class Visit>
-void each_hit(HitList hits, uint32_t from, uint32_t count, Visit visit) {
-  from == 0 && count == kBlockBytes ? each_hit_in<uint64_t>(hits, from, count, visit)
-                                    : each_hit_in<uint8_t>(hits, from, count, visit);
-}
-
-template <class Word>
-Word load(const uint8_t* p, Word) {
-  Word word;
-  memcpy(&word, p, sizeof word);
-  return word;
-}
-template <class Word>
-void store(uint8_t* p, Word word) {
-  memcpy(p, &word, sizeof word);
+template <class Beside, class Visit>
+void each_hit(HitList hits, uint32_t from, uint32_t count, Beside* beside, Visit visit) {
+  from == 0 && count == kBlockBytes ? each_hit_in<uint64_t>(hits, from, count, beside, visit)
+                                    : each_hit_in<uint8_t>(hits, from, count, beside, visit);
 }
 
 void mark(HitList hits, bool values, uint32_t from, uint32_t count, uint8_t* fail, uint8_t* value) {
-  each_hit(hits, from, count, [=](uint32_t at, auto bit, auto of_hit) {
+  Nothing nothing;
+  each_hit(hits, from, count, &nothing, [=](uint32_t at, auto bit, auto of_hit) {
     store(fail + at, static_cast<decltype(bit)>(load(fail + at, bit) | bit));
     if (values) store(value + at, static_cast<decltype(bit)>((load(value + at, bit) & ~bit) | of_hit));
   });
@@ -79,9 +71,9 @@ struct Places {
   }
 };
 
-// Calls visit(byte, keep, set) for each hit of a whole block, the first one last: it decides.
-template <class Visit>
-void each_place(HitList hits, Visit visit) {
+// Calls visit(byte, keep, set) for each hit of a whole block, the first one last: it decides. Steps as in each_hit().
+template <class Beside, class Visit>
+void each_place(HitList hits, Beside* beside, Visit visit) {
   Places places;
   for (uint32_t end = hits.count; end > 0;) {
     const uint32_t n = (end - 1) % Places::kMost + 1, whole = n / Places::kStep * Places::kStep;
@@ -96,16 +88,17 @@ void each_place(HitList hits, Visit visit) {
     for (uint32_t i = n; i > 0; --i) {
       const uint32_t bits = places.bits[i - 1];
       visit(places.at[i - 1], static_cast<uint8_t>(bits), static_cast<uint8_t>(bits >> 8));
+      if (i % kHitsPerStep == 0) beside->step();
     }
     end -= n;
   }
 }
 
 // As read_word() says, for single bits.
-template <Kind kind>
-void repair_kind(HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output) {
+template <Kind kind, class Beside>
+void repair_kind(HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output, Beside* beside) {
   if (hits.count >= HitList::kMany && from == 0 && count == kBlockBytes) {
-    return each_place(hits, [=](uint32_t at, uint8_t keep, uint8_t set) {
+    return each_place(hits, beside, [=](uint32_t at, uint8_t keep, uint8_t set) {
       const uint32_t now = output[at];
       if (kind == Kind::stuck) {
         output[at] = static_cast<uint8_t>((now & keep) | set);
@@ -115,7 +108,7 @@ void repair_kind(HitList hits, uint32_t from, uint32_t count, const uint8_t* sou
       }
     });
   }
-  each_hit(hits, from, count, [=](uint32_t at, auto bit, auto value) {
+  each_hit(hits, from, count, beside, [=](uint32_t at, auto bit, auto value) {
     const auto now = load(output + at, bit);
     if (kind == Kind::stuck) return store(output + at, static_cast<decltype(bit)>((now & ~bit) | value));
     const auto stored = load(source + at, bit), same = kind == Kind::flip ? stored : stored ^ value;
@@ -123,15 +116,48 @@ void repair_kind(HitList hits, uint32_t from, uint32_t count, const uint8_t* sou
   });
 }
 
+template <class Beside>
+void repair_beside(Kind kind, HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output,
+                   Beside* beside) {
+  switch (kind) {
+    case Kind::flip:
+      return repair_kind<Kind::flip>(hits, from, count, source, output, beside);
+    case Kind::stuck:
+      return repair_kind<Kind::stuck>(hits, from, count, source, output, beside);
+    case Kind::transient:
+      return repair_kind<Kind::transient>(hits, from, count, source, output, beside);
+  }
+}
+
 void repair(Kind kind, HitList hits, uint32_t from, uint32_t count, const uint8_t* source, uint8_t* output) {
-  if (kind == Kind::stuck) return repair_kind<Kind::stuck>(hits, from, count, source, output);
+  Nothing nothing;
   uint8_t stored[kBlockBytes];  // what is read in place has to be kept where hits lie
-  if (source == output) {
-    each_hit(hits, from, count, [&](uint32_t at, auto bit, auto) { store(stored + at, load(output + at, bit)); });
+  if (source == output && kind != Kind::stuck) {
+    each_hit(hits, from, count, &nothing,
+             [&](uint32_t at, auto bit, auto) { store(stored + at, load(output + at, bit)); });
     source = stored;
   }
-  if (kind == Kind::flip) return repair_kind<Kind::flip>(hits, from, count, source, output);
-  repair_kind<Kind::transient>(hits, from, count, source, output);
+  repair_beside(kind, hits, from, count, source, output, &nothing);
+}
+
+void read_drawn(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
+                uint32_t from, uint32_t bytes, const uint8_t* source, uint8_t* output, DrawnHits* hits) {
+  // Drawing takes about as long as repairs: half of the copy goes on beside it, the rest beside repairs of all blocks
+  // but the last.
+  Copy copy(source, output, bytes);
+  copy.pace(bytes / 2, steps_of_draw(count, table, rule));
+  draw_beside(seed, block, count, access, table, rule, hits, &copy);
+  const uint32_t all = from + bytes;
+  for (uint32_t b = 0; b < count; ++b) {
+    const uint32_t first = kBlockBytes * b, begin = b ? first : from;
+    const uint32_t end = all < first + kBlockBytes ? all : first + kBlockBytes;
+    copy.copy_until(all - end);
+    const uint32_t share = b + 1 < count ? copy.left() / (count - 1 - b) : 0, later = copy.left() - share;
+    copy.pace(share, hits->count[b] / kHitsPerStep);
+    repair_beside(rule.kind, hits->of(b), begin - first, end - begin, source + (begin - from), output + (begin - from),
+                  &copy);
+    copy.copy_until(later);
+  }
 }
 
 // The mask says which bits a read inverts. It is zeroed in the loop that uses it: in a loop of their own, these stores
@@ -140,7 +166,8 @@ void read_marked(Kind kind, HitList hits, const uint8_t* source, uint8_t* mask, 
   if (kind == Kind::flip) {
     mark_cells(hits.hit, hits.count, mask);
   } else {  // the value says what is inverted: bits that are stuck in the mask
-    repair_kind<Kind::stuck>(hits, 0, kBlockBytes, nullptr, mask);
+    Nothing nothing;
+    repair_kind<Kind::stuck>(hits, 0, kBlockBytes, nullptr, mask, &nothing);
   }
   for (uint32_t i = 0; i < kBlockBytes; i += sizeof(Wide)) {
     store(output + i, load(source + i, Wide{}) ^ load(mask + i, Wide{}));

@@ -106,10 +106,11 @@ struct Lanes {
 
 // `vectors` * width Philox calls with the counters (call, block, access, stream). Several vectors are computed side by
 // side, because each round has to wait for the one before. In between, the upper halves of the lanes hold garbage:
-// product() reads the lower halves only. store(v, a, b, c, d) gets the four words of vector v.
-template <uint32_t vectors, class Store>
+// product() reads the lower halves only. store(v, a, b, c, d) gets the four words of vector v; between() is called in
+// each round.
+template <uint32_t vectors, class Store, class Between>
 static inline void philox_lanes(uint64_t key, const Lanes::V (&call)[vectors], const Lanes::V (&block)[vectors],
-                                uint32_t access, uint32_t stream, Store store) {
+                                uint32_t access, uint32_t stream, Store store, Between between) {
   using V = Lanes::V;
   V a[vectors], b[vectors], c[vectors], d[vectors];
   for (uint32_t v = 0; v < vectors; ++v) {
@@ -126,6 +127,7 @@ static inline void philox_lanes(uint64_t key, const Lanes::V (&call)[vectors], c
       c[v] = Lanes::mix(Lanes::high(p0), d[v], k1);
       d[v] = p0;
     }
+    between();
     k0 = Lanes::add(k0, w0);
     k1 = Lanes::add(k1, w1);
   }

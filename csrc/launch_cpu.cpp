@@ -91,6 +91,9 @@ class Reader {
     uint64_t most = most_hits > kManyHits ? 1 : DrawnHits::kHalves / hits_stride_;
     for (const uint64_t limit : {cached, shared, uint64_t{DrawnHits::kMostBlocks}}) most = limit < most ? limit : most;
     at_once_ = static_cast<uint32_t>(most);
+    const bool bytes = job.type == Output::int8 || decoder_.settles();
+    beside_ = bytes && !stream_ && !masked_ && most_hits <= kManyHits && !job.measured.blocks && blocks_ == spans_ &&
+              job.source != job.output;
   }
 
   // How many parts the job has, for threads to take.
@@ -113,6 +116,7 @@ class Reader {
   void read_blocks(uint64_t first, uint32_t count, Scratch* scratch) const {
     DrawnHits& hits = scratch->hits;
     hits.stride = hits_stride_;
+    if (beside_) return read_drawn(first, count, &hits);
     for (uint32_t chip = 0; chip < job_.chips; ++chip) {
       if (!job_.measured.blocks) {
         path_.draw_hits(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table,
@@ -124,6 +128,25 @@ class Reader {
         for (uint64_t span = first + b; span < spans_; span += blocks_) {
           read_span(first_span_ + span, chip, 1, &faults, scratch);
         }
+      }
+    }
+  }
+
+  // Blocks of which each serves one run of weights.
+  void read_drawn(uint64_t first, uint32_t count, DrawnHits* hits) const {
+    const uint64_t base = job_.map.base, of_first = (first_span_ + first) * kBlockBytes;
+    const uint64_t begin = of_first > base ? of_first : base, of_end = of_first + uint64_t{count} * kBlockBytes;
+    const uint64_t end = of_end < base + job_.weights ? of_end : base + job_.weights;
+    const uint32_t from = static_cast<uint32_t>(begin - of_first), bytes = static_cast<uint32_t>(end - begin);
+    for (uint32_t chip = 0; chip < job_.chips; ++chip) {
+      uint8_t* output = static_cast<uint8_t*>(job_.output) + chip * job_.weights + (begin - base);
+      path_.read_drawn(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table,
+                       job_.rule, from, bytes, reinterpret_cast<const uint8_t*>(job_.source) + (begin - base), output,
+                       hits);
+      for (uint32_t b = 0; decoder_.settles() && b < count; ++b) {
+        const uint32_t in_group = b * kBlockBytes, at = in_group > from ? in_group : from;
+        const uint32_t to = in_group + kBlockBytes < from + bytes ? in_group + kBlockBytes : from + bytes;
+        settle_repaired(hits->of(b), at - in_group, to - at, output + (at - from));
       }
     }
   }
@@ -262,6 +285,7 @@ class Reader {
   uint64_t blocks_;           // that the job reads
   bool masked_ = false;       // hits become masks
   bool marked_ = false;       // whole blocks that become bytes are read by CpuPath::read_marked
+  bool beside_ = false;       // successive blocks are read by CpuPath::read_drawn
   uint32_t hits_stride_ = 0;  // see DrawnHits
   uint32_t at_once_ = 0;      // blocks that are drawn at once; 0: one, as masks
 };
