@@ -89,7 +89,7 @@ template <Decode decode>
 static FAULTSIM_HD uint64_t masked_word(const Codec& codec, uint64_t read, uint64_t written) {
   const uint64_t wrong = (read ^ written) & whole_weights(codec, codec.low);
   if (decode == Decode::mask_weights) return read & ~whole_weights(codec, weights_with(codec, wrong));
-  if (decode == Decode::mask_words) return wrong ? 0 : read;
+  if (decode == Decode::mask_words) return read & (0 - static_cast<uint64_t>(wrong == 0));  // without a jump
   const uint64_t signs = whole_weights(codec, (read & sign_bits(codec)) >> (codec.bits - 1));
   const uint64_t zeroed = whole_weights(codec, (wrong & sign_bits(codec)) >> (codec.bits - 1));
   return ((read & ~wrong) | (signs & wrong)) & ~zeroed;

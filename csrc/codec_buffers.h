@@ -14,6 +14,13 @@ constexpr uint32_t kMostChecks = kBlockWords * kMostCheckBytes;
 inline CodeTables make_tables(const Codec& codec) {
   CodeTables tables;
   for (uint32_t k = 0; k < codec.syndromes; ++k) {
+    for (uint32_t row = 0; row < 8; ++row) {
+      for (uint32_t byte = 0; byte < 8; ++byte) {
+        for (uint8_t& lane : tables.rows[k][row][byte]) {
+          lane = static_cast<uint8_t>(codec.rows[8 * k + row] >> (8 * byte));
+        }
+      }
+    }
     for (uint32_t bit = 0; bit < 64; ++bit) {
       uint8_t column = 0;
       for (uint32_t row = 0; row < 8; ++row) column |= (codec.rows[8 * k + row] >> bit & 1) << row;

@@ -53,6 +53,53 @@ void syndromes_of_32(const CodeTables& tables, uint32_t k, const uint64_t* words
   }
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(syndromes), found);
 }
+#elif defined(__SSE2__)
+// Vector i holds byte i of 16 words.
+void turn_bytes(const uint64_t* words, __m128i* bytes) {
+  __m128i a[8], b[8];
+  for (uint32_t i = 0; i < 8; ++i) a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(words + 2 * i));
+  const auto interleave = [](const __m128i* from, __m128i* to) {
+    for (uint32_t i = 0; i < 4; ++i) {
+      to[2 * i] = _mm_unpacklo_epi8(from[i], from[i + 4]);
+      to[2 * i + 1] = _mm_unpackhi_epi8(from[i], from[i + 4]);
+    }
+  };
+  interleave(a, b);
+  interleave(b, a);
+  interleave(a, b);
+  interleave(b, bytes);
+}
+
+// Adds the halves of `a` and those of `b`, runs of `shift` bits, and puts the sums side by side.
+template <int shift>
+__m128i fold(__m128i a, __m128i b, uint8_t lower) {
+  const __m128i keep = _mm_set1_epi8(static_cast<char>(lower));
+  const __m128i low = _mm_and_si128(keep, _mm_xor_si128(a, _mm_srli_epi16(a, shift)));
+  return _mm_or_si128(low, _mm_andnot_si128(keep, _mm_xor_si128(b, _mm_slli_epi16(b, shift))));
+}
+
+// One byte of the syndromes of 16 words: each row's bits of the word, added until each row has one bit left. Inlined,
+// the compiler would keep the rows in vectors that it does not have.
+[[gnu::noinline]] void syndromes_of_16(const uint8_t (&rows)[8][8][16], const uint64_t* words, uint8_t* syndromes) {
+  __m128i bytes[8];
+  turn_bytes(words, bytes);
+  const auto bits_of = [&](uint32_t row) {
+    const __m128i* of_row = reinterpret_cast<const __m128i*>(rows[row]);
+    __m128i found = _mm_and_si128(bytes[0], of_row[0]);
+    for (uint32_t i = 1; i < 8; ++i) found = _mm_xor_si128(found, _mm_and_si128(bytes[i], of_row[i]));
+    return found;
+  };
+  const auto four = [&](uint32_t row) {
+    return fold<2>(fold<4>(bits_of(row), bits_of(row + 4), 0x0F), fold<4>(bits_of(row + 2), bits_of(row + 6), 0x0F),
+                   0x33);
+  };
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(syndromes), fold<1>(four(0), four(1), 0x55));
+}
+
+void syndromes_of_32(const CodeTables& tables, uint32_t k, const uint64_t* words, uint8_t* syndromes) {
+  syndromes_of_16(tables.rows[k], words, syndromes);
+  syndromes_of_16(tables.rows[k], words + 16, syndromes + 16);
+}
 #else
 void syndromes_of_32(const CodeTables& tables, uint32_t k, const uint64_t* words, uint8_t* syndromes) {
   for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[i] = syndrome_of(tables.byte[k], words[i]);
@@ -104,19 +151,18 @@ void decode_code(const Codec& codec, const CodeTables& tables, const uint64_t* w
                  uint64_t* read, uint8_t* again, uint32_t count) {
   alignas(64) uint8_t syndromes[kMostCheckBytes][kAtOnce];
   const Apply apply = apply_of(codec);
+  const uint32_t check_bytes = codec.check_bytes;
   uint32_t done = 0;
   for (; done + kAtOnce <= count; done += kAtOnce) {
-    uint8_t any = 0;
     for (uint32_t k = 0; k < codec.syndromes; ++k) {
       syndromes_of_32(tables, k, read + done, syndromes[k]);
-      if (codec.check_bytes == 1) {
+      if (check_bytes == 1) {
         for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[k][i] ^= checks[done + i];
-      } else if (codec.check_bytes) {
-        for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[k][i] ^= checks[(done + i) * codec.check_bytes + k];
+      } else if (check_bytes) {
+        for (uint32_t i = 0; i < kAtOnce; ++i) syndromes[k][i] ^= checks[(done + i) * check_bytes + k];
       }
-      for (uint32_t i = 0; i < kAtOnce; ++i) any |= syndromes[k][i];
     }
-    if (any) apply(codec, syndromes, written + done, read + done);
+    apply(codec, syndromes, written + done, read + done);
     if (again) mark_again(codec, syndromes, again + done);
     if (codec.borrowed) {
       for (uint32_t i = done; i < done + kAtOnce; ++i) read[i] = restored_word(codec, read[i]);

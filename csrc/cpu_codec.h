@@ -11,6 +11,7 @@ namespace faultsim {
 struct CodeTables {
   alignas(64) uint8_t byte[kMostCheckBytes][8][256] = {};
   alignas(64) uint8_t half[kMostCheckBytes][16][16] = {};
+  alignas(64) uint8_t rows[kMostCheckBytes][8][8][16] = {};  // the bytes of each row of the code, each 16 times
 };
 
 struct CodecPath {
