@@ -20,25 +20,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 SLOW = (
     "packaging/test_gpu_training.py",
     "cli/test_reproduce_cli.py",
-    "neuralfuse/test_staged.py",
     "neuralfuse/test_train_generator.py",
-    "packaging/test_build.py",
-    "packaging/test_gpu_check.py",
-    "core/test_cuda_logic_on_cpu.py",
-    "torch/test_ops.py",
-    "cli/test_sweep.py",
-    "packaging/test_import.py",
-    "core/test_draw_has_no_floats.py",
+    "neuralfuse/test_staged.py",
     "neuralfuse/test_distributed.py",
+    "packaging/test_gpu_check.py",
+    "packaging/test_import.py",
+    "packaging/test_build.py",
+    "core/test_cuda_logic_on_cpu.py",
+    "core/test_draw_has_no_floats.py",
+    "cli/test_sweep.py",
+    "torch/test_ops.py",
+    "report/test_report_browser.py",
+    "packaging/test_site.py",
     "neuralfuse/test_reproduce_run.py",
     "torch/test_robust_training.py",
     "neuralfuse/test_full_paper.py",
-    "packaging/test_types.py",
-    "packaging/test_site.py",
     "packaging/test_tables.py",
     "packaging/test_extras.py",
     "packaging/test_readme.py",
-    "report/test_report_browser.py",
+    "packaging/test_types.py",
     "recorded/test_recorded.py",
     "cluster/test_failures.py",
     "cluster/test_studies.py",
@@ -62,7 +62,8 @@ SLOW = (
     "statistical/test_precision.py",
 )
 """Files that train, compile, start programs or draw many samples, the longest first. `make test-fast` leaves them out;
-`make test` begins with them, so that no process is left with a long one at the end."""
+`make test` begins with them, so that no process is left with a long one at the end. packaging/test_types.py reads what
+`make lint` has found by then."""
 
 
 @pytest.hookimpl(tryfirst=True)

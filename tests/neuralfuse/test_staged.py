@@ -121,25 +121,37 @@ def test_no_label_is_leaked(base):
     assert accuracy(base, generator, chips=3) < accuracy(base, None, chips=3) + 0.02
 
 
-@pytest.mark.parametrize("stopped", STAGES)
-def test_a_chain_that_was_stopped_in_a_stage_ends_in_the_same_bits(stopped, base, tmp_path, threads):
-    threads(1)
+@pytest.fixture(scope="module")
+def short_chain(base):
+    """A function that trains by SHORT on 48 digits: (generator, outcome)."""
     data = load("digits", "train").subset(torch.arange(48))
 
     def run(state, pace=None, report=lambda *_: None):
         torch.manual_seed(2)
         generator = generators.UNet(2)
-        outcome = train_staged(
-            generator,
-            [base],
-            data,
-            SHORT,
-            augment=find_augmentation("digits"),
-            state=state,
-            pace=pace,
-            report=report,
-        )
-        return generator, outcome
+        augment = find_augmentation("digits")
+        options = {"augment": augment, "state": state, "pace": pace, "report": report}
+        return generator, train_staged(generator, [base], data, SHORT, **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(short_chain):
+    """What that comes to with one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return short_chain(None)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("stopped", STAGES)
+def test_a_chain_that_was_stopped_in_a_stage_ends_in_the_same_bits(
+    stopped, short_chain, uninterrupted, tmp_path, threads
+):
+    threads(1)
 
     class Killed(Exception):
         pass
@@ -148,11 +160,11 @@ def test_a_chain_that_was_stopped_in_a_stage_ends_in_the_same_bits(stopped, base
         if stage == stopped:
             raise Killed
 
-    whole, expected = run(None)
+    whole, expected = uninterrupted
     state = tmp_path / "g.state.safetensors"
     with pytest.raises(Killed):
-        run(state, report=die)
-    resumed, outcome = run(state, Pace(seconds=0))
+        short_chain(state, report=die)
+    resumed, outcome = short_chain(state, Pace(seconds=0))
     assert outcome.curves == expected.curves
     assert torch.equal(outcome.patterns, expected.patterns)
     pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 ROOT = Path(__file__).resolve().parents[2]
 CHECK = ROOT / "tools" / "gpu_check.py"
 # Packages of ours that a machine with a GPU, nvcc and torch may lack.
@@ -279,13 +281,16 @@ def run(*command: object, **settings) -> subprocess.CompletedProcess:
 
 
 def test_without_a_gpu_it_refuses_in_one_line_and_writes_nothing(tmp_path):
-    path, hidden = tmp_path / "check.json", {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = run(CHECK, "--out", path, env=hidden)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "gpu-check: torch finds no GPU here\n"
+    path = tmp_path / "check.json"
+
+    def check(*options: object) -> forked.Done:
+        program = f"import runpy; runpy.run_path({str(CHECK)!r}, run_name='__main__')"
+        return forked.run(program, ["--out", path, *options], cwd=ROOT, env={"CUDA_VISIBLE_DEVICES": ""})
+
+    assert check() == ("", "gpu-check: torch finds no GPU here\n", 2)
     assert list(tmp_path.iterdir()) == []
     path.write_text("{}")
-    assert run(CHECK, "--out", path, "--parts", "kernel", env=hidden).returncode == 2
+    assert check("--parts", "kernel").status == 2
     assert path.read_text() == "{}"
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,12 @@ def test_the_command_line_loads_what_is_heavy_when_a_command_runs():
     assert not heavy & loaded("import faultsim.cli")
 
 
-def ran(*words: str) -> set[str]:
-    """Packages that a command has loaded when it ends."""
+@cache
+def ran(*words: str) -> frozenset[str]:
+    """Packages that a command has loaded when it ends; asked of each command once."""
     code = f"from faultsim.cli import main\ntry: main({list(words)!r})\nexcept SystemExit as end: assert not end.code"
     with_output = "import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()):\n"
-    return loaded(with_output + "".join(f"    {line}\n" for line in code.splitlines()))
+    return frozenset(loaded(with_output + "".join(f"    {line}\n" for line in code.splitlines())))
 
 
 NOT_FOR_ALL = {

@@ -35,7 +35,7 @@ def module(path):
 def tree(tmp_path):
     """A copy of the documents and their data."""
     for folder in ("results", "benchmarks/results"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.py[co]"))
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.py[co]", "models"))
     (tmp_path / "docs").mkdir()
     for name in DOCUMENTS:
         shutil.copy(ROOT / name, tmp_path / name)

@@ -55,11 +55,11 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of `reproduce table1 --smoke` on 40 digits."""
+    """The directory of `reproduce table1 --smoke` on 16 digits."""
     folder = tmp_path_factory.mktemp("reproduce") / "run"
     whole = digits.load_digits
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits, "load_digits", lambda split: whole(split).subset(torch.arange(40)))
+        patch.setattr(digits, "load_digits", lambda split: whole(split).subset(torch.arange(16)))
         few = ("--base-epochs", 2, "--epochs", 2, "--n-models", 1, "--device", "cpu")
         _command("reproduce", "table1", "--smoke", "--generator", "ConvS", *few, "--out", folder)
     return folder
