@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from faultsim import ActivationMemory, Chip, FaultModel, calibrate, models, perturbed_activations
-from faultsim.activation_ranges import hook_layer
-from faultsim.activations import INPUT_SRAM, Sites
+from faultsim.activations.memory import INPUT_SRAM, Sites
+from faultsim.activations.ranges import hook_layer
 from faultsim.bench.timing import time_rivals
 from faultsim.io.files import write_text
 from faultsim.io.provenance import record_provenance

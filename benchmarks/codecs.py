@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from faultsim import Chip, FaultModel, StoredWeights, ops
+from faultsim import Chip, FaultModel, StoredWeights
 from faultsim.io.files import write_text
 from faultsim.io.provenance import record_provenance
+from faultsim.kernel import ops
 from faultsim.mitigations import (
     SECDED,
     BitMasking,

@@ -9,8 +9,8 @@ R^2 is that of predictions for chips that the fit has not seen (leave one out): 
 explains noise. A factor of 1 or less is no gain.
 
 "estimates" draws EVALUATED chips of the measured ones, with replacement, and estimates the mean with and without
-faultsim.control_variates, the norms of the changes of each layer being the variates: how much smaller the mean squared
-error is, and how many of the 95 % intervals cover.
+faultsim.studies.control_variates, the norms of the changes of each layer being the variates: how much smaller the
+mean squared error is, and how many of the 95 % intervals cover.
 
 --reuse takes the right answers from an earlier report in place of evaluating the same chips anew.
 """
@@ -35,12 +35,12 @@ from faultsim import (
     evaluation_chips,
     models,
 )
-from faultsim.control_variates import estimate_control_mean
+from faultsim.checkpoint import load_weights
 from faultsim.data import iterate_batches
-from faultsim.io.checkpoint import load_weights
 from faultsim.io.files import write_text
 from faultsim.io.provenance import record_provenance
 from faultsim.perturbation import corrupt_stored
+from faultsim.studies.control_variates import estimate_control_mean
 
 RATES = (0.01, 0.02, 0.03)
 STRATA = 5

@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from faultsim import Chip, FaultModel, StoredWeights, models, prepare_qat
-from faultsim.batch import find_answer
 from faultsim.bundled import LANGUAGE_MODELS
-from faultsim.fold import folded
-from faultsim.in_place import overwriting
-from faultsim.inference import COMPUTE, Passes
+from faultsim.inference.fold import folded
+from faultsim.inference.in_place import overwriting
+from faultsim.inference.passes import COMPUTE, Passes
 from faultsim.io.files import write_text
 from faultsim.io.provenance import record_provenance
 from faultsim.models.language import PREFIX, load_language_model
+from faultsim.network.batch import find_answer
 from faultsim.training.loop import choose_memory_format, move_module
 from neuralfuse import generators
 from neuralfuse.bench import flip_naively

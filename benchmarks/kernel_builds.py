@@ -40,8 +40,8 @@ def serve(path: str, weights: int) -> None:
     import numpy as np
     import torch
 
-    from faultsim import ops
     from faultsim.faults import FaultModel
+    from faultsim.kernel import ops
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
@@ -118,7 +118,7 @@ def main() -> None:
     if chosen.before is None:
         parser.error("--before is missing")
     from faultsim.io.provenance import record_provenance
-    from faultsim.native import native
+    from faultsim.kernel.native import native
 
     after = chosen.after or Path(str(native().__file__))
     builds = [Build(path, chosen.weights) for path in (chosen.before, after)]

@@ -35,8 +35,8 @@ ENOUGH = 10
 
 def make_faultsim(weights: torch.Tensor):
     """This package: a chip's faults."""
-    from faultsim import ops
     from faultsim.faults import FaultModel
+    from faultsim.kernel import ops
 
     model = FaultModel()
     common = (

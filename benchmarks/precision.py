@@ -5,7 +5,7 @@ Sweeps are simulated by drawing chips, with replacement, from the results of 200
 variants and their difference are precise enough on the same chips. Compared are
 
   fixed       as many chips at every point as give the widest point Student's 95 % interval of the precision
-  sequence    faultsim.precision
+  sequence    faultsim.studies.precision
   mixture     asymptotic confidence sequence of Waudby-Smith et al. (Annals of Statistics 52, 2024), tuned at its end
   bernstein   predictable plug-in empirical Bernstein sequence of Waudby-Smith and Ramdas (JRSS B 86, 2024): no
               assumption but values in [0, 1]
@@ -34,7 +34,7 @@ from scipy.stats import t
 
 from faultsim.io.files import write_text
 from faultsim.io.provenance import record_provenance
-from faultsim.precision import LEAST_CHIPS, compute_half_widths
+from faultsim.studies.precision import LEAST_CHIPS, compute_half_widths
 
 MEASURED = Path(__file__).parent / "results" / "chips-digits.json"
 ALPHA = 0.05

@@ -21,8 +21,8 @@ from faultsim import Domain, FaultModel, evaluation_chips
 from faultsim.io.files import write_text
 from faultsim.io.provenance import record_provenance
 from faultsim.io.run_directory import without_nan
-from faultsim.sweep_result import Variant
-from faultsim.voltage_sweep import sweep
+from faultsim.studies.sweep_result import Variant
+from faultsim.studies.voltage_sweep import sweep
 
 SENTENCES = Path(__file__).parent / "sentences.txt"
 RATES = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)

@@ -1,5 +1,5 @@
 // Python's view of the launchers: checks, the GIL released, errors as exceptions. Memory is passed as raw addresses:
-// faultsim/ops.py owns it and keeps it alive.
+// faultsim/kernel/ops.py owns it and keeps it alive.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -130,7 +130,7 @@ py::dict numbered(const char* const (&names)[size]) {
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-  m.doc() = "The fault kernel. Use faultsim.ops: this module takes raw addresses.";
+  m.doc() = "The fault kernel. Use faultsim.kernel.ops: this module takes raw addresses.";
   // What Python must know of the kernel: it reads these numbers and repeats none of them (sram.BLOCK_BYTES, which
   // lighter modules need, is compared with them by a test).
   m.attr("KINDS") = numbered(kKindNames);

@@ -1,5 +1,5 @@
 // Which cells of one block of SRAM fail, and what a read of them returns. Integers only, so that every device draws the
-// same faults bit for bit. faultsim/reference.py is the slow, readable formulation of the same model.
+// same faults bit for bit. faultsim/kernel/reference.py is the slow, readable formulation of the same model.
 //
 // A block is 4,096 bytes of memory, 32,768 cells: one 512x64 array of the paper. Cells are independent, so arrays of
 // another shape are the same bits under other names.

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import FaultsimError, summarize_error
-from .integers import checked_integer
 from .io.bounds import parse_json, read_text
+from .support.integers import checked_integer
 
 if TYPE_CHECKING:
     from .voltage import VoltageCurve

@@ -13,23 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from .activations import ActivationMemory, FaultSites, Sites, check_memories
-from .batch import Inputs, count_samples, describe_inputs, split_batch
-from .collectors import TopK
+from .activations.memory import ActivationMemory, FaultSites, Sites, check_memories
+from .chips.measured_chip import AnyChip, as_chip
 from .errors import FaultsimError, FaultsimWarning, summarize_error
 from .faults import Chip, FaultKind, FaultModel
-from .fold import folded
 from .formats import INT8, AnyFormat
-from .in_place import overwriting
-from .inference import Passes
-from .intervals import half_width
-from .inventory import Select
-from .measured_chip import AnyChip, as_chip
-from .metrics import ACCURACY, AnyMetric, Metric, find_metric
-from .modes import evaluation_mode
+from .inference.fold import folded
+from .inference.graphs import Graphed
+from .inference.in_place import overwriting
+from .inference.passes import Passes
+from .metrics.collectors import TopK
+from .metrics.metric import ACCURACY, AnyMetric, Metric, find_metric
+from .network.batch import Inputs, count_samples, describe_inputs, split_batch
+from .network.inventory import Select
+from .network.modes import evaluation_mode
 from .perturbation import resolve_faults, resolve_operating_point, resolve_stored
 from .stored import StoredWeights
-from .training.graphs import Graphed
+from .support.intervals import half_width
 from .voltage import VoltageCurve
 
 WEIGHT_BYTES_AT_ONCE = 2 << 30
@@ -223,9 +223,9 @@ def evaluate(
     model
         It runs in evaluation mode and keeps its weights.
     data
-        Batches on the device of the model, in the forms of `faultsim.batch.split_batch`: (inputs, int64 labels),
-        several inputs, dictionaries. Each batch is evaluated on all chips before the next one is loaded, so the data is
-        iterated once (more often beyond 2 GiB of perturbed weights, or with `report`).
+        Batches on the device of the model, in the forms of `faultsim.network.batch.split_batch`: (inputs, int64
+        labels), several inputs, dictionaries. Each batch is evaluated on all chips before the next one is loaded, so
+        the data is iterated once (more often beyond 2 GiB of perturbed weights, or with `report`).
     chips
         Simulated or measured chips, or seeds.
     voltage, bit_error_rate
@@ -241,8 +241,8 @@ def evaluate(
     transform
         A module in front of the model that runs at nominal voltage, once for each batch (NeuralFuse).
     metric
-        A word of `faultsim.metrics.METRICS`, or your own: see `faultsim.metrics.find_metric`. It is given the model's
-        answer (its logits, where the output holds more) and the labels.
+        A word of `faultsim.metrics.metric.METRICS`, or your own: see `faultsim.metrics.metric.find_metric`. It is
+        given the model's answer (its logits, where the output holds more) and the labels.
     sites
         Which memory's cells fail: "weights", "activations" or "both".
     activations

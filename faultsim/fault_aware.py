@@ -14,10 +14,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from .chips.measured_chip import AnyChip, as_chip
 from .errors import FaultsimError
 from .faults import Chip, FaultKind, FaultModel
 from .formats import Format, Grid, IntegerFormat
-from .measured_chip import AnyChip, as_chip
 from .perturbation import resolve_faults, resolve_operating_point
 from .reading import read_chips
 from .stored import StoredLayer, StoredWeights

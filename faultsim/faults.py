@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from .domains import Domain
 from .errors import FaultsimError
-from .integers import checked_integer
 from .sram import SRAM, Placement
+from .support.integers import checked_integer
 
 if TYPE_CHECKING:
     from .voltage import VoltageCurve

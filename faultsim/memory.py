@@ -6,9 +6,9 @@ from typing import Any
 
 from .faults import FaultModel
 from .formats import INT8, AnyFormat, Format, as_format
-from .inventory import LeftOut
+from .network.inventory import LeftOut
 from .sram import BLOCK_BYTES, SRAM, WORD_BYTES
-from .text_table import align_columns, format_html
+from .support.text_table import align_columns, format_html
 
 _STORED = ("weight", "shape", "bytes", "arrays", "address")
 _LEFT_OUT = ("not in the memory", "shape", "why")

@@ -7,17 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .chips.measured_chip import AnyChip, MeasuredChip, as_chip
 from .errors import FaultsimError
 from .faults import FaultModel
 from .formats import INT8, AnyFormat, as_format
 from .hit_table import checked_rate
-from .integers import checked_integer
-from .inventory import Select
-from .measured_chip import AnyChip, MeasuredChip, as_chip
+from .kernel.ops import ACCESS_END, BASE_END
 from .mitigations.protected import ProtectedWeights
-from .ops import ACCESS_END, BASE_END
+from .network.inventory import Select
 from .reading import read_chips
 from .stored import StoredWeights
+from .support.integers import checked_integer
 from .voltage import VoltageCurve
 
 

@@ -12,9 +12,9 @@ from torch.nn.utils import parametrize
 
 from .errors import FaultsimError
 from .formats import INT8, AnyFormat, Format, as_format
-from .inventory import Select, find_channel_axis, take_inventory
-from .places import Hooked, find_held
-from .torch_internals import rebuild_flat_weights
+from .network.inventory import Select, find_channel_axis, take_inventory
+from .network.places import Hooked, find_held
+from .network.torch_internals import rebuild_flat_weights
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -70,7 +70,7 @@ class FakeQuantize(nn.Module):
     """Parametrization of a weight: forward sees what the memory would hold, the gradient passes straight through."""
 
     rounds_only = True
-    """It computes with the parameter but for rounding (see faultsim.places)."""
+    """It computes with the parameter but for rounding (see faultsim.network.places)."""
 
     def __init__(self, axis: int = -1, stored: Format = INT8) -> None:
         super().__init__()

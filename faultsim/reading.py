@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import ops
+from .chips.measured_chip import AnyChip, MeasuredChip
 from .domains import Domain, Part, split_bits
 from .errors import FaultsimError
 from .faults import FaultModel
 from .formats import INT8, Format
-from .measured_chip import AnyChip, MeasuredChip
+from .kernel import ops
 
 if TYPE_CHECKING:
     from .stored import StoredLayer

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import FaultsimError
-from .integers import checked_integer
+from .support.integers import checked_integer
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import memory, ops
+from . import memory
+from .chips.measured_chip import AnyChip, MeasuredChip
 from .domains import check_domains
 from .errors import FaultsimError
 from .faults import FaultModel
 from .formats import INT8, AnyFormat, Format, Grid, as_format
-from .inventory import LeftOut, Select, Weight, join_names, take_inventory
-from .measured_chip import AnyChip, MeasuredChip
-from .places import Held, find_held, locate_copy, swap_copy
+from .kernel import ops
+from .network.inventory import LeftOut, Select, Weight, join_names, take_inventory
+from .network.places import Held, find_held, locate_copy, swap_copy
+from .network.torch_internals import memo_flat_weights, rebuild_flat_weights
 from .reading import read_decoded, read_measured_decoded
-from .torch_internals import memo_flat_weights, rebuild_flat_weights
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,8 @@ class StoredWeights:
         Raises
         ------
         FaultsimError
-            Where there is no such weight, for one that the format cannot hold (see `faultsim.inventory`), and for
-            `per_channel` with a format that has no scale.
+            Where there is no such weight, for one that the format cannot hold (see `faultsim.network.inventory`), and
+            for `per_channel` with a format that has no scale.
         """
         found, stored = take_inventory(model, select), as_format(format)
         return cls((store_weight(weight, per_channel, stored) for weight in found.weights), found.left_out)
@@ -258,7 +259,8 @@ class StoredWeights:
     ) -> None:
         """Write what chips read, decoded, into `out` (from empty()).
 
-        `chips` and `table` are those of `faultsim.ops`. Nothing here waits for the device: a CUDA graph can capture it.
+        `chips` and `table` are those of `faultsim.kernel.ops`. Nothing here waits for the device: a CUDA graph can
+        capture it.
         """
         for layer, base, target in zip(self.layers, self.bases(faults), out, strict=True):
             read_decoded(layer, chips, table, faults, base, access, target)

@@ -19,7 +19,7 @@ from .errors import FaultsimError
 from .hit_table import checked_rate
 from .io.bounds import parse_number
 from .io.files import write_text
-from .text_table import format_html
+from .support.text_table import format_html
 
 COLUMNS = ("voltage", "bit_error_rate", "energy_per_access")
 """Header of a curve's CSV file."""

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from faultsim.bench.timing import time_rivals
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
+from faultsim.inference.graphs import AS_WRITTEN, Graphed
 from faultsim.quantization import dequantize, prepare_qat
 from faultsim.stored import StoredLayer, StoredWeights
-from faultsim.training.graphs import AS_WRITTEN, Graphed
 from faultsim.training.loop import choose_memory_format, choose_optimizer_arguments, move_module
 
 from . import generators

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from faultsim.architecture import Architecture
-from faultsim.entries import Entry, Setting
-from faultsim.entry_labels import KINDS as FAULTSIM_KINDS
-from faultsim.entry_labels import Kind
+from faultsim.checkpoint import compute_fingerprint
 from faultsim.errors import FaultsimError
-from faultsim.io.checkpoint import compute_fingerprint
-from faultsim.sweep_result import Variant
+from faultsim.network.architecture import Architecture
+from faultsim.studies.entries import Entry, Setting
+from faultsim.studies.entry_labels import KINDS as FAULTSIM_KINDS
+from faultsim.studies.entry_labels import Kind
+from faultsim.studies.sweep_result import Variant
 
 from .files import read_generator
 from .stage_files import CLASSIFIER_ENDING, read_classifier
@@ -83,7 +83,7 @@ def list_kinds(generator: str | Path | None = None) -> Mapping[str, Kind]:
     Returns
     -------
     Mapping
-        For faultsim.entry_labels.parse_entry.
+        For faultsim.studies.entry_labels.parse_entry.
     """
 
     def find(kind: str, given: str) -> Path:

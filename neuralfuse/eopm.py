@@ -15,9 +15,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from faultsim import ops
 from faultsim.errors import FaultsimError
 from faultsim.faults import TRAINING, FaultModel
+from faultsim.kernel import ops
 from faultsim.stored import StoredWeights
 
 from .distributed import ALONE, Piece, Ranks

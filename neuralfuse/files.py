@@ -1,4 +1,4 @@
-"""Weight files of generators: safetensors whose metadata name the architecture (see faultsim.io.checkpoint)."""
+"""Weight files of generators: safetensors whose metadata name the architecture (see faultsim.checkpoint)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +9,14 @@ from torch import nn
 
 from energy.saving import count_weight_accesses
 from energy.trace import POLICIES
-from faultsim.architecture import Architecture
+from faultsim.checkpoint import compute_fingerprint, load_weights, read_file, save_weights
 from faultsim.data import Dataset, OwnBatches
 from faultsim.errors import FaultsimError
-from faultsim.exportable_model import ExportableModel
-from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file, save_weights
+from faultsim.network.architecture import Architecture
+from faultsim.onnx.exportable_model import ExportableModel
 from faultsim.sram import WORD_BYTES
 from faultsim.stored import StoredWeights
-from faultsim.sweep_result import Variant
+from faultsim.studies.sweep_result import Variant
 
 from . import generators
 from .generators import NeuralFuse, check_generator_size

@@ -20,8 +20,8 @@ from energy.trace import POLICIES, CountingPolicy, Trace, trace_layers, trace_mo
 from faultsim import models
 from faultsim.errors import FaultsimError
 from faultsim.formats import INT8, AnyFormat, as_format
-from faultsim.inventory import take_inventory
 from faultsim.memory import Share, measure_share
+from faultsim.network.inventory import take_inventory
 from faultsim.show.units import format_joules, format_percent
 from faultsim.voltage import VoltageCurve
 

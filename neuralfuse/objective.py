@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from faultsim.errors import FaultsimError
-from faultsim.fold import folded
-from faultsim.modes import evaluation_mode
+from faultsim.inference.fold import folded
+from faultsim.network.modes import evaluation_mode
 from faultsim.stored import StoredWeights
 from faultsim.training.loop import choose_memory_format
 
@@ -55,8 +55,8 @@ class Objective(ABC):
             losses = objective.backward(fuse, images, labels, step)  # gradients are in fuse.parameters()
 
     Inside the `with` block the base model is in evaluation mode, its parameters need no gradient, its batch
-    normalization is folded into its convolutions (faultsim.fold), and it computes with `copies` of its weights. On exit
-    everything is restored; the model's own parameters are never written to.
+    normalization is folded into its convolutions (faultsim.inference.fold), and it computes with `copies` of its
+    weights. On exit everything is restored; the model's own parameters are never written to.
 
     Subclasses implement `input_gradient()`: for each perturbed model, write its dequantized weights into
     `copy.buffers`, call `copy.written()`, and accumulate `loss_of(copy, ...)`.

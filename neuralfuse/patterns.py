@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from faultsim.checkpoint import read_file
 from faultsim.data import Dataset, normalize
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation, evaluate
 from faultsim.faults import Chip, FaultModel
-from faultsim.io.checkpoint import read_file
 from faultsim.io.files import write_atomically
 from faultsim.stored import StoredWeights
 

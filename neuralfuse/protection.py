@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from faultsim.activations import ActivationMemory, FaultSites
-from faultsim.architecture import Architecture
-from faultsim.batch import split_batch
-from faultsim.chip_statistics import Statistics, compute_improvement
+from faultsim.activations.memory import ActivationMemory, FaultSites
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation, evaluate
 from faultsim.faults import Chip, FaultModel
-from faultsim.metrics import AnyMetric, find_metric
+from faultsim.metrics.metric import AnyMetric, find_metric
+from faultsim.network.architecture import Architecture
+from faultsim.network.batch import split_batch
 from faultsim.stored import StoredWeights
+from faultsim.studies.chip_statistics import Statistics, compute_improvement
 from faultsim.voltage import VoltageCurve
 
 if TYPE_CHECKING:

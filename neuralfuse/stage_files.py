@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from faultsim.checkpoint import load_weights, read_file, save_weights
 from faultsim.errors import FaultsimError
-from faultsim.io.checkpoint import load_weights, read_file, save_weights
 from faultsim.stored import StoredWeights
 
 from . import generators

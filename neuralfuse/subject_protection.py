@@ -4,19 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from faultsim.activations import ActivationMemory, FaultSites
-from faultsim.conditions import Conditions
+from faultsim.activations.memory import ActivationMemory, FaultSites
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation
 from faultsim.faults import Chip, FaultModel
 from faultsim.io.provenance import record_provenance
-from faultsim.metrics import ACCURACY, AnyMetric, Metric, find_metric
+from faultsim.metrics.metric import ACCURACY, AnyMetric, Metric, find_metric
 from faultsim.perturbation import resolve_operating_point
 from faultsim.show.accuracy_table import make_accuracy_table
 from faultsim.show.tables import Table
 from faultsim.show.units import format_percent
-from faultsim.subject import Subject
-from faultsim.sweep_result import Variant
+from faultsim.studies.conditions import Conditions
+from faultsim.studies.subject import Subject
+from faultsim.studies.sweep_result import Variant
 from faultsim.voltage import VoltageCurve
 
 from .protection import Protection, evaluate_protected

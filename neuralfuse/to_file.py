@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from faultsim import data as datasets
+from faultsim.checkpoint import save_weights
 from faultsim.data import Augmentation, Dataset
 from faultsim.errors import FaultsimError
-from faultsim.io.checkpoint import save_weights
 from faultsim.io.provenance import record_provenance
-from faultsim.subject import Subject
+from faultsim.studies.subject import Subject
 from faultsim.training.epoch_log import ENDING, EpochLog, Progress
 from faultsim.training.loop import Pace
 from faultsim.training.to_file import check_weight_path
@@ -60,7 +60,8 @@ def train(
         Architecture, one of ``neuralfuse.generators.KNOWN``.
     bases
         The frozen base model, or several as surrogates of a model that cannot be reached (their losses are averaged);
-        see ``faultsim.subject.load_subject``. A function is called after the generator's weights are initialized.
+        see ``faultsim.studies.subject.load_subject``. A function is called after the generator's weights are
+        initialized.
     training
         EOPM or adversarial training (`Training`), or training in stages (`Staged`). Its seed is that of the initial
         weights, too.
@@ -100,7 +101,7 @@ def train(
 
     Examples
     --------
-    >>> from faultsim.subject import load_subject
+    >>> from faultsim.studies.subject import load_subject
     >>> about = neuralfuse.train(  # doctest: +SKIP
     ...     "convxs.safetensors", "ConvXS", [load_subject("DigitsNet")], neuralfuse.Training(bit_error_rate=0.02)
     ... )

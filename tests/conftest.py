@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _why_no_cuda() -> str | None:
     import torch
 
-    from faultsim.native import native
+    from faultsim.kernel.native import native
 
     if not torch.cuda.is_available():
         return "torch finds no GPU"
@@ -121,7 +121,7 @@ class Engine:
 @pytest.fixture(params=["portable", "avx2", "avx512", CUDA])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each CPU path that this processor can run, and CUDA: the operators use it while the test runs."""
-    from faultsim import ops
+    from faultsim.kernel import ops
 
     if request.param == "cuda":
         yield Engine("cuda", "cuda")

@@ -14,7 +14,7 @@ FAULTSIM = "from faultsim.cli import main; main()"
 """The program behind `faultsim` and `python -m faultsim`."""
 _FORKS = multiprocessing.get_context("forkserver")
 _IMPORTED = [
-    "faultsim.cli.tables", "faultsim.show.sweep_plot", "faultsim.voltage_sweep", "neuralfuse.training",
+    "faultsim.cli.tables", "faultsim.show.sweep_plot", "faultsim.studies.voltage_sweep", "neuralfuse.training",
     "neuralfuse.files", "scipy.stats", "sklearn.datasets", "tests.forked", "torch.distributed",
 ]  # fmt: skip
 

@@ -196,7 +196,7 @@ def draw() -> str:
     drawing.package("neuralfuse", uses("neuralfuse"), floors("neuralfuse"), said)
     drawing.arrow("")
     drawing.package("faultsim", uses("faultsim"), floors("faultsim", COMMAND_LINE, "faultsim.__main__"), said)
-    drawing.arrow("native.py loads the compiled kernel")
+    drawing.arrow("kernel/ loads the compiled one")
     kernel = sorted(path.relative_to(ROOT / "csrc") for path in (ROOT / "csrc").rglob("*") if path.is_file())
     drawing.package("csrc", "the fault kernel, C++17 and CUDA", [[f"csrc.{path}" for path in kernel]], said)
     drawing.package("energy", uses("energy"), floors("energy"), said)

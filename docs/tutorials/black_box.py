@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from faultsim import Chip, perturbed
-from faultsim.subject import load_subject
+from faultsim.studies.subject import load_subject
 
 subject = load_subject("DigitsVGG")
 

@@ -38,7 +38,7 @@ except FaultsimError as error:
 # A `MeasuredChip` goes wherever a `Chip` goes. The bundled network DigitsVGG is the model.
 
 from faultsim import MeasuredChip, evaluate, evaluation_chips
-from faultsim.subject import load_subject
+from faultsim.studies.subject import load_subject
 
 subject = load_subject("DigitsVGG", images=200)
 chip = MeasuredChip.load("chip.csv")

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from ..evaluation import evaluate
 from ..faults import FaultModel, evaluation_chips
+from ..inference.graphs import AS_WRITTEN, Graphed
 from ..stored import StoredWeights
-from ..training.graphs import AS_WRITTEN, Graphed
 from .timing import time_rivals
 
 

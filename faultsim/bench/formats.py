@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import ops
 from ..errors import FaultsimError
 from ..faults import FaultModel
 from ..formats import Format
 from ..formats.operators import describe_image
+from ..kernel import ops
 from .kernel import WEIGHTS
 from .timing import Times, time_rivals
 

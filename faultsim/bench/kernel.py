@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import ops, reference
 from ..errors import FaultsimError
 from ..faults import FaultKind, FaultModel
-from ..native import native
+from ..kernel import ops, reference
+from ..kernel.native import native
 from .timing import time_rivals
 
 RATES = (1e-2, 1e-3, 1e-4)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ..faults import FaultModel, evaluation_chips
 from ..stored import StoredWeights
+from ..studies.voltage_sweep import plan_points, sweep
 from ..voltage import VoltageCurve
-from ..voltage_sweep import plan_points, sweep
 
 
 def measure_model_share(

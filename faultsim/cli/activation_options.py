@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from ..errors import FaultsimError
-from ..integers import checked_integer
+from ..support.integers import checked_integer
 
 if TYPE_CHECKING:
-    from ..activations import ActivationMemory, FaultSites
+    from ..activations.memory import ActivationMemory, FaultSites
     from ..faults import FaultModel
     from ..sram import SRAM
-    from ..subject import Subject
+    from ..studies.subject import Subject
 
 FaultSitesOption = Annotated[
     str | None,
@@ -73,7 +73,7 @@ class ActivationOptions:
     @property
     def sites(self) -> "FaultSites":
         """Which memory's cells fail; FaultsimError for an unknown word."""
-        from ..activations import check_sites
+        from ..activations.memory import check_sites
 
         found = cast("FaultSites", self.fault_sites or "weights")
         check_sites(found)
@@ -84,7 +84,7 @@ class ActivationOptions:
 
     def memory(self, subject: "Subject", faults: "FaultModel") -> "ActivationMemory | None":
         """Return the memory of the subject's activations; None where they are not quantized."""
-        from ..activations import INPUT_SRAM, ActivationMemory
+        from ..activations.memory import INPUT_SRAM, ActivationMemory
 
         if self.sites == "weights" and self.activation_bits is None:
             if self.activations is not None:
@@ -108,7 +108,7 @@ class ActivationOptions:
 
 def parse_input_sram(text: str) -> "SRAM":
     """Return the input memory of a size such as 256KiB, 1MiB or unlimited."""
-    from ..activations import INPUT_SRAM
+    from ..activations.memory import INPUT_SRAM
     from ..sram import SRAM
 
     if text.strip().lower() == "unlimited":

@@ -43,7 +43,7 @@ def kernel(
     """
     from ..bench.kernel import describe_rows, time_kernel
     from ..bench.kernel_table import NOTES, make_kernel_tables
-    from ..devices import choose_device
+    from ..kernel.devices import choose_device
     from .tables import print_table
 
     where = choose_device(device)
@@ -74,7 +74,7 @@ def formats(
     from dataclasses import asdict
 
     from ..bench.formats import RATE, time_formats
-    from ..devices import choose_device
+    from ..kernel.devices import choose_device
     from ..show.tables import Table
     from .tables import print_table
 
@@ -114,9 +114,9 @@ def sweep(
 ) -> None:
     """Measure which share of a sweep's time the model itself takes; faultsim takes the rest."""
     from ..bench.sweep import measure_model_share
-    from ..conditions import Conditions
-    from ..devices import choose_device
-    from ..subject import load_subject
+    from ..kernel.devices import choose_device
+    from ..studies.conditions import Conditions
+    from ..studies.subject import load_subject
     from ..voltage import VoltageCurve
 
     where, faults = choose_device(device), fault_model(preset=preset)
@@ -157,7 +157,7 @@ def eopm(
     from neuralfuse.bench import time_eopm
 
     from ..bench.random_data import create_random
-    from ..devices import choose_device
+    from ..kernel.devices import choose_device
     from ..stored import StoredWeights
 
     where = choose_device(device)
@@ -192,10 +192,10 @@ def evaluation(
     """Compare the evaluation of a model on many chips with as many passes of the plain model (medians)."""
     from ..bench.evaluation import time_evaluation
     from ..bench.random_data import create_random
-    from ..conditions import Conditions
-    from ..devices import choose_device
     from ..faults import FaultModel
+    from ..kernel.devices import choose_device
     from ..stored import StoredWeights
+    from ..studies.conditions import Conditions
 
     where, rate, faults = choose_device(device), 0.01, FaultModel()
     network, data = create_random(model, images, batch_size, where)

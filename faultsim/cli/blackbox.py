@@ -63,12 +63,12 @@ def evaluate_blackbox(
     from neuralfuse.blackbox.onnxfile import OnnxFile
     from neuralfuse.files import read_generator
 
+    from ..checkpoint import read_file
     from ..data import iterate_batches
     from ..data.sources import load_test_images
-    from ..devices import choose_device
-    from ..io.checkpoint import read_file
     from ..io.provenance import record_provenance
     from ..io.run_directory import without_nan
+    from ..kernel.devices import choose_device
     from ..models import import_function
     from ..show.accuracy_table import make_accuracy_table
     from .tables import print_table
@@ -152,13 +152,13 @@ def bench(
     from neuralfuse.blackbox.chip import ModelOnChip
     from neuralfuse.blackbox.wire import Description, Limits
 
-    from ..conditions import Conditions
     from ..data.dataset import SIDE
-    from ..devices import choose_device
     from ..faults import Chip, FaultModel
     from ..io.provenance import record_provenance
+    from ..kernel.devices import choose_device
     from ..models import resolve
     from ..stored import StoredWeights
+    from ..studies.conditions import Conditions
 
     where = choose_device(device)
     torch.manual_seed(0)

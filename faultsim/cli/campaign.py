@@ -43,7 +43,7 @@ def sample_size(
 
     For a study over chips, each with its own failing cells, see sweep-voltage instead.
     """
-    from ..campaign import sample_size
+    from ..studies.campaign import sample_size
 
     faults = sample_size(population, margin, confidence=confidence, proportion=proportion)
     if as_json:

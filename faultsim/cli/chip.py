@@ -19,7 +19,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..fault_map import FaultMap
+    from ..chips.fault_map import FaultMap
 
 
 def chip(
@@ -91,7 +91,7 @@ def chip(
 
 
 def _simulated(seed, volts, rate, arrays, faults, curve) -> "FaultMap":
-    from ..chip_map import find_failing_cells, map_chip
+    from ..chips.chip_map import find_failing_cells, map_chip
     from ..faults import Chip
 
     if (volts is None) == (rate is None):
@@ -102,7 +102,7 @@ def _simulated(seed, volts, rate, arrays, faults, curve) -> "FaultMap":
 
 
 def _measured(path: Path, volts: list[float] | None) -> "FaultMap":
-    from ..fault_map import FaultMap
+    from ..chips.fault_map import FaultMap
 
     cells = FaultMap.load(path)
     if volts is not None and len(volts) > 1:

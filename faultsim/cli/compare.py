@@ -76,11 +76,11 @@ def compare(
     """
     from neuralfuse.entries import list_defaults, list_kinds
 
-    from .. import comparison
-    from ..entry_labels import parse_entry
     from ..show.comparison_table import describe_comparison, make_comparison_tables
+    from ..studies import comparison
+    from ..studies.entry_labels import parse_entry
+    from ..studies.voltage_sweep import FILES, plan_points
     from ..voltage import VoltageCurve
-    from ..voltage_sweep import FILES, plan_points
     from .progress import show_sweep
 
     measured = subject.measured(accuracy_floor)

@@ -72,9 +72,9 @@ def export(
     from neuralfuse.files import read_generator
 
     from ..data.sources import load_own, load_test_images
-    from ..exportable_model import ExportableModel
     from ..io.files import keep_apart
-    from ..subject import load_subject
+    from ..onnx.exportable_model import ExportableModel
+    from ..studies.subject import load_subject
 
     if onnx.suffix != ".onnx":
         raise FaultsimError(f"--onnx {onnx}: the name of an ONNX file must end in .onnx")

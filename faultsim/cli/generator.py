@@ -93,10 +93,10 @@ def train_generator(
     from neuralfuse import distributed
     from neuralfuse.to_file import train
 
-    from ..conditions import Conditions
-    from ..devices import choose_device
     from ..io.files import keep_apart
-    from ..subject import Subject, load_subject
+    from ..kernel.devices import choose_device
+    from ..studies.conditions import Conditions
+    from ..studies.subject import Subject, load_subject
     from ..training.to_file import check_weight_path
 
     check_weight_path(out)

@@ -80,7 +80,7 @@ class HardeningOptions:
 
     def errors(self) -> "BitErrors | None":
         """The bit errors of the training; None without an option for them."""
-        from ..measured_chip import MeasuredChip
+        from ..chips.measured_chip import MeasuredChip
         from ..training.bit_errors import OneChip, RandomBitErrors
 
         if self.chip is not None and self.bit_error_rate is not None:

@@ -5,7 +5,7 @@ from .options import JsonOption
 
 def info(as_json: JsonOption = False) -> None:
     """Show versions, the build of the kernel, and devices."""
-    from ..installation import Installation
+    from ..kernel.installation import Installation
     from .tables import print_json
 
     found = Installation.inspect()

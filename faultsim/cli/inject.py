@@ -30,13 +30,13 @@ def inject(
     as_json: JsonOption = False,
 ) -> None:
     """Corrupt int8 weights as a chip reads them."""
-    from ..conditions import Conditions
+    from ..chips.measured_chip import MeasuredChip
     from ..faults import Chip
     from ..io.arrays import count_differences, read_int8, write_array
     from ..io.files import keep_apart
-    from ..measured_chip import MeasuredChip
     from ..perturbation import corrupt
     from ..show.units import format_percent
+    from ..studies.conditions import Conditions
     from .tables import print_json
 
     if target.suffix != ".npy":

@@ -64,9 +64,9 @@ def _summary(
     from neuralfuse.network_energy import create_shapes
 
     from ..formats import INT8
-    from ..inventory import take_inventory
     from ..memory import summarize
-    from ..subject import find_model, load_model
+    from ..network.inventory import take_inventory
+    from ..studies.subject import find_model, load_model
 
     if model is None or weights is not None:
         model, weights, trained = find_model(model, weights)

@@ -7,14 +7,14 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..errors import FaultsimError
-from ..integers import checked_integer
+from ..support.integers import checked_integer
 from . import options
 from .options import fault_model, load_curve
 
 if TYPE_CHECKING:
     from ..faults import FaultModel
     from ..formats import Format
-    from ..metrics import Metric
+    from ..metrics.metric import Metric
     from ..voltage import VoltageCurve
     from .own_data import OwnData
 

@@ -10,7 +10,7 @@ from .numerals import fraction
 
 if TYPE_CHECKING:
     from ..faults import FaultModel
-    from ..metrics import Metric
+    from ..metrics.metric import Metric
     from ..voltage import VoltageCurve
 
 
@@ -281,8 +281,8 @@ def fault_model(
 
 
 def metric_named(text: str | None, default: str = "accuracy") -> "Metric":
-    """A word of faultsim.metrics.METRICS, or the user's own package.module:name; without it the default."""
-    from ..metrics import find_metric
+    """A word of faultsim.metrics.metric.METRICS, or the user's own package.module:name; without it the default."""
+    from ..metrics.metric import find_metric
     from ..models import import_function
 
     text = default if text is None else text

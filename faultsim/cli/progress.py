@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 if TYPE_CHECKING:
     from ..evaluation import Evaluation
-    from ..sweep_result import SweepRow
+    from ..studies.sweep_result import SweepRow
 
 REPORT_SECONDS = 2.0
 """Least seconds between two lines about one step."""

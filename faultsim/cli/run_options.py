@@ -146,7 +146,7 @@ class RunOptions:
         from neuralfuse.paper.budget import Clock
         from neuralfuse.paper.run import Plan, carry_out
 
-        from ..devices import choose_device
+        from ..kernel.devices import choose_device
 
         if self.show:
             check_run_directory(self.out)

@@ -51,11 +51,11 @@ def serve_model(
     from neuralfuse.blackbox.server import format_address, listen, serve
     from neuralfuse.blackbox.wire import Description, Limits
 
-    from ..conditions import Conditions
     from ..data.dataset import SIDE
-    from ..devices import choose_device
     from ..faults import Chip
-    from ..subject import count_classes, find_model, load_model
+    from ..kernel.devices import choose_device
+    from ..studies.conditions import Conditions
+    from ..studies.subject import count_classes, find_model, load_model
 
     _, rate = point.point()
     faults = memory.fault_model()

@@ -14,9 +14,9 @@ from .cluster_options import ClusterOptions
 from .option_groups import DataOptions, FormatOptions, ModelOptions
 
 if TYPE_CHECKING:
-    from ..metrics import Metric
+    from ..metrics.metric import Metric
     from ..show.tables import Table
-    from ..subject import Subject
+    from ..studies.subject import Subject
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class SubjectOptions:
 
     def load(self, stored: FormatOptions | None = None, cluster: ClusterOptions | None = None) -> "Subject":
         """Load them, and check that they fit each other."""
-        from ..devices import choose_device
-        from ..subject import load_subject
+        from ..kernel.devices import choose_device
+        from ..studies.subject import load_subject
 
         return load_subject(
             self.network.model,

@@ -18,8 +18,8 @@ from .study_options import OutputOptions, SubjectOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..measured_chip import AnyChip
-    from ..metrics import Metric
+    from ..chips.measured_chip import AnyChip
+    from ..metrics.metric import Metric
 
 _CHIPS, _MAX_CHIPS = 10, 10_000
 _VOLTAGES = "0.78,0.79,0.80,0.81,0.82,0.83,0.84,0.86,0.90,0.95,1.00"
@@ -58,8 +58,8 @@ class ChipOptions:
 
     def samples(self) -> "Sequence[AnyChip]":
         """The chips, at most; FaultsimError for options that do not go together."""
+        from ..chips.measured_chip import MeasuredChip
         from ..faults import evaluation_chips
-        from ..measured_chip import MeasuredChip
 
         if self.precision is None and self.max_chips is not None:
             raise FaultsimError("--max-chips needs --precision")
@@ -129,8 +129,8 @@ def sweep_voltage(
     from neuralfuse.files import read_generator
 
     from ..show.sweep_table import describe_cheapest, describe_sweep, make_tables
+    from ..studies.voltage_sweep import FILES, plan_points, sweep_subject
     from ..voltage import VoltageCurve
-    from ..voltage_sweep import FILES, plan_points, sweep_subject
     from .progress import show_sweep
 
     if voltages is not None and bit_error_rates is not None:

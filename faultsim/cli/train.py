@@ -102,8 +102,8 @@ def train_base(
     with the same options to continue after an interruption.
     """
     from ..data.sources import load_training_data
-    from ..devices import choose_device
     from ..formats import INT8
+    from ..kernel.devices import choose_device
     from ..training.classifier import choose_recipe
     from ..training.to_file import train_classifier_to_file
 

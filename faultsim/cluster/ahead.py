@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import FaultsimError, FaultsimWarning
 from ..evaluation import Evaluation
-from ..metrics import Metric
+from ..metrics.metric import Metric
 from .files import JobFiles
 from .jobs import Done, Job
 from .journal import Journal

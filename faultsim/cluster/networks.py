@@ -7,12 +7,12 @@ from glob import escape
 import torch
 from torch import Tensor, nn
 
-from ..architecture import Architecture
 from ..errors import FaultsimError
 from ..fault_aware import FaultAwareWeights
 from ..formats import Format
-from ..inventory import join_name, take_inventory
 from ..mitigations import MemoryMitigation, ProtectedWeights
+from ..network.architecture import Architecture
+from ..network.inventory import join_name, take_inventory
 from ..stored import StoredWeights, as_stored
 from ..voltage import VoltageCurve
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from torch import nn
 
-from ..architecture import Architecture
-from ..batch import split_batch
 from ..errors import FaultsimError
 from ..evaluation import Evaluation
 from ..io.run_directory import RunDirectory
-from ..measurement import Measure, Measurement, Report, repeat
-from ..stopping import is_precise
-from ..sweep_result import OperatingPoint, Variant
+from ..network.architecture import Architecture
+from ..network.batch import split_batch
+from ..studies.measurement import Measure, Measurement, Report, repeat
+from ..studies.stopping import is_precise
+from ..studies.sweep_result import OperatingPoint, Variant
 from .ahead import Ahead, Plan
 from .files import JobFiles
 from .journal import FILE, Journal

@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from ..activations import ActivationMemory, FaultSites
+from ..activations.memory import ActivationMemory, FaultSites
+from ..chips.measured_chip import AnyChip, MeasuredChip, as_chip
 from ..errors import FaultsimError, FaultsimWarning
 from ..evaluation import Evaluation, evaluate
 from ..faults import FaultModel
-from ..measured_chip import AnyChip, MeasuredChip, as_chip
-from ..metrics import METRICS, Metric, find_metric
+from ..metrics.metric import METRICS, Metric, find_metric
 from ..models import import_function
 from ..stored import StoredWeights
 from ..voltage import VoltageCurve

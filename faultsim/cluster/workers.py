@@ -16,7 +16,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import FaultsimError, summarize_error
-from ..extras import needs_extra
+from ..support.extras import needs_extra
 from .files import JobFiles
 from .jobs import Done, Job, run_job
 

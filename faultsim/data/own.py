@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from ..batch import Inputs, count_samples, describe, split_batch
 from ..errors import FaultsimError, summarize_error
 from ..models import import_function
+from ..network.batch import Inputs, count_samples, describe, split_batch
 from .dataset import Dataset
 
 
 @dataclass(frozen=True, eq=False)
 class OwnBatches:
-    """Batches in the forms of faultsim.batch.split_batch, all of them in memory."""
+    """Batches in the forms of faultsim.network.batch.split_batch, all of them in memory."""
 
     batches: list[tuple[Inputs, Any]]
     """(inputs, targets)."""

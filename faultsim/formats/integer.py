@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FaultsimError
-from ..integers import checked_integer
+from ..support.integers import checked_integer
 from .format import (
     LEAST_SCALE,
     Format,

@@ -14,7 +14,7 @@ format : str
 scale, center : float32
     One number (axis -1), or one for each index of `axis`; center is for asymmetric ranges, otherwise None.
 
-The other arguments are those of faultsim.ops; the base address is a multiple of 8. The result has the bits that
+The other arguments are those of faultsim.kernel.ops; the base address is a multiple of 8. The result has the bits that
 corrupting the image, unpacking and decoding it gives.
 """
 
@@ -26,9 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..native import native
-from ..op_checks import Draw, check_draw
-from ..ops import COMMON, launch
+from ..kernel.native import native
+from ..kernel.op_checks import Draw, check_draw
+from ..kernel.ops import COMMON, launch
 from .floating import FloatFormat
 from .format import OUTPUTS, Format
 from .integer import IntegerFormat

@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from .. import ops
 from ..formats import INT8, Format
 from ..formats.operators import describe_image
-from ..native import native
-from ..op_checks import Draw
+from ..kernel import ops
+from ..kernel.native import native
+from ..kernel.op_checks import Draw
 from ..stored import StoredLayer
 from .codes import CheckMatrix
 from .mitigation import WORD, Decoded, MemoryMitigation, Written

@@ -7,13 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import ops
+from ..chips.measured_chip import AnyChip, MeasuredChip
 from ..domains import Domain, check_domains, split_bits
 from ..errors import FaultsimError
 from ..faults import FaultModel
 from ..formats import INT8, Format
-from ..measured_chip import AnyChip, MeasuredChip
-from ..op_checks import Draw
+from ..kernel import ops
+from ..kernel.op_checks import Draw
 from ..reading import find_table, read_chips
 from ..sram import BLOCK_BYTES, SRAM
 from ..stored import StoredLayer, StoredWeights

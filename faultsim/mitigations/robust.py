@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from ..domains import MOST_BITS, Domain
 from ..errors import FaultsimError
-from ..integers import checked_integer
+from ..support.integers import checked_integer
 from ..voltage import VoltageCurve
 from .mitigation import MemoryMitigation, Overhead
 

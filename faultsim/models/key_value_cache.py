@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import FaultsimError
-from ..extras import needs_extra
+from ..support.extras import needs_extra
 
 CACHES = ("key_cache", "value_cache")
 """Names of the added layers."""

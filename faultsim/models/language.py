@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundled import LANGUAGE_MODELS
 from ..errors import FaultsimError, FaultsimWarning, summarize_error
-from ..extras import needs_extra
+from ..support.extras import needs_extra
 
 if TYPE_CHECKING:
     from torch import nn

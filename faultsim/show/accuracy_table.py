@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..metrics import ACCURACY, Metric
+from ..metrics.metric import ACCURACY, Metric
 from .tables import Table
 
 

@@ -9,7 +9,7 @@ from .tables import Table
 from .units import format_percent
 
 if TYPE_CHECKING:
-    from ..fault_map import FaultMap
+    from ..chips.fault_map import FaultMap
 
 _ACROSS = 8  # arrays in one row of the table
 

@@ -10,8 +10,8 @@ from .plots import BLACK, GREY, create_panels, label_voltage, styled
 from .series_styles import COLORS, MARKERS, choose_styles
 
 if TYPE_CHECKING:
-    from ..conditions import Conditions
-    from ..sweep_result import SweepResult, SweepRow
+    from ..studies.conditions import Conditions
+    from ..studies.sweep_result import SweepResult, SweepRow
 
 MOST_BANDS = 3
 """Most variants of a sweep whose ranges can be told apart in one picture."""

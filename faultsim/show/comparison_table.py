@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from ..chip_statistics import compute_improvement
+from ..studies.chip_statistics import compute_improvement
 from .sweep_table import describe_cheapest, describe_sweep
 from .tables import Table
 from .units import format_percent
 
 if TYPE_CHECKING:
-    from ..sweep_result import SweepResult, SweepRow
+    from ..studies.sweep_result import SweepResult, SweepRow
 
 
 def make_comparison_tables(result: "SweepResult") -> list[Table]:

@@ -22,7 +22,7 @@ from ..io.files import write_atomically
 from .pictures import MOST_PANELS, check_picture
 
 if TYPE_CHECKING:
-    from ..fault_map import FaultMap
+    from ..chips.fault_map import FaultMap
     from ..voltage import VoltageCurve
 
 BLUE, VERMILION, GREEN, ORANGE, SKY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"

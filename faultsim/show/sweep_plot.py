@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from .plots import BLUE, GREEN, GREY, VERMILION, create_panels, label_voltage, styled
 
 if TYPE_CHECKING:
-    from ..conditions import Conditions
-    from ..sweep_result import SweepRow
+    from ..studies.conditions import Conditions
+    from ..studies.sweep_result import SweepRow
 
 _COLORS = (VERMILION, BLUE, GREEN)
 

@@ -3,13 +3,13 @@
 import math
 from typing import TYPE_CHECKING
 
-from ..chip_statistics import compute_improvement
+from ..studies.chip_statistics import compute_improvement
 from .tables import Table
 from .units import format_joules, format_percent
 
 if TYPE_CHECKING:
-    from ..metrics import Metric
-    from ..sweep_result import SweepResult, SweepRow
+    from ..metrics.metric import Metric
+    from ..studies.sweep_result import SweepResult, SweepRow
 
 _SHORT = {
     "mean squared error": "MSE",

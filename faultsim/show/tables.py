@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ..text_table import align_columns, format_html
+from ..support.text_table import align_columns, format_html
 
 
 @dataclass(frozen=True)

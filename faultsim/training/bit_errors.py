@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ..chips.measured_chip import AnyChip, describe_chip
 from ..errors import FaultsimError
 from ..faults import TRAINING, Chip, FaultKind, FaultModel
 from ..formats import INT8, Format
 from ..hit_table import checked_rate
-from ..measured_chip import AnyChip, describe_chip
 from ..perturbation import perturbed, resolve_operating_point
 
 MOST_LOSS = 1.75 / math.log(10)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import FaultsimError
-from ..inventory import Select, take_inventory
+from ..network.inventory import Select, take_inventory
 
 
 @dataclass(frozen=True)

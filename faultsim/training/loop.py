@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from ..data import Augmentation, Dataset, iterate_batches
 from ..errors import FaultsimError
+from ..inference.graphs import Graphed
 from ..io.bounds import are_integers
-from .graphs import Graphed
 from .state import load_state, save_state
 
 M = TypeVar("M", bound=nn.Module)

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ..checkpoint import read_file
 from ..errors import FaultsimError
 from ..io.bounds import parse_integer
-from ..io.checkpoint import read_file
 from ..io.files import write_atomically
 
 ADAM = {"step", "exp_avg", "exp_avg_sq"}

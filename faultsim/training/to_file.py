@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from .. import models
+from ..checkpoint import compute_fingerprint, load_weights, read_file, save_weights
 from ..data import Augmentation, Dataset, iterate_batches
 from ..data.sources import describe_pictures
 from ..errors import FaultsimError
 from ..formats import INT8, AnyFormat, as_format
-from ..io.checkpoint import compute_fingerprint, load_weights, read_file, save_weights
 from ..io.provenance import record_provenance
-from ..subject import count_classes
+from ..studies.subject import count_classes
 from .bit_errors import BitErrors, OneChip
 from .classifier import Epoch, Recipe, train_classifier
 from .clipping import Clipping

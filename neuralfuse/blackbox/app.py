@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from faultsim.errors import FaultsimError
-from faultsim.extras import needs_extra
+from faultsim.support.extras import needs_extra
 
 from . import wire
 from .box import BlackBox, check_images

@@ -3,8 +3,8 @@
 import numpy as np
 
 from faultsim.errors import FaultsimError
-from faultsim.extras import needs_extra
 from faultsim.io.bounds import parse_json
+from faultsim.support.extras import needs_extra
 
 from . import wire
 from .box import check_classes, check_images

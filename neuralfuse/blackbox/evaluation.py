@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from faultsim.chip_statistics import Statistics, compute_improvement
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import Evaluation
+from faultsim.studies.chip_statistics import Statistics, compute_improvement
 
 from ..generators import NeuralFuse
 from .box import BlackBox

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from faultsim.errors import FaultsimError
-from faultsim.extras import needs_extra
+from faultsim.support.extras import needs_extra
 
 from .box import check_classes, check_images
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from faultsim.errors import FaultsimError
-from faultsim.extras import needs_extra
+from faultsim.support.extras import needs_extra
 
 from .app import create_application
 from .box import BlackBox

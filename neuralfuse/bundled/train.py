@@ -21,7 +21,7 @@ from faultsim.evaluation import evaluate
 from faultsim.faults import Chip
 from faultsim.io.provenance import record_provenance
 from faultsim.stored import StoredWeights
-from faultsim.subject import Subject, load_subject
+from faultsim.studies.subject import Subject, load_subject
 
 from .. import generators
 from ..stage_files import CLASSIFIER_ENDING as ENDING

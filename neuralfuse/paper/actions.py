@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from faultsim import data
+from faultsim.checkpoint import read_file
 from faultsim.errors import FaultsimError
 from faultsim.evaluation import evaluate
 from faultsim.faults import FaultModel, evaluation_chips
 from faultsim.formats import INT8, IntegerFormat
-from faultsim.io.checkpoint import read_file
 from faultsim.io.files import write_atomically, write_text
 from faultsim.io.provenance import record_provenance
 from faultsim.io.run_directory import without_nan
 from faultsim.perturbation import perturbed
-from faultsim.subject import Subject, load_subject
+from faultsim.studies.subject import Subject, load_subject
 from faultsim.training.classifier import choose_recipe
 from faultsim.training.loop import Pace
 from faultsim.training.to_file import train_classifier_to_file

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faultsim.cluster.workers import AnyClient, open_workers
-from faultsim.devices import choose_device
 from faultsim.errors import FaultsimError
 from faultsim.io.provenance import record_provenance
 from faultsim.io.run_directory import RunDirectory
+from faultsim.kernel.devices import choose_device
 from faultsim.show.units import format_duration
 from faultsim.training.loop import OutOfTime
 

@@ -8,7 +8,7 @@ import pytest
 
 from faultsim import ActivationMemory, evaluate, evaluation_chips
 from faultsim.cli import main
-from faultsim.subject import load_subject
+from faultsim.studies.subject import load_subject
 
 
 def run(*words: str) -> int:

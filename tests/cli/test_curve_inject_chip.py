@@ -13,11 +13,11 @@ import torch
 from matplotlib.image import imread
 
 import faultsim
-from faultsim import ops
-from faultsim.chip_map import find_failing_cells, map_chip
+from faultsim.chips.chip_map import find_failing_cells, map_chip
+from faultsim.chips.fault_map import FaultMap
 from faultsim.cli import main
-from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip, FaultModel
+from faultsim.kernel import ops
 from faultsim.voltage import VoltageCurve
 from tests import forked
 from tests.forked import FAULTSIM, Done

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from faultsim import Chip, FaultModel, bundled, evaluate, evaluation_chips, load_weights, models
-from faultsim.chip_statistics import Statistics
+from faultsim.checkpoint import read_file
 from faultsim.cli import main
 from faultsim.data import iterate_batches, load
-from faultsim.io.checkpoint import read_file
+from faultsim.studies.chip_statistics import Statistics
 from neuralfuse import generators
 
 SMALL = ["--generator", "UNetS", "--n-models", "1", "--device", "cpu"]

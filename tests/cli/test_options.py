@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from faultsim.cli.numerals import parse_numbers
 from faultsim.cli.options import fault_model, load_curve
-from faultsim.devices import choose_device
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
+from faultsim.kernel.devices import choose_device
 from faultsim.sram import Placement
 
 
@@ -103,19 +103,19 @@ def test_a_gpu_that_is_not_there(name):
 
 
 def test_a_gpu_beyond_the_last(monkeypatch):
-    import faultsim.devices
+    import faultsim.kernel.devices
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(
-        faultsim.devices, "native", lambda: type("Native", (), {"built_with_cuda": lambda: True})
+        faultsim.kernel.devices, "native", lambda: type("Native", (), {"built_with_cuda": lambda: True})
     )
     assert choose_device("cuda") == choose_device("auto") == torch.device("cuda:0")
     with pytest.raises(FaultsimError, match=r"1 GPU\(s\)"):
         choose_device("cuda:1")
     monkeypatch.setattr(
-        faultsim.devices, "native", lambda: type("Native", (), {"built_with_cuda": lambda: False})
+        faultsim.kernel.devices, "native", lambda: type("Native", (), {"built_with_cuda": lambda: False})
     )
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(FaultsimError, match="built without CUDA"):

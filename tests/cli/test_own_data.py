@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from faultsim import Chip, perturb
-from faultsim.conditions import COLUMNS
+from faultsim.studies.conditions import COLUMNS
 from tests.cli.own_pictures import SMALL, digits_in, pictures
 
 

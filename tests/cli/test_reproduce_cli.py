@@ -122,7 +122,7 @@ def test_outputs_are_the_model_s_logits_and_what_tsne_sees(
     # the same model, chip and generator through evaluate(): as many right answers
     (found,) = read_results(tmp_path)
     base = next(tmp_path.glob("base-*.safetensors"))
-    from faultsim.subject import load_subject
+    from faultsim.studies.subject import load_subject
 
     subject = load_subject(None, base, None, None, torch.device("cpu"))
     right = int((outputs["perturbed"].argmax(1) == outputs["labels"]).sum())

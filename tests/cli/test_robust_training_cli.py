@@ -6,7 +6,7 @@ import pytest
 
 from faultsim import Chip, MeasuredChip, evaluate, load_subject, map_chip
 from faultsim.bundled import WEIGHTS
-from faultsim.io.checkpoint import read_file
+from faultsim.checkpoint import read_file
 
 TRAIN = (
     "train-base", "--model", "DigitsNet", "--dataset", "digits", "--recipe", "fine_tune", "--epochs", 1,

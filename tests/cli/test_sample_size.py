@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from faultsim.campaign import compute_margin, sample_size
 from faultsim.errors import FaultsimError
+from faultsim.studies.campaign import compute_margin, sample_size
 
 
 def confidence(t: float) -> float:

@@ -191,9 +191,9 @@ import torch
 from torch import nn
 from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim.io.run_directory import RunDirectory
-from faultsim.metrics import ACCURACY
-from faultsim.sweep_result import list_columns
-from faultsim.voltage_sweep import plan_points, sweep
+from faultsim.metrics.metric import ACCURACY
+from faultsim.studies.sweep_result import list_columns
+from faultsim.studies.voltage_sweep import plan_points, sweep
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

@@ -92,7 +92,7 @@ def test_no_gpu(refused):
 def test_weight_files_do_not_choose_which_code_runs(tmp_path, refused):
     from safetensors.torch import save_file
 
-    from faultsim.io.checkpoint import read_file
+    from faultsim.checkpoint import read_file
 
     tensors, metadata = read_file(bundled.WEIGHTS)
     path = tmp_path / "foreign.safetensors"

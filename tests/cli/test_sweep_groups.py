@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips, sweep_directory
+from faultsim import FaultModel, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim import evaluation as evaluation_module
 from faultsim.cli import main
-from faultsim.conditions import COLUMNS
 from faultsim.io.run_directory import RunDirectory
-from faultsim.metrics import ACCURACY, METRICS
-from faultsim.sweep_result import OPTIONAL, Variant, list_columns
-from faultsim.voltage_sweep import plan_points, sweep
+from faultsim.metrics.metric import ACCURACY, METRICS
+from faultsim.studies import sweep_directory
+from faultsim.studies.conditions import COLUMNS
+from faultsim.studies.sweep_result import OPTIONAL, Variant, list_columns
+from faultsim.studies.voltage_sweep import plan_points, sweep
 
 RATES = [0, 0.05]
 

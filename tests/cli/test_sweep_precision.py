@@ -9,25 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from faultsim import (
-    Chip,
-    FaultModel,
-    MeasuredChip,
-    StoredWeights,
-    VoltageCurve,
-    evaluation_chips,
-    sweep_directory,
-)
+from faultsim import Chip, FaultModel, MeasuredChip, StoredWeights, VoltageCurve, evaluation_chips
 from faultsim import evaluation as evaluation_module
-from faultsim.chip_map import map_chip
+from faultsim.chips.chip_map import map_chip
 from faultsim.cli import main
 from faultsim.errors import FaultsimError
 from faultsim.io.run_directory import RunDirectory, format_csv
-from faultsim.metrics import METRICS
-from faultsim.precision import LEAST_CHIPS, compute_half_widths
-from faultsim.stopping import plan_looks
-from faultsim.sweep_result import OPTIONAL, Variant, list_columns
-from faultsim.voltage_sweep import plan_points, sweep
+from faultsim.metrics.metric import METRICS
+from faultsim.studies import sweep_directory
+from faultsim.studies.precision import LEAST_CHIPS, compute_half_widths
+from faultsim.studies.stopping import plan_looks
+from faultsim.studies.sweep_result import OPTIONAL, Variant, list_columns
+from faultsim.studies.voltage_sweep import plan_points, sweep
 
 RATES = [0, 0.01, 0.05]
 

@@ -13,7 +13,7 @@ from faultsim.cluster.files import JobFiles
 from faultsim.cluster.jobs import Done
 from faultsim.cluster.journal import Journal
 from faultsim.cluster.study import pack_evaluation, unpack_evaluation
-from faultsim.metrics import ACCURACY, METRICS
+from faultsim.metrics.metric import ACCURACY, METRICS
 
 IMAGES = 1000
 

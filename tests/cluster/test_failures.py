@@ -21,7 +21,7 @@ from faultsim.cluster.workers import LostScheduler, Workers, connect, start_work
 distributed = pytest.importorskip("distributed")
 from faultsim.cluster.joining import Version  # noqa: E402
 
-SIZE = "faultsim.campaign:sample_size"
+SIZE = "faultsim.studies.campaign:sample_size"
 POINTS = {"bit_error_rates": [0.0, 0.02]}
 
 

@@ -19,12 +19,12 @@ from faultsim import (
     save_weights,
 )
 from faultsim.cluster.workers import Workers
-from faultsim.comparison import MITIGATIONS
-from faultsim.entries import replace_base
 from faultsim.io.run_directory import format_csv
 from faultsim.models import resolve
-from faultsim.sweep_result import Variant
-from faultsim.voltage_sweep import FILES
+from faultsim.studies.comparison import MITIGATIONS
+from faultsim.studies.entries import replace_base
+from faultsim.studies.sweep_result import Variant
+from faultsim.studies.voltage_sweep import FILES
 from neuralfuse.bundled import GENERATORS
 from neuralfuse.entries import classify_alone
 from neuralfuse.files import read_generator

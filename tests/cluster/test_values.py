@@ -22,14 +22,14 @@ from faultsim import (
     StoredWeights,
     VoltageCurve,
 )
-from faultsim.architecture import Architecture
+from faultsim.checkpoint import compute_fingerprint
 from faultsim.cluster.networks import PackedNetwork, PackedWeights
 from faultsim.cluster.values import Tensors, pack, unpack
-from faultsim.comparison import MITIGATIONS
-from faultsim.entries import Setting
-from faultsim.entry_labels import as_entry, parse_entry
-from faultsim.io.checkpoint import compute_fingerprint
 from faultsim.models import resolve
+from faultsim.network.architecture import Architecture
+from faultsim.studies.comparison import MITIGATIONS
+from faultsim.studies.entries import Setting
+from faultsim.studies.entry_labels import as_entry, parse_entry
 
 
 def travel(value: object) -> object:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from hypothesis import strategies as st
 
-from faultsim.fault_map import FaultMap
+from faultsim.chips.fault_map import FaultMap
 from faultsim.sram import ArrayGeometry
 from faultsim.voltage import VoltageCurve
 

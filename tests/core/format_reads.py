@@ -4,9 +4,9 @@ import hashlib
 
 import numpy as np
 
-from faultsim import reference
 from faultsim.formats import FloatFormat, Format, IntegerFormat
 from faultsim.formats import reference as formats_reference
+from faultsim.kernel import reference
 
 WEIGHTS, SEED, RATE = 1000, 7, 0.02
 SCALE, CENTER = np.float32(0.37), np.float32(-2.5)

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from faultsim import StoredWeights, ops
-from faultsim import reference as cells
+from faultsim import StoredWeights
 from faultsim.formats import INT8, Format
+from faultsim.kernel import ops
+from faultsim.kernel import reference as cells
+from faultsim.kernel.op_checks import Draw
 from faultsim.mitigations import (
     SECDED,
     BitMasking,
@@ -25,9 +27,7 @@ from faultsim.mitigations import (
     reference,
 )
 from faultsim.mitigations.codec import ALL_CELLS, Codec, ProtectedTensor, find_codec
-from faultsim.op_checks import Draw
-
-from .test_cuda_logic_on_cpu import build_kernel
+from tests.core.test_cuda_logic_on_cpu import build_kernel
 
 Parts = Sequence[tuple[np.uint8 | None, float]]
 """Masks of bits of each byte, None for all, and their bit error rates."""

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import torch
 
-from faultsim import ops, reference
 from faultsim.formats import Format
 from faultsim.formats.operators import describe_image
 from faultsim.hit_table import build_hit_table
+from faultsim.kernel import ops, reference
 from tests.core import format_reads
 
 ROOT = Path(__file__).parents[2]

@@ -9,16 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faultsim import ops, reference
-from faultsim.chip_map import find_failing_cells, map_chip
+from faultsim.chips.chip_map import find_failing_cells, map_chip
+from faultsim.chips.fault_map import FaultMap
+from faultsim.chips.measured_chip import MeasuredChip
 from faultsim.errors import FaultsimError
-from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip, FaultModel
-from faultsim.measured_chip import MeasuredChip
+from faultsim.kernel import ops, reference
 from faultsim.sram import SRAM, ArrayGeometry, Placement
 from faultsim.voltage import VoltageCurve
-
-from .fault_maps import CURVE, KINDS, NAN, REFERENCE, SMALL, fault_maps, of_cells
+from tests.core.fault_maps import CURVE, KINDS, NAN, REFERENCE, SMALL, fault_maps, of_cells
 
 # -- the map of a simulated chip -----------------------------------------------------------------------------
 

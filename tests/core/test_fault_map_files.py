@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from faultsim.chips.fault_map import FaultMap
 from faultsim.errors import FaultsimError
-from faultsim.fault_map import FaultMap
 from faultsim.sram import ArrayGeometry
-
-from .fault_maps import SMALL, fault_maps
+from tests.core.fault_maps import SMALL, fault_maps
 
 
 @pytest.mark.parametrize("ending", ["npz", "csv"])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from faultsim import ops, reference
 from faultsim.faults import FaultKind, FaultModel
+from faultsim.kernel import ops, reference
 from faultsim.sram import SRAM, Placement
 
 CALL = torch.ops.faultsim

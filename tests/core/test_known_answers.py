@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import torch
 
-from faultsim import ops, reference
 from faultsim.formats import Format
-from faultsim.native import native
+from faultsim.kernel import ops, reference
+from faultsim.kernel.native import native
 from tests.core import format_reads
 
 KINDS = {"flip": (0, 0), "stuck": (1, 2**33), "transient": (2, 2**32)}

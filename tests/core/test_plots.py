@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from faultsim.chip_map import find_failing_cells
+from faultsim.chips.chip_map import find_failing_cells
 from faultsim.errors import FaultsimError
 from faultsim.faults import Chip, FaultModel
 from faultsim.show import plots

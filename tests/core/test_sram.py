@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faultsim.errors import FaultsimError
-from faultsim.reference import locate_weights
+from faultsim.kernel.reference import locate_weights
 from faultsim.sram import SRAM, ArrayGeometry, Placement
 
 PAPER = SRAM()

@@ -155,7 +155,7 @@ def timeless(value: object) -> object:
 def content(path: Path) -> object:
     """What a file says, to be compared."""
     if path.suffix == ".safetensors":
-        from faultsim.io.checkpoint import read_file
+        from faultsim.checkpoint import read_file
 
         tensors, metadata = read_file(path)
         return {name: (str(t.dtype), t.tolist()) for name, t in tensors.items()}, timeless(metadata)

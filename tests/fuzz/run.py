@@ -26,9 +26,8 @@ from pathlib import Path
 
 from energy.errors import EnergyError
 from faultsim.errors import FaultsimError
-
-from . import mutations
-from .readers import Reader, readers
+from tests.fuzz import mutations
+from tests.fuzz.readers import Reader, readers
 
 SECONDS = 5.0
 MEMORY = 1 << 30

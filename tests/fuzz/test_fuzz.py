@@ -6,10 +6,9 @@ import time
 import pytest
 
 from faultsim.errors import FaultsimError
-
-from . import mutations, run
-from .readers import Reader
-from .run import Judge, fuzz
+from tests.fuzz import mutations, run
+from tests.fuzz.readers import Reader
+from tests.fuzz.run import Judge, fuzz
 
 COUNT = 380  # inputs of all readers together
 

@@ -12,15 +12,14 @@ import pytest
 
 from energy import EnergyError, read_topology
 from energy.accelerator import parse_array
-from faultsim.chip_map import find_failing_cells
+from faultsim.chips.chip_map import find_failing_cells
+from faultsim.chips.fault_map import FaultMap
 from faultsim.data.cifar import load_cifar
 from faultsim.data.unpickle import unpickle
-from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip
 from faultsim.voltage import VoltageCurve
 from neuralfuse.blackbox import wire
-
-from .refusals import faultsim, npy, refused
+from tests.fuzz.refusals import faultsim, npy, refused
 
 # -- fault maps ---------------------------------------------------------------------------------------------------
 

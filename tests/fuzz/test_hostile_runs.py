@@ -11,8 +11,7 @@ import pytest
 from faultsim.cli import main
 from faultsim.io.run_directory import RunDirectory
 from neuralfuse.paper import result
-
-from .refusals import faultsim, refused
+from tests.fuzz.refusals import faultsim, refused
 
 # -- runs and reports ------------------------------------------------------------------------------------------
 
@@ -90,15 +89,15 @@ def test_a_run_that_loses_its_directory_ends_with_an_error(tmp_path, lost):
 
 
 def test_a_sweep_whose_description_is_deleted(tmp_path, monkeypatch, capfd):
-    import faultsim.measurement
+    import faultsim.studies.measurement
 
-    out, evaluate = tmp_path / "out", faultsim.measurement.evaluate
+    out, evaluate = tmp_path / "out", faultsim.studies.measurement.evaluate
 
     def losing(*arguments, **options):
         (out / "sweep.json").unlink(missing_ok=True)
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(faultsim.measurement, "evaluate", losing)
+    monkeypatch.setattr(faultsim.studies.measurement, "evaluate", losing)
     with pytest.raises(SystemExit) as ended:
         main(["sweep-voltage", "--images", "5", "--chips", "2", "--voltages", "0.8,0.9", "--out", str(out)])
     err = capfd.readouterr().err

@@ -10,11 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from faultsim import bundled, load_weights, models
-from faultsim.io.checkpoint import read_file
+from faultsim.checkpoint import read_file
 from faultsim.training.state import load_state, save_state
 from neuralfuse import bundled as shipped
-
-from .refusals import faultsim, refused
+from tests.fuzz.refusals import faultsim, refused
 
 # -- weights ---------------------------------------------------------------------------------------------------
 

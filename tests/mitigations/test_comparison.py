@@ -9,12 +9,8 @@ from torch import nn
 
 import faultsim
 from faultsim import Evaluation, FaultModel, FaultsimError, StoredWeights, Subject, VoltageCurve
-from faultsim.chip_statistics import compute_improvement
 from faultsim.cli import main
-from faultsim.comparison import MITIGATIONS, compare
 from faultsim.data import OwnBatches
-from faultsim.entries import Setting, protect_memory
-from faultsim.entry_labels import as_entry, parse_entry
 from faultsim.mitigations import (
     SECDED,
     BitMasking,
@@ -27,7 +23,11 @@ from faultsim.mitigations import (
     RobustBits,
 )
 from faultsim.show.report.sweeps import make_section
-from faultsim.sweep_result import OperatingPoint, SweepRow, Variant
+from faultsim.studies.chip_statistics import compute_improvement
+from faultsim.studies.comparison import MITIGATIONS, compare
+from faultsim.studies.entries import Setting, protect_memory
+from faultsim.studies.entry_labels import as_entry, parse_entry
+from faultsim.studies.sweep_result import OperatingPoint, SweepRow, Variant
 
 CURVE = VoltageCurve.default()
 

@@ -10,9 +10,9 @@ import faultsim
 import neuralfuse
 from faultsim import FaultsimError, bundled, save_weights
 from faultsim.cli import main
-from faultsim.comparison import compare
-from faultsim.entries import replace_base
 from faultsim.show.series_styles import COLORS, MARKERS, choose_styles
+from faultsim.studies.comparison import compare
+from faultsim.studies.entries import replace_base
 from neuralfuse import generators
 from neuralfuse.bundled import GENERATORS
 from neuralfuse.classifier import Classifier

@@ -20,9 +20,9 @@ from faultsim import (
     corrupt_stored,
     evaluate,
 )
-from faultsim.comparison import compare
 from faultsim.data import OwnBatches
 from faultsim.fault_aware import FaultAwareWeights, choose_codes, fit_to_chip
+from faultsim.studies.comparison import compare
 
 STUCK = FaultModel(FaultKind.STUCK_AT_RANDOM)
 

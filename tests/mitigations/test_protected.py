@@ -8,7 +8,8 @@ from scipy.stats import binom
 from torch import nn
 
 import faultsim
-from faultsim import Chip, FaultModel, FaultsimError, StoredWeights, reference
+from faultsim import Chip, FaultModel, FaultsimError, StoredWeights
+from faultsim.kernel import reference
 from faultsim.mitigations import (
     SECDED,
     BitMasking,

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from faultsim import Chip, FaultModel, FaultsimError, StoredWeights
-from faultsim.entry_labels import parse_entry
 from faultsim.mitigations import (
     SECDED,
     BoostedLayers,
@@ -19,6 +18,7 @@ from faultsim.mitigations import (
     Together,
 )
 from faultsim.mitigations.protected import into_words
+from faultsim.studies.entry_labels import parse_entry
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from faultsim import FaultModel, StoredWeights, data, prepare_qat
+from faultsim.checkpoint import read_file
 from faultsim.cli import main
-from faultsim.io.checkpoint import read_file
 from neuralfuse.distributed import ALONE, Ranks
 from neuralfuse.eopm import EOPM
 from neuralfuse.generators import NeuralFuse, UNet

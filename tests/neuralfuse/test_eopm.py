@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from faultsim import Chip, FaultModel, FaultsimError, StoredWeights, evaluation_chips, models, prepare_qat
 from faultsim.faults import TRAINING
+from faultsim.inference.graphs import Graphed
 from faultsim.sram import SRAM
-from faultsim.training.graphs import Graphed
 from neuralfuse.distributed import Ranks
 from neuralfuse.eopm import EOPM, training_chips
 from neuralfuse.generators import NeuralFuse, UNet

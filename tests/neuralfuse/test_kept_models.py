@@ -7,7 +7,7 @@ import pytest
 
 from energy.saving import count_weight_accesses
 from faultsim import models
-from faultsim.io.checkpoint import compute_fingerprint, load_weights, read_file
+from faultsim.checkpoint import compute_fingerprint, load_weights, read_file
 from neuralfuse.files import read_generator
 from neuralfuse.paper.result import read_results
 from neuralfuse.stage_files import read_classifier

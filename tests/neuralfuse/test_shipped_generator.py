@@ -11,9 +11,9 @@ from energy.saving import compute_saving, count_weight_accesses
 from energy.trace import POLICIES
 from faultsim import FaultModel, VoltageCurve, evaluate, evaluation_chips, load_weights, models
 from faultsim import bundled as base
+from faultsim.checkpoint import read_file
 from faultsim.data import iterate_batches, load
-from faultsim.intervals import half_width
-from faultsim.io.checkpoint import read_file
+from faultsim.support.intervals import half_width
 from neuralfuse import bundled, generators
 from neuralfuse.bundled import train
 from neuralfuse.protection import evaluate_protected

@@ -9,7 +9,7 @@ import torch
 
 from faultsim import FaultsimError, StoredWeights, bundled, evaluate, evaluation_chips, load_weights, models
 from faultsim.data import find_augmentation, iterate_batches, load
-from faultsim.training.graphs import Graphed
+from faultsim.inference.graphs import Graphed
 from faultsim.training.loop import Pace
 from neuralfuse import generators
 from neuralfuse.cost import Cost

@@ -9,9 +9,9 @@ import torch
 
 import neuralfuse
 from faultsim import FaultsimError
+from faultsim.checkpoint import read_file
 from faultsim.data import Dataset, load
-from faultsim.io.checkpoint import read_file
-from faultsim.subject import Subject, load_subject
+from faultsim.studies.subject import Subject, load_subject
 from faultsim.training.classifier import Recipe
 from faultsim.training.epoch_log import EpochLog, Progress
 from faultsim.training.loop import OutOfTime, Pace

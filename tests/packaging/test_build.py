@@ -188,7 +188,7 @@ def test_the_readme_runs_where_nothing_else_is_installed(installed, tmp_path):
 
 def test_the_kernel_was_built_without_cuda_and_computes(installed, tmp_path):
     code = (
-        "import torch; from faultsim import Chip, corrupt; from faultsim.native import native\n"
+        "import torch; from faultsim import Chip, corrupt; from faultsim.kernel.native import native\n"
         "w = torch.zeros(4096, dtype=torch.int8)\n"
         "print(native().built_with_cuda(), int(corrupt(w, Chip(7), bit_error_rate=1).sum()))"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import faultsim
-from faultsim.installation import _has_gpu_driver
+from faultsim.kernel.installation import _has_gpu_driver
 
 ROOT = Path(faultsim.__file__).resolve().parents[1]
 PACKAGES = ("faultsim", "energy", "neuralfuse")
@@ -166,7 +166,7 @@ def unbuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_missing_kernel_says_how_to_build_it(unbuilt, tmp_path):
-    done = python("from faultsim.native import native; native()", unbuilt, cwd=tmp_path)
+    done = python("from faultsim.kernel.native import native; native()", unbuilt, cwd=tmp_path)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: faultsim's compiled kernel cannot be loaded")

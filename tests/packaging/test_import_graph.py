@@ -170,7 +170,7 @@ def test_arrows_go_down():
         elif inside(path, "faultsim") and not inside(path, "faultsim/cli"):
             wrong[short(path)] = {"energy", "neuralfuse"} & tops(path)
     # energy is the floor below: its errors, its names as faultsim.energy, the energy of what is measured
-    for name in ("energy.py", "errors.py", "subject.py", "sweep_result.py"):
+    for name in ("energy.py", "errors.py", "studies/subject.py", "studies/sweep_result.py"):
         wrong.get(f"faultsim/{name}", set()).discard("energy")
     assert not {path: names for path, names in wrong.items() if names}
 
@@ -192,7 +192,7 @@ def test_nothing_imports_the_command_line():
 
 @pytest.mark.parametrize(
     ("module", "importer"),
-    [("scalesim", "energy/scalesim.py"), ("faultsim._native", "faultsim/native.py")],
+    [("scalesim", "energy/scalesim.py"), ("faultsim._native", "faultsim/kernel/native.py")],
 )
 def test_one_file_imports(module: str, importer: str):
     found = [

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
-from faultsim import ops, reference
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
 from faultsim.hit_table import CELLS, HITS_AT_ONE, build_hit_table
+from faultsim.kernel import ops, reference
 from faultsim.sram import SRAM, Placement
 from faultsim.voltage import VoltageCurve
 

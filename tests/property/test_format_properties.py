@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faultsim import Chip, FaultModel, corrupt, ops, quantize
-from faultsim import reference as fault_reference
+from faultsim import Chip, FaultModel, corrupt, quantize
 from faultsim.faults import FaultKind
 from faultsim.formats import FloatFormat, Format, Grid, IntegerFormat, reference
+from faultsim.kernel import ops
+from faultsim.kernel import reference as fault_reference
 
 BOOL = st.booleans()
 INTEGER = st.builds(

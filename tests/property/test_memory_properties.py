@@ -12,19 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune, remove_weight_norm, weight_norm
 
-from faultsim import (
-    SRAM,
-    Chip,
-    FaultKind,
-    FaultModel,
-    Placement,
-    StoredWeights,
-    evaluate,
-    perturb,
-    perturbed,
-    reference,
-)
-from faultsim.export import TOLERANCE, export_onnx
+from faultsim import SRAM, Chip, FaultKind, FaultModel, Placement, StoredWeights, evaluate, perturb, perturbed
+from faultsim.kernel import reference
+from faultsim.onnx.export import TOLERANCE, export_onnx
 from faultsim.perturbation import corrupt_stored
 from faultsim.quantization import prepare_qat
 

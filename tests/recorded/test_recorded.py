@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from .commands import RECORDED, Recorded
-from .facts import differences, gather, machine
-from .record import FACTS, locate_file, observe
+from tests.recorded.commands import RECORDED, Recorded
+from tests.recorded.facts import differences, gather, machine
+from tests.recorded.record import FACTS, locate_file, observe
 
 
 @pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded.name.replace(" ", "-"))

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faultsim.comparison import compare
 from faultsim.errors import FaultsimError
 from faultsim.show.report import page as page_module
 from faultsim.show.report.charts import draw_chart
@@ -19,7 +18,8 @@ from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.document import Chart, Point, Section, Series, Table
 from faultsim.show.report.page import render_page
 from faultsim.show.series_styles import COLORS
-from faultsim.subject import load_subject
+from faultsim.studies.comparison import compare
+from faultsim.studies.subject import load_subject
 from neuralfuse.paper.report import READER
 from neuralfuse.paper.result import Cell, GeneratorSpec, read
 from neuralfuse.paper.rows import find_published

@@ -26,7 +26,7 @@ from run import (  # run.py beside this file; finds faultsim
 )
 
 from faultsim import formats as formats  # registers its operators
-from faultsim import ops, reference
+from faultsim.kernel import ops, reference
 
 CALL = torch.ops.faultsim
 SHAPE = (7, 5, 257)

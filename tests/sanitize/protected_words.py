@@ -8,8 +8,8 @@ from types import ModuleType
 
 import numpy as np
 
-from faultsim import reference
 from faultsim.hit_table import build_hit_table
+from faultsim.kernel import reference
 
 # The package around it imports torch.
 _spec = spec_from_file_location(

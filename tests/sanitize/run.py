@@ -21,8 +21,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from protected_words import check_protected
 
-from faultsim import reference
 from faultsim.hit_table import build_hit_table
+from faultsim.kernel import reference
 
 
 def load_formats_reference() -> ModuleType:

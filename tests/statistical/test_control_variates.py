@@ -12,9 +12,9 @@ from scipy import stats
 from torch import nn
 
 from faultsim import FaultModel, StoredWeights, evaluation_chips
-from faultsim.control_variates import estimate_control_mean, measure_changes
 from faultsim.errors import FaultsimError
 from faultsim.perturbation import corrupt_stored
+from faultsim.studies.control_variates import estimate_control_mean, measure_changes
 
 ALARM = 1e-6
 

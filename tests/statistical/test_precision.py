@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import integrate, stats
 
 from faultsim.errors import FaultsimError
-from faultsim.precision import BOUNDARY, LEAST_CHIPS, compute_half_widths, count_chips_needed
+from faultsim.studies.precision import BOUNDARY, LEAST_CHIPS, compute_half_widths, count_chips_needed
 
 ALARM = 1e-6
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "precision.py"

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from faultsim import ops
 from faultsim.faults import FaultKind, FaultModel
+from faultsim.kernel import ops
 from faultsim.sram import SRAM, Placement
 
 CALL = torch.ops.faultsim

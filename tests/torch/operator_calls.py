@@ -2,8 +2,8 @@
 
 import torch
 
-from faultsim import ops
 from faultsim.faults import FaultModel
+from faultsim.kernel import ops
 
 CALL = torch.ops.faultsim
 FLIP = FaultModel()

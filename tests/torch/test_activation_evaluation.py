@@ -23,7 +23,7 @@ from faultsim import (
     perturbed,
     perturbed_activations,
 )
-from faultsim.voltage_sweep import sweep
+from faultsim.studies.voltage_sweep import sweep
 
 RATE = 0.02
 CHIPS = (3, 4, 2**40)

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from faultsim import SRAM, Chip, FaultMap, FaultModel, MeasuredChip, Placement, perturbed, reference
-from faultsim.activation_ranges import ActivationRanges, SiteRange, calibrate
-from faultsim.activations import INPUT_BLOCKS, ActivationMemory, perturbed_activations
+from faultsim import SRAM, Chip, FaultMap, FaultModel, MeasuredChip, Placement, perturbed
+from faultsim.activations.memory import INPUT_BLOCKS, ActivationMemory, perturbed_activations
+from faultsim.activations.ranges import ActivationRanges, SiteRange, calibrate
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind
+from faultsim.kernel import reference
 
 RATE = 0.05
 UNIT = 1 / 64  # of the activations: with weights of eighths, all sums of float32 are exact

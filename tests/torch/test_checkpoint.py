@@ -22,10 +22,10 @@ from faultsim import (
     load_weights,
     models,
     prepare_qat,
-    reference,
     save_weights,
 )
-from faultsim.io.checkpoint import read_file
+from faultsim.checkpoint import read_file
+from faultsim.kernel import reference
 from tests.torch.small_networks import Shared, TwoNames, bits, network, unchanged
 
 MAKE = {

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from faultsim import FaultsimError, load_weights, models, prepare_qat, save_weights
-from faultsim.io.checkpoint import read_file
+from faultsim.checkpoint import read_file
 from tests.torch.small_networks import Shared, TwoNames, bits, network, unchanged
 
 # -- what doesn't fit --------------------------------------------------------------------------------------------

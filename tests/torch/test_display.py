@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from faultsim import Chip, MeasuredChip, StoredWeights, VoltageCurve, find_failing_cells
-from faultsim.text_table import align_columns, format_html
+from faultsim.support.text_table import align_columns, format_html
 
 MODEL = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
 

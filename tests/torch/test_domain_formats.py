@@ -19,13 +19,13 @@ from faultsim import (
     VoltageCurve,
     corrupt_stored,
     evaluate,
-    reference,
     vulnerability,
 )
+from faultsim.kernel import reference
 from faultsim.mitigations import ProtectedWeights, RobustBits
 from faultsim.stored import StoredLayer
-from faultsim.voltage_sweep import sweep
-from faultsim.vulnerability_result import Vulnerability
+from faultsim.studies.voltage_sweep import sweep
+from faultsim.studies.vulnerability_result import Vulnerability
 
 FORMATS = [
     "int8",

@@ -24,10 +24,10 @@ from faultsim import (
     evaluate,
     load_domains,
     perturb,
-    reference,
 )
 from faultsim.domains import split_bits
-from faultsim.voltage_sweep import sweep
+from faultsim.kernel import reference
+from faultsim.studies.voltage_sweep import sweep
 
 KINDS = {
     "flip": ("flip", 0.5),

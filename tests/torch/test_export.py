@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from faultsim import Chip, Domain, FaultModel, FaultsimError, StoredWeights, models, perturbed, prepare_qat
 from faultsim.data import load
 from faultsim.data.dataset import normalize
-from faultsim.export import INPUTS, TOLERANCE, export_onnx
+from faultsim.onnx.export import INPUTS, TOLERANCE, export_onnx
 from faultsim.perturbation import corrupt_stored
 from neuralfuse import generators
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from faultsim import Chip, FaultModel, StoredWeights, models, prepare_qat
-from faultsim.fold import folded
+from faultsim.inference.fold import folded
 
 RATE = 0.01
 ROUNDINGS = 16  # of a term of a sum, a product and what follows; measured: 1 to 4

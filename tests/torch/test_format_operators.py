@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from faultsim import FaultModel, FaultsimError, ops
+from faultsim import FaultModel, FaultsimError
 from faultsim.faults import FaultKind
 from faultsim.formats import Format
+from faultsim.kernel import ops
 from faultsim.sram import SRAM, Placement
 
 CALL = torch.ops.faultsim

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from faultsim import StoredWeights, models
-from faultsim.fold import folded
-from faultsim.in_place import overwriting
+from faultsim.inference.fold import folded
+from faultsim.inference.in_place import overwriting
 
 SHARED = ("shared relu", "shared pool")
 KINDS = ("conv", "norm", "relu", "relu6", "pool", "dropout", "identity", "add", "iadd", *SHARED)

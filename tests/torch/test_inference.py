@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faultsim import Chip, FaultModel, FaultsimError, StoredWeights, evaluate, inference, models, perturbed
-from faultsim.fold import folded
-from faultsim.inference import Passes, trace_images
+from faultsim import Chip, FaultModel, FaultsimError, StoredWeights, evaluate, models, perturbed
+from faultsim.inference import passes as inference
+from faultsim.inference.fold import folded
+from faultsim.inference.passes import Passes, trace_images
 
 CPU = torch.device("cpu")
 CHIPS = [Chip(1), Chip(2)]

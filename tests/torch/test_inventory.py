@@ -21,9 +21,9 @@ from faultsim import (
     perturbed,
     prepare_qat,
 )
-from faultsim.export import export_onnx
-from faultsim.inventory import take_inventory
 from faultsim.memory import Share
+from faultsim.network.inventory import take_inventory
+from faultsim.onnx.export import export_onnx
 from neuralfuse.eopm import EOPM
 from tests.torch.shared_parameters import CHIP, Everything
 

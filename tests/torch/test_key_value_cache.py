@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from faultsim import Chip, FaultsimError, load_subject, perturbed_activations
-from faultsim.activation_ranges import calibrate
-from faultsim.activations import ActivationMemory
+from faultsim.activations.memory import ActivationMemory
+from faultsim.activations.ranges import calibrate
 from faultsim.faults import FaultModel
 from faultsim.models.key_value_cache import add_cache_layers
 from faultsim.sram import SRAM

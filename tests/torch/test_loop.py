@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from faultsim import FaultsimError
 from faultsim.data import Augmentation, Dataset
+from faultsim.inference.graphs import Graphed
 from faultsim.training.classifier import RECIPES, choose_recipe
-from faultsim.training.graphs import Graphed
 from faultsim.training.loop import SCHEDULES, Loop, OutOfTime, Pace, create_schedule
 
 EPOCHS, BATCH = 3, 8

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from faultsim import Evaluation, FaultsimError, FaultsimWarning, evaluate, evaluation_chips
-from faultsim.metrics import find_metric
+from faultsim.metrics.metric import find_metric
 from tests.torch.metric_cases import CHIPS, INTEGERS, Hits, Says, measure
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from faultsim import Evaluation, FaultsimError, FaultsimWarning, evaluate, evaluation_chips, perturb
-from faultsim.collectors import CrossEntropy, Error, MeanIoU, TopK
-from faultsim.metrics import METRICS
+from faultsim.metrics.collectors import CrossEntropy, Error, MeanIoU, TopK
+from faultsim.metrics.metric import METRICS
 from tests.torch.metric_cases import CHIPS, INTEGERS, measure
 
 # -- hand counts -----------------------------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from faultsim import ops, reference
 from faultsim.errors import FaultsimError
 from faultsim.faults import FaultKind, FaultModel
 from faultsim.hit_table import CELLS
-from faultsim.native import native
+from faultsim.kernel import ops, reference
+from faultsim.kernel.native import native
 from faultsim.sram import BLOCK_BYTES
 from tests.torch.operator_calls import CALL, arguments, numbers, weights_of
 

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from faultsim.native import native
+from faultsim.kernel.native import native
 from tests.torch.operator_calls import CALL, arguments, weights_of
 
 

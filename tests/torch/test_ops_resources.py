@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from faultsim import ops
 from faultsim.faults import FaultModel
+from faultsim.kernel import ops
 from faultsim.sram import SRAM, Placement
 from tests.torch.operator_calls import CALL, arguments, numbers, weights_of
 
@@ -107,7 +107,7 @@ def test_gpu_memory_is_the_output_alone():
 # In a process of its own, because the peak of a process never falls.
 PEAK = """
 import resource, sys, torch
-from faultsim import ops
+from faultsim.kernel import ops
 from faultsim.faults import FaultModel
 call, kind, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(threads)

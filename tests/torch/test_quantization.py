@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 from faultsim import FaultsimError, StoredWeights, prepare_qat, quantize
 from faultsim.data import Dataset
-from faultsim.inventory import find_channel_axis
+from faultsim.network.inventory import find_channel_axis
 from faultsim.quantization import dequantize, finish_qat
 from faultsim.training.classifier import Recipe, train_classifier
 

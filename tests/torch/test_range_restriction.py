@@ -17,9 +17,9 @@ from faultsim import (
     evaluate,
     perturbed,
 )
-from faultsim.activation_ranges import SiteRange
+from faultsim.activations.ranges import SiteRange
+from faultsim.activations.restriction import RangeRestricted, restrict, restrict_ranges
 from faultsim.data import OwnBatches
-from faultsim.range_restriction import RangeRestricted, restrict, restrict_ranges
 
 LINE = SiteRange(-1.0, 2.0, 4)
 

@@ -21,14 +21,14 @@ from faultsim import (
     perturb,
     perturbed,
     prepare_qat,
-    reference,
     save_weights,
     sweep,
 )
-from faultsim.fold import folded
 from faultsim.formats import Format
 from faultsim.formats import reference as formats
-from faultsim.modes import evaluation_mode
+from faultsim.inference.fold import folded
+from faultsim.kernel import reference
+from faultsim.network.modes import evaluation_mode
 from neuralfuse.adversarial import Adversarial
 from neuralfuse.eopm import EOPM
 from tests.core.fault_maps import of_cells
@@ -189,7 +189,7 @@ def test_folded_normalization_computes_the_same(name: str):
         with folded(net, stored) as memory:
             out = memory.empty(1)
             faults = FaultModel()
-            from faultsim import ops
+            from faultsim.kernel import ops
 
             memory.read(ops.encode_chips([Chip(0)]), ops.encode_rate(0.0), faults, out)
             with memory.replaced([w[0] for w in out]):

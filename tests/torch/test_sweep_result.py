@@ -10,9 +10,9 @@ from torch import nn
 
 from faultsim import Chip, FaultMap, FaultsimError, MeasuredChip, StoredWeights, VoltageCurve
 from faultsim.data import OwnBatches
-from faultsim.subject import Subject
-from faultsim.sweep_result import OperatingPoint, Variant
-from faultsim.voltage_sweep import VOLTAGES, plan_points, sweep, sweep_subject
+from faultsim.studies.subject import Subject
+from faultsim.studies.sweep_result import OperatingPoint, Variant
+from faultsim.studies.voltage_sweep import VOLTAGES, plan_points, sweep, sweep_subject
 
 AT = (1.0, 0.83, 0.8)
 

@@ -19,8 +19,8 @@ from faultsim import (
     perturbed_activations,
 )
 from faultsim.faults import FaultModel
+from faultsim.studies.voltage_sweep import plan_points, sweep
 from faultsim.voltage import VoltageCurve
-from faultsim.voltage_sweep import plan_points, sweep
 
 transformers = pytest.importorskip("transformers")
 

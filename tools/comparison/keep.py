@@ -4,12 +4,11 @@ import shutil
 import sys
 from pathlib import Path
 
-from faultsim.pareto import find_front
 from faultsim.show.plots import BLACK, GREY, create_panels, save, styled
 from faultsim.show.series_styles import COLORS, MARKERS, choose_styles
-
-from .kept import FILES, FOLDER, Row, list_rows, read_points
-from .measure import BASES, PRESETS
+from faultsim.studies.pareto import find_front
+from tools.comparison.kept import FILES, FOLDER, Row, list_rows, read_points
+from tools.comparison.measure import BASES, PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = {"VGG11": Path("docs") / "comparison.png", "VGG7": Path("docs") / "comparison_robust.png"}

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from faultsim import FaultModel, Subject, compare, load_subject
-from faultsim.comparison import MITIGATIONS
-from faultsim.entries import Entry
 from faultsim.io.files import write_text
+from faultsim.studies.comparison import MITIGATIONS
+from faultsim.studies.entries import Entry
 from neuralfuse.entries import classify_alone, put_in_front
 
 MODELS = Path(__file__).resolve().parents[2] / "results" / "models"

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from faultsim.errors import FaultsimError
 from faultsim.io.files import write_text
-
-from .accuracy import accuracies, accuracies_in_full, base_models
-from .bundled import recipes, saving, shipped
-from .comparison import mitigations
-from .precision import precision
-from .speed import activations, codecs, eopm, evaluation, formats, inference, kernel, peers, scale
-from .text import reading
+from tools.tables.accuracy import accuracies, accuracies_in_full, base_models
+from tools.tables.bundled import recipes, saving, shipped
+from tools.tables.comparison import mitigations
+from tools.tables.precision import precision
+from tools.tables.speed import activations, codecs, eopm, evaluation, formats, inference, kernel, peers, scale
+from tools.tables.text import reading
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -3,6 +3,6 @@
 import sys
 from pathlib import Path
 
-from . import ROOT, main
+from tools.tables import ROOT, main
 
 sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT))

@@ -13,8 +13,7 @@ from neuralfuse.paper.computed import count_accesses
 from neuralfuse.paper.result import TRAINING_IMAGES, Result, read_results
 from neuralfuse.paper.rows import Line, collect_lines
 from neuralfuse.paper.words import HEADINGS, format_published, format_result, format_spread
-
-from .text import Notes, commit_and_date, markdown, reading
+from tools.tables.text import Notes, commit_and_date, markdown, reading
 
 
 def table1(root: Path) -> list[Line]:

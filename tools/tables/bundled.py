@@ -11,14 +11,13 @@ import numpy as np
 
 from energy.saving import compute_saving, count_weight_accesses
 from faultsim import models
-from faultsim.intervals import half_width
-from faultsim.io.checkpoint import read_file
+from faultsim.checkpoint import read_file
+from faultsim.support.intervals import half_width
 from faultsim.training.classifier import RECIPES, Recipe
 from faultsim.voltage import VoltageCurve
 from neuralfuse import bundled, generators
 from neuralfuse.paper.computed import VOLTAGE, count_accesses
-
-from .text import commit_and_date, markdown, reading, remarked
+from tools.tables.text import commit_and_date, markdown, reading, remarked
 
 
 def shipped(root: Path) -> str:

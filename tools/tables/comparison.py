@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faultsim.pareto import find_front
-
-from ..comparison.kept import FOLDER, Point, Row, list_rows, read_points
-from .text import commit_and_date, markdown, reading, remarked
+from faultsim.studies.pareto import find_front
+from tools.comparison.kept import FOLDER, Point, Row, list_rows, read_points
+from tools.tables.text import commit_and_date, markdown, reading, remarked
 
 
 def mitigations(base: str, preset: str, root: Path) -> str:

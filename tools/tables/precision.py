@@ -8,9 +8,8 @@ from pathlib import Path
 from neuralfuse.paper.full_cells import BITS
 from neuralfuse.paper.result import Result, read_results
 from neuralfuse.paper.words import format_result, format_spread
-
-from .accuracy import of_base, of_generator, origin
-from .text import Notes, commit_and_date, markdown, reading
+from tools.tables.accuracy import of_base, of_generator, origin
+from tools.tables.text import Notes, commit_and_date, markdown, reading
 
 HEAD = ["", "bits", "C.A.", "P.A.", "C.A.+N.F.", "P.A.+N.F.", "IP", ""]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from .text import commit_and_date, markdown, reading, remarked
+from tools.tables.text import commit_and_date, markdown, reading, remarked
 
 
 def measured(root: Path, name: str) -> dict | None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...metrics import Metric
-from ...pareto import find_front
+from ...metrics.metric import Metric
+from ...studies.pareto import find_front
 from .document import DASH, Row, Table, Tile, format_error_rate, format_share
 
 KEPT = 0.01

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ... import __version__
-from ...extras import needs_extra
+from ...support.extras import needs_extra
 from .charts import choose_style, draw_chart
 from .document import Section
 

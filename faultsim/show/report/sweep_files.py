@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import FaultsimError
 from ...io.bounds import parse_integer, parse_json, parse_number, read_text
 from ...io.run_directory import MOST_JSON
-from ...metrics import ACCURACY, METRICS, Collector, Metric
+from ...metrics.metric import ACCURACY, METRICS, Collector, Metric
 from .document import LARGEST, look_up
 
 INFORMATION = "sweep.json"
@@ -161,7 +161,7 @@ def _unfinished(path: Path, points: list, metric: Metric, stops: bool) -> list[d
 
     Energies per inference are not known, nor are intervals of a sweep that `stops` at a precision.
     """
-    from ...sweep_result import OperatingPoint, SweepRow, read_evaluation
+    from ...studies.sweep_result import OperatingPoint, SweepRow, read_evaluation
 
     groups: dict[tuple[str, ...], list[dict]] = {}
     for row in _csv(path):

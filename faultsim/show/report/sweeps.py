@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...metrics import ACCURACY, Metric
+from ...metrics.metric import ACCURACY, Metric
 from ...voltage import VoltageCurve
 from ..comparison_plot import MOST_BANDS
 from ..plots import label_voltage

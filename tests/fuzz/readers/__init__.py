@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from . import chips_and_curves, http_bodies, images, runs_and_reports, weights_and_states
-from .reader import Reader
+from tests.fuzz.readers import chips_and_curves, http_bodies, images, runs_and_reports, weights_and_states
+from tests.fuzz.readers.reader import Reader
 
 __all__ = ["Reader", "readers"]
 

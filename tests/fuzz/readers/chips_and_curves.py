@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from energy import count, read_topology
-from faultsim.activation_ranges import ActivationRanges, SiteRange
-from faultsim.chip_map import map_chip
+from faultsim.activations.ranges import ActivationRanges, SiteRange
+from faultsim.chips.chip_map import map_chip
+from faultsim.chips.fault_map import FaultMap
 from faultsim.domains import MOST_BITS, load_domains, split_bits
 from faultsim.errors import FaultsimError
-from faultsim.fault_map import FaultMap
 from faultsim.faults import Chip
 from faultsim.voltage import VoltageCurve
-
-from .. import mutations
-from .reader import JSON, Reader, digest, keep_sample
+from tests.fuzz import mutations
+from tests.fuzz.readers.reader import JSON, Reader, digest, keep_sample
 
 
 def make_maps(folder: Path) -> list[Reader]:

@@ -12,8 +12,7 @@ from faultsim.io.bounds import parse_json
 from neuralfuse.blackbox import wire
 from neuralfuse.blackbox.app import create_application
 from neuralfuse.blackbox.box import PythonCallable
-
-from .reader import JSON, Reader
+from tests.fuzz.readers.reader import JSON, Reader
 
 
 class _Here:

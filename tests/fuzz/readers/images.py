@@ -13,9 +13,8 @@ from faultsim.data.cifar import load_cifar
 from faultsim.data.folder import load_folder
 from faultsim.data.gtsrb import load_gtsrb
 from faultsim.data.unpickle import unpickle
-
-from .. import mutations
-from .reader import Reader, digest
+from tests.fuzz import mutations
+from tests.fuzz.readers.reader import Reader, digest
 
 
 def _made_cifar():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import mutations
+from tests.fuzz import mutations
 
 JSON = (mutations.inside_json,)
 

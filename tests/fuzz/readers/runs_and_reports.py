@@ -10,19 +10,18 @@ from pathlib import Path
 
 from faultsim import evaluation_chips
 from faultsim.cli import main
-from faultsim.conditions import COLUMNS
 from faultsim.io import run_directory
-from faultsim.metrics import ACCURACY
+from faultsim.metrics.metric import ACCURACY
 from faultsim.show.report.collect import OWN, collect
 from faultsim.show.report.page import render_page
-from faultsim.sweep_directory import read_known
-from faultsim.sweep_result import OPTIONAL, Variant, list_columns
+from faultsim.studies.conditions import COLUMNS
+from faultsim.studies.sweep_directory import read_known
+from faultsim.studies.sweep_result import OPTIONAL, Variant, list_columns
+from faultsim.studies.voltage_sweep import plan_points
 from faultsim.voltage import VoltageCurve
-from faultsim.voltage_sweep import plan_points
 from neuralfuse.paper import result as results
 from neuralfuse.paper.report import READER
-
-from .reader import JSON, Reader
+from tests.fuzz.readers.reader import JSON, Reader
 
 
 def _run(folder: Path) -> Path:

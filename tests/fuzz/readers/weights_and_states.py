@@ -8,13 +8,12 @@ from torch import nn
 
 from faultsim import bundled
 from faultsim.data import Dataset
-from faultsim.subject import count_classes, find_model, load_model
+from faultsim.studies.subject import count_classes, find_model, load_model
 from faultsim.training.loop import Loop
 from neuralfuse import bundled as shipped
 from neuralfuse.files import read_generator
-
-from .. import mutations
-from .reader import Reader
+from tests.fuzz import mutations
+from tests.fuzz.readers.reader import Reader
 
 
 def make_weights(folder: Path) -> list[Reader]:

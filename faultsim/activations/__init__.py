@@ -1,0 +1,1 @@
+"""Activations as fault sites, and their ranges."""
