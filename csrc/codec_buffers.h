@@ -39,12 +39,14 @@ inline CodeTables make_tables(const Codec& codec) {
 struct Faults {
   const uint64_t *fail, *value;
   const uint8_t *check_fail, *check_value;
+  const DrawnHits* hits;  // of the block, in place of `fail` and `value`; or null
 };
 
 // The buffers of one thread.
 struct Scratch {
   BlockFaults drawn, merged;  // of one part, and of several together
-  BlockFaults checks;         // of the block of check bits with this number, for the chip in turn
+  DrawnHits hits;
+  BlockFaults checks;  // of the block of check bits with this number, for the chip in turn
   uint64_t check_block;
   alignas(64) uint8_t check_fail[kMostChecks];  // of the words of a block
   alignas(64) uint8_t check_value[kMostChecks] = {};
@@ -62,7 +64,7 @@ struct Scratch {
   uint16_t listed_at[kMostListed];
   uint8_t listed_again[kMostListed];
 };
-static_assert(sizeof(Scratch) + 8 * 1024 <= 64 * 1024,
-              "the promised extra memory of a thread, with the buffers of draw()");
+static_assert(sizeof(Scratch) + 10 * 1024 <= 64 * 1024,
+              "the promised extra memory of a thread, with the buffers of a path's functions");
 
 }  // namespace faultsim

@@ -33,6 +33,13 @@ class ProtectedReader {
         end_span_((base_ + words_ - 1) / span_ + 1) {
     const uint64_t spans = end_span_ - first_span_;
     blocks_ = map_.blocks && map_.blocks < spans ? map_.blocks : spans;
+    // With values, a copy that is repaired hit by hit costs less than masks; with few hits most words need no decoding.
+    const HitTable table = job.parts[0].table;
+    const uint64_t least = table.entries[0], most = least + table.size;
+    if (job.part_count > 1 || ~job.parts[0].cells || map_.repeat > 1 || !values() || least <= BlockFaults::kFew) return;
+    if (most >= DrawnHits::kHalves || all_cells_fail(table)) return;
+    hits_stride_ = DrawnHits::stride_for(static_cast<uint32_t>(most));
+    repaired_ = hits_stride_ <= DrawnHits::kHalves;
   }
 
   uint64_t units() const { return (first_span_ + blocks_ - 1) / kBlocksAtOnce - first_span_ / kBlocksAtOnce + 1; }
@@ -45,20 +52,37 @@ class ProtectedReader {
       for (uint64_t first = begin; first < begin + kBlocksAtOnce; ++first) {
         if (first < first_span_ || first >= first_span_ + blocks_) continue;
         const uint32_t block = static_cast<uint32_t>(block_of_span(map_, first));
-        const BlockFaults& data = draw_data(block, chip, scratch);
         draw_checks(block, chip, scratch);
-        list_words(data, scratch);
-        const Faults faults = {data.fail, data.value, scratch->check_fail, scratch->check_value};
+        Faults faults = {nullptr, nullptr, scratch->check_fail, scratch->check_value, nullptr};
+        if (repaired_) {
+          draw_hits(block, chip, &scratch->hits);
+          faults.hits = &scratch->hits;
+          scratch->few = false;
+        } else {
+          const BlockFaults& data = draw_data(block, chip, scratch);
+          faults.fail = data.fail;
+          faults.value = data.value;
+          list_words(data, scratch);
+        }
         for (uint64_t span = first; span < end_span_; span += blocks_) read_span(span, chip, faults, scratch);
       }
     }
   }
 
  private:
+  uint64_t seed_of(uint32_t chip) const { return static_cast<uint64_t>(read_.seeds[chip]); }
+  uint32_t number_of(uint64_t block) const {
+    return static_cast<uint32_t>(block) + (read_.block_offset ? static_cast<uint32_t>(*read_.block_offset) : 0);
+  }
+  uint32_t access() const { return read_.access ? static_cast<uint32_t>(*read_.access) : 0; }
+
   void draw_block(uint64_t block, uint32_t chip, HitTable table, BlockFaults* faults) const {
-    const uint32_t offset = read_.block_offset ? static_cast<uint32_t>(*read_.block_offset) : 0;
-    path_.draw(static_cast<uint64_t>(read_.seeds[chip]), static_cast<uint32_t>(block) + offset,
-               read_.access ? static_cast<uint32_t>(*read_.access) : 0, table, read_.rule, faults);
+    path_.draw(seed_of(chip), number_of(block), access(), table, read_.rule, faults);
+  }
+
+  void draw_hits(uint64_t block, uint32_t chip, DrawnHits* hits) const {
+    hits->stride = hits_stride_;
+    path_.draw_hits(seed_of(chip), number_of(block), 1, access(), job_.parts[0].table, read_.rule, hits);
   }
 
   // Flips leave values as they were made: zero.
@@ -164,8 +188,8 @@ class ProtectedReader {
     if (scratch->few) {
       repair(word, in_span, count, faults, result, again, scratch);
     } else {
-      decode(word, map_.repeat == 1 ? from_word(faults, in_span) : spread(faults, in_span, count, scratch), count,
-             result, again, scratch);
+      decode(word, in_span, map_.repeat == 1 ? from_word(faults, in_span) : spread(faults, in_span, count, scratch),
+             count, result, again, scratch);
     }
     if (read_.type == Output::int8) return;
     const uint64_t first = 8 * word, bytes = 8 * static_cast<uint64_t>(count);
@@ -176,7 +200,8 @@ class ProtectedReader {
 
   Faults from_word(const Faults& faults, uint32_t word) const {
     const uint32_t check = word * codec_.check_bytes;
-    return {faults.fail + word, faults.value + word, faults.check_fail + check, faults.check_value + check};
+    if (faults.hits) return {nullptr, nullptr, faults.check_fail + check, faults.check_value + check, faults.hits};
+    return {faults.fail + word, faults.value + word, faults.check_fail + check, faults.check_value + check, nullptr};
   }
 
   Faults spread(const Faults& faults, uint32_t in_span, uint32_t count, Scratch* scratch) const {
@@ -196,13 +221,21 @@ class ProtectedReader {
         to_run_end = run;
       }
     }
-    return {scratch->spread_fail, scratch->spread_value, scratch->spread_check_fail, scratch->spread_check_value};
+    return {scratch->spread_fail, scratch->spread_value, scratch->spread_check_fail, scratch->spread_check_value,
+            nullptr};
   }
 
   // All words of a chunk, whose first one has the first faults.
-  void decode(uint64_t word, const Faults& faults, uint32_t count, uint64_t* result, uint8_t* again,
+  void decode(uint64_t word, uint32_t in_span, const Faults& faults, uint32_t count, uint64_t* result, uint8_t* again,
               Scratch* scratch) const {
-    read_bytes(written_ + word, faults.fail, faults.value, result, 8 * count);
+    if (faults.hits) {
+      const uint8_t* source = reinterpret_cast<const uint8_t*>(written_ + word);
+      uint8_t* output = reinterpret_cast<uint8_t*>(result);
+      std::memcpy(output, source, 8 * static_cast<size_t>(count));
+      path_.repair(read_.rule.kind, faults.hits->of(0), 8 * in_span, 8 * count, source, output);
+    } else {
+      read_bytes(written_ + word, faults.fail, faults.value, result, 8 * count);
+    }
     const uint8_t* checks = job_.checks + word * codec_.check_bytes;
     if (codec_.check_bytes) {
       read_bytes(checks, faults.check_fail, faults.check_value, scratch->checks_read, codec_.check_bytes * count);
@@ -258,7 +291,9 @@ class ProtectedReader {
   const uint64_t* const written_;
   const uint64_t words_, base_, span_;  // span_: words of a span
   const uint64_t first_span_, end_span_;
-  uint64_t blocks_;  // that the job reads
+  uint64_t blocks_;           // that the job reads
+  bool repaired_ = false;     // a copy is repaired hit by hit
+  uint32_t hits_stride_ = 0;  // then: see DrawnHits
 };
 
 }  // namespace
