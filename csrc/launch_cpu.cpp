@@ -10,12 +10,12 @@
 #include "cpu_path.h"
 #include "decode_chunk.h"
 #include "launch.h"
+#include "read_buffers.h"
 #include "threads.h"
 
 namespace faultsim {
 namespace {
 
-constexpr uint32_t kChipsAtOnce = 3;                // masks of three chips, 25 KiB, stay in the cache of a core
 constexpr uint64_t kWeightsPerThread = 256u << 10;  // below this another thread costs more than it gives
 // Blocks that may have more hits are drawn one by one: while the stores of one are on their way to memory, the hits of
 // the next are drawn. Flips and transient faults are then read through a mask.
@@ -30,31 +30,6 @@ uint64_t streaming_threshold() {
 #endif
   return 32u << 20;
 }
-
-// A block of bytes that lies as some other address lies in its page of 4 KiB. Where a load and a store before it are
-// less than 512 bytes apart but for whole pages, processors may take one for the other; then loops are up to ten times
-// as slow.
-class PlacedBlock {
- public:
-  uint8_t* beside(const void* address) {
-    const uintptr_t distance = reinterpret_cast<uintptr_t>(address) - reinterpret_cast<uintptr_t>(room_);
-    return room_ + distance % kPage / 64 * 64;
-  }
-
- private:
-  static constexpr uint32_t kPage = 4096;
-  alignas(64) uint8_t room_[kPage + kBlockBytes] = {};
-};
-
-// The buffers of one thread; under 64 KiB.
-struct Scratch {
-  BlockFaults faults[kChipsAtOnce];
-  DrawnHits hits;
-  PlacedBlock mask;  // all 0 between two reads
-  PlacedBlock weights;
-};
-static_assert(sizeof(Scratch) + 14 * 1024 <= 64 * 1024,
-              "the promised extra memory of a thread, with the buffers of a path's functions");
 
 // The faults of one block of one chip: its hits, its masks, or both.
 struct Faults {
