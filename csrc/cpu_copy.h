@@ -27,36 +27,45 @@ class Copy {
  public:
   Copy(const uint8_t* source, uint8_t* output, uint32_t bytes) : source_(source), output_(output), left_(bytes) {}
 
-  // Copies a little: what memory moves in the time of a round of Philox, about.
+  uint32_t left() const { return left_; }
+
+  // From now on so many steps copy about so many bytes.
+  void pace(uint32_t bytes, uint32_t steps) { pace_ = steps ? bytes / steps : 0; }
+
   void step() {
-    constexpr uint32_t kStep = 128, kParts = kStep / sizeof(Wide);
-    if (left_ < kStep) return;
-    const uint8_t* source = source_;
-    uint8_t* output = output_;
-    Wide part[kParts];
-#pragma GCC unroll 16
-    for (uint32_t i = 0; i < kParts; ++i) part[i] = load(source + i * sizeof(Wide), Wide{});
-#pragma GCC unroll 16
-    for (uint32_t i = 0; i < kParts; ++i) store(output + i * sizeof(Wide), part[i]);
-    source_ = source + kStep;
-    output_ = output + kStep;
-    left_ -= kStep;
+    for (due_ += pace_; due_ >= kUnit; due_ -= kUnit) {
+      if (left_ >= kUnit) copy_unit();
+    }
   }
 
-  // Copies on until at most so many bytes are left. The library's copy is the fastest where nothing is done beside it.
+  // Copies on until at most so many bytes are left.
   void copy_until(uint32_t bytes) {
+    due_ = 0;
+    while (left_ > bytes && left_ >= kUnit) copy_unit();
     if (left_ <= bytes) return;
-    const uint32_t count = left_ - bytes;
-    memcpy(output_, source_, count);
-    source_ += count;
-    output_ += count;
-    left_ = bytes;
+    for (uint32_t i = 0; i < left_; ++i) output_[i] = source_[i];
+    left_ = 0;
   }
 
  private:
+  static constexpr uint32_t kUnit = 256;  // in one piece: the end of a loop is a jump that is hard to predict
+
+  void copy_unit() {
+    const uint8_t* source = source_;
+    uint8_t* output = output_;
+    Wide unit[kUnit / sizeof(Wide)];
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < kUnit / sizeof(Wide); ++i) unit[i] = load(source + i * sizeof(Wide), Wide{});
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < kUnit / sizeof(Wide); ++i) store(output + i * sizeof(Wide), unit[i]);
+    source_ = source + kUnit;
+    output_ = output + kUnit;
+    left_ -= kUnit;
+  }
+
   const uint8_t* source_;
   uint8_t* output_;
-  uint32_t left_;
+  uint32_t left_, pace_ = 0, due_ = 0;
 };
 
 // The same where there is nothing to copy.

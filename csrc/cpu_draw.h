@@ -227,6 +227,16 @@ void draw_hits(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, H
   draw_beside(seed, block, count, access, table, rule, hits, &nothing);
 }
 
+// How many steps draw_beside() makes, about.
+uint32_t steps_of_draw(uint32_t count, HitTable table, ValueRule rule) {
+  const uint32_t hits = table.entries[0] + table.size / 2;
+  const auto quads = [](uint32_t calls) { return (calls + kQuadCalls - 1) / kQuadCalls; };
+  const uint32_t values = rule.kind == Kind::flip || spare_decides(rule) ? 0 : quads(hits / kValuesPerCall + 1);
+  uint32_t steps = kPhiloxRounds * (1 + count * (quads(hits / kHitsPerCall) + values) / kQuads);
+  for (uint32_t remaining = table.size; remaining > 0; remaining /= 2) ++steps;
+  return steps;
+}
+
 }  // namespace
 }  // namespace FAULTSIM_PATH
 }  // namespace faultsim

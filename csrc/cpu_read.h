@@ -142,15 +142,21 @@ void repair(Kind kind, HitList hits, uint32_t from, uint32_t count, const uint8_
 
 void read_drawn(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
                 uint32_t from, uint32_t bytes, const uint8_t* source, uint8_t* output, DrawnHits* hits) {
+  // Drawing takes about as long as repairs: half of the copy goes on beside it, the rest beside repairs of all blocks
+  // but the last.
   Copy copy(source, output, bytes);
+  copy.pace(bytes / 2, steps_of_draw(count, table, rule));
   draw_beside(seed, block, count, access, table, rule, hits, &copy);
   const uint32_t all = from + bytes;
   for (uint32_t b = 0; b < count; ++b) {
     const uint32_t first = kBlockBytes * b, begin = b ? first : from;
     const uint32_t end = all < first + kBlockBytes ? all : first + kBlockBytes;
     copy.copy_until(all - end);
+    const uint32_t share = b + 1 < count ? copy.left() / (count - 1 - b) : 0, later = copy.left() - share;
+    copy.pace(share, hits->count[b] / kHitsPerStep);
     repair_beside(rule.kind, hits->of(b), begin - first, end - begin, source + (begin - from), output + (begin - from),
                   &copy);
+    copy.copy_until(later);
   }
 }
 

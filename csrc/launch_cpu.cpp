@@ -20,6 +20,9 @@ constexpr uint64_t kWeightsPerThread = 256u << 10;  // below this another thread
 // Blocks that may have more hits are drawn one by one: while the stores of one are on their way to memory, the hits of
 // the next are drawn. Flips and transient faults are then read through a mask.
 constexpr uint32_t kManyHits = 200;
+// Where a block has at most so many hits, a copy beside the draw gains: with fewer the library's copy is faster, which
+// fetches less from memory; with more the processor is busy anyway.
+constexpr uint32_t kFewBeside = 48, kMostBeside = 128;
 
 // Outputs of this many bytes, 3/4 of the L3 cache, are written with non-temporal stores; smaller ones stay cached for
 // the next reader.
@@ -67,8 +70,8 @@ class Reader {
     for (const uint64_t limit : {cached, shared, uint64_t{DrawnHits::kMostBlocks}}) most = limit < most ? limit : most;
     at_once_ = static_cast<uint32_t>(most);
     const bool bytes = job.type == Output::int8 || decoder_.settles();
-    beside_ = bytes && !stream_ && !masked_ && most_hits <= kManyHits && !job.measured.blocks && blocks_ == spans_ &&
-              job.source != job.output;
+    beside_ = bytes && !stream_ && !masked_ && most_hits > kFewBeside && most_hits <= kMostBeside &&
+              !job.measured.blocks && blocks_ == spans_ && job.source != job.output;
   }
 
   // How many parts the job has, for threads to take.
