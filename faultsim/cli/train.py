@@ -1,6 +1,6 @@
 """`faultsim train-base`: a base model with quantization-aware weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,6 +70,12 @@ def train_base(
             help="Learning rate; the peak where it changes. [default: the recipe's]", show_default=False
         ),
     ] = None,
+    cutout: Annotated[
+        int,
+        typer.Option(
+            help="Edge in pixels of a square that is cut out of each training image, at random, against overfitting."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order and augmentation.")] = 0,
     start: Annotated[
         Path | None,
@@ -109,6 +115,10 @@ def train_base(
 
     training, test, augment = load_training_data(data.dataset or "cifar10", data.data_dir, data.own())
     chosen = choose_recipe(recipe, training.name, epochs, learning_rate)
+    if cutout:
+        if augment is None:
+            raise FaultsimError("--cutout cannot be combined with your own data, which are not augmented")
+        augment = replace(augment, cutout=cutout)
     metadata = train_classifier_to_file(
         out,
         model,

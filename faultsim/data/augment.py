@@ -1,7 +1,7 @@
 """Random crops, flips and affine maps for a whole batch at once, on the device where the batch lies.
 
 Augmentation works on uint8 pixels, before they are normalized: what slides in from outside is black (0, which
-normalizes to -1), as with transforms that work on picture files.
+normalizes to -1), as with transforms that work on picture files. What is cut out is gray (128, which normalizes to 0).
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,12 @@ from torch.nn import functional
 
 from ..errors import FaultsimError
 
+GRAY = 128
+
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The paper's augmentation (Appendix C): crop, then horizontal flip, then (GTSRB) a random affine map.
+    """The paper's augmentation (Appendix C): crop, then horizontal flip, then (GTSRB) a random affine map; then cutout.
 
     Raises
     ------
@@ -30,6 +32,9 @@ class Augmentation:
     """Shift by up to this fraction of the width and of the height, uniformly in both directions."""
     scale: tuple[float, float] = (1.0, 1.0)
     """(low, high): enlarge by a uniformly drawn factor, about the center."""
+    cutout: int = 0
+    """Edge in pixels of a square that is made gray, about any pixel of the image (DeVries and Taylor, "Improved
+    Regularization of Convolutional Neural Networks with Cutout", 2017); parts of it may lie outside. 0: none."""
 
     def __post_init__(self) -> None:
         if self.padding < 0:
@@ -38,6 +43,8 @@ class Augmentation:
             raise FaultsimError(f"translate is a part of the picture's size, 0 to 1, got {self.translate}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise FaultsimError(f"scale must be (low, high) with 0 < low <= high, got {self.scale}")
+        if self.cutout < 0:
+            raise FaultsimError(f"cutout must be 0 or more pixels, got {self.cutout}")
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Augment a batch.
@@ -73,6 +80,9 @@ class Augmentation:
             offsets = (2 * draws[:2] - 1) * self.translate
             low, high = self.scale
             images = scale_and_move(images, offsets, low + (high - low) * draws[2])
+        if self.cutout:
+            draws = torch.rand(2, count, generator=generator, device=device)
+            images = cut_out(images, self.cutout, draws)
         return images
 
 
@@ -119,6 +129,27 @@ def scale_and_move(images: torch.Tensor, offsets: torch.Tensor, factors: torch.T
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
     return moved.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def cut_out(images: torch.Tensor, edge: int, centers: torch.Tensor) -> torch.Tensor:
+    """Make a square of each image gray.
+
+    Parameters
+    ----------
+    images
+        uint8 [B, C, H, W].
+    edge
+        Of the squares, in pixels.
+    centers
+        float [2, B]: down and right, as fractions of height and width, in [0, 1).
+    """
+    inside = []
+    for size, center in zip(images.shape[2:], centers, strict=True):
+        first = (center * size).long()[:, None] - edge // 2
+        places = torch.arange(size, device=images.device)[None, :]
+        inside.append((places >= first) & (places < first + edge))
+    square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images.masked_fill(square, GRAY)
 
 
 _STANDARD = Augmentation()

@@ -118,6 +118,8 @@ def train_classifier_to_file(
     network = models.resolve(model, training.num_classes).to(device)
     _check_fit(model, network, training, test)
     origin = {} if start is None else _start_from(network, model, start)
+    if augment is not None and augment.cutout:
+        origin["cutout"] = augment.cutout
     progress = Progress({"": recipe.epochs})
     log = EpochLog(path.with_suffix(ENDING) if resumable else None)
 

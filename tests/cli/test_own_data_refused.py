@@ -75,6 +75,8 @@ def test_one_line_and_status_2(here, run, command, words, complaint):
          "training needs batches (one tensor of inputs, class numbers [N])"),
         (["train-base", "--model", "@ten", "--data", "@train_rows", "--test-data", "@rows", "--out", "x.safetensors"],
          "fails on images [2, 8, 8]"),
+        (["train-base", "--model", "@Rows", "--data", "@rows", "--test-data", "@rows", "--cutout", "8", "--out",
+          "x.safetensors"], "--cutout cannot be combined with your own data"),
         (["energy", "--model", "ResNet18", "--data", "@rows", "--input-shape", "3x8x8"], "cannot be combined with"),
         (["energy", "--model", "ResNet18", "--generator", "ConvL", "--input-shape", "1x28x28"],
          "the data gives 1x28x28"),

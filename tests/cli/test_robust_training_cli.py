@@ -16,7 +16,9 @@ TRAIN = (
 
 def test_a_robust_model_is_an_ordinary_weight_file_that_says_how_it_was_trained(run, tmp_path: Path):
     file = tmp_path / "robust.safetensors"
-    options = ("--clip-deviations", 2, "--bit-error-rate", "2%", "--divided", "--format", "uint8-asymmetric")
+    options = (
+        "--clip-deviations", 2, "--bit-error-rate", "2%", "--divided", "--format", "uint8-asymmetric", "--cutout", 6,
+    )  # fmt: skip
     status, out, err = run(*TRAIN, *options, "--out", file)
     assert status == 0, err
     assert "test accuracy 99" in out
@@ -27,11 +29,12 @@ def test_a_robust_model_is_an_ordinary_weight_file_that_says_how_it_was_trained(
     assert about["errors"]["faults"]["kind"] == "flip"
     assert about["errors"]["divided"] is True
     assert about["start"]["weights"]
+    assert about["cutout"] == 6
     assert about["weight_format"] == "uint8-asymmetric"
     for layer in load_subject(weights=file, images=4).stored.layers:
         weights = layer.decode()
         assert weights.abs().max() < 2.5 * weights.std()
-    status, _, err = run(*TRAIN, *options[2:], "--out", file)
+    status, _, err = run(*TRAIN, *options[:-1], 4, "--out", file)
     assert (status, err.count("\n")) == (2, 1)
     assert "a run with other options" in err
 

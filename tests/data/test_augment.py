@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faultsim.data import Augmentation, Dataset, draw_order, find_augmentation, iterate_batches, normalize
-from faultsim.data.augment import scale_and_move, shift_and_mirror
+from faultsim.data.augment import GRAY, cut_out, scale_and_move, shift_and_mirror
 from faultsim.errors import FaultsimError
 
 quick = settings(deadline=None, max_examples=50)
@@ -52,6 +52,36 @@ def test_a_shift_cuts_a_window_out_of_the_padded_picture(shape, data):
         down, right = (shifts[:, index] + 4).tolist()
         window = padded[index, :, down : down + height, right : right + width]
         assert torch.equal(out[index], window.flip(-1) if mirrored[index] else window)
+
+
+@quick
+@given(sizes, st.integers(1, 14), st.data())
+def test_cutout_makes_one_square_gray(shape, edge, data):
+    images = pictures(shape).clamp(max=GRAY - 1)
+    count, _, height, width = shape
+    fractions = st.lists(st.floats(0, 1, exclude_max=True, width=32), min_size=count, max_size=count)
+    centers = torch.tensor([data.draw(fractions), data.draw(fractions)])
+    out = cut_out(images, edge, centers)
+    for index in range(count):
+        top, left = (
+            int(float(center) * size) - edge // 2
+            for center, size in zip(centers[:, index], (height, width), strict=True)
+        )
+        expected = images[index].clone()
+        expected[:, max(0, top) : max(0, top + edge), max(0, left) : max(0, left + edge)] = GRAY
+        assert torch.equal(out[index], expected)
+
+
+def test_squares_lie_anywhere():
+    # The centers' rows and columns: each of 32 is expected 200 times, with a standard deviation of 14; 100 to 300 is
+    # 7 of them (false alarm below 1e-9).
+    images = torch.zeros(32 * 200, 1, 32, 32, dtype=torch.uint8)
+    out = Augmentation(0, False, cutout=1)(images, generator(3))
+    assert (out.sum((1, 2, 3)) == GRAY).all()
+    for places in (out[:, 0].amax(2).argmax(1), out[:, 0].amax(1).argmax(1)):
+        counts = places.bincount(minlength=32)
+        assert counts.min() > 100
+        assert counts.max() < 300
 
 
 @quick
@@ -165,6 +195,7 @@ def test_the_papers_recipes():
         ({"translate": 1.5}, "0 to 1, got 1.5"),
         ({"scale": (0.0, 1.0)}, "0 < low <= high"),
         ({"scale": (1.3, 0.7)}, "0 < low <= high"),
+        ({"cutout": -1}, "0 or more pixels, got -1"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings, reason):
