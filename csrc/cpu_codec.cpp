@@ -120,6 +120,7 @@ template <bool flips, bool keeps, bool rereads>
 void apply(const Codec& codec, const uint8_t (*syndromes)[kAtOnce], const uint64_t* written, uint64_t* read) {
   for (uint32_t k = 0; k < codec.syndromes; ++k) {
     const uint64_t *flip = codec.flip + 256 * k, *keep = codec.keep + 256 * k;
+#pragma GCC unroll 8
     for (uint32_t i = 0; i < kAtOnce; ++i) {
       const uint8_t syndrome = syndromes[k][i];
       uint64_t word = read[i];
