@@ -20,8 +20,8 @@ constexpr uint64_t kWeightsPerThread = 256u << 10;  // below this another thread
 // Blocks that may have more hits are drawn one by one: while the stores of one are on their way to memory, the hits of
 // the next are drawn. Flips and transient faults are then read through a mask.
 constexpr uint32_t kManyHits = 200;
-// Where a block has at most so many hits, a copy beside the draw gains: with fewer the library's copy is faster, which
-// fetches less from memory; with more the processor is busy anyway.
+// With so many hits in a block at most, a copy beside the draw gains. With fewer, the library's copy of whole blocks is
+// faster where weights come from memory; with more, the processor is busy anyway (docs/log.md has the cycles).
 constexpr uint32_t kFewBeside = 48, kMostBeside = 128;
 
 // Outputs of this many bytes, 3/4 of the L3 cache, are written with non-temporal stores; smaller ones stay cached for
