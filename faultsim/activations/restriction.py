@@ -57,7 +57,7 @@ class RangeRestricted(nn.Module):
     Examples
     --------
     >>> from faultsim import calibrate, evaluate
-    >>> from faultsim.activations.memory.restriction import RangeRestricted
+    >>> from faultsim.activations.restriction import RangeRestricted
     >>> restricted = RangeRestricted(model, calibrate(model, data))  # doctest: +SKIP
     >>> evaluate(restricted, data, chips, voltage=0.83)  # doctest: +SKIP
     """
