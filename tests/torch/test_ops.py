@@ -69,7 +69,8 @@ def test_compiled_is_eager(device, backend, dynamic, monkeypatch, tmp_path):
     from torch._inductor import cpu_vec_isa
 
     monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", list, raising=False)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # others' headers are compiled for such instructions
+    # the headers in the common folder are compiled for such instructions
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     if backend == "inductor" and device == "cuda":
         pytest.importorskip("triton", reason="inductor needs it on GPUs")
     torch._dynamo.reset()
