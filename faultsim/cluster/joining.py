@@ -104,7 +104,7 @@ class Joining(distributed.WorkerPlugin):
             "address": worker.address,
             "name": str(worker.name),
             "host": socket.gethostname(),
-            "processor": name_device(self.device),
+            "processor": name_device(self.device if refused is None else "cpu"),
             "refused": refused,
         }
         worker.log_event(self.topic, member)

@@ -136,6 +136,67 @@ def test_versions_are_told_apart(other, why):
     assert (theirs.resource == ours.resource) == (not other)
 
 
+def test_another_processor_is_told(in_process, caplog):
+    caplog.set_level(logging.INFO, "faultsim")
+    with Workers(in_process) as workers:
+        address = "tcp://127.0.0.2:1"  # what a worker there would tell
+        told = {
+            "address": address,
+            "name": "7",
+            "host": "far",
+            "processor": "Other CPU, 1 threads",
+            "refused": None,
+        }
+        in_process.log_event(workers._plugin, told)
+        deadline = time.monotonic() + 60
+        while address not in workers.members and time.monotonic() < deadline:
+            time.sleep(0.05)
+    lines = [record.getMessage() for record in caplog.records]
+    (line,) = (line for line in lines if line.startswith("workers on far compute on Other CPU"))
+    assert line.endswith("numbers of a model may differ in their last digits")
+
+
+def test_jobs_for_gpus_go_to_workers_with_the_resource(monkeypatch):
+    """A worker without it gets none. torch is told that there is a GPU; these jobs do not use it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("faultsim.io.provenance.name_device", lambda device="cpu": "a GPU")
+    options = {"nthreads": 1, "dashboard": False}
+    with (
+        distributed.SpecCluster(
+            scheduler={
+                "cls": distributed.Scheduler,
+                "options": {"protocol": "inproc://", "dashboard_address": "127.0.0.1:0"},
+            },
+            workers={
+                "plain": {"cls": distributed.Worker, "options": options},
+                "gpu": {"cls": distributed.Worker, "options": options | {"resources": {"GPU": 1}}},
+            },
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+        Workers(client, "cuda") as workers,
+    ):
+        jobs = [Job(str(n), SIZE, {"population": 100, "margin": 0.1}) for n in range(12)]
+        done = list(workers.run(give(jobs)))
+        gpu = cluster.workers["gpu"].address
+    assert [one.failure for one in done] == [None] * 12
+    assert {one.worker for one in done} == {gpu}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_workers_without_a_gpu_get_no_jobs_for_one(in_process, caplog):
+    caplog.set_level(logging.INFO, "faultsim")
+    with Workers(in_process, "cuda") as workers:
+        deadline = time.monotonic() + 60
+        while len(workers.members) < 3 and time.monotonic() < deadline:
+            time.sleep(0.2)
+            workers.look()
+        assert workers.look() == set()
+    lines = [line for record in caplog.records if "gets no jobs" in (line := record.getMessage())]
+    assert len(lines) == 3
+    assert lines[0].endswith("torch finds no GPU there, and the jobs need one")
+
+
 def test_a_worker_that_joins_late_gets_jobs_that_wait():
     with (
         distributed.LocalCluster(
