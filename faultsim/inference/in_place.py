@@ -109,10 +109,7 @@ class _Calls:
         if not isinstance(node, fx.Node) or len(node.users) != 1:
             return False
         module = self.find_module(node)
-        if node.target in (
-            operator.add,
-            operator.iadd,
-        ):  # torch.fx writes down += as +, and += is its first operand
+        if node.target is operator.add:  # or +=, which torch.fx writes down as +: it is its first operand
             return self.is_free(node.args[0])
         if module is None:
             return node.target is torch.add and "out" not in node.kwargs
