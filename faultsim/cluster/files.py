@@ -113,7 +113,8 @@ def find_shared_folder() -> Path:
     """Return the folder that the workers of this machine share; it is created."""
     from distributed import get_worker
 
-    shared = Path(get_worker().local_directory).parent / "faultsim"
+    # Dask makes the folder above a place of modules: "faultsim" there would hide an editable installation
+    shared = Path(get_worker().local_directory).parent / "faultsim-files"
     shared.mkdir(parents=True, exist_ok=True)
     return shared
 

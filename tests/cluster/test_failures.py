@@ -14,7 +14,7 @@ import torch
 
 import faultsim
 from faultsim.cli import main
-from faultsim.cluster.files import JobFiles
+from faultsim.cluster.files import JobFiles, find_shared_folder
 from faultsim.cluster.jobs import Job
 from faultsim.cluster.workers import LostScheduler, Workers, connect, start_workers
 
@@ -245,6 +245,9 @@ def test_files_that_no_worker_sees_come_from_the_scheduler(in_process, subject, 
     assert max(moved.values()) > 40 * 3 * 32 * 32 * 4  # the images among them
     for checksum in moved:
         assert in_process.get_metadata(["faultsim-files", checksum]) is None  # the scheduler keeps nothing
+    folder = in_process.submit(find_shared_folder, pure=False).result()
+    # Dask puts the folder that holds it on the path of modules, where it must not be taken for one
+    assert not folder.name.isidentifier()
 
 
 def start_scheduler() -> tuple[subprocess.Popen, str]:
