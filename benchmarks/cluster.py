@@ -28,8 +28,9 @@ sys.path.insert(0, str(ROOT))
 
 import faultsim  # noqa: E402
 from faultsim.cluster.ahead import JOB_SECONDS, LEAST_SECONDS  # noqa: E402
+from faultsim.cluster.clusters import start_workers  # noqa: E402
 from faultsim.cluster.jobs import Job  # noqa: E402
-from faultsim.cluster.workers import Workers, start_workers  # noqa: E402
+from faultsim.cluster.workers import Workers  # noqa: E402
 from faultsim.io.files import write_text  # noqa: E402
 from faultsim.io.provenance import find_version, record_provenance  # noqa: E402
 

@@ -52,7 +52,7 @@ class ClusterOptions:
             return
         if self.workers is not None and self.scheduler is not None:
             raise FaultsimError("--workers cannot be combined with --scheduler, which has workers of its own")
-        from ..cluster.workers import connect, start_workers
+        from ..cluster.clusters import connect, start_workers
 
         kind = "cuda" if device.startswith("cuda") else "cpu"
         opened = connect(self.scheduler, kind) if self.scheduler else start_workers(self.workers or 0, kind)

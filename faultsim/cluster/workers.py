@@ -7,7 +7,6 @@ import logging
 import os
 import queue
 import socket
-import threading
 import time
 import uuid
 from collections import Counter
@@ -21,7 +20,7 @@ from .files import JobFiles
 from .jobs import Done, Job, run_job
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, LocalCluster
+    from distributed import Client, Future
 
     from .joining import Joining, Member
 
@@ -29,33 +28,12 @@ IN_FLIGHT = 3
 """Jobs that each worker has at most, the running one included: enough that none waits for the coordinator."""
 RETRIES = 2
 """How often a job is tried again that fails with an error, such as one of a full memory."""
-CONNECT_SECONDS = 10
-"""For which a scheduler may take to answer."""
-CLOSE_SECONDS = 3
-"""For which the end of a connection may take."""
 SETTLE_SECONDS = 0.01
 """For which the coordinator lets more jobs end before it takes one in: a message for many costs as much as for one."""
 REGISTER_SECONDS = 120
 """For which the coordinator asks the workers for their versions again, where one of them dies while it does."""
 LOOK_SECONDS = 1.0
 """How often the coordinator looks which workers are there."""
-
-LOST_SECONDS = 60
-"""After which a worker of a local cluster that died and has not come back is replaced. Dask's 15 s are shorter than
-the start of a worker on a busy machine, which has to import torch."""
-
-KEPT_BYTES = 1 << 28
-"""Of free memory that a worker of a local cluster does not give back. Dask's 64 KiB make each large tensor fresh
-memory, whose page faults cost a small network up to half of its time."""
-MAPPED_BYTES = 1 << 25
-"""From which a tensor is memory of its own; glibc takes no larger number."""
-HOUSEKEEPING = {
-    "distributed.admin.tick.interval": "1 s",
-    "distributed.admin.system-monitor.interval": "2 s",
-    "distributed.worker.profile.enabled": False,
-}
-"""What the processes of a local cluster do beside their jobs. By Dask's settings (20 ms, 500 ms, and a look at each
-worker's stack every 10 ms) they take a tenth of a core from two workers, and with these a seventieth."""
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +45,7 @@ class LostScheduler(FaultsimError):
 class Workers:
     """The workers of a Dask cluster, for one or more studies.
 
-        with faultsim.cluster.workers.start_workers(2) as workers:
+        with faultsim.cluster.clusters.start_workers(2) as workers:
             faultsim.sweep_subject(subject, 100, client=workers)
 
     Parameters
@@ -272,36 +250,57 @@ class Workers:
     def _collect(self, futures: list["Future"], flying: dict[str, tuple["Future", Job]]) -> list[Done]:
         """Return what came of futures that ended, and forget them."""
         statuses = [future.status for future in futures]
-        if self.client.status != "running" or "cancelled" in statuses:
+        if self.client.status != "running":
             raise self._lost()
         finished = [future for future, status in zip(futures, statuses, strict=True) if status == "finished"]
         try:
-            texts = dict(zip(finished, self._gather(finished), strict=True)) if finished else {}
+            texts = self._gather(finished) if finished else {}
         except Exception as error:
             raise self._lost() from error
         found = []
-        for future, status in zip(futures, statuses, strict=True):
+        for future in futures:
             _, job = flying.pop(future.key)
-            if future in texts:
-                found.append(_read(job, json.loads(texts[future])))
+            if (text := texts.get(future.key)) is not None:
+                found.append(_read(job, json.loads(text)))
                 self.done[found[-1].worker] += 1
-            elif status == "error":
+            elif future.status == "error":
                 found.append(_explain(job, future))
+            elif _left_alone(future):
+                raise self._lost()
             else:
                 found.append(Done(job, None, "", 0.0, lost=True))
         return found
 
-    def _gather(self, futures: list["Future"]) -> list[str]:
-        """Return the results of futures. A result whose worker died is computed again, which may take a while."""
-        results = self.client.gather(futures, asynchronous=True)
+    def _gather(self, futures: list["Future"]) -> dict[str, str | None]:
+        """Return the results of futures by their keys, None for one that is gone.
+
+        One that died with its worker is computed again, which may take a while and may fail.
+        """
+        keyed = {future.key: future for future in futures}
+        results = self.client.gather(keyed, errors="skip", asynchronous=True)
         running = asyncio.run_coroutine_threadsafe(results, self.client.loop.asyncio_loop)
         while True:
             try:
-                return list(running.result(LOOK_SECONDS))
+                found: dict[str, str | None] = running.result(LOOK_SECONDS)
+                return found
             except TimeoutError:
                 if running.done():
                     raise
                 self.look()
+
+
+def _left_alone(future: "Future") -> bool:
+    """Return whether Dask cancelled a future because the connection to the scheduler was lost.
+
+    Dask connects again by itself, but to a scheduler that knows nothing of our jobs.
+    """
+    lost = "scheduler-connection-lost"
+    if future.status == "cancelled":
+        try:
+            future.result()
+        except Exception as error:
+            return bool(getattr(error, "reason", lost) == lost)
+    return False
 
 
 def _read(job: Job, found: dict[str, Any]) -> Done:
@@ -325,98 +324,6 @@ def _explain(job: Job, future: "Future") -> Done:
 
 AnyClient: TypeAlias = "Client | Workers"
 """A client of a Dask cluster, or its workers."""
-
-
-@contextlib.contextmanager
-def start_workers(count: int, device: str = "cpu") -> Iterator[Workers]:
-    """Start worker processes on this machine, with one thread each, and stop them at the end.
-
-    Parameters
-    ----------
-    count
-        Number of processes.
-    device
-        "cpu" or "cuda".
-
-    Raises
-    ------
-    FaultsimError
-        For fewer than one, and where the package distributed is not installed.
-    """
-    if count < 1:
-        raise FaultsimError(f"{count} workers: at least 1 is needed")
-    with needs_extra("cluster"):
-        import dask
-        from distributed import Client, LocalCluster
-    environment = "distributed.nanny.pre-spawn-environ"
-    suited = dask.config.set(
-        {
-            "distributed.deploy.lost-worker-timeout": f"{LOST_SECONDS}s",
-            f"{environment}.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
-            f"{environment}.MALLOC_MMAP_THRESHOLD_": MAPPED_BYTES,
-        }
-        | HOUSEKEEPING
-    )
-    cluster = LocalCluster(
-        n_workers=count,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        memory_limit=None,
-        resources={"GPU": 1} if device == "cuda" else None,
-        silence_logs=logging.CRITICAL,
-    )
-    with (
-        suited,
-        cluster,
-        _restore(cluster, count),
-        Client(cluster) as client,
-        Workers(client, device) as workers,
-    ):
-        yield workers
-
-
-@contextlib.contextmanager
-def _restore(cluster: "LocalCluster", count: int) -> Iterator[None]:
-    """Start workers of a local cluster again that are gone for good, inside a `with` block."""
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(LOOK_SECONDS):
-            cluster.scale(count)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def connect(address: str, device: str = "cpu") -> Iterator[Workers]:
-    """Connect to the scheduler of a Dask cluster, such as tcp://host:8786.
-
-    Raises
-    ------
-    FaultsimError
-        Where no scheduler answers, and where the package distributed is not installed.
-    """
-    with needs_extra("cluster"):
-        from distributed import Client
-    try:
-        client = Client(address, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise FaultsimError(
-            f"no scheduler answers at {address}: start one with `dask scheduler`, or check the address"
-        ) from error
-    try:
-        with Workers(client, device) as workers:
-            yield workers
-    finally:
-        with contextlib.suppress(TimeoutError):
-            client.close(timeout=CLOSE_SECONDS)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import count
@@ -14,9 +15,10 @@ import torch
 
 import faultsim
 from faultsim.cli import main
+from faultsim.cluster.clusters import connect, start_workers
 from faultsim.cluster.files import JobFiles, find_shared_folder
 from faultsim.cluster.jobs import Job
-from faultsim.cluster.workers import LostScheduler, Workers, connect, start_workers
+from faultsim.cluster.workers import LostScheduler, Workers
 
 distributed = pytest.importorskip("distributed")
 from faultsim.cluster.joining import Version  # noqa: E402
@@ -59,7 +61,7 @@ def test_a_job_that_kills_its_workers_fails_alone(processes):
 
 def test_a_worker_that_does_not_come_back_is_replaced(monkeypatch, caplog):
     # sooner than any worker can start again: then Dask gives the only one up
-    monkeypatch.setattr("faultsim.cluster.workers.LOST_SECONDS", 0)
+    monkeypatch.setattr("faultsim.cluster.clusters.LOST_SECONDS", 0)
     caplog.set_level(logging.INFO, "faultsim")
     jobs = [Job(f"job {n}", SIZE, {"population": 100 + n, "margin": 0.1}) for n in range(9)]
     with start_workers(1) as workers:
@@ -94,6 +96,43 @@ def test_a_result_that_dies_with_its_worker_is_computed_again(processes, monkeyp
     assert killed
     assert sorted(done.job.name for done in found) == [job.name for job in jobs]
     assert {done.failure for done in found} == {None}
+
+
+def test_a_result_that_dies_and_kills_the_next_worker_is_computed_alone(processes, monkeypatch):
+    """The coordinator asks for what came of a job; its worker dies just then, and the next one, too."""
+    scheduler, gather, killed = processes.cluster.scheduler, Workers._gather, []
+
+    def kill(address: str) -> None:
+        killed.append(address)
+        os.kill(scheduler.workers[address].pid, signal.SIGKILL)
+
+    def kill_the_next(key: str) -> None:
+        deadline = time.monotonic() + 60
+        while (worker := scheduler.tasks[key].processing_on) is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if worker is not None:
+            kill(worker.address)
+
+    def kill_and_gather(self, futures):
+        if killed:
+            return gather(self, futures)
+        key = futures[0].key
+        next_one = threading.Thread(target=kill_the_next, args=(key,))
+        next_one.start()
+        kill(next(iter(scheduler.tasks[key].who_has)).address)
+        found = gather(self, futures)
+        next_one.join()
+        assert found[key] is None
+        return found
+
+    monkeypatch.setattr(Workers, "_gather", kill_and_gather)
+    monkeypatch.setattr(scheduler, "allowed_failures", 0)
+    jobs = [Job(f"job {n}", "subprocess:call", {"args": ["sleep", "0.5"]}) for n in range(3)]
+    with Workers(processes) as workers:
+        found = list(workers.run(give(jobs)))
+    assert len(set(killed)) == 2
+    assert sorted(done.job.name for done in found) == [job.name for job in jobs]
+    assert {(done.failure, done.result) for done in found} == {(None, 0)}
 
 
 def test_an_error_of_a_job_is_tried_again_and_then_told(in_process):
@@ -139,20 +178,19 @@ def test_versions_are_told_apart(other, why):
 def test_another_processor_is_told(in_process, caplog):
     caplog.set_level(logging.INFO, "faultsim")
     with Workers(in_process) as workers:
-        address = "tcp://127.0.0.2:1"  # what a worker there would tell
         told = {
-            "address": address,
+            "address": "tcp://127.0.0.2:1",  # what a worker there would tell
             "name": "7",
             "host": "far",
             "processor": "Other CPU, 1 threads",
             "refused": None,
         }
         in_process.log_event(workers._plugin, told)
-        deadline = time.monotonic() + 60
-        while address not in workers.members and time.monotonic() < deadline:
+        lines, deadline = [], time.monotonic() + 60
+        while not lines and time.monotonic() < deadline:  # another thread takes the event in
             time.sleep(0.05)
-    lines = [record.getMessage() for record in caplog.records]
-    (line,) = (line for line in lines if line.startswith("workers on far compute on Other CPU"))
+            lines = [line for line in caplog.messages if line.startswith("workers on far compute on Other CPU")]
+    (line,) = lines
     assert line.endswith("numbers of a model may differ in their last digits")
 
 
@@ -267,7 +305,7 @@ def start_scheduler() -> tuple[subprocess.Popen, str]:
 
 
 def test_a_scheduler_that_is_killed(subject, tmp_path, monkeypatch):
-    monkeypatch.setattr("faultsim.cluster.workers.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("faultsim.cluster.clusters.CONNECT_SECONDS", 1.0)
     process, address = start_scheduler()
     rows = count()
 
@@ -291,7 +329,7 @@ def test_a_scheduler_that_is_killed(subject, tmp_path, monkeypatch):
 
 
 def test_no_scheduler_is_one_line(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("faultsim.cluster.workers.CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("faultsim.cluster.clusters.CONNECT_SECONDS", 0.3)
     with pytest.raises(SystemExit) as end:
         main(
             [
