@@ -191,7 +191,7 @@ void launch_protected_cpu(const ProtectedJob& job, int threads, const char* path
   workers = workers < worthwhile ? workers : worthwhile;
   workers = workers < reader.units() ? workers : reader.units();
   std::atomic<uint64_t> next{0};
-  run_on_threads(workers, [&] {
+  run_on_threads(workers, threads, [&] {
     Scratch scratch{};
     for (uint64_t unit = next++; unit < reader.units(); unit = next++) reader.read_unit(unit, &scratch);
   });

@@ -286,7 +286,7 @@ void launch_cpu(const Job& job, int threads, const char* path) {
     _mm_sfence();  // non-temporal stores are weakly ordered: join() alone would not publish them
 #endif
   };
-  run_on_threads(workers, work);
+  run_on_threads(workers, threads, work);
 }
 
 }  // namespace faultsim

@@ -1,15 +1,33 @@
 // Work on several threads of the CPU.
 #pragma once
 
+#include <unistd.h>
+
 #include <cstdint>
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 #include <thread>
 #include <vector>
 
 namespace faultsim {
 
-// Calls work() on up to `workers` threads, of which this is one, and waits for all.
+// Calls work() on up to `workers` threads, of which this is one, and waits for all. `team`: how many torch uses.
+//
+// torch's threads are OpenMP's, which wait for their next loop for some milliseconds before they sleep. Threads of our
+// own would share cores with them, and have to be started for each call. The team is always as large as torch's:
+// OpenMP ends threads that a smaller one leaves over.
 template <class Work>
-void run_on_threads(uint64_t workers, const Work& work) {
+void run_on_threads(uint64_t workers, int team, const Work& work) {
+  if (workers <= 1) return work();
+#if defined(_OPENMP)
+  static const pid_t loaded_in = getpid();
+  if (getpid() == loaded_in) {  // OpenMP's threads are not there in a fork, which it does not notice
+#pragma omp parallel num_threads(team)
+    if (static_cast<uint64_t>(omp_get_thread_num()) < workers) work();
+    return;
+  }
+#endif
   std::vector<std::thread> pool;
   for (uint64_t i = 1; i < workers; ++i) {
     try {
