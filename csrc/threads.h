@@ -12,6 +12,10 @@
 
 namespace faultsim {
 
+#if defined(_OPENMP)
+inline const pid_t kLoadedIn = getpid();
+#endif
+
 // Calls work() on up to `workers` threads, of which this is one, and waits for all. `team`: how many torch uses.
 //
 // torch's threads are OpenMP's, which wait for their next loop for some milliseconds before they sleep. Threads of our
@@ -21,8 +25,7 @@ template <class Work>
 void run_on_threads(uint64_t workers, int team, const Work& work) {
   if (workers <= 1) return work();
 #if defined(_OPENMP)
-  static const pid_t loaded_in = getpid();
-  if (getpid() == loaded_in) {  // OpenMP's threads are not there in a fork, which it does not notice
+  if (getpid() == kLoadedIn) {  // a fork has none of OpenMP's threads, and OpenMP would wait for them
 #pragma omp parallel num_threads(team)
     if (static_cast<uint64_t>(omp_get_thread_num()) < workers) work();
     return;
