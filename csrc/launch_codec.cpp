@@ -1,5 +1,4 @@
 // The CPU launchers of codecs: reads of a protected memory, and words that were read already.
-#include <atomic>
 #include <cstring>
 
 #include "codec.h"
@@ -190,10 +189,10 @@ void launch_protected_cpu(const ProtectedJob& job, int threads, const char* path
   uint64_t workers = static_cast<uint64_t>(threads < 1 ? 1 : threads);
   workers = workers < worthwhile ? workers : worthwhile;
   workers = workers < reader.units() ? workers : reader.units();
-  std::atomic<uint64_t> next{0};
+  Runs runs(reader.units(), workers);
   run_on_threads(workers, threads, [&] {
     Scratch scratch{};
-    for (uint64_t unit = next++; unit < reader.units(); unit = next++) reader.read_unit(unit, &scratch);
+    runs.take([&](uint64_t unit) { reader.read_unit(unit, &scratch); });
   });
 }
 

@@ -4,7 +4,6 @@
 #endif
 #include <unistd.h>
 
-#include <atomic>
 #include <cstring>
 
 #include "cpu_path.h"
@@ -278,10 +277,10 @@ void launch_cpu(const Job& job, int threads, const char* path) {
   const Reader reader(job, path_named(path), workers);
   workers = workers < reader.parts() ? workers : reader.parts();
 
-  std::atomic<uint64_t> next{0};
+  Runs runs(reader.parts(), workers);
   const auto work = [&] {
     Scratch scratch;
-    for (uint64_t i = next++; i < reader.parts(); i = next++) reader.read_part(i, &scratch);
+    runs.take([&](uint64_t part) { reader.read_part(part, &scratch); });
 #if defined(__SSE2__)
     _mm_sfence();  // non-temporal stores are weakly ordered: join() alone would not publish them
 #endif

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #if defined(_OPENMP)
 #include <omp.h>
@@ -15,6 +16,28 @@ namespace faultsim {
 #if defined(_OPENMP)
 inline const pid_t kLoadedIn = getpid();
 #endif
+
+// Units of work in runs of successive ones, which threads take in turn. Runs are long, since threads that read next to
+// each other fetch each other's memory, and there are so many that all threads end at about the same time.
+class Runs {
+ public:
+  Runs(uint64_t units, uint64_t workers) : units_(units), run_(units / (kRunsOfWorker * workers) + 1) {}
+
+  // Calls visit(unit) for the units that are left for this thread.
+  template <class Visit>
+  void take(Visit visit) {
+    for (uint64_t first = next_.fetch_add(run_); first < units_; first = next_.fetch_add(run_)) {
+      const uint64_t end = first + run_ < units_ ? first + run_ : units_;
+      for (uint64_t unit = first; unit < end; ++unit) visit(unit);
+    }
+  }
+
+ private:
+  static constexpr uint64_t kRunsOfWorker = 16;
+
+  const uint64_t units_, run_;
+  std::atomic<uint64_t> next_{0};
+};
 
 // Calls work() on up to `workers` threads, of which this is one, and waits for all. `team`: how many torch uses.
 //
