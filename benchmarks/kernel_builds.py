@@ -1,4 +1,4 @@
-"""Two builds of the kernel, called in turn: time of each beside a copy of the same bytes, on one thread.
+"""Two builds of the kernel, called in turn: time of each beside a copy of the same bytes.
 
     python benchmarks/kernel_builds.py --before OLD/faultsim/_native.*.so --out RESULT.json
 
@@ -35,7 +35,7 @@ def load_build(path: str) -> None:
     sys.modules["faultsim._native"] = faultsim._native = kernel
 
 
-def serve(path: str, weights: int) -> None:
+def serve(path: str, weights: int, threads: int) -> None:
     """Answer each line of a kind, a rate and a number of calls: the digest of the output, and least times in ms."""
     load_build(path)
     import numpy as np
@@ -44,7 +44,7 @@ def serve(path: str, weights: int) -> None:
     from faultsim.faults import FaultModel
     from faultsim.kernel import ops
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
     source = torch.randint(-127, 128, [weights], dtype=torch.int8, generator=generator)
     out = torch.empty_like(source)
@@ -60,7 +60,7 @@ def serve(path: str, weights: int) -> None:
         copies, times = [], []
         for _ in range(int(calls)):
             start = time.perf_counter()
-            np.copyto(out.numpy(), source.numpy())
+            np.copyto(out.numpy(), source.numpy()) if threads == 1 else out.copy_(source)
             copied = time.perf_counter()
             with ops.use_cpu_path(vector_path):
                 ops.launch(source, out, draw)
@@ -73,8 +73,9 @@ def serve(path: str, weights: int) -> None:
 class Build:
     """A process with one build."""
 
-    def __init__(self, path: Path, weights: int) -> None:
+    def __init__(self, path: Path, weights: int, threads: int) -> None:
         words = [sys.executable, __file__, "--serve", str(path), "--weights", str(weights)]
+        words += ["--threads", str(threads)]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, *words: object) -> list:
@@ -113,18 +114,19 @@ def main() -> None:
     parser.add_argument("--kinds", default="flip,stuck_at_random,transient,neuralfuse_2022")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--weights", type=int, default=WEIGHTS)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
-        return serve(chosen.serve, chosen.weights)
+        return serve(chosen.serve, chosen.weights, chosen.threads)
     if chosen.before is None:
         parser.error("--before is missing")
     from faultsim.io.provenance import record_provenance
     from faultsim.kernel.native import native
 
     after = chosen.after or Path(str(native().__file__))
-    builds = [Build(path, chosen.weights) for path in (chosen.before, after)]
+    builds = [Build(path, chosen.weights, chosen.threads) for path in (chosen.before, after)]
     rows = []
     for words in itertools.product(chosen.paths.split(","), chosen.kinds.split(","), RATES):
         rows.append(compare(builds, words, chosen.rounds))
@@ -135,7 +137,7 @@ def main() -> None:
         "benchmark": "two builds of the CPU kernel",
         "command": " ".join(["python", *sys.argv]),
         **record_provenance(),
-        "threads": 1,
+        "threads": chosen.threads,
         "weights": chosen.weights,
         "seed": SEED,
         "how": "each build in a process of its own, in turn, a copy before each call; "
