@@ -4,11 +4,13 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import FaultsimError
+from ..support.extras import needs_extra
 
 if TYPE_CHECKING:
     from ..cluster.workers import Workers
@@ -55,8 +57,10 @@ class ClusterOptions:
         from ..cluster.clusters import connect, start_workers
 
         kind = "cuda" if device.startswith("cuda") else "cpu"
+        with needs_extra("cluster"):
+            import_module("distributed")  # which sets the levels of its loggers
+        for name in ("distributed", "distributed.client", "distributed.core", "distributed.comm"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what the user can mend is told by us
         opened = connect(self.scheduler, kind) if self.scheduler else start_workers(self.workers or 0, kind)
         with opened as workers:
-            for name in ("distributed", "distributed.client", "distributed.core", "distributed.comm"):
-                logging.getLogger(name).setLevel(logging.CRITICAL)  # what the user can mend is told by us
             yield workers
