@@ -23,9 +23,13 @@ void store(uint8_t* p, Word word) {
   memcpy(p, &word, sizeof word);
 }
 
-class Copy {
+// With a mask, what it marks is inverted, and it is all 0 afterwards. It is zeroed in the loop that uses it: in a loop
+// of their own, these stores would wait for those of the output.
+template <bool kMasked>
+class Steps {
  public:
-  Copy(const uint8_t* source, uint8_t* output, uint32_t bytes) : source_(source), output_(output), left_(bytes) {}
+  Steps(const uint8_t* source, uint8_t* output, uint32_t bytes, uint8_t* mask = nullptr)
+      : source_(source), output_(output), mask_(mask), left_(bytes) {}
 
   uint32_t left() const { return left_; }
 
@@ -43,7 +47,10 @@ class Copy {
     due_ = 0;
     while (left_ > bytes && left_ >= kUnit) copy_unit();
     if (left_ <= bytes) return;
-    for (uint32_t i = 0; i < left_; ++i) output_[i] = source_[i];
+    for (uint32_t i = 0; i < left_; ++i) {
+      output_[i] = static_cast<uint8_t>(source_[i] ^ (kMasked ? mask_[i] : 0));
+      if (kMasked) mask_[i] = 0;
+    }
     left_ = 0;
   }
 
@@ -55,18 +62,27 @@ class Copy {
     uint8_t* output = output_;
     Wide unit[kUnit / sizeof(Wide)];
 #pragma GCC unroll 16
-    for (uint32_t i = 0; i < kUnit / sizeof(Wide); ++i) unit[i] = load(source + i * sizeof(Wide), Wide{});
+    for (uint32_t i = 0; i < kUnit / sizeof(Wide); ++i) {
+      unit[i] = load(source + i * sizeof(Wide), Wide{});
+      if (kMasked) unit[i] ^= load(mask_ + i * sizeof(Wide), Wide{});
+    }
 #pragma GCC unroll 16
-    for (uint32_t i = 0; i < kUnit / sizeof(Wide); ++i) store(output + i * sizeof(Wide), unit[i]);
+    for (uint32_t i = 0; i < kUnit / sizeof(Wide); ++i) {
+      store(output + i * sizeof(Wide), unit[i]);
+      if (kMasked) store(mask_ + i * sizeof(Wide), Wide{});
+    }
+    if (kMasked) mask_ += kUnit;
     source_ = source + kUnit;
     output_ = output + kUnit;
     left_ -= kUnit;
   }
 
   const uint8_t* source_;
-  uint8_t* output_;
+  uint8_t *output_, *mask_;
   uint32_t left_, pace_ = 0, due_ = 0;
 };
+using Copy = Steps<false>;
+using MarkedRead = Steps<true>;
 
 // The same where there is nothing to copy.
 struct Nothing {

@@ -4,6 +4,7 @@
 #include "cpu_path.h"
 
 #include "cpu_draw.h"
+#include "cpu_overlap.h"
 #include "cpu_read.h"
 #include "half.h"
 
@@ -125,6 +126,7 @@ void to_float16(const int8_t* source, float scale, uint16_t* output, uint32_t co
 const CpuPath path = {FAULTSIM_NAME(FAULTSIM_PATH),
                       draw_hits,
                       read_drawn,
+                      read_blocks,
                       draw,
                       mark,
                       repair,

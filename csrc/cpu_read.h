@@ -1,5 +1,5 @@
-// Reads of weights: copies that are repaired hit by hit, and whole blocks through their masks. Part of cpu_path.cpp,
-// and under the same rules.
+// Reads of weights: copies that are repaired hit by hit, and blocks through masks of all their cells. Part of
+// cpu_path.cpp, and under the same rules.
 #pragma once
 
 #include "cpu_copy.h"
@@ -138,41 +138,6 @@ void repair(Kind kind, HitList hits, uint32_t from, uint32_t count, const uint8_
     source = stored;
   }
   repair_beside(kind, hits, from, count, source, output, &nothing);
-}
-
-void read_drawn(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
-                uint32_t from, uint32_t bytes, const uint8_t* source, uint8_t* output, DrawnHits* hits) {
-  // Drawing takes about as long as repairs: half of the copy goes on beside it, the rest beside repairs of all blocks
-  // but the last.
-  Copy copy(source, output, bytes);
-  copy.pace(bytes / 2, steps_of_draw(count, table, rule));
-  draw_beside(seed, block, count, access, table, rule, hits, &copy);
-  const uint32_t all = from + bytes;
-  for (uint32_t b = 0; b < count; ++b) {
-    const uint32_t first = kBlockBytes * b, begin = b ? first : from;
-    const uint32_t end = all < first + kBlockBytes ? all : first + kBlockBytes;
-    copy.copy_until(all - end);
-    const uint32_t share = b + 1 < count ? copy.left() / (count - 1 - b) : 0, later = copy.left() - share;
-    copy.pace(share, hits->count[b] / kHitsPerStep);
-    repair_beside(rule.kind, hits->of(b), begin - first, end - begin, source + (begin - from), output + (begin - from),
-                  &copy);
-    copy.copy_until(later);
-  }
-}
-
-// The mask says which bits a read inverts. It is zeroed in the loop that uses it: in a loop of their own, these stores
-// would wait for those of the output.
-void read_marked(Kind kind, HitList hits, const uint8_t* source, uint8_t* mask, uint8_t* output) {
-  if (kind == Kind::flip) {
-    mark_cells(hits.hit, hits.count, mask);
-  } else {  // the value says what is inverted: bits that are stuck in the mask
-    Nothing nothing;
-    repair_kind<Kind::stuck>(hits, 0, kBlockBytes, nullptr, mask, &nothing);
-  }
-  for (uint32_t i = 0; i < kBlockBytes; i += sizeof(Wide)) {
-    store(output + i, load(source + i, Wide{}) ^ load(mask + i, Wide{}));
-    store(mask + i, Wide{});
-  }
 }
 
 // A plain loop on purpose: the compiler turns it into this file's vectors.

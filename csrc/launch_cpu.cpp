@@ -2,36 +2,19 @@
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
-#include <unistd.h>
-
 #include <cstring>
 
 #include "cpu_path.h"
 #include "decode_chunk.h"
 #include "launch.h"
 #include "read_buffers.h"
+#include "read_plan.h"
 #include "threads.h"
 
 namespace faultsim {
 namespace {
 
 constexpr uint64_t kWeightsPerThread = 256u << 10;  // below this another thread costs more than it gives
-// Blocks that may have more hits are drawn one by one: while the stores of one are on their way to memory, the hits of
-// the next are drawn. Flips and transient faults are then read through a mask.
-constexpr uint32_t kManyHits = 200;
-// With so many hits in a block at most, a copy beside the draw gains. With fewer, the library's copy of whole blocks is
-// faster where weights come from memory; with more, the processor is busy anyway (docs/log.md has the cycles).
-constexpr uint32_t kFewBeside = 48, kMostBeside = 128;
-
-// Outputs of this many bytes, 3/4 of the L3 cache, are written with non-temporal stores; smaller ones stay cached for
-// the next reader.
-uint64_t streaming_threshold() {
-#if defined(_SC_LEVEL3_CACHE_SIZE)
-  const long bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
-  if (bytes > 0) return static_cast<uint64_t>(bytes) / 4 * 3;
-#endif
-  return 32u << 20;
-}
 
 // The faults of one block of one chip: its hits, its masks, or both.
 struct Faults {
@@ -51,37 +34,19 @@ class Reader {
         span_(weights_per_span(job.map)),
         first_span_(job.map.base / span_),
         spans_((job.map.base + job.weights - 1) / span_ - first_span_ + 1),
-        stream_(job.type == Output::int8 && job.weights * job.chips >= streaming_threshold()) {
-    const uint64_t blocks = job.map.blocks;
-    blocks_ = blocks && blocks < spans_ ? blocks : spans_;
-    const uint32_t most_hits = static_cast<uint32_t>(job.table.entries[0]) + job.table.size;
-    if (all_cells_fail(job.table)) return;
-    hits_stride_ = DrawnHits::stride_for(most_hits);
-    if (hits_stride_ > DrawnHits::kHalves) return;
-    masked_ = job.map.repeat > 1 || (job.type == Output::mask && most_hits > HitList::kMany);
-    const bool many = most_hits > (job.source == job.output ? HitList::kMany : kManyHits);
-    marked_ = many && !masked_ && job.type != Output::mask && job.rule.kind != Kind::stuck;
-    // The source of the blocks that are drawn at once is read for each chip: it has to stay in the cache. And there has
-    // to be work for all threads.
-    const uint64_t cached = job.chips == 1 ? DrawnHits::kMostBlocks : DrawnHits::kMostBlocks * blocks_ / spans_ + 1;
-    const uint64_t shared = workers == 1 ? blocks_ : blocks_ / (4 * workers) + 1;
-    uint64_t most = most_hits > kManyHits ? 1 : DrawnHits::kHalves / hits_stride_;
-    for (const uint64_t limit : {cached, shared, uint64_t{DrawnHits::kMostBlocks}}) most = limit < most ? limit : most;
-    at_once_ = static_cast<uint32_t>(most);
-    const bool bytes = job.type == Output::int8 || decoder_.settles();
-    beside_ = bytes && !stream_ && !masked_ && most_hits > kFewBeside && most_hits <= kMostBeside &&
-              !job.measured.blocks && blocks_ == spans_ && job.source != job.output;
-  }
+        blocks_(job.map.blocks && job.map.blocks < spans_ ? job.map.blocks : spans_),
+        plan_(job, decoder_.settles(), blocks_, spans_, workers) {}
 
   // How many parts the job has, for threads to take.
-  uint64_t parts() const { return at_once_ ? (blocks_ + at_once_ - 1) / at_once_ : blocks_; }
+  uint64_t parts() const { return plan_.at_once ? (blocks_ + plan_.at_once - 1) / plan_.at_once : blocks_; }
 
   // All weights of some blocks; the block with index `i` among the job's serves the spans first + i,
   // first + i + blocks, ..., and is drawn once.
   void read_part(uint64_t part, Scratch* scratch) const {
-    if (at_once_ == 0) return read_masked(part, scratch);
-    const uint64_t end = (part + 1) * at_once_ < blocks_ ? (part + 1) * at_once_ : blocks_;
-    for (uint64_t first = part * at_once_; first < end;) {
+    const uint64_t at_once = plan_.at_once;
+    if (at_once == 0) return read_masked(part, scratch);
+    const uint64_t end = (part + 1) * at_once < blocks_ ? (part + 1) * at_once : blocks_;
+    for (uint64_t first = part * at_once; first < end;) {
       const uint64_t successive = job_.map.blocks ? job_.map.blocks - (first_span_ + first) % job_.map.blocks : end;
       const uint64_t count = successive < end - first ? successive : end - first;
       read_blocks(first, static_cast<uint32_t>(count), scratch);
@@ -91,9 +56,23 @@ class Reader {
 
  private:
   void read_blocks(uint64_t first, uint32_t count, Scratch* scratch) const {
+    scratch->hits.stride = plan_.hits_stride;
+    if (plan_.way == Plan::Way::drawn_first) return read_drawn(first, count, &scratch->hits);
+    if (plan_.way != Plan::Way::one_by_one) return read_hits(first, count, scratch);
+    // The tensor's first and last block may be cut.
+    const uint32_t head = is_cut(first), tail = count > 1 && is_cut(first + count - 1);
+    if (head) read_hits(first, 1, scratch);
+    read_whole(first + head, count - head - tail, scratch);
+    if (tail) read_hits(first + count - 1, 1, scratch);
+  }
+
+  bool is_cut(uint64_t block) const {
+    const uint64_t begin = (first_span_ + block) * kBlockBytes;
+    return begin < job_.map.base || begin + kBlockBytes > job_.map.base + job_.weights;
+  }
+
+  void read_hits(uint64_t first, uint32_t count, Scratch* scratch) const {
     DrawnHits& hits = scratch->hits;
-    hits.stride = hits_stride_;
-    if (beside_) return read_drawn(first, count, &hits);
     for (uint32_t chip = 0; chip < job_.chips; ++chip) {
       if (!job_.measured.blocks) {
         path_.draw_hits(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table,
@@ -101,7 +80,7 @@ class Reader {
       }
       for (uint32_t b = 0; b < count; ++b) {
         Faults faults = job_.measured.blocks ? measured(number_of(first + b)) : Faults{hits.of(b), {}, nullptr};
-        if (masked_) faults.masks = masks_of(faults, &scratch->faults[0]);
+        if (plan_.masked) faults.masks = masks_of(faults, &scratch->faults[0]);
         for (uint64_t span = first + b; span < spans_; span += blocks_) {
           read_span(first_span_ + span, chip, 1, &faults, scratch);
         }
@@ -125,6 +104,17 @@ class Reader {
         const uint32_t to = in_group + kBlockBytes < from + bytes ? in_group + kBlockBytes : from + bytes;
         settle_repaired(hits->of(b), at - in_group, to - at, output + (at - from));
       }
+    }
+  }
+
+  // The same for whole blocks.
+  void read_whole(uint64_t first, uint32_t count, Scratch* scratch) const {
+    const uint64_t at = (first_span_ + first) * kBlockBytes - job_.map.base;
+    const uint8_t* source = reinterpret_cast<const uint8_t*>(job_.source) + at;
+    for (uint32_t chip = 0; chip < job_.chips; ++chip) {
+      uint8_t* output = static_cast<uint8_t*>(job_.output) + chip * job_.weights + at;
+      path_.read_blocks(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table,
+                        job_.rule, source, scratch->mask.beside(output), output, &scratch->hits, &scratch->hits_before);
     }
   }
 
@@ -194,8 +184,8 @@ class Reader {
 
     const uint8_t* source = reinterpret_cast<const uint8_t*>(job_.source) + weight;
     const bool bytes = job_.type == Output::int8 || decoder_.settles(), repaired = !faults.masks;
-    const bool marked = marked_ && count == kBlockBytes && bytes && !stream_;
-    uint8_t* result = bytes && !stream_ ? output : scratch->weights.beside(source);
+    const bool marked = plan_.marked && count == kBlockBytes && bytes && !plan_.stream;
+    uint8_t* result = bytes && !plan_.stream ? output : scratch->weights.beside(source);
     const Kind kind = job_.rule.kind;
     if (marked) {
       path_.read_marked(kind, faults.hits, source, scratch->mask.beside(result), result);
@@ -216,7 +206,7 @@ class Reader {
     } else if (decoder_.settles()) {
       decoder_.settle(result, count);
     }
-    if (stream_) path_.copy_past_cache(result, output, count);
+    if (plan_.stream) path_.copy_past_cache(result, output, count);
   }
 
   // The masks themselves are the output.
@@ -258,13 +248,8 @@ class Reader {
   const CpuPath& path_;
   const Decoder decoder_;
   const uint64_t span_, first_span_, spans_;  // span_: weights of a span
-  const bool stream_;
-  uint64_t blocks_;           // that the job reads
-  bool masked_ = false;       // hits become masks
-  bool marked_ = false;       // whole blocks that become bytes are read by CpuPath::read_marked
-  bool beside_ = false;       // successive blocks are read by CpuPath::read_drawn
-  uint32_t hits_stride_ = 0;  // see DrawnHits
-  uint32_t at_once_ = 0;      // blocks that are drawn at once; 0: one, as masks
+  const uint64_t blocks_;                     // that the job reads
+  const Plan plan_;
 };
 
 }  // namespace

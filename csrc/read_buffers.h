@@ -28,7 +28,7 @@ class PlacedBlock {
 // The buffers of one thread; under 64 KiB.
 struct Scratch {
   BlockFaults faults[kChipsAtOnce];
-  DrawnHits hits;
+  DrawnHits hits, hits_before;
   PlacedBlock mask;  // all 0 between two reads
   PlacedBlock weights;
 };
