@@ -40,10 +40,13 @@ struct Plan {
     marked = most_hits > (in_place ? HitList::kMany : kManyHits) && !masked && job.type != Output::mask &&
              job.rule.kind != Kind::stuck;
     const bool successive = bytes && !stream && !masked && !job.measured.blocks && blocks == spans && !in_place;
-    way = !successive || most_hits <= kFewBeside ? Way::hits
-          : most_hits <= kMostBeside             ? Way::drawn_first
-          : settles                              ? Way::hits
-                                                 : Way::one_by_one;
+    if (!successive) {
+      way = Way::hits;
+    } else if (most_hits <= kMostBeside) {
+      way = Way::drawn_first;
+    } else {
+      way = settles ? Way::hits : Way::one_by_one;
+    }
     // The source of the blocks that are drawn at once is read for each chip: it has to stay in the cache. And there has
     // to be work for all threads.
     const uint64_t cached = job.chips == 1 ? DrawnHits::kMostBlocks : DrawnHits::kMostBlocks * blocks / spans + 1;
@@ -64,9 +67,9 @@ struct Plan {
  private:
   // Blocks that may have more hits are drawn one by one, and flips and transient faults are read through a mask.
   static constexpr uint32_t kManyHits = 200;
-  // With so many hits in a block at most, a copy beside the draw of several blocks gains. With fewer, the library's
-  // copy of whole blocks is faster where weights come from memory; with more, blocks are read one by one.
-  static constexpr uint32_t kFewBeside = 48, kMostBeside = 128;
+  // With so many hits in a block at most, a copy beside the draw of several blocks gains; with more, blocks are read
+  // one by one.
+  static constexpr uint32_t kMostBeside = 128;
 };
 
 }  // namespace faultsim
