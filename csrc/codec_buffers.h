@@ -48,6 +48,7 @@ struct Scratch {
   DrawnHits hits;
   BlockFaults checks;  // of the block of check bits with this number, for the chip in turn
   uint64_t check_block;
+  uint64_t first_of_hits;                       // the block that `hits` begin with, for the chip in turn
   alignas(64) uint8_t check_fail[kMostChecks];  // of the words of a block
   alignas(64) uint8_t check_value[kMostChecks] = {};
   alignas(64) uint64_t spread_fail[kBlockWords];  // over the words that are served, where repeat > 1

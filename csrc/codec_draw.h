@@ -17,10 +17,11 @@ class ProtectedDraw {
     // With values, a copy that is repaired hit by hit costs less than masks; with few hits most words need no decoding.
     const HitTable table = job.parts[0].table;
     const uint64_t least = table.entries[0], most = least + table.size;
-    if (job.part_count > 1 || ~job.parts[0].cells || repeats() || !values() || least <= BlockFaults::kFew) return;
+    if (job.part_count > 1 || ~job.parts[0].cells || repeats()) return;
     if (most >= DrawnHits::kHalves || all_cells_fail(table)) return;
     hits_stride_ = DrawnHits::stride_for(static_cast<uint32_t>(most));
-    repaired_ = hits_stride_ <= DrawnHits::kHalves;
+    repaired_ = values() && least > BlockFaults::kFew && hits_stride_ <= DrawnHits::kHalves;
+    at_once_ = !repaired_ && DrawnHits::kMostBlocks * hits_stride_ <= DrawnHits::kHalves;
   }
 
   // The faults of a block, in the buffers of `scratch`. scratch->few says whether all words with faults are listed.
@@ -28,7 +29,7 @@ class ProtectedDraw {
     draw_checks(block, chip, scratch);
     Faults faults = {nullptr, nullptr, scratch->check_fail, scratch->check_value, nullptr};
     if (repaired_) {
-      draw_hits(block, chip, &scratch->hits);
+      draw_hits(block, 1, chip, &scratch->hits);
       faults.hits = &scratch->hits;
       scratch->few = false;
     } else {
@@ -53,15 +54,36 @@ class ProtectedDraw {
     path_.draw(seed_of(chip), number_of(block), access(), table, read_.rule, faults);
   }
 
-  void draw_hits(uint64_t block, uint32_t chip, DrawnHits* hits) const {
+  void draw_hits(uint64_t block, uint32_t count, uint32_t chip, DrawnHits* hits) const {
     hits->stride = hits_stride_;
-    path_.draw_hits(seed_of(chip), number_of(block), 1, access(), job_.parts[0].table, read_.rule, hits);
+    path_.draw_hits(seed_of(chip), number_of(block), count, access(), job_.parts[0].table, read_.rule, hits);
   }
 
   // Flips leave values as they were made: zero.
   bool values() const { return read_.rule.kind != Kind::flip; }
 
+  // Blocks with few hits are drawn together.
+  const BlockFaults& draw_at_once(uint64_t block, uint32_t chip, Scratch* scratch) const {
+    if (block < scratch->first_of_hits || block - scratch->first_of_hits >= DrawnHits::kMostBlocks) {
+      draw_hits(block, DrawnHits::kMostBlocks, chip, &scratch->hits);
+      scratch->first_of_hits = block;
+    }
+    BlockFaults& drawn = scratch->drawn;
+    each_faulty(drawn, [&](uint32_t word) { drawn.fail[word] = drawn.value[word] = 0; });
+    const HitList hits = scratch->hits.of(static_cast<uint32_t>(block - scratch->first_of_hits));
+    drawn.touched = hits.count <= BlockFaults::kFew ? hits.count : BlockFaults::kFew + 1;
+    for (uint32_t i = hits.count; i > 0; --i) {  // the first one decides
+      const uint32_t hit = hits.hit[i - 1], word = cell_of(hit) / 64;
+      const uint64_t bit = 1ull << hit % 64;
+      drawn.fail[word] |= bit;
+      if (values()) drawn.value[word] = (drawn.value[word] & ~bit) | uint64_t{spare_of(hit)} << hit % 64;
+      if (i <= BlockFaults::kFew) drawn.word[i - 1] = static_cast<uint16_t>(word);
+    }
+    return drawn;
+  }
+
   const BlockFaults& draw_data(uint32_t block, uint32_t chip, Scratch* scratch) const {
+    if (at_once_) return draw_at_once(block, chip, scratch);
     BlockFaults &drawn = scratch->drawn, &merged = scratch->merged;
     if (job_.part_count == 1) {
       draw_block(block, chip, job_.parts[0].table, &drawn);
@@ -144,7 +166,8 @@ class ProtectedDraw {
   const Job& read_;
   const CpuPath& path_;
   bool repaired_ = false;     // words are hits, which repair a copy
-  uint32_t hits_stride_ = 0;  // then: see DrawnHits
+  bool at_once_ = false;      // blocks are drawn together
+  uint32_t hits_stride_ = 0;  // in both cases: see DrawnHits
 };
 
 }  // namespace faultsim

@@ -42,7 +42,7 @@ class ProtectedReader {
   void read_unit(uint64_t unit, Scratch* scratch) const {
     const uint64_t begin = (first_span_ / kBlocksAtOnce + unit) * kBlocksAtOnce;
     for (uint32_t chip = 0; chip < read_.chips; ++chip) {
-      scratch->check_block = UINT64_MAX;
+      scratch->check_block = scratch->first_of_hits = UINT64_MAX;
       for (uint64_t first = begin; first < begin + kBlocksAtOnce; ++first) {
         if (first < first_span_ || first >= first_span_ + blocks_) continue;
         const Faults faults = draw_.draw(static_cast<uint32_t>(block_of_span(map_, first)), chip, scratch);
