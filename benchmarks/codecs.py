@@ -1,14 +1,16 @@
 """How much codes cost: python benchmarks/codecs.py [--out FILE]
 
 Reads of a memory with a mitigation, decoded to float32, against plain reads of the same weights in one run, on one
-thread. The rivals run in turn; a time is the least processor time of their runs, for other work only adds
-to it. 4 M weights, as in a layer of 2,048 x 2,048.
+thread. The rivals run in turn: a time is the least processor time of their runs, a ratio the median of those of all
+turns, for what else the memory does changes from turn to turn. 4 M weights, as in a layer of 2,048 x 2,048.
 """
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
+from operator import truediv
 from pathlib import Path
 
 import torch
@@ -45,22 +47,22 @@ MITIGATIONS: tuple[MemoryMitigation, ...] = (
 )
 
 
-def time_least(calls: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Return the least processor time of each call, in seconds; the calls take turns."""
-    least = [float("inf")] * len(calls)
+def time_in_turn(calls: list[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Return the processor times of each call, in seconds; the calls take turns."""
+    times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
-        for i, call in enumerate(calls):
+        for found, call in zip(times, calls, strict=True):
             before = time.process_time()
             call()
-            least[i] = min(least[i], time.process_time() - before)
-    return least
+            found.append(time.process_time() - before)
+    return times
 
 
 def measure(path: str, kind: str, rate: float, stored: StoredWeights, rounds: int) -> list[dict[str, object]]:
     faults, chips = FaultModel(kind), [Chip(1)]
     protected = [ProtectedWeights(stored, one) for one in MITIGATIONS]
     with ops.use_cpu_path(path):
-        plain, *others = time_least(
+        plain, *others = time_in_turn(
             [lambda one=one: one.read_chips(chips, rate, None, faults) for one in (stored, *protected)],
             rounds,
         )
@@ -70,9 +72,9 @@ def measure(path: str, kind: str, rate: float, stored: StoredWeights, rounds: in
             "path": path,
             "kind": kind,
             "bit_error_rate": rate,
-            "plain_milliseconds": round(1e3 * plain, 3),
-            "milliseconds": round(1e3 * taken, 3),
-            "ratio": round(taken / plain, 2),
+            "plain_milliseconds": round(1e3 * min(plain), 3),
+            "milliseconds": round(1e3 * min(taken), 3),
+            "ratio": round(statistics.median(map(truediv, taken, plain)), 2),
         }
         for mitigation, taken in zip(MITIGATIONS, others, strict=True)
     ]
