@@ -72,13 +72,11 @@ class ProtectedDraw {
     each_faulty(drawn, [&](uint32_t word) { drawn.fail[word] = drawn.value[word] = 0; });
     const HitList hits = scratch->hits.of(static_cast<uint32_t>(block - scratch->first_of_hits));
     drawn.touched = hits.count <= BlockFaults::kFew ? hits.count : BlockFaults::kFew + 1;
-    for (uint32_t i = hits.count; i > 0; --i) {  // the first one decides
-      const uint32_t hit = hits.hit[i - 1], word = cell_of(hit) / 64;
-      const uint64_t bit = 1ull << hit % 64;
-      drawn.fail[word] |= bit;
-      if (values()) drawn.value[word] = (drawn.value[word] & ~bit) | uint64_t{spare_of(hit)} << hit % 64;
-      if (i <= BlockFaults::kFew) drawn.word[i - 1] = static_cast<uint16_t>(word);
+    for (uint32_t i = 0; drawn.touched <= BlockFaults::kFew && i < hits.count; ++i) {
+      drawn.word[i] = static_cast<uint16_t>(cell_of(hits.hit[i]) / 64);
     }
+    path_.mark(hits, values(), 0, kBlockBytes, reinterpret_cast<uint8_t*>(drawn.fail),
+               reinterpret_cast<uint8_t*>(drawn.value));
     return drawn;
   }
 

@@ -82,8 +82,8 @@ void read_repaired_blocks(uint64_t seed, uint32_t block, uint32_t count, uint32_
   if (count > 0) repair_block(&nothing);
 }
 
-void read_blocks(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
-                 const uint8_t* source, uint8_t* mask, uint8_t* output, DrawnHits* hits, DrawnHits* hits_before) {
+void read_one_by_one(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable table, ValueRule rule,
+                     const uint8_t* source, uint8_t* mask, uint8_t* output, DrawnHits* hits, DrawnHits* hits_before) {
   if (rule.kind == Kind::stuck) {
     read_repaired_blocks(seed, block, count, access, table, rule, source, output, hits, hits_before);
   } else {

@@ -126,7 +126,7 @@ void to_float16(const int8_t* source, float scale, uint16_t* output, uint32_t co
 const CpuPath path = {FAULTSIM_NAME(FAULTSIM_PATH),
                       draw_hits,
                       read_drawn,
-                      read_blocks,
+                      read_one_by_one,
                       draw,
                       mark,
                       repair,

@@ -53,8 +53,9 @@ struct CpuPath {
   void (*read_drawn)(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable, ValueRule, uint32_t from,
                      uint32_t bytes, const uint8_t* source, uint8_t* output, DrawnHits* hits);
   // The same of whole blocks with many hits, which are drawn one by one. `mask` is a block, all 0 before and after.
-  void (*read_blocks)(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable, ValueRule,
-                      const uint8_t* source, uint8_t* mask, uint8_t* output, DrawnHits* hits, DrawnHits* hits_before);
+  void (*read_one_by_one)(uint64_t seed, uint32_t block, uint32_t count, uint32_t access, HitTable, ValueRule,
+                          const uint8_t* source, uint8_t* mask, uint8_t* output, DrawnHits* hits,
+                          DrawnHits* hits_before);
   // The faults of one block of a chip. `faults` are those of an earlier draw of the same kind, or none.
   void (*draw)(uint64_t seed, uint32_t block, uint32_t access, HitTable, ValueRule, BlockFaults* faults);
 

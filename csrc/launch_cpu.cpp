@@ -38,13 +38,13 @@ class Reader {
         plan_(job, decoder_.settles(), blocks_, spans_, workers) {}
 
   // How many parts the job has, for threads to take.
-  uint64_t parts() const { return plan_.at_once ? (blocks_ + plan_.at_once - 1) / plan_.at_once : blocks_; }
+  uint64_t parts() const { return (blocks_ + plan_.at_once - 1) / plan_.at_once; }
 
   // All weights of some blocks; the block with index `i` among the job's serves the spans first + i,
   // first + i + blocks, ..., and is drawn once.
   void read_part(uint64_t part, Scratch* scratch) const {
+    if (plan_.way == Plan::Way::masks) return read_masked(part, scratch);
     const uint64_t at_once = plan_.at_once;
-    if (at_once == 0) return read_masked(part, scratch);
     const uint64_t end = (part + 1) * at_once < blocks_ ? (part + 1) * at_once : blocks_;
     for (uint64_t first = part * at_once; first < end;) {
       const uint64_t successive = job_.map.blocks ? job_.map.blocks - (first_span_ + first) % job_.map.blocks : end;
@@ -56,13 +56,13 @@ class Reader {
 
  private:
   void read_blocks(uint64_t first, uint32_t count, Scratch* scratch) const {
-    scratch->hits.stride = plan_.hits_stride;
+    scratch->hits.stride = scratch->hits_before.stride = plan_.hits_stride;
     if (plan_.way == Plan::Way::drawn_first) return read_drawn(first, count, &scratch->hits);
     if (plan_.way != Plan::Way::one_by_one) return read_hits(first, count, scratch);
     // The tensor's first and last block may be cut.
     const uint32_t head = is_cut(first), tail = count > 1 && is_cut(first + count - 1);
     if (head) read_hits(first, 1, scratch);
-    read_whole(first + head, count - head - tail, scratch);
+    read_one_by_one(first + head, count - head - tail, scratch);
     if (tail) read_hits(first + count - 1, 1, scratch);
   }
 
@@ -107,14 +107,15 @@ class Reader {
     }
   }
 
-  // The same for whole blocks.
-  void read_whole(uint64_t first, uint32_t count, Scratch* scratch) const {
+  // Whole blocks of which each serves one run of weights.
+  void read_one_by_one(uint64_t first, uint32_t count, Scratch* scratch) const {
     const uint64_t at = (first_span_ + first) * kBlockBytes - job_.map.base;
     const uint8_t* source = reinterpret_cast<const uint8_t*>(job_.source) + at;
     for (uint32_t chip = 0; chip < job_.chips; ++chip) {
       uint8_t* output = static_cast<uint8_t*>(job_.output) + chip * job_.weights + at;
-      path_.read_blocks(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table,
-                        job_.rule, source, scratch->mask.beside(output), output, &scratch->hits, &scratch->hits_before);
+      path_.read_one_by_one(static_cast<uint64_t>(job_.seeds[chip]), number_of(first), count, access(), job_.table,
+                            job_.rule, source, scratch->mask.beside(output), output, &scratch->hits,
+                            &scratch->hits_before);
     }
   }
 

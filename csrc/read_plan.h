@@ -25,7 +25,7 @@ struct Plan {
     masks,        // each block is drawn as masks
     hits,         // blocks are drawn as hits; what a block serves is read chunk by chunk
     drawn_first,  // successive blocks by CpuPath::read_drawn: a copy goes on beside the draw and the repairs
-    one_by_one,   // successive blocks by CpuPath::read_blocks: beside the draw of a block the one before it is read
+    one_by_one,   // successive blocks by CpuPath::read_one_by_one: beside the draw of a block the one before it is read
   };
 
   // `blocks`: that the job reads, each of them for one or more of its `spans`. settles: as Decoder says.
@@ -62,10 +62,10 @@ struct Plan {
   bool masked = false;       // hits become masks
   bool marked = false;       // whole blocks that become bytes are read by CpuPath::read_marked
   uint32_t hits_stride = 0;  // see DrawnHits
-  uint32_t at_once = 0;      // blocks that are read at once; 0: one, as masks
+  uint32_t at_once = 1;      // blocks that are read at once
 
  private:
-  // Blocks that may have more hits are drawn one by one, and flips and transient faults are read through a mask.
+  // Blocks that may have more hits are always drawn one by one, and flips and transient faults are read through a mask.
   static constexpr uint32_t kManyHits = 200;
   // With so many hits in a block at most, a copy beside the draw of several blocks gains; with more, blocks are read
   // one by one.

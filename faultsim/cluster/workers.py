@@ -249,10 +249,9 @@ class Workers:
 
     def _collect(self, futures: list["Future"], flying: dict[str, tuple["Future", Job]]) -> list[Done]:
         """Return what came of futures that ended, and forget them."""
-        statuses = [future.status for future in futures]
         if self.client.status != "running":
             raise self._lost()
-        finished = [future for future, status in zip(futures, statuses, strict=True) if status == "finished"]
+        finished = [future for future in futures if future.status == "finished"]
         try:
             texts = self._gather(finished) if finished else {}
         except Exception as error:
@@ -265,7 +264,7 @@ class Workers:
                 self.done[found[-1].worker] += 1
             elif future.status == "error":
                 found.append(_explain(job, future))
-            elif _left_alone(future):
+            elif _lost_connection(future):
                 raise self._lost()
             else:
                 found.append(Done(job, None, "", 0.0, lost=True))
@@ -289,7 +288,7 @@ class Workers:
                 self.look()
 
 
-def _left_alone(future: "Future") -> bool:
+def _lost_connection(future: "Future") -> bool:
     """Return whether Dask cancelled a future because the connection to the scheduler was lost.
 
     Dask connects again by itself, but to a scheduler that knows nothing of our jobs.

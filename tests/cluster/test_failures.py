@@ -32,6 +32,20 @@ def give(jobs: list[Job]):
     return lambda: next(left, None)
 
 
+def refusals(client, caplog, device: str = "cpu") -> list[str]:
+    """What is told of three workers, none of which gets jobs."""
+    caplog.set_level(logging.INFO, "faultsim")
+    with Workers(client, device) as workers:
+        deadline = time.monotonic() + 60
+        while len(workers.members) < 3 and time.monotonic() < deadline:
+            time.sleep(0.2)
+            workers.look()
+        assert workers.look() == set()
+    lines = [line for line in caplog.messages if "gets no jobs" in line]
+    assert len(lines) == 3
+    return lines
+
+
 def test_a_worker_that_is_killed_in_the_middle(processes, subject):
     began = count()
 
@@ -146,15 +160,7 @@ def test_workers_of_another_version_get_no_jobs(in_process, caplog, monkeypatch)
     other = replace(ours, faultsim="0.0.9")
     # the coordinator asks first
     monkeypatch.setattr(Version, "here", classmethod(lambda cls: ours if next(asked) else other))
-    caplog.set_level(logging.INFO, "faultsim")
-    with Workers(in_process) as workers:
-        deadline = time.monotonic() + 60
-        while len(workers.members) < 3 and time.monotonic() < deadline:
-            time.sleep(0.2)
-            workers.look()
-        assert workers.look() == set()
-    lines = [line for record in caplog.records if "gets no jobs" in (line := record.getMessage())]
-    assert len(lines) == 3
+    lines = refusals(in_process, caplog)
     assert f"it has faultsim {ours.faultsim}, the coordinator has 0.0.9" in lines[0]
 
 
@@ -225,15 +231,7 @@ def test_jobs_for_gpus_go_to_workers_with_the_resource(monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_workers_without_a_gpu_get_no_jobs_for_one(in_process, caplog):
-    caplog.set_level(logging.INFO, "faultsim")
-    with Workers(in_process, "cuda") as workers:
-        deadline = time.monotonic() + 60
-        while len(workers.members) < 3 and time.monotonic() < deadline:
-            time.sleep(0.2)
-            workers.look()
-        assert workers.look() == set()
-    lines = [line for record in caplog.records if "gets no jobs" in (line := record.getMessage())]
-    assert len(lines) == 3
+    lines = refusals(in_process, caplog, "cuda")
     assert lines[0].endswith("torch finds no GPU there, and the jobs need one")
 
 
