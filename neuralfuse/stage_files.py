@@ -19,6 +19,8 @@ from .staged import Known, Outcome
 
 CLASSIFIER_ENDING = ".classifier.safetensors"
 """Of the file of a classifier next to its generator's."""
+PATTERNS_ENDING = ".patterns.safetensors"
+"""Of the file of class patterns next to their generator's."""
 _MOST_CLASSES = 100_000  # a file that names more does not have their weights
 
 
@@ -40,7 +42,7 @@ def save_stages(out: Path, outcome: Outcome, about: Mapping[str, Any], found: Ma
     path = out.with_suffix(CLASSIFIER_ENDING)
     save_classifier(path, outcome.classifier, about, found["classifier"], stages["classifier"])
     metadata = {**about, **found["patterns"], "cost": stages["patterns"]}
-    save_patterns(out.with_suffix(".patterns.safetensors"), outcome.patterns, metadata)
+    save_patterns(out.with_suffix(PATTERNS_ENDING), outcome.patterns, metadata)
 
 
 def save_classifier(
@@ -120,6 +122,11 @@ class SavedClassifier(NamedTuple):
     """Its int8 weights."""
     metadata: dict[str, Any]
     """What the file says about its training."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of create_classifier."""
+        return {"name": self.name, "classes": self.network.head.out_features}
 
 
 def read_classifier(path: str | Path, device: torch.device | str = "cpu") -> SavedClassifier:

@@ -26,8 +26,9 @@ from faultsim.studies.entries import replace_base
 from faultsim.studies.sweep_result import Variant
 from faultsim.studies.voltage_sweep import FILES
 from neuralfuse.bundled import GENERATORS
-from neuralfuse.entries import classify_alone
+from neuralfuse.entries import classify_alone, classify_first, look_up
 from neuralfuse.files import read_generator
+from neuralfuse.patterns import save_patterns
 from neuralfuse.stage_files import create_classifier
 from neuralfuse.subject_protection import evaluate_subject
 
@@ -114,7 +115,13 @@ def test_other_models_of_a_comparison(processes, subject, tmp_path):
     )
     small = create_classifier("ConvXS", 10)
     save_weights(tmp_path / "small.safetensors", small, {"classifier": "ConvXS", "num_classes": 10})
-    entries = [replace_base(tmp_path / "other.safetensors"), classify_alone(tmp_path / "small.safetensors")]
+    save_patterns(tmp_path / "patterns.safetensors", torch.rand(10, 3, 32, 32), {})
+    entries = [
+        replace_base(tmp_path / "other.safetensors"),
+        classify_alone(tmp_path / "small.safetensors"),
+        classify_first(tmp_path / "small.safetensors", 0.2),
+        look_up(tmp_path / "small.safetensors", tmp_path / "patterns.safetensors", 0.2),
+    ]
     compute_both(processes, faultsim.compare, subject, entries, chips=2, voltages=[0.95, 0.8])
 
 

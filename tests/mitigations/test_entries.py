@@ -13,10 +13,13 @@ from faultsim.cli import main
 from faultsim.show.series_styles import COLORS, MARKERS, choose_styles
 from faultsim.studies.comparison import compare
 from faultsim.studies.entries import replace_base
+from faultsim.studies.entry_labels import parse_entry
 from neuralfuse import generators
 from neuralfuse.bundled import GENERATORS
 from neuralfuse.classifier import Classifier
-from neuralfuse.entries import classify_alone, put_in_front
+from neuralfuse.entries import classify_alone, classify_first, list_kinds, look_up, put_in_front
+from neuralfuse.patterns import save_patterns
+from neuralfuse.stage_files import read_classifier
 
 OWN = """
 import torch
@@ -114,6 +117,82 @@ def test_models_and_inputs_are_compared_like_memories(subject, tmp_path):
     assert alone.energy_per_inference == int(alone.energy_per_inference)
 
 
+SHIPPED = GENERATORS["DigitsNet"].weights.with_suffix(".classifier.safetensors")
+
+
+def test_a_cascade_asks_the_model_where_the_classifier_doubts(subject):
+    """Its answers are put together by hand from those of both networks, and so is its energy."""
+    little = read_classifier(SHIPPED)
+    result = compare(subject, [classify_alone(SHIPPED), classify_first(SHIPPED)], 3, voltages=[0.8])
+    plain, alone, cascade = result
+    assert cascade.variant == "cascade ConvXS@0.7"
+    images, labels = (torch.cat(parts) for parts in zip(*subject.data, strict=True))
+    with torch.inference_mode():
+        confidence, first = little.network(images).softmax(1).max(1)
+        doubtful = confidence < 0.7
+        assert 5 < doubtful.sum() < 55
+        for chip, correct in zip(faultsim.evaluation_chips(0, 3), cascade.evaluation.correct, strict=True):
+            with faultsim.perturbed(subject.model, chip, voltage=0.8, stored=subject.stored):
+                answers = torch.where(doubtful, subject.model(images).argmax(1), first)
+            assert correct == int((answers == labels).sum())
+    assert cascade.evaluation.mean > plain.evaluation.mean + 0.05
+    share = int(doubtful.sum()) / len(labels)
+    expected = alone.energy_per_inference + share * plain.energy_per_inference
+    assert cascade.energy_per_inference == pytest.approx(expected)
+
+
+def test_patterns_are_looked_up_by_the_class_that_is_recognized(subject, tmp_path):
+    """And nothing is added where the classifier is less sure."""
+    torch.manual_seed(0)
+    table = torch.rand(10, 3, 32, 32) * 2 - 1
+    save_patterns(tmp_path / "p.safetensors", table, {})
+    entries = [look_up(SHIPPED, tmp_path / "p.safetensors", confidence) for confidence in (0.0, 0.9)]
+    plain, always, sometimes = compare(subject, entries, 2, voltages=[0.83])
+    assert (always.variant, sometimes.variant) == ("lookup ConvXS", "lookup ConvXS@0.9")
+    little = read_classifier(SHIPPED).network
+
+    def fuse(confidence):
+        def transform(x):
+            sure, found = little(x).softmax(1).max(1)
+            added = torch.clamp(x + torch.round(127 * table[found]) / 127, -1, 1)
+            return torch.where((sure >= confidence)[:, None, None, None], added, x)
+
+        return transform
+
+    chips = faultsim.evaluation_chips(0, 2)
+    for row, confidence in ((always, 0.0), (sometimes, 0.9)):
+        images = [(fuse(confidence)(x), y) for x, y in subject.data]
+        expected = faultsim.evaluate(subject.model, images, chips, voltage=0.83, stored=subject.stored)
+        assert row.evaluation == expected
+    # the classifier's accesses and 3,072 bytes in words of 8
+    added = always.energy_per_inference - plain.energy_per_inference
+    assert added == pytest.approx(faultsim.energy.count_weight_accesses(little, (3, 32, 32)) + 384)
+
+
+def test_cascades_and_lookups_by_label(subject, tmp_path):
+    generator = tmp_path / "g.safetensors"
+    generator.with_suffix(".classifier.safetensors").write_bytes(SHIPPED.read_bytes())
+    save_patterns(tmp_path / "g.patterns.safetensors", torch.zeros(10, 3, 32, 32), {})
+    labels = [
+        "cascade",
+        "cascade:0.5",
+        f"cascade:{SHIPPED}@0.6",
+        "lookup",
+        "lookup:0.5",
+        f"lookup:{generator}@1",
+    ]
+    kinds = list_kinds(generator)
+    rows = compare(subject, [parse_entry(label, kinds) for label in labels], 1, voltages=[0.83])
+    assert [row.variant for row in rows][1:] == [
+        "cascade ConvXS@0.7",
+        "cascade ConvXS@0.5",
+        "cascade ConvXS@0.6",
+        "lookup ConvXS",
+        "lookup ConvXS@0.5",
+        "lookup ConvXS@1",
+    ]
+
+
 def test_own_entries_by_name(subject, own):
     labels = [f"{own}:{name}" for name in ("Halved", "mirrored", "constant")]
     rows = {
@@ -144,10 +223,18 @@ def test_own_entries_that_fail_are_one_line(subject, own, name, message):
 
 
 def test_files_that_do_not_fit_are_refused(subject, tmp_path):
+    patterns = tmp_path / "p.safetensors"
+    save_patterns(patterns, torch.zeros(10, 3, 32, 32), {})
+    few = tmp_path / "few.safetensors"
+    save_patterns(few, torch.zeros(3, 3, 32, 32), {})
     for entry, message in (
         (put_in_front(bundled.MODELS["DigitsNet"]), "holds no generator"),
         (classify_alone(bundled.MODELS["DigitsNet"]), "holds no classifier of a generator's size"),
         (classify_alone(classifier(tmp_path, 7)), r"needs logits \[2, 10\]"),
+        (classify_first(SHIPPED, 0.0), "confidence 0.0: it is a probability above 0"),
+        (look_up(SHIPPED, patterns, 1.5), "confidence 1.5: it is a probability, 0 to 1"),
+        (look_up(SHIPPED, few), r"has patterns \[3, 3, 32, 32\]; the data needs \[10, 3, 32, 32\]"),
+        (look_up(SHIPPED, SHIPPED), "holds no class patterns"),
         (replace_base(GENERATORS["DigitsNet"].weights), "doesn't fit the model"),
     ):
         with pytest.raises(FaultsimError, match=message):

@@ -16,9 +16,12 @@ from faultsim import FaultModel, Subject, compare, load_subject
 from faultsim.io.files import write_text
 from faultsim.studies.comparison import MITIGATIONS
 from faultsim.studies.entries import Entry
-from neuralfuse.entries import classify_alone, put_in_front
+from neuralfuse.entries import classify_alone, classify_first, look_up, put_in_front
+from neuralfuse.stage_files import CLASSIFIER_ENDING
 
-MODELS = Path(__file__).resolve().parents[2] / "results" / "models"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+MODELS = RESULTS / "models"
+PATTERNS = RESULTS / "patterns" / "patterns-VGG11-cifar10-paper-neuralfuse_2022-0.01.safetensors"
 BASES = {
     "VGG11": MODELS / "base-VGG11-cifar10-paper.safetensors",
     "VGG7": MODELS / "base-VGG7-cifar10-rbet.safetensors",
@@ -38,15 +41,17 @@ def find_generator(name: str) -> Path:
     return MODELS / f"generator-{name}-VGG11-cifar10-paper-neuralfuse_2022-0.01-staged.safetensors"
 
 
-def list_entries() -> list[str | Entry]:
-    """List what is compared. All generators were trained for VGG11."""
-    classifiers = (find_generator(name).with_suffix(".classifier.safetensors") for name in CLASSIFIERS)
-    return [
-        *(f"boosted={label}" if label == "boosted" else label for label in MITIGATIONS),
-        "fault-aware",
-        *(put_in_front(find_generator(name)) for name in GENERATORS),
-        *map(classify_alone, classifiers),
-    ]
+def list_entries() -> dict[str, str | Entry]:
+    """List what is compared, by name. All generators, classifiers and patterns were trained for VGG11."""
+    classifiers = {name: find_generator(name).with_suffix(CLASSIFIER_ENDING) for name in CLASSIFIERS}
+    return {
+        **{label: f"boosted={label}" if label == "boosted" else label for label in MITIGATIONS},
+        "fault-aware": "fault-aware",
+        **{f"with {name}": put_in_front(find_generator(name)) for name in GENERATORS},
+        **{f"classifier {name}": classify_alone(path) for name, path in classifiers.items()},
+        **{f"cascade {name}": classify_first(path) for name, path in classifiers.items()},
+        **{f"lookup {name}": look_up(path, PATTERNS) for name, path in classifiers.items()},
+    }
 
 
 @contextmanager
@@ -88,7 +93,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument(
-        "--entries", help="labels of faultsim compare, by commas [default: all that the tables show]"
+        "--entries",
+        help="by commas: names that the tables show, such as 'cascade UNetS', or labels of faultsim compare "
+        "[default: all that the tables show]",
     )
     parser.add_argument("--into", default="", metavar="FOLDER", help="with --entries: folder within OUT/BASE")
     parser.add_argument("--images", type=int, default=1000)
@@ -101,8 +108,11 @@ def main() -> None:
         batch_size=BATCH,
         compute="bfloat16",
     )
-    entries = list_entries() if given.entries is None else given.entries.split(",")
-    measure(subject, entries, given.out / given.base / given.into, given.chips)
+    known = list_entries()
+    names = known if given.entries is None else given.entries.split(",")
+    measure(
+        subject, [known.get(name, name) for name in names], given.out / given.base / given.into, given.chips
+    )
 
 
 if __name__ == "__main__":
