@@ -2,28 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import cache
+from os import PathLike
 from pathlib import Path
 
 from energy.saving import count_weight_accesses
-from faultsim.checkpoint import compute_fingerprint
+from faultsim.checkpoint import compute_fingerprint, read_file
 from faultsim.errors import FaultsimError
 from faultsim.network.architecture import Architecture
 from faultsim.sram import WORD_BYTES
+from faultsim.studies.cascade import CONFIDENCE, Little, ask_first, read_little, split_confidence
 from faultsim.studies.entries import Entry, Setting
 from faultsim.studies.entry_labels import KINDS as FAULTSIM_KINDS
 from faultsim.studies.entry_labels import Kind
-from faultsim.studies.sweep_result import OperatingPoint, Variant
+from faultsim.studies.sweep_result import Variant
 
-from .cascade import Cascade, measure_share
 from .files import read_generator
 from .generators import check_generator_size
 from .lookup import PatternLookup
 from .patterns import compute_pattern_fingerprint, load_patterns
 from .stage_files import CLASSIFIER_ENDING, PATTERNS_ENDING, SavedClassifier, read_classifier
-
-CONFIDENCE = 0.7
-"""Of a cascade, where none is given: on CIFAR-10 the base model decides on a fifth to two fifths of the images."""
 
 
 def put_in_front(path: str | Path, name: str | None = None) -> Entry:
@@ -70,58 +67,36 @@ def classify_alone(path: str | Path, name: str | None = None) -> Entry:
             stored=saved.stored,
             at_vmin=True,
             energy=setting.count_energy(saved.network, saved.stored, at_vmin=True),
-            architecture=Architecture("neuralfuse.stage_files:create_classifier", saved.arguments),
+            architecture=saved.architecture,
         )
 
     return create_variant
 
 
 def classify_first(path: str | Path, confidence: float = CONFIDENCE, name: str | None = None) -> Entry:
-    """Make the entry of a cascade: a classifier at Vmin answers where it is confident, and else the model (Cascade).
-
-    Its energy is that of the classifier, and the model's for the share of the images on which it is asked.
+    """Make the entry of a cascade (faultsim.studies.cascade.ask_first), also of a classifier of a generator's size.
 
     Parameters
     ----------
     path
-        Weight file of the classifier, as for classify_alone.
-    confidence
-        Smallest confidence at which the classifier's answer counts.
-    name
-        In tables. Default: cascade, the architecture of the generator, @ and the confidence.
+        Weight file of the classifier, as for classify_alone, or of a model of faultsim's.
+    confidence, name
+        As for ask_first.
 
     Raises
     ------
     FaultsimError
-        When called, for the reasons that classify_alone has, and for a confidence out of range.
+        When called, for the reasons that ask_first has.
     """
+    return ask_first(path, confidence, name, read=_read_little)
 
-    def create_variant(setting: Setting) -> Variant:
-        subject, saved = setting.subject, _read_fitting(path, setting)
-        model = Cascade(saved.network, subject.model, confidence)
-        alone, base = setting.count_energy(saved.network, saved.stored, at_vmin=True), setting.count_energy()
 
-        @cache
-        def find_share() -> float:
-            return measure_share(saved.network, subject.data, confidence)
-
-        def energy(point: OperatingPoint) -> float | None:
-            little, big = alone(point), base(point)
-            return None if little is None or big is None else little + find_share() * big
-
-        return Variant(
-            name or f"cascade {saved.name}@{confidence:g}",
-            fingerprint=f"{compute_fingerprint(saved.network, saved.stored)} {confidence!r}",
-            model=model,
-            stored=subject.stored,
-            energy=energy,
-            architecture=Architecture(
-                "neuralfuse.cascade:create_untrained",
-                {**saved.arguments, "architecture": asdict(subject.architecture), "confidence": confidence},
-            ),
-        )
-
-    return create_variant
+def _read_little(path: str | PathLike[str], setting: Setting) -> Little:
+    """Read a classifier of a generator's size, or a model of faultsim's."""
+    if "classifier" not in read_file(path)[1]:
+        return read_little(path, setting)
+    saved = read_classifier(Path(path), setting.subject.device)
+    return Little(saved.name, saved.network, saved.stored, saved.architecture)
 
 
 def look_up(
@@ -168,7 +143,11 @@ def look_up(
             ),
             architecture=Architecture(
                 "neuralfuse.lookup:create_untrained",
-                {**saved.arguments, "shape": shape, "confidence": confidence},
+                {
+                    "classifier": asdict(saved.architecture),
+                    "shape": list(table.shape),
+                    "confidence": confidence,
+                },
             ),
         )
 
@@ -204,12 +183,12 @@ def list_kinds(generator: str | Path | None = None) -> Mapping[str, Kind]:
         return Path(generator) if ending is None else Path(generator).with_suffix(ending)
 
     def cascade(given: str = "") -> Entry:
-        file, confidence = _split_confidence(given)
+        file, confidence = split_confidence(given)
         path = find("cascade", file, CLASSIFIER_ENDING)
         return classify_first(path, CONFIDENCE if confidence is None else confidence)
 
     def lookup(given: str = "") -> Entry:
-        file, confidence = _split_confidence(given)
+        file, confidence = split_confidence(given)
         path = find("lookup", file)
         return look_up(
             path.with_suffix(CLASSIFIER_ENDING), path.with_suffix(PATTERNS_ENDING), confidence or 0.0
@@ -221,18 +200,9 @@ def list_kinds(generator: str | Path | None = None) -> Mapping[str, Kind]:
         "classifier": Kind(
             lambda given="": classify_alone(find("classifier", given, CLASSIFIER_ENDING)), "a weight file"
         ),
-        "cascade": Kind(cascade, "CLASSIFIER@CONFIDENCE"),
+        "cascade": Kind(cascade, "FILE@CONFIDENCE"),
         "lookup": Kind(lookup, "GENERATOR@CONFIDENCE"),
     }
-
-
-def _split_confidence(given: str) -> tuple[str, float | None]:
-    """Split FILE@CONFIDENCE, of which both parts can be left out."""
-    file, _, number = given.rpartition("@")
-    try:
-        return file, float(number)
-    except ValueError:
-        return given, None
 
 
 def list_defaults(generator: str | Path | None) -> list[str]:

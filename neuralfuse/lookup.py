@@ -4,13 +4,15 @@ A generator that was trained in stages draws the class pattern of the class that
 found. A classifier of the generator's size and the table of patterns add the pattern itself, with fewer weights.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from faultsim.errors import FaultsimError
-
-from .cascade import measure_confidence
-from .stage_files import create_classifier
+from faultsim.network.architecture import Architecture
+from faultsim.studies.cascade import measure_confidence
 
 
 class PatternLookup(nn.Module):
@@ -50,16 +52,16 @@ class PatternLookup(nn.Module):
         return torch.where(sure[:, None, None, None], fused, x)
 
 
-def create_untrained(name: str, shape: tuple[int, ...], classes: int, confidence: float) -> PatternLookup:
+def create_untrained(classifier: Mapping[str, Any], shape: Sequence[int], confidence: float) -> PatternLookup:
     """Make a look-up with any weights and blank patterns.
 
     Parameters
     ----------
-    name, classes
-        Of the classifier, as for create_classifier.
+    classifier
+        Fields of the classifier's Architecture.
     shape
-        (3, H, W) of the images.
+        Of the patterns: (classes, 3, H, W).
     confidence
         As for PatternLookup.
     """
-    return PatternLookup(create_classifier(name, classes), torch.zeros(classes, *shape), confidence)
+    return PatternLookup(Architecture(**classifier).build(), torch.zeros(*shape), confidence)

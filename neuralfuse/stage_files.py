@@ -9,6 +9,7 @@ from torch import Tensor
 
 from faultsim.checkpoint import load_weights, read_file, save_weights
 from faultsim.errors import FaultsimError
+from faultsim.network.architecture import Architecture
 from faultsim.stored import StoredWeights
 
 from . import generators
@@ -124,9 +125,12 @@ class SavedClassifier(NamedTuple):
     """What the file says about its training."""
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of create_classifier."""
-        return {"name": self.name, "classes": self.network.head.out_features}
+    def architecture(self) -> Architecture:
+        """What makes it anew."""
+        classes = self.network.head.out_features
+        return Architecture(
+            "neuralfuse.stage_files:create_classifier", {"name": self.name, "classes": classes}
+        )
 
 
 def read_classifier(path: str | Path, device: torch.device | str = "cpu") -> SavedClassifier:

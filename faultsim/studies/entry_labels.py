@@ -18,6 +18,7 @@ from ..mitigations import (
     WordMasking,
 )
 from ..models import import_object
+from .cascade import CONFIDENCE, ask_first, split_confidence
 from .entries import Entry, boost_layers, protect_memory, replace_base
 from .model_entries import restrict_activations, write_for_each_chip
 from .sweep_result import Variant
@@ -46,6 +47,19 @@ def _boosted(parameter: str = "") -> BoostedLayers | Entry:
     return BoostedLayers(layers, voltage) if layers and voltage else boost_layers(layers, voltage)
 
 
+def _base(file: str = "") -> Entry:
+    if not file:
+        raise FaultsimError("base needs the weight file of another base model: base:FILE")
+    return replace_base(file)
+
+
+def _cascade(parameter: str = "") -> Entry:
+    file, confidence = split_confidence(parameter)
+    if not file:
+        raise FaultsimError("cascade needs the weight file of a little network: cascade:FILE@0.7")
+    return ask_first(file, CONFIDENCE if confidence is None else confidence)
+
+
 def _refuse(kind: str, parameter: str) -> RobustBits:
     raise FaultsimError(f"{kind}:{parameter}: it can be {kind}:{KINDS[kind].parameter}")
 
@@ -60,7 +74,8 @@ KINDS: Mapping[str, Kind] = {
     "boosted": Kind(_boosted, "PATTERN@VOLTAGE, where + joins patterns"),
     "fault-aware": Kind(write_for_each_chip),
     "range-restriction": Kind(restrict_activations, "clamp or zero"),
-    "base": Kind(replace_base, "a weight file"),
+    "base": Kind(_base, "a weight file"),
+    "cascade": Kind(_cascade, "FILE@CONFIDENCE"),
 }
 """All that faultsim has. neuralfuse.entries has those with a generator."""
 _NAMED = re.compile(r"([^=:@/]+)=(.+)", re.DOTALL)

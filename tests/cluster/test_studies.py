@@ -21,6 +21,7 @@ from faultsim import (
 from faultsim.cluster.workers import Workers
 from faultsim.io.run_directory import format_csv
 from faultsim.models import resolve
+from faultsim.studies.cascade import ask_first
 from faultsim.studies.comparison import MITIGATIONS
 from faultsim.studies.entries import replace_base
 from faultsim.studies.sweep_result import Variant
@@ -120,6 +121,7 @@ def test_other_models_of_a_comparison(processes, subject, tmp_path):
         replace_base(tmp_path / "other.safetensors"),
         classify_alone(tmp_path / "small.safetensors"),
         classify_first(tmp_path / "small.safetensors", 0.2),
+        ask_first(tmp_path / "other.safetensors", 0.2),
         look_up(tmp_path / "small.safetensors", tmp_path / "patterns.safetensors", 0.2),
     ]
     compute_both(processes, faultsim.compare, subject, entries, chips=2, voltages=[0.95, 0.8])

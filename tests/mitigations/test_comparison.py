@@ -189,6 +189,8 @@ def test_labels_make_the_mitigations_that_they_name(setting):
     ("label", "message"),
     [
         ("ecc", "unknown mitigation 'ecc': it can be secded:X"),
+        ("base", "base needs the weight file of another base model: base:FILE"),
+        ("cascade:0.7", "cascade needs the weight file of a little network: cascade:FILE@0.7"),
         ("robust-bits:two", "robust-bits:two: it can be robust-bits:1 to 8"),
         ("bit-masking:word", "unknown mitigation 'bit-masking:word'"),
         ("no_such_module:entry", "mitigation 'no_such_module:entry': importing 'no_such_module' failed"),

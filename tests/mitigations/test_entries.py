@@ -11,6 +11,7 @@ import neuralfuse
 from faultsim import FaultsimError, bundled, save_weights
 from faultsim.cli import main
 from faultsim.show.series_styles import COLORS, MARKERS, choose_styles
+from faultsim.studies.cascade import ask_first
 from faultsim.studies.comparison import compare
 from faultsim.studies.entries import replace_base
 from faultsim.studies.entry_labels import parse_entry
@@ -173,20 +174,25 @@ def test_cascades_and_lookups_by_label(subject, tmp_path):
     generator = tmp_path / "g.safetensors"
     generator.with_suffix(".classifier.safetensors").write_bytes(SHIPPED.read_bytes())
     save_patterns(tmp_path / "g.patterns.safetensors", torch.zeros(10, 3, 32, 32), {})
+    other = bundled.MODELS["DigitsVGG"]
     labels = [
         "cascade",
         "cascade:0.5",
         f"cascade:{SHIPPED}@0.6",
+        f"cascade:{other}@0.8",
         "lookup",
         "lookup:0.5",
         f"lookup:{generator}@1",
     ]
     kinds = list_kinds(generator)
     rows = compare(subject, [parse_entry(label, kinds) for label in labels], 1, voltages=[0.83])
+    given = parse_entry(f"cascade:{other}@0.8")  # needs no generator
+    assert compare(subject, [given], 1, voltages=[0.83])[1].evaluation == rows[4].evaluation
     assert [row.variant for row in rows][1:] == [
         "cascade ConvXS@0.7",
         "cascade ConvXS@0.5",
         "cascade ConvXS@0.6",
+        "cascade DigitsVGG@0.8",
         "lookup ConvXS",
         "lookup ConvXS@0.5",
         "lookup ConvXS@1",
@@ -231,6 +237,7 @@ def test_files_that_do_not_fit_are_refused(subject, tmp_path):
         (put_in_front(bundled.MODELS["DigitsNet"]), "holds no generator"),
         (classify_alone(bundled.MODELS["DigitsNet"]), "holds no classifier of a generator's size"),
         (classify_alone(classifier(tmp_path, 7)), r"needs logits \[2, 10\]"),
+        (ask_first(SHIPPED), "names no model of faultsim's"),
         (classify_first(SHIPPED, 0.0), "confidence 0.0: it is a probability above 0"),
         (look_up(SHIPPED, patterns, 1.5), "confidence 1.5: it is a probability, 0 to 1"),
         (look_up(SHIPPED, few), r"has patterns \[3, 3, 32, 32\]; the data needs \[10, 3, 32, 32\]"),
