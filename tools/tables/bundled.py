@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -58,7 +59,9 @@ def shipped(root: Path) -> str:
         "behind ConvQS, %",
         "won at equal energy, points (95 % interval)",
     ]
-    return remarked(markdown(head, rows, 1), [*dict.fromkeys(remarks), shipped_classifier()])
+    return remarked(
+        markdown(head, rows, 1), [*dict.fromkeys(remarks), shipped_classifier(), shipped_cascade(folder)]
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -75,6 +78,22 @@ def shipped_classifier() -> str:
         return (
             f"ConvQS's encoder with a linear head, at Vmin, without DigitsVGG: {100 * found['accuracy']:.1f} %, for "
             f"{100 * share:.1f} % of DigitsVGG's energy at Vmin"
+        )
+
+
+def shipped_cascade(folder: Path) -> str:
+    """What that encoder and the model reach as a cascade, as `faultsim compare --out` wrote it."""
+    with reading(folder / "cascade"):
+        with (folder / "cascade" / "summary.csv").open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["variant"].startswith("cascade")]
+        confidence = rows[0]["variant"].partition("@")[2]
+        accuracies = ", ".join(f"{100 * float(row['mean']):.1f}" for row in rows)
+        rates = ", ".join(f"{100 * float(row['bit_error_rate']):g}" for row in rows)
+        energy = max(1 - float(row["energy_saving"]) for row in rows)
+        return (
+            f"that encoder first, and DigitsVGG where its confidence is below {confidence} (`faultsim compare --model "
+            f"DigitsVGG --mitigations cascade`): {accuracies} % at {rates} % bit errors, for at most {100 * energy:.1f} % of "
+            f"that energy; {commit_and_date(_read(folder / 'cascade' / 'sweep.json'))}"
         )
 
 
