@@ -92,8 +92,8 @@ def shipped_cascade(folder: Path) -> str:
         energy = max(1 - float(row["energy_saving"]) for row in rows)
         return (
             f"that encoder first, and DigitsVGG where its confidence is below {confidence} (`faultsim compare --model "
-            f"DigitsVGG --mitigations cascade`): {accuracies} % at {rates} % bit errors, for at most {100 * energy:.1f} % of "
-            f"that energy; {commit_and_date(_read(folder / 'cascade' / 'sweep.json'))}"
+            f"DigitsVGG --mitigations cascade`): {accuracies} % at {rates} % bit errors, for at most "
+            f"{100 * energy:.1f} % of that energy; {commit_and_date(_read(folder / 'cascade' / 'sweep.json'))}"
         )
 
 
