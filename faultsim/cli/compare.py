@@ -23,15 +23,18 @@ def compare(
             help="A list of secded:POLICY, in-place:POLICY (keep, zero or reread), parity:WHAT, word-masking:WHAT "
             "(weight or word), bit-masking, robust-bits:K, boosted:PATTERN@VOLTAGE (+ joins patterns), "
             "range-restriction:WHAT (clamp or zero), fault-aware (a known chip), base:FILE "
-            "(another base model), neuralfuse:FILE (a generator), classifier:FILE, package.module:name (your own); "
-            "NAME=ENTRY names one. [default: some of each, which need neither a training nor a known chip]",
+            "(another base model), neuralfuse:FILE (a generator), classifier:FILE, cascade:FILE@CONFIDENCE (a little "
+            "network answers where it is confident), lookup:FILE@CONFIDENCE (patterns without a decoder), "
+            "package.module:name (your own); NAME=ENTRY names one. [default: some of each, which need neither a "
+            "training nor a known chip]",
             show_default=False,
         ),
     ] = None,
     generator: Annotated[
         Path | None,
         typer.Option(
-            help="The weight file of neuralfuse. [default: for a bundled model its bundled generator]",
+            help="The weight file of neuralfuse; classifier, cascade and lookup take the files next to it. [default: "
+            "for a bundled model its bundled generator]",
             show_default=False,
         ),
     ] = None,

@@ -17,6 +17,7 @@ from faultsim.io.files import write_text
 from tools.tables.accuracy import accuracies, accuracies_in_full, base_models
 from tools.tables.bundled import recipes, saving, shipped
 from tools.tables.comparison import mitigations
+from tools.tables.lookup import lookup
 from tools.tables.precision import precision
 from tools.tables.speed import activations, codecs, eopm, evaluation, formats, inference, kernel, peers, scale
 from tools.tables.text import reading
@@ -27,6 +28,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"shipped": shipped},
     "docs/results.md": {
         "accuracies": accuracies,
+        "lookup": lookup,
         "precision": precision,
         **{
             f"mitigations_{base}_{preset}": partial(mitigations, base, preset)
