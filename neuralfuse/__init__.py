@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .files import save as save
     from .generators import NeuralFuse as NeuralFuse
     from .generators import create as create
+    from .lookup_file import write_lookup as write_lookup
     from .paper.reproduction import reproduce as reproduce
     from .protection import Protection as Protection
     from .protection import evaluate_protected as evaluate_protected
@@ -48,6 +49,7 @@ _HOME = {
     "train": "to_file",
     "train_generator": "training",
     "train_staged": "staged",
+    "write_lookup": "lookup_file",
 }
 __all__ = [*_HOME]
 

@@ -1,15 +1,12 @@
 """Entries of a comparison: a generator in front of the model, and what a classifier of its size does without it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from energy.saving import count_weight_accesses
 from faultsim.checkpoint import compute_fingerprint, read_file
 from faultsim.errors import FaultsimError
-from faultsim.network.architecture import Architecture
-from faultsim.sram import WORD_BYTES
 from faultsim.studies.cascade import CONFIDENCE, Little, ask_first, read_little, split_confidence
 from faultsim.studies.entries import Entry, Setting
 from faultsim.studies.entry_labels import KINDS as FAULTSIM_KINDS
@@ -17,9 +14,7 @@ from faultsim.studies.entry_labels import Kind
 from faultsim.studies.sweep_result import Variant
 
 from .files import read_generator
-from .generators import check_generator_size
-from .lookup import PatternLookup
-from .patterns import compute_pattern_fingerprint, load_patterns
+from .lookup_file import combine
 from .stage_files import CLASSIFIER_ENDING, PATTERNS_ENDING, SavedClassifier, read_classifier
 
 
@@ -111,7 +106,7 @@ def look_up(
     patterns
         File of the patterns: GENERATOR.patterns.safetensors, which staged training writes.
     confidence
-        Where the classifier is less confident, the image stays as it is.
+        As for PatternLookup.
     name
         In tables. Default: lookup, the architecture of the generator, and @ and the confidence if there is one.
 
@@ -123,33 +118,12 @@ def look_up(
     """
 
     def create_variant(setting: Setting) -> Variant:
-        saved, table = _read_fitting(classifier, setting), load_patterns(patterns)[0]
-        shape = check_generator_size(saved.name, setting.subject.dataset.input_shape)
-        needed = (saved.network.head.out_features, *shape)
-        if tuple(table.shape) != needed:
-            raise FaultsimError(f"{patterns} has patterns {list(table.shape)}; the data needs {list(needed)}")
-        lookup = PatternLookup(saved.network, table, confidence).to(setting.subject.device).eval()
-        pattern = -(-table[0].numel() // WORD_BYTES)  # one of them is read for each image
-        return Variant(
-            name or f"lookup {saved.name}" + (f"@{confidence:g}" if confidence else ""),
-            transform=lookup,
-            transform_accesses=count_weight_accesses(saved.network, shape) + pattern,
-            fingerprint=" ".join(
-                (
-                    compute_fingerprint(saved.network, saved.stored),
-                    compute_pattern_fingerprint(table),
-                    repr(confidence),
-                )
-            ),
-            architecture=Architecture(
-                "neuralfuse.lookup:create_untrained",
-                {
-                    "classifier": asdict(saved.architecture),
-                    "shape": list(table.shape),
-                    "confidence": confidence,
-                },
-            ),
+        _read_fitting(classifier, setting)
+        subject = setting.subject
+        variant = combine(classifier, patterns, confidence).create_variant(
+            subject.device, subject.dataset.input_shape
         )
+        return replace(variant, name=name or variant.name.removeprefix("with "))
 
     return create_variant
 

@@ -20,13 +20,14 @@ from faultsim.studies.sweep_result import Variant
 
 from . import generators
 from .generators import NeuralFuse, check_generator_size
+from .lookup import LOOKUP, PatternLookup, read_lookup
 
 
 class SavedGenerator(NamedTuple):
     """A generator as its weight file holds it."""
 
     name: str
-    """Architecture, one of neuralfuse.generators.KNOWN."""
+    """Architecture, one of neuralfuse.generators.KNOWN; of a look-up its own name."""
     network: nn.Module
     """The generator G, on the CPU, with the dequantized weights."""
     stored: StoredWeights
@@ -60,7 +61,13 @@ class SavedGenerator(NamedTuple):
             If the generator does not fit images of this shape.
         """
         shape = check_generator_size(self.name, image_shape)
-        if self.name in generators.BASELINES:
+        architecture = Architecture("neuralfuse.files:create_untrained", {"name": self.name})
+        if isinstance(self.network, PatternLookup):
+            if shape != (size := tuple(self.network.patterns.shape[1:])):
+                raise FaultsimError(f"{self.name} has patterns for images {list(size)}, not {list(shape)}")
+            accesses = self.network.count_accesses()
+            architecture = Architecture("neuralfuse.lookup:create_untrained", self.network.describe())
+        elif self.name in generators.BASELINES:
             accesses = -(-self.stored.bytes // WORD_BYTES)  # read once for each image
         else:
             accesses = count_weight_accesses(self.network, shape, policy=POLICIES["paper-generator"])
@@ -69,7 +76,7 @@ class SavedGenerator(NamedTuple):
             NeuralFuse(self.network).to(device).eval(),
             accesses,
             self.fingerprint,
-            architecture=Architecture("neuralfuse.files:create_untrained", {"name": self.name}),
+            architecture=architecture,
         )
 
     def prepare_export(self, data: Dataset | OwnBatches) -> ExportableModel:
@@ -108,6 +115,9 @@ def read_generator(path: str | Path) -> SavedGenerator:
     """
     metadata = read_file(path)[1]
     name = metadata.get("generator")
+    if name == LOOKUP:
+        lookup = read_lookup(metadata.get(LOOKUP), path)
+        return SavedGenerator(lookup.name, lookup, load_weights(lookup, path)[0], metadata)
     if not isinstance(name, str) or name not in (*generators.KNOWN, *generators.BASELINES):
         raise FaultsimError(
             f"{path} holds no generator: its metadata must name one of {', '.join(generators.KNOWN)}"

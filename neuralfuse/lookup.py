@@ -1,67 +1,104 @@
-"""Patterns that are looked up instead of drawn: a generator without a decoder.
+"""A generator without a decoder: class patterns are looked up instead of drawn.
 
 A generator that was trained in stages draws the class pattern of the class that it recognizes, not quite as it was
 found. A classifier of the generator's size and the table of patterns add the pattern itself, with fewer weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from energy.saving import count_weight_accesses
 from faultsim.errors import FaultsimError
-from faultsim.network.architecture import Architecture
-from faultsim.studies.cascade import measure_confidence
+from faultsim.sram import WORD_BYTES
+
+from . import generators
+from .classifier import Classifier
+
+LOOKUP = "lookup"
+"""What the metadata of a weight file name as its generator."""
+_LARGEST = 1 << 24  # numbers in a table: a file that names more does not have them
 
 
 class PatternLookup(nn.Module):
-    """F(x) = clamp(x + pattern of the class that a classifier recognizes, -1, 1).
+    """G(x) = pattern of the class that a classifier recognizes in x, or 0 where it is not confident.
+
+    `NeuralFuse(PatternLookup(...))` adds it to the image.
 
     Parameters
     ----------
-    classifier
-        Maps images [B, 3, H, W] in [-1, 1] to logits [B, classes].
-    patterns
-        float32 [classes, 3, H, W] in [-1, 1]. They are rounded to int8, as they lie in a memory.
+    encoder
+        Generator whose encoder the classifier has, one of generators.KNOWN.
+    classes
+        How many patterns there are.
+    shape
+        (3, H, W) of the images.
     confidence
-        Where the classifier is less confident, F(x) = x, and the base model decides. 0: nowhere.
+        Where the classifier's largest probability is less, the image stays as it is, and the base model decides. 0:
+        nowhere.
 
     Raises
     ------
     FaultsimError
-        For a confidence out of range.
+        For values out of range.
     """
 
-    patterns: Tensor
-
-    def __init__(self, classifier: nn.Module, patterns: Tensor, confidence: float = 0.0) -> None:
+    def __init__(self, encoder: str, classes: int, shape: Sequence[int], confidence: float = 0.0) -> None:
         super().__init__()
+        generators.check_generator_size(encoder, tuple(shape))
         if not 0 <= confidence <= 1:
             raise FaultsimError(f"confidence {confidence}: it is a probability, 0 to 1")
-        self.classifier, self.confidence = classifier, confidence
-        self.register_buffer("patterns", torch.round(patterns * 127) / 127)
+        if not 1 <= classes <= _LARGEST // (shape[0] * shape[1] * shape[2]):
+            raise FaultsimError(f"a table of {classes} patterns {list(shape)}")
+        self.encoder, self.confidence = encoder, confidence
+        self.classifier = Classifier(generators.create(encoder), classes)
+        self.patterns = nn.Parameter(torch.zeros(classes, *shape))
+        """In [-1, 1]; int8 in a memory."""
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+        return f"{LOOKUP} {self.encoder}" + (f"@{self.confidence:g}" if self.confidence else "")
+
+    def describe(self) -> dict[str, Any]:
+        """Return its arguments, JSON values."""
+        classes, *shape = self.patterns.shape
+        return {"encoder": self.encoder, "classes": classes, "shape": shape, "confidence": self.confidence}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return images [B, 3, H, W] in [-1, 1]."""
+        """Map images [B, 3, H, W] in [-1, 1] to patterns of the same shape."""
         logits = self.classifier(x)
-        fused = torch.clamp(x + self.patterns[logits.argmax(1)], -1.0, 1.0)
+        found = self.patterns[logits.argmax(1)]
         if self.confidence == 0:
-            return fused
-        sure = measure_confidence(logits) >= self.confidence
-        return torch.where(sure[:, None, None, None], fused, x)
+            return found
+        sure = logits.float().softmax(1).amax(1) >= self.confidence
+        return torch.where(sure[:, None, None, None], found, torch.zeros_like(found))
+
+    def count_accesses(self) -> int:
+        """Count the weight memory accesses of one image: those of the classifier, and one pattern."""
+        shape = tuple(self.patterns.shape[1:])
+        return count_weight_accesses(self.classifier, shape) - (-self.patterns[0].numel() // WORD_BYTES)
 
 
-def create_untrained(classifier: Mapping[str, Any], shape: Sequence[int], confidence: float) -> PatternLookup:
-    """Make a look-up with any weights and blank patterns.
+def read_lookup(described: Any, path: object) -> PatternLookup:
+    """Make a look-up with blank patterns from what a file's metadata say. Raises FaultsimError for anything else."""
+    try:
+        encoder, classes, shape, confidence = (
+            described[name] for name in ("encoder", "classes", "shape", "confidence")
+        )
+        if encoder not in generators.KNOWN or len(shape) != 3:
+            raise ValueError
+        if not all(type(size) is int and size > 0 for size in (classes, *shape)):
+            raise ValueError
+        return PatternLookup(encoder, classes, shape, float(confidence))
+    except (KeyError, TypeError, ValueError):
+        raise FaultsimError(
+            f"{path} describes no look-up: encoder, classes, shape and confidence are needed"
+        ) from None
 
-    Parameters
-    ----------
-    classifier
-        Fields of the classifier's Architecture.
-    shape
-        Of the patterns: (classes, 3, H, W).
-    confidence
-        As for PatternLookup.
-    """
-    return PatternLookup(Architecture(**classifier).build(), torch.zeros(*shape), confidence)
+
+def create_untrained(**described: Any) -> generators.NeuralFuse:
+    """Make the module that stands in front of a base model, from describe(), with any weights."""
+    return generators.NeuralFuse(PatternLookup(**described))

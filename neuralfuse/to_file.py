@@ -22,6 +22,7 @@ from faultsim.training.to_file import check_weight_path
 from . import generators
 from .distributed import ALONE, Ranks
 from .files import read_generator
+from .lookup import PatternLookup
 from .stage_files import find_reusable, save_stages
 from .staged import measure_baselines, train_staged
 from .stages import STAGES, Staged
@@ -197,6 +198,8 @@ def _initialize(name: str, start: str | Path | None) -> tuple[nn.Module, dict[st
     if start is None:
         return generators.create(name), {}
     saved = read_generator(start)
+    if isinstance(saved.network, PatternLookup):
+        raise FaultsimError(f"--start {start} holds {saved.name}, which is not trained by gradients")
     if saved.name != name:
         raise FaultsimError(
             f"--start {start} holds {saved.name}: begin with a {name}, or train --generator {saved.name}"

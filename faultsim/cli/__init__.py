@@ -27,6 +27,7 @@ from . import (
     generator,
     info,
     inject,
+    lookup,
     memory,
     patterns,
     report,
@@ -55,6 +56,7 @@ app.command("evaluate-blackbox")(blackbox.evaluate_blackbox)
 app.command("train-base")(train.train_base)
 app.command("train-generator")(generator.train_generator)
 app.command("patterns")(patterns.patterns)
+app.command("make-lookup")(lookup.make_lookup)
 app.command("export")(export.export)
 app.command("curve")(curve.curve)
 app.command("chip")(chip.chip)

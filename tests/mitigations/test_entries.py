@@ -240,7 +240,7 @@ def test_files_that_do_not_fit_are_refused(subject, tmp_path):
         (ask_first(SHIPPED), "names no model of faultsim's"),
         (classify_first(SHIPPED, 0.0), "confidence 0.0: it is a probability above 0"),
         (look_up(SHIPPED, patterns, 1.5), "confidence 1.5: it is a probability, 0 to 1"),
-        (look_up(SHIPPED, few), r"has patterns \[3, 3, 32, 32\]; the data needs \[10, 3, 32, 32\]"),
+        (look_up(SHIPPED, few), "has 3 patterns; .* knows 10 classes"),
         (look_up(SHIPPED, SHIPPED), "holds no class patterns"),
         (replace_base(GENERATORS["DigitsNet"].weights), "doesn't fit the model"),
     ):
