@@ -24,10 +24,11 @@ def make_lookup(
         ),
     ] = 0.0,
 ) -> None:
-    """Make a generator that looks up class patterns instead of drawing them.
+    """Make a generator that looks up class patterns.
 
-    It has the classifier that staged training begins with, and the patterns that it finds: the pattern of the class
-    that the classifier recognizes is added to the image. Other commands take its file as that of a generator.
+    It draws nothing, so it needs no decoder. It has the classifier that staged training begins with, and the patterns
+    that it finds: the pattern of the class that the classifier recognizes is added to the image. Other commands take
+    its file as that of a generator.
     """
     from neuralfuse.lookup_file import write_lookup
 
