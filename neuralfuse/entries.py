@@ -15,7 +15,7 @@ from faultsim.studies.sweep_result import Variant
 
 from .files import read_generator
 from .lookup_file import combine
-from .stage_files import CLASSIFIER_ENDING, PATTERNS_ENDING, SavedClassifier, read_classifier
+from .stage_files import CLASSIFIER_ENDING, PATTERNS_ENDING, read_classifier
 
 
 def put_in_front(path: str | Path, name: str | None = None) -> Entry:
@@ -54,7 +54,9 @@ def classify_alone(path: str | Path, name: str | None = None) -> Entry:
     """
 
     def create_variant(setting: Setting) -> Variant:
-        saved = _read_fitting(path, setting)
+        subject = setting.subject
+        saved = read_classifier(path, subject.device)
+        replace(subject, name=str(path), model=saved.network, stored=saved.stored).check()
         return Variant(
             name or f"classifier {saved.name}",
             fingerprint=compute_fingerprint(saved.network, saved.stored),
@@ -118,21 +120,15 @@ def look_up(
     """
 
     def create_variant(setting: Setting) -> Variant:
-        _read_fitting(classifier, setting)
-        subject = setting.subject
-        variant = combine(classifier, patterns, confidence).create_variant(
-            subject.device, subject.dataset.input_shape
-        )
+        found, subject = combine(classifier, patterns, confidence), setting.subject
+        network = found.network.to(subject.device)
+        replace(
+            subject, name=str(classifier), model=network.get_submodule("classifier"), stored=found.stored
+        ).check()
+        variant = found.create_variant(subject.device, subject.dataset.input_shape)
         return replace(variant, name=name or variant.name.removeprefix("with "))
 
     return create_variant
-
-
-def _read_fitting(path: str | Path, setting: Setting) -> SavedClassifier:
-    """Read a classifier of the classes and images of a setting."""
-    saved = read_classifier(path, setting.subject.device)
-    replace(setting.subject, name=str(path), model=saved.network, stored=saved.stored).check()
-    return saved
 
 
 def list_kinds(generator: str | Path | None = None) -> Mapping[str, Kind]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from energy.saving import count_weight_accesses
 from faultsim.errors import FaultsimError
 from faultsim.sram import WORD_BYTES
+from faultsim.studies.cascade import measure_confidence
 
 from . import generators
 from .classifier import Classifier
@@ -73,7 +74,7 @@ class PatternLookup(nn.Module):
         found = self.patterns[logits.argmax(1)]
         if self.confidence == 0:
             return found
-        sure = logits.float().softmax(1).amax(1) >= self.confidence
+        sure = measure_confidence(logits) >= self.confidence
         return torch.where(sure[:, None, None, None], found, torch.zeros_like(found))
 
     def count_accesses(self) -> int:
