@@ -1,11 +1,12 @@
 """A generator without a decoder: class patterns are looked up instead of drawn.
 
 A generator that was trained in stages draws the class pattern of the class that it recognizes, not quite as it was
-found. A classifier of the generator's size and the table of patterns add the pattern itself, with fewer weights.
+found. A classifier of the generator's size and the table of patterns add the pattern itself, with fewer weights; they
+are what the first two stages find.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +59,29 @@ class PatternLookup(nn.Module):
         self.patterns = nn.Parameter(torch.zeros(classes, *shape))
         """In [-1, 1]; int8 in a memory."""
 
+    @classmethod
+    def join(cls, encoder: str, classifier: Classifier, patterns: Tensor, confidence: float = 0.0) -> Self:
+        """Put a classifier and its patterns together, for inference; the patterns are rounded to int8.
+
+        Parameters
+        ----------
+        encoder, confidence
+            As above.
+        classifier
+            As the first stage of staged training returns it, or as read_classifier reads it.
+        patterns
+            float32 [classes, 3, H, W] in [-1, 1].
+        """
+        network = cls(encoder, len(patterns), patterns.shape[1:], confidence)
+        with torch.no_grad():
+            network.classifier.load_state_dict(classifier.state_dict())
+            network.patterns.copy_(torch.round(patterns * 127) / 127)
+        return network.requires_grad_(False).eval()
+
     @property
     def name(self) -> str:
         """Its name in tables."""
-        return f"{LOOKUP} {self.encoder}" + (f"@{self.confidence:g}" if self.confidence else "")
+        return name_lookup(self.encoder) + (f"@{self.confidence:g}" if self.confidence else "")
 
     def describe(self) -> dict[str, Any]:
         """Return its arguments, JSON values."""
@@ -81,6 +101,11 @@ class PatternLookup(nn.Module):
         """Count the weight memory accesses of one image: those of the classifier, and one pattern."""
         shape = tuple(self.patterns.shape[1:])
         return count_weight_accesses(self.classifier, shape) - (-self.patterns[0].numel() // WORD_BYTES)
+
+
+def name_lookup(encoder: str) -> str:
+    """Name a look-up with a generator's encoder, which adds a pattern to every image."""
+    return f"{LOOKUP} {encoder}"
 
 
 def read_lookup(described: Any, path: object) -> PatternLookup:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from faultsim.checkpoint import save_weights
 from faultsim.errors import FaultsimError
 from faultsim.io.provenance import record_provenance
@@ -41,10 +39,7 @@ def combine(classifier: str | Path, patterns: str | Path, confidence: float = 0.
     classes = saved.network.head.out_features
     if len(table) != classes:
         raise FaultsimError(f"{patterns} has {len(table)} patterns; {classifier} knows {classes} classes")
-    network = PatternLookup(saved.name, classes, table.shape[1:], confidence)
-    with torch.no_grad():
-        network.classifier.load_state_dict(saved.network.state_dict())
-        network.patterns.copy_(torch.round(table * 127) / 127)
+    network = PatternLookup.join(saved.name, saved.network, table, confidence)
     metadata = {
         **{key: about[key] for key in ("base", "dataset", "dataset_fingerprint", "training") if key in about},
         "generator": LOOKUP,
@@ -56,12 +51,11 @@ def combine(classifier: str | Path, patterns: str | Path, confidence: float = 0.
         },
         **record_provenance(),
     }
-    network.requires_grad_(False).eval()
     return SavedGenerator(network.name, network, StoredWeights.of(network), metadata)
 
 
 def write_lookup(path: str | Path, generator: str | Path, confidence: float = 0.0) -> SavedGenerator:
-    """Write the look-up of a generator that was trained in stages, a weight file as that of a generator.
+    """Write the look-up of a generator that was trained in stages or as a look-up: a weight file like a generator's.
 
     Parameters
     ----------

@@ -5,7 +5,8 @@
 3. drawing     the generator learns to draw the pattern of the image's class, without the base model
 4. eopm        EOPM, which starts from a generator that protects every image whose class it knows
 
-Each stage has a state of its own, so that the training continues from any point to the same result.
+A look-up (neuralfuse.lookup) needs the first two only. Each stage has a state of its own, so that the training
+continues from any point to the same result.
 """
 
 import copy
@@ -58,11 +59,11 @@ class Outcome(NamedTuple):
     """What staged training returns besides the generator."""
 
     curves: dict[str, list[dict]]
-    """One entry per epoch, for each of STAGES."""
+    """One entry per epoch, for each stage."""
     patterns: Tensor
     """float32 [classes, 3, H, W], on the CPU."""
     costs: dict[str, Cost]
-    """For each of STAGES."""
+    """For each stage."""
     classifier: Classifier
     """A copy of the classifier after stage 1: the baseline of the generator's size."""
 
@@ -82,7 +83,7 @@ def train_staged(
     classifier: Known[Classifier] | None = None,
     patterns: Known[Tensor] | None = None,
 ) -> Outcome:
-    """Train a generator in place, in stages.
+    """Train a generator in place, in stages; for a look-up, only its classifier and the patterns.
 
     Parameters
     ----------
@@ -124,8 +125,9 @@ def train_staged(
     else:
         drawn = patterns.value.to(run.device)
         run.take_over("patterns", patterns, [drawn])
-    run.draw(drawn)
-    run.finish()
+    if not staged.looked_up:
+        run.draw(drawn)
+        run.finish()
     return Outcome(run.curves, drawn.cpu(), run.costs, network)
 
 

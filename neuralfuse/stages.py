@@ -1,4 +1,4 @@
-"""The stages of staged training: their lengths, learning rates and losses."""
+"""The stages of staged training and of look-ups: their lengths, learning rates and losses."""
 
 from dataclasses import asdict, dataclass
 
@@ -7,6 +7,8 @@ from faultsim.errors import FaultsimError
 from .training import Training
 
 STAGES = ("classifier", "patterns", "drawing", "eopm")
+LOOKUP_STAGES = STAGES[:2]
+"""Of a look-up, which adds the patterns as they were found."""
 PATTERN_CHIPS = 1 << 30
 """Added to the seed of the search for patterns, so that the last stage uses other chips."""
 
@@ -38,7 +40,7 @@ class Staged:
     """How a generator is trained in stages. The defaults were chosen by experiment (results/README.md)."""
 
     eopm: Training
-    """The last stage. Its bit errors, seed and precision are those of all stages."""
+    """The last stage. Its bit errors, lambda, seed and precision are those of all stages."""
     classifier: Stage = Stage(20, 128, 0.01, 400)
     patterns: Stage = Stage(2, 48, 0.05, 1000)
     pattern_models: int = 3
@@ -52,6 +54,8 @@ class Staged:
     """Of the softmax over the distances to all patterns, in the loss of drawing."""
     choice: float = 0.02
     """Weight of the cross entropy of that softmax; the squared error has weight 1."""
+    looked_up: bool = False
+    """Only LOOKUP_STAGES: the result is a neuralfuse.lookup.PatternLookup, which needs nothing else."""
 
     def __post_init__(self) -> None:
         if self.eopm.bit_error_rate is None:
@@ -61,12 +65,25 @@ class Staged:
 
     def describe(self) -> dict:
         """Return JSON values for metadata and results."""
-        return {**self.eopm.describe(), "trainer": "staged", "stages": self.stages()}
+        last = self.eopm.describe()
+        if self.looked_up:
+            common = {
+                name: last[name] for name in ("bit_error_rate", "faults", "weight", "seed", "precision")
+            }
+            return {**common, "trainer": "lookup", "n_models": self.pattern_models, "stages": self.stages()}
+        return {**last, "trainer": "staged", "stages": self.stages()}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its stages, in their order."""
+        return LOOKUP_STAGES if self.looked_up else STAGES
 
     def count_epochs(self, images: int) -> dict[str, int]:
-        """Return the largest number of epochs of each of STAGES, for a dataset of so many images."""
-        before = {stage: getattr(self, stage).epochs_of(images) for stage in STAGES[:-1]}
-        return {**before, STAGES[-1]: self.eopm.max_epochs}
+        """Return the largest number of epochs of each stage, for a dataset of so many images."""
+        return {
+            stage: self.eopm.max_epochs if stage == "eopm" else getattr(self, stage).epochs_of(images)
+            for stage in self.names
+        }
 
     def of(self, stage: str) -> dict:
         """Return what a stage before EOPM depends on. A finished stage stays valid when later ones change."""
@@ -81,7 +98,10 @@ class Staged:
 
     def stages(self) -> dict:
         """Return the settings of the stages before EOPM, for metadata and results."""
-        return {key: value for key, value in asdict(self).items() if key != "eopm"}
+        left_out = {"eopm", "looked_up"}
+        if self.looked_up:
+            left_out |= {"drawing", "temperature", "choice"}
+        return {key: value for key, value in asdict(self).items() if key not in left_out}
 
 
 EOPM_STAGE = {

@@ -1,7 +1,7 @@
 """Training of a generator to a weight file: with its metadata, its log, and a state to continue from."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from faultsim.training.to_file import check_weight_path
 from . import generators
 from .distributed import ALONE, Ranks
 from .files import read_generator
-from .lookup import PatternLookup
+from .lookup import LOOKUP, PatternLookup
 from .stage_files import find_reusable, save_stages
 from .staged import measure_baselines, train_staged
-from .stages import STAGES, Staged
+from .stages import Staged
 from .training import Base, Epoch, Training, train_generator
 
 _KNOWN = ("training", "epochs", "dataset_fingerprint", "start", "commit", "device", "date")
@@ -64,8 +64,8 @@ def train(
         see ``faultsim.studies.subject.load_subject``. A function is called after the generator's weights are
         initialized.
     training
-        EOPM or adversarial training (`Training`), or training in stages (`Staged`). Its seed is that of the initial
-        weights, too.
+        EOPM or adversarial training (`Training`), or training in stages (`Staged`), of a generator or of a look-up. Its
+        seed is that of the initial weights, too.
     data
         Training images and labels. Default: those of the base model's dataset, with the augmentation of that dataset.
     data_dir
@@ -112,6 +112,8 @@ def train(
     if ranks.count > 1 and isinstance(training, Staged):
         raise FaultsimError("--trainer staged runs in one process: start it without torchrun")
     last = training.eopm if isinstance(training, Staged) else training
+    if isinstance(training, Staged) and training.looked_up and start is not None:
+        raise FaultsimError("--start cannot be combined with --trainer lookup: it trains no generator")
     torch.manual_seed(last.seed)
     network, origin = _initialize(name, start)
     subjects = list(bases() if callable(bases) else bases)
@@ -124,7 +126,8 @@ def train(
     device = subject.stored.layers[0].values.device
     about = {"generator": name, "base": subject.network, **origin}
     log = EpochLog(
-        path.with_suffix(ENDING) if resumable else None, STAGES if isinstance(training, Staged) else ()
+        path.with_suffix(ENDING) if resumable else None,
+        training.names if isinstance(training, Staged) else (),
     )
     progress = Progress(
         training.count_epochs(len(data)) if isinstance(training, Staged) else {"": training.max_epochs}
@@ -158,8 +161,13 @@ def train(
             **reusable,
             **common,
         )
-        curve = [Epoch(**entry) for entry in outcome.curves["eopm"]]
         found = measure_baselines(outcome, frozen[0], subject.dataset, training)
+        if training.looked_up:
+            network = PatternLookup.join(name, outcome.classifier.cpu(), outcome.patterns)
+            found |= {LOOKUP: network.describe(), "accesses": network.count_accesses()}
+            found |= {"generator": LOOKUP, "epochs": training.count_epochs(len(data))["patterns"]}
+        else:
+            found |= _describe_curve([Epoch(**entry) for entry in outcome.curves["eopm"]])
     else:
         curve, cost = train_generator(
             network,
@@ -172,15 +180,13 @@ def train(
             ranks=ranks,
             **common,
         )
-        found = {"cost": cost.describe()}
+        found = {"cost": cost.describe(), **_describe_curve(curve)}
     metadata = {
         **about,
         "dataset": data.name,
         "dataset_fingerprint": data.fingerprint,
         "training": training.describe(),
         **found,
-        "epochs": len(curve),
-        "losses": asdict(curve[-1]),
         "world_size": ranks.count,
         "memory": subject.stored.share.as_dict(),
         **record_provenance(str(device)),
@@ -191,6 +197,18 @@ def train(
             save_stages(path, outcome, described | names | record_provenance(str(device)), found)
         save_weights(path, network, metadata)
     return metadata
+
+
+def summarize(metadata: Mapping[str, Any]) -> str:
+    """Say in a few words what a training reached, from the metadata that `train` returns."""
+    if metadata["generator"] == LOOKUP:
+        success, right = metadata["patterns"]["mean"], metadata["classifier"]["accuracy"]
+        return f"its patterns succeed in {100 * success:.2f} %, its classifier in {100 * right:.2f} %"
+    return f"loss {metadata['losses']['loss']:.4f} after {metadata['epochs']} epochs"
+
+
+def _describe_curve(curve: Sequence[Epoch]) -> dict[str, Any]:
+    return {"epochs": len(curve), "losses": asdict(curve[-1])}
 
 
 def _initialize(name: str, start: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:

@@ -32,8 +32,9 @@ from .eopm import EOPM
 from .generators import NeuralFuse
 from .objective import Objective
 
-TRAINERS = ("eopm", "adversarial", "staged")
-"""Trainers; "staged" is neuralfuse.staged."""
+IN_STAGES = ("staged", "lookup")
+"""Trainers of neuralfuse.staged."""
+TRAINERS = ("eopm", "adversarial", *IN_STAGES)
 SCHEDULES = ("constant", "linear")
 _ONLY = {"eopm": ("bit_error_rate", "voltage", "faults", "n_models", "divided"), "adversarial": ("flips",)}
 

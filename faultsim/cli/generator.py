@@ -69,13 +69,17 @@ def train_generator(
     writes its state to OUT.state.safetensors every minute, and the losses to OUT.log.jsonl. Start it again with the
     same options (with a constant learning rate, more epochs are allowed) to continue after an interruption.
 
-    EOPM (the default) and --trainer staged need --bit-error-rate or --voltage. Staged training needs a hundredth of
-    EOPM's passes through the base model, or less. Its stages: (1) The generator's encoder with a linear head learns the
-    classes. (2) For each class, a search finds a pattern that makes perturbed models predict this class for any image.
-    (3) The generator learns to draw the pattern of the image's class, without the base model. (4) EOPM, with --epochs,
-    --batch-size, --n-models and so on. Stages 1 to 3 repeat a small dataset more often than the defaults say. The
-    patterns are written to OUT.patterns.safetensors ('faultsim patterns' draws them), the classifier of stage 1 to
-    OUT.classifier.safetensors, and the accuracy of both to the metadata of OUT.
+    EOPM (the default) and the trainers staged and lookup need --bit-error-rate or --voltage. Staged training needs a
+    hundredth of EOPM's passes through the base model, or less. Its stages: (1) The generator's encoder with a linear
+    head learns the classes. (2) For each class, a search finds a pattern that makes perturbed models predict this class
+    for any image. (3) The generator learns to draw the pattern of the image's class, without the base model. (4) EOPM,
+    with --epochs, --batch-size, --n-models and so on. Stages 1 to 3 repeat a small dataset more often than the defaults
+    say. The patterns are written to OUT.patterns.safetensors ('faultsim patterns' draws them), the classifier of stage
+    1 to OUT.classifier.safetensors, and the accuracy of both to the metadata of OUT.
+
+    --trainer lookup ends after stage 2. OUT then has no decoder: it is this classifier with the patterns, and adds the
+    pattern of the class that it recognizes. On VGG11 this was better than drawing. 'faultsim make-lookup OUT
+    --confidence 0.6' makes one that leaves an image as it is where it doubts.
 
     --bits and --format say what the base model's weights are in the memory; the generator's are int8.
 
@@ -91,7 +95,7 @@ def train_generator(
     default is 1). If one process fails, all of them end, and a report by torchrun follows the error message.
     """
     from neuralfuse import distributed
-    from neuralfuse.to_file import train
+    from neuralfuse.to_file import summarize, train
 
     from ..io.files import keep_apart
     from ..kernel.devices import choose_device
@@ -140,7 +144,6 @@ def train_generator(
         )
         against = f"at bit error rate {format_percent(training.bit_error_rate)} ({conditions})"
     print(
-        f"{generator} for {subject.name} on {metadata['dataset']} {against}: loss {metadata['losses']['loss']:.4f} "
-        f"after {metadata['epochs']} epochs, written to {out}"
+        f"{generator} for {subject.name} on {metadata['dataset']} {against}: {summarize(metadata)}, written to {out}"
     )
     print(subject.stored.share)

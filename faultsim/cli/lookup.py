@@ -10,8 +10,8 @@ def make_lookup(
     generator: Annotated[
         Path,
         typer.Argument(
-            help="A generator's weight file, as train-generator --trainer staged writes it. The classifier and the "
-            "patterns next to it are used."
+            help="A generator's weight file, as train-generator --trainer staged or lookup writes it. The classifier "
+            "and the patterns next to it are used."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The weight file to write (.safetensors).")],

@@ -126,7 +126,7 @@ def _train(
     }
     if options.show:
         check_only(given, (*_ROWS, "faults", "out", "show", "smoke"), "--show, which computes nothing")
-    if not options.compute(tables, settings):
+    if not options.carry_out(tables, settings):
         return
     _show(tables, settings.recipe, options, as_json)
     if len(targets) > 1 and not as_json:

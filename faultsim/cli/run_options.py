@@ -41,9 +41,9 @@ RecipeOption = Annotated[
 TrainerOption = Annotated[
     str | None,
     typer.Option(
-        help="Trainer of generators: eopm, as in the paper, or staged, which needs a hundredth of its passes or less "
-        "('faultsim train-generator --help'). With staged the following options are those of its last stage; their "
-        "defaults are 2 epochs, batches of 96, N = 5 and a linear schedule. [default: eopm]",
+        help="Trainer of generators: eopm, as in the paper, or staged or lookup, which need a hundredth of its passes "
+        "or less ('faultsim train-generator --help'). With staged the following options are those of its last stage; "
+        "their defaults are 2 epochs, batches of 96, N = 5 and a linear schedule. [default: eopm]",
         show_default=False,
     ),
 ]
@@ -78,6 +78,10 @@ AverageOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of all trainings. [default: 0]")]
+RunComputeOption = Annotated[
+    str | None,
+    typer.Option(help="What evaluations compute in: float32 or bfloat16. [default: float32]"),
+]
 RunDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [default: auto]")]
 BudgetOption = Annotated[
     str | None,
@@ -114,6 +118,7 @@ class RunOptions:
     schedule: ScheduleOption = None
     average: AverageOption = None
     seed: SeedOption = None
+    compute: RunComputeOption = None
     device: RunDeviceOption = None
     budget: BudgetOption = None
     plan: PlanOption = False
@@ -141,7 +146,7 @@ class RunOptions:
 
         return names(self.faults, "--faults") or list(FAULTS)
 
-    def compute(self, tables: Mapping[str, Sequence[Cell]], settings: Settings) -> bool:
+    def carry_out(self, tables: Mapping[str, Sequence[Cell]], settings: Settings) -> bool:
         """Do what the run directory lacks, or what --plan and --show say; False if there is nothing to show then."""
         from neuralfuse.paper.budget import Clock
         from neuralfuse.paper.run import Plan, carry_out

@@ -22,6 +22,8 @@ _CHOSEN = {
     "batch_size": "batch_size",
     "max_epochs": "epochs",
 }
+# of the stages that a look-up does not have
+_LAST_STAGES = ("drawing_epochs", "n_models", "divided", "average", *_CHOSEN.values())
 
 
 def _option(name: str) -> str:
@@ -36,7 +38,8 @@ class TrainerOptions:
         str,
         typer.Option(
             help="eopm (random bit errors, new chips at every step), staged (classes, then a pattern for each class, "
-            "then EOPM: see below) or adversarial (the --flips worst bits of every step)."
+            "then EOPM: see below), lookup (the first two of these stages) or adversarial (the --flips worst bits of "
+            "every step)."
         ),
     ] = "eopm"
     n_models: Annotated[
@@ -92,10 +95,10 @@ class TrainerOptions:
         ),
     ] = None
     classifier_epochs: Annotated[
-        int | None, typer.Option(help="staged: epochs of stage 1. [default: 20]", show_default=False)
+        int | None, typer.Option(help="staged, lookup: epochs of stage 1. [default: 20]", show_default=False)
     ] = None
     pattern_epochs: Annotated[
-        int | None, typer.Option(help="staged: epochs of stage 2. [default: 2]", show_default=False)
+        int | None, typer.Option(help="staged, lookup: epochs of stage 2. [default: 2]", show_default=False)
     ] = None
     drawing_epochs: Annotated[
         int | None, typer.Option(help="staged: epochs of stage 3. [default: 6]", show_default=False)
@@ -103,7 +106,7 @@ class TrainerOptions:
     reuse: Annotated[
         Path | None,
         typer.Option(
-            help="staged: folder with generators trained in stages. A classifier of the same encoder and patterns for "
+            help="staged, lookup: folder with generators trained so. A classifier of the same encoder and patterns for "
             "the same base model are taken from there; their cost is added."
         ),
     ] = None
@@ -124,15 +127,15 @@ class TrainerOptions:
     seed: Annotated[int, typer.Option(help="Seed of initial weights, order, augmentation and chips.")] = 0
 
     def training(self, point: "PointOptions", faults: "FaultOptions") -> "Training":
-        """Return the training, with --trainer staged its last stage; FaultsimError for options of another trainer."""
+        """Return the training, in stages its last stage; FaultsimError for options of another trainer."""
         from neuralfuse.stages import EOPM_STAGE
-        from neuralfuse.training import Training
+        from neuralfuse.training import IN_STAGES, Training
 
         chosen = {
             name: value for name, option in _CHOSEN.items() if (value := getattr(self, option)) is not None
         }
         return Training(
-            **(EOPM_STAGE if self.trainer == "staged" else {}) | self._errors(point, faults) | chosen,
+            **(EOPM_STAGE if self.trainer in IN_STAGES else {}) | self._errors(point, faults) | chosen,
             weight=self.weight,
             average=self.average,
             precision=self.precision,
@@ -142,17 +145,24 @@ class TrainerOptions:
     def staged(self, last: "Training") -> "Staged | None":
         """Return the staged training with this last stage; None for another trainer, whose options must fit it."""
         from neuralfuse.stages import Staged
+        from neuralfuse.training import IN_STAGES
 
         given = {
             stage: epochs for stage, name in _STAGES.items() if (epochs := getattr(self, name)) is not None
         }
-        if self.trainer != "staged":
+        if self.trainer not in IN_STAGES:
             for name in [*(_STAGES[stage] for stage in given), *(["reuse"] if self.reuse else [])]:
-                raise FaultsimError(f"{_option(name)} needs --trainer staged")
+                raise FaultsimError(f"{_option(name)} needs --trainer staged or lookup")
             return None
+        if self.trainer == "lookup":
+            for name in _LAST_STAGES:
+                if getattr(self, name) != getattr(TrainerOptions, name):  # its default
+                    raise FaultsimError(
+                        f"{_option(name)} cannot be combined with --trainer lookup, which ends with the patterns"
+                    )
         if self.reuse is not None and not self.reuse.is_dir():
             raise FaultsimError(f"--reuse {self.reuse} is no folder")
-        staged = Staged(last)
+        staged = Staged(last, looked_up=self.trainer == "lookup")
         stages = {stage: replace(getattr(staged, stage), epochs=n, steps=0) for stage, n in given.items()}
         return replace(staged, **stages)
 

@@ -71,7 +71,7 @@ def transfer(
     )
     if options.show:
         check_only(options.given, ("faults", "out", "show"), "--show, which computes nothing")
-    if not options.compute({"transfer": wanted}, settings):
+    if not options.carry_out({"transfer": wanted}, settings):
         return
     found = collect_lines(wanted, options.out, kept=options.show)
     if as_json:

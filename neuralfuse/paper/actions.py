@@ -28,8 +28,9 @@ from faultsim.training.to_file import train_classifier_to_file
 
 from ..files import read_generator
 from ..generators import NeuralFuse
+from ..lookup import name_lookup
 from ..stages import EOPM_STAGE, Staged
-from ..to_file import train
+from ..to_file import summarize, train
 from ..training import Training
 from .cells import CHIPS
 from .figures import OUTPUT_IMAGES, OUTPUTS
@@ -103,11 +104,11 @@ class Actions:
             lambda: [self._load_base(step)],
             create_training(step, self.settings),
             data_dir=self.data_dir,
-            reuse=step.file.parent if spec.trainer == "staged" else None,
+            reuse=step.file.parent if spec.in_stages else None,
             pace=pace,
             report=self.report,
         )
-        self.report(f"loss {metadata['losses']['loss']:.4f}, written to {step.file}")
+        self.report(f"{summarize(metadata)}, written to {step.file}")
 
     def _load_base(self, step: Step) -> Subject:
         """Load the base model of a step, which may have been trained elsewhere and copied into the run directory."""
@@ -123,7 +124,16 @@ class Actions:
                 f"{wanted[2]}, is needed: delete or rename it"
             )
         held = INT8 if step.cell.bits is None else IntegerFormat(step.cell.bits)
-        return load_subject(None, file, None, self.data_dir, self.device, batch_size=BATCH_SIZE, format=held)
+        return load_subject(
+            None,
+            file,
+            None,
+            self.data_dir,
+            self.device,
+            batch_size=BATCH_SIZE,
+            format=held,
+            compute=self.settings.compute,
+        )
 
     def _load_generator(
         self, step: Step, subject: Subject
@@ -139,7 +149,7 @@ class Actions:
         if spec.source != step.cell.base or step.cell.bits is not None:
             source = self._load_base(replace(step, cell=step.cell.trained()))
         checks: list[tuple[str, object, object]] = [
-            ("architecture", spec.name, saved.name),
+            ("architecture", name_lookup(spec.name) if spec.trainer == "lookup" else spec.name, saved.name),
             ("base model", source.network["weights"], base.get("weights")),
         ]
         if spec.flips is None:
@@ -158,7 +168,7 @@ class Actions:
         for what, ours, theirs in checks:
             if ours != theirs:
                 raise FaultsimError(f"{file} was trained with another {what}: delete or rename it")
-        optional = ("start", "surrogates", "patterns", "classifier")
+        optional = ("start", "surrogates", "patterns", "classifier", "accesses")
         keys = ["training", "epochs", "dataset_fingerprint", *(key for key in optional if key in trained)]
         configuration, origin = _describe_file(trained, keys, saved.fingerprint)
         return cast(NeuralFuse, variant.transform), configuration, origin
@@ -208,6 +218,7 @@ class Actions:
                 "images_fingerprint": subject.dataset.fingerprint,
                 "batch_size": BATCH_SIZE,
                 "device": self.device.type,
+                **({} if subject.compute == "float32" else {"compute": subject.compute}),
             },
             {"base": base_origin},
         )
@@ -224,6 +235,7 @@ class Actions:
                         faults=faults,
                         stored=subject.stored,
                         transform=transform,
+                        compute=subject.compute,
                     ).correct
                 )
                 for part, (rate, on) in rates
@@ -234,12 +246,10 @@ class Actions:
         else:
             file = step.sibling(Kind.UNPROTECTED)
             unprotected = read(file)
-            ours = {
-                key: alone.configuration[key] for key in ("base", "faults", "chips", "images_fingerprint")
-            }
-            if any(unprotected.configuration.get(key) != value for key, value in ours.items()):
+            same = ("base", "faults", "chips", "images_fingerprint", "compute")
+            if any(unprotected.configuration.get(key) != alone.configuration.get(key) for key in same):
                 raise FaultsimError(
-                    f"{file} was measured with another base model, chips or images: delete or rename it"
+                    f"{file} was measured with another base model, chips, images or --compute: delete or rename it"
                 )
             fuse, generator, origin = self._load_generator(step, subject)
             result = replace(
@@ -264,7 +274,6 @@ class Actions:
 def create_training(step: Step, settings: Settings) -> Training | Staged:
     """Create the training of a step's generator: its bit errors from the cell, everything else from the settings."""
     spec = step.cell.spec
-    staged = spec.trainer == "staged"
     errors: dict[str, Any] = {"flips": spec.flips}
     if spec.flips is None:
         errors = {
@@ -276,7 +285,7 @@ def create_training(step: Step, settings: Settings) -> Training | Staged:
         errors["weight"] = spec.weight
     training = Training(
         **{
-            **(EOPM_STAGE if staged else {}),
+            **(EOPM_STAGE if spec.in_stages else {}),
             **errors,
             **settings.optimization,
             "batch_size": settings.batch_size,
@@ -285,7 +294,7 @@ def create_training(step: Step, settings: Settings) -> Training | Staged:
             "seed": settings.seed,
         }
     )
-    return Staged(training) if staged else training
+    return Staged(training, looked_up=spec.trainer == "lookup") if spec.in_stages else training
 
 
 def _describe_file(

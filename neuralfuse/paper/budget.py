@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from .cells import CHIPS
 from .plan import Kind, Step, chain_steps, find_ends
@@ -47,16 +47,11 @@ def count_operations(step: Step, *, base_epochs: int, epochs: int, n_models: int
     if step.kind is Kind.UNPROTECTED:
         return (CHIPS + 1) * base * test
     generator = count_macs(cell.spec.name)
-    if step.kind is Kind.GENERATOR and cell.spec.trainer == "staged":
-        from ..stages import Staged
-
-        defaults: dict[str, Any] = {field.name: field.default for field in fields(Staged)}
-        first, patterns, drawing = (
-            defaults[name].epochs_of(train) for name in ("classifier", "patterns", "drawing")
-        )
-        alone = 3 * generator * train * (first + drawing)  # the encoder counts as the whole generator
-        # the images of a step are divided among the models
-        return alone + 2 * base * train * patterns + (2 * base + 3 * generator) * train * epochs
+    if step.kind is Kind.GENERATOR and cell.spec.in_stages:
+        # the encoder counts as the whole generator; the images of a step are divided among the models
+        costs = {"patterns": 2 * base, "eopm": 2 * base + 3 * generator}
+        lengths = count_stage_epochs(cell, epochs)
+        return sum(costs.get(name, 3 * generator) * train * length for name, length in lengths.items())
     if step.kind is Kind.GENERATOR:
         # chosen flips: the clean model, one perturbed model, and the gradient that chooses
         passes = 2 * (1 + (cell.spec.n_models or n_models)) if cell.spec.flips is None else 2 * 2 + 3
@@ -64,6 +59,15 @@ def count_operations(step: Step, *, base_epochs: int, epochs: int, n_models: int
     if step.kind is Kind.OUTPUTS:
         return 2 * (2 * base + generator) * test
     return (CHIPS + 1) * (base + generator) * test
+
+
+def count_stage_epochs(cell: Cell, epochs: int) -> dict[str, int]:
+    """Return the number of epochs of each stage of a cell's generator, `epochs` of the last one of staged training."""
+    from ..stages import Staged
+    from ..training import Training
+
+    last = Training(bit_error_rate=0.0, max_epochs=epochs)
+    return Staged(last, looked_up=cell.spec.trainer == "lookup").count_epochs(TRAINING_IMAGES[cell.dataset])
 
 
 def measure_speed(device: torch.device, precision: str = "float32", seconds: float = 1.0) -> float:
@@ -129,7 +133,10 @@ class Clock:
         if step.kind in (Kind.BASE, Kind.GENERATOR):
             log = step.file.with_suffix(ENDING)
             done = len(log.read_text(encoding="utf-8", errors="replace").splitlines()) if log.exists() else 0
-            work *= max(0.0, 1 - done / (base_epochs if step.kind is Kind.BASE else epochs))
+            total = base_epochs if step.kind is Kind.BASE else epochs
+            if step.kind is Kind.GENERATOR and step.cell.spec.in_stages:
+                total = sum(count_stage_epochs(step.cell, epochs).values())
+            work *= max(0.0, 1 - done / total)
         return work / self.speed * self._correction
 
     def learn(self, expected: float, taken: float) -> None:

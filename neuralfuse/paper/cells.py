@@ -250,7 +250,7 @@ def _ordinary(cell: Cell, n_models: int | None) -> Cell:
 
 
 def change_trainer(cell: Cell, trainer: str) -> Cell:
-    """Return a cell with its generator trained by another trainer, "eopm" or "staged".
+    """Return a cell with its generator trained by another trainer, "eopm", "staged" or "lookup".
 
     Cells that study N or lambda of EOPM or chosen flips do not change.
     """

@@ -292,6 +292,7 @@ def _facts(information: dict, results: Sequence[Result]) -> tuple[tuple[str, str
         ("Its schedule", "schedule"),
         ("Decay of averaged weights", "average"),
         ("Precision", "precision"),
+        ("Precision of evaluations", "compute"),
         ("Seed", "seed"),
     )
     facts = [(name, format_value(look_up(information, f"configuration.{key}"))) for name, key in settings]

@@ -40,9 +40,14 @@ class GeneratorSpec:
     flips: int | None = None
     """Chosen bit flips per step."""
     trainer: str | None = None
-    """"staged", or None: EOPM from the beginning to the end, or against chosen flips."""
+    """"staged", "lookup", or None: EOPM from the beginning to the end, or against chosen flips."""
     weight: float | None = None
     """Lambda, in cells that study it; None: 5, as in all others."""
+
+    @property
+    def in_stages(self) -> bool:
+        """Whether it is trained by neuralfuse.staged."""
+        return self.trainer is not None
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ class Result:
 
     @property
     def trainer(self) -> str:
-        """Trainer of the generator: "eopm", "staged" or "adversarial"."""
+        """Trainer of the generator: "eopm", "staged", "lookup" or "adversarial"."""
         return self.configuration["generator"]["training"].get("trainer", "eopm")
 
     @property

@@ -7,10 +7,11 @@ from typing import Any, Self
 
 from faultsim.errors import FaultsimError
 
-TRAINERS = ("eopm", "staged")
+TRAINERS = ("eopm", "staged", "lookup")
 """Trainers of a reproduction's generators; tables about chosen flips use adversarial training besides."""
 
 _STAGED = {"epochs": 2, "n_models": 5, "batch_size": 96, "schedule": "linear"}
+_OF_EOPM = ("epochs", "n_models", "batch_size", "learning_rate", "schedule", "average")
 _SMOKE = {"recipe": "modern", "base_epochs": 4, "epochs": 2, "n_models": 2}
 
 
@@ -24,7 +25,7 @@ class Settings:
     recipe: str = "paper"
     """Recipe of the base models (faultsim.training.classifier.RECIPES); part of the names of files."""
     trainer: str = "eopm"
-    """Of generators: one of TRAINERS. With "staged" the other values are those of its last stage."""
+    """Of generators: one of TRAINERS. With "staged" the others are those of its last stage, which "lookup" lacks."""
     base_epochs: int | None = None
     """Epochs of base models; None: the recipe's."""
     epochs: int = 100
@@ -43,9 +44,12 @@ class Settings:
     """Decay per step of the average of a generator's weights; 0: no average."""
     seed: int = 0
     """Of all trainings."""
+    compute: str = "float32"
+    """What models and generators compute in where they are evaluated, as for faultsim.evaluate."""
 
     def __post_init__(self) -> None:
         """Raise FaultsimError now for what a training would refuse hours later."""
+        from faultsim.inference.passes import check_compute
         from faultsim.training.classifier import choose_recipe
 
         from ..objective import PRECISIONS
@@ -62,6 +66,7 @@ class Settings:
         if not 0 <= self.seed < 2**31:
             raise FaultsimError(f"seed {self.seed}: it must be from 0 to 2**31 - 1")
         Training(bit_error_rate=0.0, **self.optimization)
+        check_compute(self.compute)
 
     @classmethod
     def choose(cls, *, smoke: bool = False, **given: Any) -> Self:
@@ -80,7 +85,13 @@ class Settings:
             For values that no training accepts.
         """
         chosen = {name: value for name, value in given.items() if value is not None}
-        staged = _STAGED if chosen.get("trainer") == "staged" else {}
+        if chosen.get("trainer") == "lookup":
+            for name in _OF_EOPM:
+                if name in chosen:
+                    raise FaultsimError(
+                        f"--{name.replace('_', '-')} cannot be combined with --trainer lookup, which has no EOPM stage"
+                    )
+        staged = _STAGED if chosen.get("trainer", "eopm") != "eopm" else {}
         defaults = _SMOKE if smoke else staged
         return cls(**{**defaults, **chosen})
 
@@ -88,8 +99,12 @@ class Settings:
         """Return the configuration in a run directory, without the recipe, of which it may hold several."""
         described = asdict(self)
         del described["recipe"]
-        if self.trainer == "eopm":  # directories of older versions do not name the trainer
-            del described["trainer"]
+        if self.trainer == "lookup":
+            for name in _OF_EOPM:
+                del described[name]
+        for name in ("trainer", "compute"):  # directories of older versions do not have them
+            if described[name] == getattr(Settings, name):
+                del described[name]
         return described
 
     @property

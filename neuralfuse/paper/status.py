@@ -19,7 +19,7 @@ class Status:
     title: str
     faults: str
     trainer: str
-    """"eopm", "staged" or "adversarial"."""
+    """"eopm", "staged", "lookup" or "adversarial"."""
     cells: int
     obtained: int
     """Cells with at least one result."""

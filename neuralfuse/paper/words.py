@@ -124,6 +124,7 @@ def describe_result(result: Result) -> dict[str, Any]:
         "base_passes": result.base_passes,
         "begun_after": generator.get("start", {}).get("epochs"),
         "precision": generator["training"]["precision"],
+        "compute": result.configuration.get("compute", "float32"),
         "device": result.provenance["device"],
         "trained_on": result.provenance["generator"]["device"],
         "commit": result.provenance["commit"],
@@ -141,11 +142,12 @@ def summarize_result(result: Result) -> str:
     commit = about["commit"] or "an installed copy"
     begun = f" after {about['begun_after']} of another training" if about["begun_after"] else ""
     memory = about["memory"]
+    computed = "" if about["compute"] == "float32" else f", evaluated in {about['compute']}"
     share = f"; {memory['stored']:,} of {memory['weights']:,} weights in the faulty memory" if memory else ""
     return (
         f"base recipe {about['recipe']}, {about['base_epochs']} epochs; {about['trainer']}, {about['epochs']} "
-        f"epochs{begun}, {about['precision']}, {about['base_passes'] / 1e6:.2f} M passes; {devices}; {commit}; "
-        f"{str(about['date'])[:10]}{share}"
+        f"epochs{begun}, {about['precision']}, {about['base_passes'] / 1e6:.2f} M passes{computed}; {devices}; "
+        f"{commit}; {str(about['date'])[:10]}{share}"
     )
 
 
@@ -166,8 +168,8 @@ def _name_trainer(training: Mapping[str, Any]) -> str:
         words.append(training["schedule"])
     if training.get("loss", "cross_entropy") != "cross_entropy":
         words.append(training["loss"].replace("_", " "))
-    staged = ["staged"] if training["trainer"] == "staged" else []
-    return ", ".join([*staged, f"N = {training['n_models']}", *words])
+    stages = [training["trainer"]] if "stages" in training else []
+    return ", ".join([*stages, f"N = {training['n_models']}", *words])
 
 
 def describe_tables(found: Mapping[str, Sequence[Line]]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from faultsim.cli import main
 from faultsim.data import iterate_batches, load
 from faultsim.studies.chip_statistics import Statistics
 from neuralfuse import generators
+from neuralfuse.files import read_generator
 
 SMALL = ["--generator", "UNetS", "--n-models", "1", "--device", "cpu"]
 TRAIN = ["train-generator", *SMALL, "--bit-error-rate", "0.02", "--batch-size", "32"]
@@ -131,12 +132,52 @@ def test_staged_training(tmp_path, capsys):
     assert "holds no class patterns" in err
 
 
+def test_a_look_up_is_the_first_two_stages(tmp_path, capsys):
+    """The same classifier and patterns, as make-lookup puts them together, at the cost of these stages."""
+    options = ("--generator", "ConvS", "--device", "cpu", "--classifier-epochs", 1, "--pattern-epochs", 1)
+    whole, file, made = (tmp_path / f"{name}.safetensors" for name in ("whole", "look", "made"))
+    code, _, _ = run(capsys, *STAGED, *options, "--n-models", 2, "--out", whole)
+    assert code == 0
+    train = ("train-generator", "--trainer", "lookup", "--bit-error-rate", 0.02, *options)
+    code, out, err = run(capsys, *train, "--out", file)
+    assert code == 0
+    assert [line.split(",")[1].strip() for line in err.splitlines()] == ["classifier", "patterns"]
+    assert "ConvS for DigitsNet on digits at bit error rate 2 %" in out
+    assert "its patterns succeed in " in out
+    code, _, _ = run(capsys, "make-lookup", whole, "--out", made)
+    assert code == 0
+    assert read_generator(file).fingerprint == read_generator(made).fingerprint
+    metadata = read_file(file)[1]
+    training = metadata["training"]
+    assert (training["trainer"], training["bit_error_rate"], training["n_models"]) == ("lookup", 0.02, 3)
+    assert "loss" not in training  # of EOPM, which there was not
+    assert (metadata["cost"]["base_forward"], metadata["cost"]["generator_forward"]) == (60, 60)
+    code, out, _ = run(
+        capsys, "evaluate", "--generator", file, "--bit-error-rate", 0.02, "--chips", 1, "--json"
+    )
+    assert code == 0
+    # what was found is taken over by another look-up and by make-lookup
+    code, out, err = run(capsys, *train, "--reuse", tmp_path, "--out", tmp_path / "again.safetensors")
+    assert (code, err) == (0, "")
+    assert read_generator(tmp_path / "again.safetensors").fingerprint == read_generator(made).fingerprint
+    code, out, _ = run(capsys, "make-lookup", file, "--confidence", 0.6, "--out", made)
+    assert (code, out.split(":")[0]) == (0, "lookup ConvS@0.6")
+    code, _, err = run(capsys, *train, "--start", whole, "--out", tmp_path / "other.safetensors")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--start cannot be combined with --trainer lookup" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--classifier-epochs", 2), "--classifier-epochs needs --trainer staged"),
-        (("--pattern-epochs", 2), "--pattern-epochs needs --trainer staged"),
-        (("--reuse", "."), "--reuse needs --trainer staged"),
+        (("--classifier-epochs", 2), "--classifier-epochs needs --trainer staged or lookup"),
+        (("--pattern-epochs", 2), "--pattern-epochs needs --trainer staged or lookup"),
+        (("--reuse", "."), "--reuse needs --trainer staged or lookup"),
+        (("--trainer", "lookup", "--epochs", 1), "--epochs cannot be combined with --trainer lookup"),
+        (("--trainer", "lookup", "--drawing-epochs", 1), "--drawing-epochs cannot be combined"),
+        (("--trainer", "lookup", "--n-models", 2), "--n-models cannot be combined with --trainer lookup"),
+        (("--trainer", "lookup", "--no-divided"), "--divided cannot be combined with --trainer lookup"),
+        (("--trainer", "lookup", "--flips", 2), "add --trainer adversarial"),
         (("--trainer", "staged", "--reuse", "nowhere"), "--reuse nowhere is no folder"),
         (("--trainer", "staged", "--drawing-epochs", 0), "at least one epoch"),
         (("--trainer", "staged", "--seed", 1 << 30), "staged training takes seeds below"),
@@ -167,7 +208,7 @@ def test_surrogates(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--trainer", "pgd"), "unknown trainer 'pgd': it can be eopm, adversarial or staged"),
+        (("--trainer", "pgd"), "unknown trainer 'pgd': it can be eopm, adversarial, staged or lookup"),
         (("--trainer", "adversarial"), "add --flips"),
         (("--flips", 10), "add --trainer adversarial"),
         (("--flips", 10, "--bit-error-rate", 0.01), "add --trainer adversarial"),

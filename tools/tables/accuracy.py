@@ -28,10 +28,11 @@ def of_base(result: Result) -> str:
 
 
 def of_generator(result: Result) -> str:
-    """Trainer, N, batch and epochs of the generator; of staged training, those of its last stage."""
+    """Trainer, N, batch and epochs of the generator; in stages, those of its last stage."""
     generator = result.configuration["generator"]
     training = generator["training"]
-    return f"{result.trainer}, {training['n_models']}, {training['batch_size']}, {generator['epochs']}"
+    last = training["stages"]["patterns"] if result.trainer == "lookup" else training
+    return f"{result.trainer}, {training['n_models']}, {last['batch_size']}, {generator['epochs']}"
 
 
 def passes(result: Result) -> str:
@@ -43,7 +44,10 @@ def energy(result: Result) -> str:
     """Of the weight memory's reads, base model at the voltage of its bit error rate and generator at Vmin, in percent
     of the base model at Vmin."""
     cell, curve = result.cell, VoltageCurve.default()
-    base, generator = (count_accesses(name, "closed-form") for name in (cell.base, cell.spec.name))
+    base = count_accesses(cell.base, "closed-form")
+    generator = result.configuration["generator"].get("accesses")
+    if generator is None:  # those of look-ups do not follow from the name
+        generator = count_accesses(cell.spec.name, "closed-form")
     saving = compute_saving(base, curve, curve.voltage(cell.bit_error_rate), generator)
     return f"{100 - 100 * saving:.1f}"
 
@@ -102,7 +106,8 @@ def origin(result: Result) -> str:
         for device, commits in devices.items()
     ]
     chips = len(result.correct["perturbed"])
-    return f"{chips} chips, {result.images:,} images; generator: {settings(result)}. {'. '.join(where)}."
+    computed = f", in {compute}" if (compute := result.configuration.get("compute")) else ""
+    return f"{chips} chips, {result.images:,} images{computed}; generator: {settings(result)}. {'. '.join(where)}."
 
 
 def accuracies(root: Path) -> str:
