@@ -26,7 +26,7 @@ def reproduce(
         str | None,
         typer.Argument(
             help="table1, table2, table5 ... table16, figure2 ... figure6, or all of these; of the later, full paper "
-            "full-table3, full-table8, full-table10, full-table11, full-table22 or full-table23.",
+            "full-table3, full-table8, full-table10, full-table11 or full-table21 ... full-table23.",
             show_default=False,
         ),
     ] = None,

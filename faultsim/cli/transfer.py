@@ -16,7 +16,10 @@ from .run_options import RunOptions, check_only, names
 def transfer(
     options: RunOptions,
     source: Annotated[
-        list[str], typer.Option(help="Base models that generators are trained for, the surrogates.")
+        list[str],
+        typer.Option(
+            help="Base models that generators are trained for, the surrogates; ResNet18+VGG19 trains for both at once."
+        ),
     ],
     target: Annotated[
         list[str],
@@ -46,12 +49,13 @@ def transfer(
 ) -> None:
     """Train generators with a surrogate of the base model.
 
-    It trains generators for one base model and evaluates them in front of others, which stay black boxes.
-    See section 3.2 of the paper. What the run directory lacks is trained and evaluated on 10 chips, as by `faultsim
-    reproduce`; each of the two commands continues in the other's directories. Rows of the paper's Tables 2 and 11 to
-    15 show their published values. A target may be its own source: so other rows of the full paper's Tables 22 and 23
-    (--bits) are measured. --source, --target and --generator take lists with commas and may be repeated. For
-    a model behind an HTTP server or in an ONNX file see `faultsim evaluate-blackbox`.
+    It trains generators for one base model and evaluates them in front of others, which stay black boxes. See section
+    3.2 of the paper. What the run directory lacks is trained and evaluated on 10 chips, as by `faultsim reproduce`;
+    each of the two commands continues in the other's directories. Rows of the paper's Tables 2 and 11 to 15, and of the
+    full paper's Table 21 (two surrogates at once), show their published values. A target may be its own source: so
+    other rows of the full paper's Tables 22 and 23 (--bits) are measured. --source, --target and --generator take lists
+    with commas and may be repeated. For a model behind an HTTP server or in an ONNX file see `faultsim
+    evaluate-blackbox`.
     """
     from neuralfuse.paper.cells import make_transfer_cells
     from neuralfuse.paper.rows import collect_lines

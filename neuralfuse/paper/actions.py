@@ -101,7 +101,7 @@ class Actions:
         metadata = train(
             step.file,
             spec.name,
-            lambda: [self._load_base(step)],
+            lambda: self._load_sources(step),
             create_training(step, self.settings),
             data_dir=self.data_dir,
             reuse=step.file.parent if spec.in_stages else None,
@@ -135,6 +135,14 @@ class Actions:
             compute=self.settings.compute,
         )
 
+    def _load_sources(self, step: Step) -> list[Subject]:
+        """Load the base models that the generator of a step is trained for."""
+        trained = step.cell.trained()
+        return [
+            self._load_base(replace(step, cell=replace(trained, base=name)))
+            for name in step.cell.spec.sources
+        ]
+
     def _load_generator(
         self, step: Step, subject: Subject
     ) -> tuple[NeuralFuse, dict[str, Any], dict[str, Any]]:
@@ -145,12 +153,17 @@ class Actions:
         trained = saved.metadata
         variant = saved.create_variant(self.device, tuple(subject.dataset.images.shape[1:]))
         training, base = trained.get("training", {}), trained.get("base", {})
-        source = subject
+        sources = [subject]
         if spec.source != step.cell.base or step.cell.bits is not None:
-            source = self._load_base(replace(step, cell=step.cell.trained()))
+            sources = self._load_sources(step)
+        described = [base, *trained.get("surrogates", ())]
         checks: list[tuple[str, object, object]] = [
             ("architecture", name_lookup(spec.name) if spec.trainer == "lookup" else spec.name, saved.name),
-            ("base model", source.network["weights"], base.get("weights")),
+            (
+                "base model",
+                [source.network["weights"] for source in sources],
+                [other.get("weights") for other in described],
+            ),
         ]
         if spec.flips is None:
             faults = FaultModel.preset(step.cell.faults).describe()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from .cells import CHIPS
 from .plan import Kind, Step, chain_steps, find_ends
-from .result import TRAINING_IMAGES, Cell
+from .result import JOINED, TRAINING_IMAGES, Cell
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ def count_operations(step: Step, *, base_epochs: int, epochs: int, n_models: int
     """
     cell = step.cell
     train, test = TRAINING_IMAGES[cell.dataset], TEST_IMAGES[cell.dataset]
-    base = count_macs(cell.base)
+    base = sum(map(count_macs, cell.base.split(JOINED)))
     if step.kind is Kind.BASE:
         return 3 * base * train * base_epochs
     if step.kind is Kind.UNPROTECTED:

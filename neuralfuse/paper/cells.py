@@ -13,7 +13,7 @@ from faultsim.errors import FaultsimError
 
 from .. import published
 from .full_cells import BITS, FULL
-from .result import Cell, GeneratorSpec
+from .result import JOINED, Cell, GeneratorSpec
 
 FAULTS = ("neuralfuse_2022", "iid_flips")
 """Each cell is computed under both: as in the paper's released code, and with independent flips."""
@@ -50,7 +50,8 @@ def make_transfer_cells(
     dataset : str
         One of DATASETS.
     sources, targets : sequence of str
-        Base models that the generators are trained for, and in front of which they are measured.
+        Base models that the generators are trained for, and in front of which they are measured. A source of several
+        joined by plus signs, like "ResNet18+VGG19", trains for all of them at once.
     generators : sequence of str
         Names of generators.
     train_rates, test_rates : sequence of float
@@ -67,7 +68,11 @@ def make_transfer_cells(
     """
     for what, asked, known in (
         ("dataset", (dataset,), DATASETS),
-        ("base model", (*sources, *targets), models.NAMES),
+        (
+            "base model",
+            (*(name for source in sources for name in source.split(JOINED)), *targets),
+            models.NAMES,
+        ),
         (
             "generator",
             generators,
@@ -266,7 +271,8 @@ def _small(cells: Iterable[Cell]) -> list[Cell]:
     for cell in cells:
         own = cell.base == cell.spec.source
         name = SMOKE.get(cell.spec.name, cell.spec.name) if own else "ConvS"
-        generator = replace(cell.spec, name=name, source="DigitsNet")
+        source = JOINED.join(("DigitsNet", "VGG11")[: len(cell.spec.sources)])
+        generator = replace(cell.spec, name=name, source=source)
         if (generator.n_models or 0) <= SMOKE_N and (generator.flips or 0) <= SMOKE_FLIPS:
             base = "DigitsNet" if own else "VGG11"
             found.append(replace(cell, dataset="digits", base=base, generator=generator))

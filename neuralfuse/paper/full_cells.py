@@ -55,6 +55,20 @@ def _table11() -> list[Cell]:
     ]
 
 
+def _table21() -> list[Cell]:
+    """Return the cells of generators that are trained for two base models at once, in front of these and others."""
+    return [
+        Cell(
+            "cifar10",
+            row["target_model"],
+            GeneratorSpec(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
+            "",
+            float(row["test_bit_error_rate"]),
+        )
+        for row in published.read_table("full_ensemble_transfer")
+    ]
+
+
 def _table24() -> list[Cell]:
     raise FaultsimError(
         "full-table24 is about ImageNet-10, whose images faultsim does not have; full-table22 and full-table23 are the "
@@ -69,6 +83,7 @@ FULL: dict[str, tuple[str, Callable[[], list[Cell]]]] = {
         _table10,
     ),
     "full-table11": ("universal input perturbation, one for all images, instead of a generator", _table11),
+    "full-table21": ("generators trained at 1.5 % for two models at once, in front of others", _table21),
     "full-table22": ("CIFAR-10, weights of fewer bits", lambda: _reduced_precision("cifar10")),
     "full-table23": ("GTSRB, weights of fewer bits", lambda: _reduced_precision("gtsrb")),
     "full-table24": ("ImageNet-10, weights of fewer bits", _table24),

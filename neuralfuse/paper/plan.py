@@ -29,7 +29,7 @@ class Step:
 
     kind: Kind
     cell: Cell
-    """What the file is about; for a generator: as it is trained."""
+    """What the file is about; for a generator: as it is trained, with its base models joined by plus signs."""
     recipe: str
     """Recipe of the base model."""
     file: Path
@@ -115,10 +115,13 @@ def _needs(kind: Kind, cell: Cell) -> list[tuple[Kind, Cell]]:
     base = replace(alone, bits=None)  # models are trained for 8 bits
     if kind is Kind.BASE:
         return []
-    if kind in (Kind.UNPROTECTED, Kind.GENERATOR):
+    if kind is Kind.UNPROTECTED:
         return [(Kind.BASE, base)]
     trained = cell.trained()
-    bases = [(Kind.BASE, base), (Kind.BASE, replace(trained, generator=None))]
+    sources = [(Kind.BASE, replace(trained, base=name, generator=None)) for name in cell.spec.sources]
+    if kind is Kind.GENERATOR:
+        return sources
+    bases = [(Kind.BASE, base), *sources]
     if kind is Kind.OUTPUTS:
         return [*bases, (Kind.GENERATOR, trained)]
     return [*bases, (Kind.UNPROTECTED, alone), (Kind.GENERATOR, trained)]

@@ -52,7 +52,7 @@ def reproduce(
     ----------
     name
         "table1", "table2", "table5" to "table16", or "figure2" to "figure6"; of the later, full paper "full-table3",
-        "full-table8", "full-table10", "full-table11", "full-table22" or "full-table23".
+        "full-table8", "full-table10", "full-table11" or "full-table21" to "full-table23".
     directory
         Run directory: what it lacks is trained and evaluated there, and figures are drawn into it. An interrupted
         run continues with the next call. Default: nothing is computed; the results in results/ of the source tree are

@@ -21,6 +21,8 @@ ALONE = ("clean", "perturbed")
 """Counts of a base model: right answers without bit errors, and on each chip."""
 FUSED = ("clean_fused", "perturbed_fused")
 """The same behind a generator."""
+JOINED = "+"
+"""Between base models that a generator is trained for at once."""
 TRAINING_IMAGES = {"digits": 1438, "cifar10": 50_000, "cifar100": 50_000, "gtsrb": 39_209}
 """Of each dataset (the paper, Appendix C; scikit-learn's digits)."""
 
@@ -32,7 +34,7 @@ class GeneratorSpec:
     name: str
     """Architecture: ConvL, ..."""
     source: str
-    """Base model that it is trained for."""
+    """Base model that it is trained for; several, by plus signs: all at once, as surrogates of others."""
     bit_error_rate: float | None = None
     """Fraction of failing cells in training; None: against chosen flips."""
     n_models: int | None = None
@@ -43,6 +45,11 @@ class GeneratorSpec:
     """"staged", "lookup", or None: EOPM from the beginning to the end, or against chosen flips."""
     weight: float | None = None
     """Lambda, in cells that study it; None: 5, as in all others."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Base models that it is trained for."""
+        return tuple(self.source.split(JOINED))
 
     @property
     def in_stages(self) -> bool:
@@ -89,7 +96,7 @@ class Cell:
         return (trained.base, trained.bit_error_rate) != (self.base, self.bit_error_rate)
 
     def trained(self) -> Cell:
-        """Return the cell of the generator's training: its own base model and bit error rate, 8 bits."""
+        """Return the cell of the generator's training: its own base models and bit error rate, 8 bits."""
         rate = self.spec.bit_error_rate
         return replace(
             self,

@@ -55,6 +55,7 @@ def _rows() -> dict[Cell, Published]:
     for name, file, fused in (
         ("full-table10", "full_lambda", "nf"),
         ("full-table11", "full_universal_input_perturbation", "uip"),
+        ("full-table21", "full_ensemble_transfer", "nf"),
         ("full-table22", "full_reduced_precision", "nf"),
         ("full-table23", "full_reduced_precision", "nf"),
     ):

@@ -14,6 +14,7 @@ NAMES = (
     "energy_saving",
     "full_costs",
     "full_efficiency_ratio",
+    "full_ensemble_transfer",
     "full_lambda",
     "full_mac_energy_saving",
     "full_reduced_precision",

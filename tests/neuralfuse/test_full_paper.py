@@ -11,6 +11,7 @@ from faultsim import FaultsimError, load_subject
 from faultsim.data import digits
 from neuralfuse import published
 from neuralfuse.files import read_generator
+from neuralfuse.paper.actions import Actions
 from neuralfuse.paper.cells import make_transfer_cells, select_cells
 from neuralfuse.paper.plan import Kind, locate_file, plan_steps
 from neuralfuse.paper.reproduction import compute
@@ -46,7 +47,13 @@ def test_the_later_paper_prints_the_same_costs() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("full-table22", 28), ("full-table23", 28), ("full-table10", 10), ("full-table11", 10)],
+    [
+        ("full-table10", 10),
+        ("full-table11", 10),
+        ("full-table21", 20),
+        ("full-table22", 28),
+        ("full-table23", 28),
+    ],
 )
 def test_every_published_row_has_its_cell(name: str, count: int) -> None:
     cells = select_cells(name, faults=("iid_flips",))
@@ -116,6 +123,55 @@ def test_one_perturbation_for_all_images_learns_and_is_read_back(tmp_path) -> No
     assert saved.create_variant(torch.device("cpu"), (3, 32, 32)).transform_accesses == 3072 // 8
     with pytest.raises(FaultsimError, match="for images of 3x32x32, not 3x64x64"):
         fuse(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.filterwarnings("ignore:without bit errors")
+def test_two_surrogates_are_trained_for_at_once(tmp_path, monkeypatch) -> None:
+    """100 digits: the file names both surrogates, and a result in front of a third model is refused with others."""
+    few = {split: digits.load_digits(split).subset(torch.arange(100)) for split in ("train", "test")}
+    monkeypatch.setattr(digits, "load_digits", few.__getitem__)
+    settings = Settings.choose(smoke=True, base_epochs=1, epochs=1, n_models=1)
+    cells = make_transfer_cells(
+        "digits", ["DigitsNet+DigitsVGG"], ["VGG11"], ["ConvS"], [0.015], [0.01], ["iid_flips"]
+    )
+    plan = Plan.of({"transfer": cells}, tmp_path, settings)
+    assert [step.cell.base for step in plan.steps if step.kind is Kind.BASE] == [
+        "VGG11",
+        "DigitsNet",
+        "DigitsVGG",
+    ]
+    carry_out(plan, tmp_path, device="cpu")
+    (generator,) = tmp_path.glob("generator-ConvS-DigitsNet+DigitsVGG-*0.015.safetensors")
+    trained = read_generator(generator).metadata
+    surrogates = [
+        load_subject(weights=step.file).network["weights"]
+        for step in plan.steps[:4]
+        if step.kind is Kind.BASE
+    ][1:]
+    assert [trained["base"]["weights"], *(one["weights"] for one in trained["surrogates"])] == surrogates
+    assert trained["cost"]["base_forward"] == 2 * 2 * 100
+    (line,) = collect_lines(cells, tmp_path, kept=False)
+    (result,) = line.results
+    assert [one["weights"] for one in result.configuration["generator"]["surrogates"]] == surrogates[1:]
+    # the second surrogate is trained anew, otherwise
+    for path in [*tmp_path.glob("base-DigitsVGG-*"), *tmp_path.glob("result-*.json")]:
+        path.unlink()
+    other = Settings.choose(smoke=True, base_epochs=1, epochs=1, n_models=1, seed=1)
+    actions = Actions(other, None, torch.device("cpu"), lambda line: None)
+    actions.carry_out(next(step for step in plan.steps if step.cell.base == "DigitsVGG"))
+    with pytest.raises(FaultsimError, match="was trained with another base model"):
+        carry_out(plan, tmp_path, device="cpu")
+
+
+def test_the_published_rows_of_two_surrogates() -> None:
+    (cell,) = make_transfer_cells(
+        "cifar10", ["ResNet18+VGG19"], ["VGG11"], ["UNetL"], [0.015], [0.01], ["iid_flips"]
+    )
+    row = find_published(cell)
+    assert (row.clean_fused, row.perturbed_fused, row.perturbed_fused_std) == (85.9, 82.3, 4.1)
+    assert row.perturbed == 42.2
+    with pytest.raises(FaultsimError, match="unknown base model 'VGG20'"):
+        make_transfer_cells("cifar10", ["ResNet18+VGG20"], ["VGG11"], ["UNetL"], [0.015], [0.01])
 
 
 def test_images_that_are_not_there() -> None:
