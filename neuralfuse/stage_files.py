@@ -184,10 +184,12 @@ def _read_patterns(path: Path, about: Mapping[str, Any]) -> Known[Tensor] | None
     theirs, ours = metadata["training"], about["training"]
     if any(theirs.get(key) != ours[key] for key in ("bit_error_rate", "faults")):
         return None
-    if _coarseness(metadata["generator"]) != _coarseness(about["generator"]):
+    if _coarseness(metadata) != _coarseness(about):
         return None
     return Known(patterns, Cost.read(metadata.get("cost")))
 
 
-def _coarseness(name: str) -> int:
-    return generators.measure_coarseness(generators.create(name))
+def _coarseness(about: Mapping[str, Any]) -> int:
+    if about["training"].get("trainer") == "lookup":
+        return 1
+    return generators.measure_coarseness(generators.create(about["generator"]))

@@ -277,7 +277,7 @@ class _Run:
         """Stage 2."""
         options, (_, *shape) = self.staged.patterns, self.data.images.shape
         classes = self.data.num_classes
-        coarseness = generators.measure_coarseness(self.generator)
+        coarseness = 1 if self.staged.looked_up else generators.measure_coarseness(self.generator)
         patterns = ClassPatterns(classes, shape, coarseness).to(self.device)
         optimizer = torch.optim.Adam(
             patterns.parameters(),

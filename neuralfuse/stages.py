@@ -55,7 +55,8 @@ class Staged:
     choice: float = 0.02
     """Weight of the cross entropy of that softmax; the squared error has weight 1."""
     looked_up: bool = False
-    """Only LOOKUP_STAGES: the result is a neuralfuse.lookup.PatternLookup, which needs nothing else."""
+    """Only LOOKUP_STAGES: the result is a neuralfuse.lookup.PatternLookup, which needs nothing else. Its patterns are
+    as fine as the images."""
 
     def __post_init__(self) -> None:
         if self.eopm.bit_error_rate is None:
@@ -89,7 +90,7 @@ class Staged:
         """Return what a stage before EOPM depends on. A finished stage stays valid when later ones change."""
         used = {
             "classifier": ("smoothing", "weight_decay"),
-            "patterns": ("pattern_models",),
+            "patterns": ("pattern_models", "looked_up") if self.looked_up else ("pattern_models",),
             "drawing": ("weight_decay", "temperature", "choice"),
         }[stage]
         eopm = ("seed", "precision", *(("bit_error_rate", "faults", "weight") if stage == "patterns" else ()))

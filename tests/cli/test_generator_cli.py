@@ -134,7 +134,7 @@ def test_staged_training(tmp_path, capsys):
 
 def test_a_look_up_is_the_first_two_stages(tmp_path, capsys):
     """The same classifier and patterns, as make-lookup puts them together, at the cost of these stages."""
-    options = ("--generator", "ConvS", "--device", "cpu", "--classifier-epochs", 1, "--pattern-epochs", 1)
+    options = ("--generator", "UNetS", "--device", "cpu", "--classifier-epochs", 1, "--pattern-epochs", 1)
     whole, file, made = (tmp_path / f"{name}.safetensors" for name in ("whole", "look", "made"))
     code, _, _ = run(capsys, *STAGED, *options, "--n-models", 2, "--out", whole)
     assert code == 0
@@ -142,7 +142,7 @@ def test_a_look_up_is_the_first_two_stages(tmp_path, capsys):
     code, out, err = run(capsys, *train, "--out", file)
     assert code == 0
     assert [line.split(",")[1].strip() for line in err.splitlines()] == ["classifier", "patterns"]
-    assert "ConvS for DigitsNet on digits at bit error rate 2 %" in out
+    assert "UNetS for DigitsNet on digits at bit error rate 2 %" in out
     assert "its patterns succeed in " in out
     code, _, _ = run(capsys, "make-lookup", whole, "--out", made)
     assert code == 0
@@ -161,7 +161,21 @@ def test_a_look_up_is_the_first_two_stages(tmp_path, capsys):
     assert (code, err) == (0, "")
     assert read_generator(tmp_path / "again.safetensors").fingerprint == read_generator(made).fingerprint
     code, out, _ = run(capsys, "make-lookup", file, "--confidence", 0.6, "--out", made)
-    assert (code, out.split(":")[0]) == (0, "lookup ConvS@0.6")
+    assert (code, out.split(":")[0]) == (0, "lookup UNetS@0.6")
+    # nothing draws these patterns: they are as fine with a generator that draws coarser
+    coarse = (
+        "train-generator",
+        "--trainer",
+        "lookup",
+        "--bit-error-rate",
+        0.02,
+        "--generator",
+        "ConvS",
+        *options[2:],
+    )
+    code, _, err = run(capsys, *coarse, "--reuse", tmp_path, "--out", tmp_path / "coarse.safetensors")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "classifier" in err
     code, _, err = run(capsys, *train, "--start", whole, "--out", tmp_path / "other.safetensors")
     assert (code, err.count("\n")) == (2, 1)
     assert "--start cannot be combined with --trainer lookup" in err

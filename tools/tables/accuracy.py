@@ -1,8 +1,9 @@
-"""Tables of accuracies: what was obtained of the paper's Table 1, and how."""
+"""Tables of accuracies: what was obtained of the paper's Tables 1 and 9 and of its transfers, and how."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -10,15 +11,19 @@ from energy.saving import compute_saving
 from faultsim.voltage import VoltageCurve
 from neuralfuse.paper.cells import FAULTS, select_cells
 from neuralfuse.paper.computed import count_accesses
-from neuralfuse.paper.result import TRAINING_IMAGES, Result, read_results
+from neuralfuse.paper.result import JOINED, TRAINING_IMAGES, Result, read_results
 from neuralfuse.paper.rows import Line, collect_lines
-from neuralfuse.paper.words import HEADINGS, format_published, format_result, format_spread
+from neuralfuse.paper.words import HEADINGS, format_published, format_rate, format_result, format_spread
 from tools.tables.text import Notes, commit_and_date, markdown, reading
 
 
 def table1(root: Path) -> list[Line]:
     """The cells of Table 1, each with everything that was obtained of it."""
-    return collect_lines(select_cells("table1"), root / "results", kept=False)
+    return _collect("table1", root)
+
+
+def _collect(name: str, root: Path) -> list[Line]:
+    return collect_lines(select_cells(name), root / "results", kept=False)
 
 
 def of_base(result: Result) -> str:
@@ -111,17 +116,48 @@ def origin(result: Result) -> str:
 
 
 def accuracies(root: Path) -> str:
-    """What was obtained of Table 1: the paper's row, and below it one for each result."""
+    """What was obtained of Table 1."""
+    return _show(table1(root))
+
+
+def half_percent(root: Path) -> str:
+    """What was obtained of Table 9."""
+    return _show(_collect("table9", root))
+
+
+def transfers(root: Path) -> str:
+    """What was obtained with generators that were trained for other models, whether the paper has it or not."""
+    cells = [
+        result.cell
+        for result in read_results(root / "results")
+        if result.cell.spec.source != result.cell.base
+    ]
+    alike = {
+        replace(cell, faults=faults, generator=replace(cell.spec, trainer=None))
+        for cell in cells
+        for faults in FAULTS
+    }
+    order = sorted(
+        alike,
+        key=lambda cell: (cell.base, -cell.bit_error_rate, cell.spec.name, cell.spec.source, cell.faults),
+    )
+    return _show(collect_lines(order, root / "results", kept=False))
+
+
+def _show(lines: Sequence[Line]) -> str:
+    """Show the paper's row of each pair, where it has one, and below it one for each result."""
     notes, rows = Notes(), []
-    for cell, pair in groupby(
-        table1(root), key=lambda line: (line.cell.dataset, line.cell.base, line.cell.generator)
-    ):
+    for cell, pair in groupby(lines, key=lambda line: replace(line.cell, faults="")):
         of_pair = list(pair)
-        name = f"{cell[0]}, {cell[1]}, {cell[2].name}"
+        name = f"{cell.dataset}, {cell.base}, {cell.spec.name}"
+        if cell.transferred:
+            rate = format_rate(cell.bit_error_rate)
+            name = f"{cell.base} at {rate}, {cell.spec.name} of {cell.spec.source.replace(JOINED, ' and ')}"
         if any(line.results for line in of_pair):
-            rows.append(
-                [name, "the paper", *format_published(of_pair[0].published), "", PAPER_PASSES[cell[0]]]
-            )
+            known = format_published(of_pair[0].published) or [""] * len(HEADINGS)
+            # how long the paper trains with two models is not said
+            known_passes = any(known) and len(cell.spec.sources) == 1
+            rows.append([name, "the paper", *known, "", PAPER_PASSES[cell.dataset] if known_passes else ""])
         for line in of_pair:
             for result in line.results:
                 with reading(f"a result of {name}"):
