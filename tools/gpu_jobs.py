@@ -12,6 +12,7 @@ from neuralfuse.paper.result import Cell
 TABLES = {0.01: "table1", 0.005: "table9"}
 # The large ones first, and never two with the same encoder one after the other: the second takes over the classifier.
 GENERATORS = ("UNetL", "ConvL", "UNetS", "DeConvL", "ConvS", "DeConvS")
+LOOKED_UP = ("UNetL", "ConvL", "UNetS", "ConvS")  # DeConvL and DeConvS have the encoders of ConvL and ConvS
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Scale:
     jobs: Callable[[str], list["Job"]]  #: by the recipe of base models that don't come with the sources
     common: tuple[str, ...] = ()  #: options of `reproduce`
     base: tuple[str, ...] = ()  #: of `train-base`
-    staged: tuple[str, ...] = ()  #: of `train-generator` for staged jobs; none: `reproduce` trains
+    stages: tuple[str, ...] = ()  #: of `train-generator` in stages; none: `reproduce` trains
+    staged: tuple[str, ...] = ()  #: further ones for staged jobs
     eopm: tuple[str, ...] = ()  #: of `train-generator` for plain EOPM
     speed: float = 2e13  #: multiply-accumulate operations a second: a guess that finished jobs correct
     start: float = 15.0  #: seconds that a process takes before and after its work
@@ -90,12 +92,14 @@ def full_jobs(recipe: str) -> list[Job]:
     """In order of value."""
 
     def of(dataset: str, base: str, *options: object, **more: object) -> list[Job]:
-        return of_table(
-            "paper" if (dataset, base) == ("cifar10", "VGG11") else recipe, dataset, base, *options, **more
-        )
+        """Look-ups first: staged training takes over all that they trained."""
+        by = "paper" if (dataset, base) == ("cifar10", "VGG11") else recipe
+        looked_up = of_table(by, dataset, base, *options, generators=LOOKED_UP, trainer="lookup", **more)
+        return looked_up + of_table(by, dataset, base, *options, **more)
 
     bases, other = ("VGG11", "ResNet18", "VGG16", "VGG19", "ResNet50"), "iid_flips"
-    jobs = of("cifar10", "VGG11") + of("cifar10", "VGG11", generators=("UNetL", "ConvS"), trainer="eopm")
+    jobs = of("cifar10", "VGG11")
+    jobs += of_table("paper", "cifar10", "VGG11", generators=("UNetL", "ConvS"), trainer="eopm")
     for base in bases[1:]:
         jobs += of("cifar10", base)
     for base in bases:
@@ -121,7 +125,10 @@ def small_jobs(recipe: str) -> list[Job]:
     """A base model, and one generator by each trainer."""
     found = select_cells("table1", generators=["UNetS"], faults=["neuralfuse_2022"], smoke=True)[:1]
     return with_bases(
-        [Job(Kind.RESULT, change_trainer(found[0], trainer), recipe) for trainer in ("staged", "eopm")]
+        [
+            Job(Kind.RESULT, change_trainer(found[0], trainer), recipe)
+            for trainer in ("lookup", "staged", "eopm")
+        ]
     )
 
 
@@ -131,10 +138,8 @@ SCALES = {
         small_jobs,
         common=("--smoke", "--base-epochs", "2"),
         base=("--epochs", "2"),
-        staged=(
-            "--classifier-epochs", "1", "--pattern-epochs", "1", "--drawing-epochs", "1", "--epochs", "1",
-            "--n-models", "1",
-        ),
+        stages=("--classifier-epochs", "1", "--pattern-epochs", "1"),
+        staged=("--drawing-epochs", "1", "--epochs", "1", "--n-models", "1"),
         eopm=("--n-models", "1", "--epochs", "50"),
         speed=2e10,
         start=5.0,

@@ -115,9 +115,10 @@ class Plant:
                 done = len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0
                 last = ("--epochs", str(done + 1))
                 yield Command((*train, *self.scale.eopm, *last, *budget(self.left())))
-        elif self.scale.staged and not made.exists():
-            stages = ("--trainer", "staged", "--reuse", str(folder))
-            yield Command((*train, *stages, *self.scale.staged, *budget(self.left())))
+        elif self.scale.stages and not made.exists():
+            more = self.scale.staged if cell.spec.trainer == "staged" else ()
+            stages = ("--trainer", cell.spec.trainer, "--reuse", str(folder), *self.scale.stages, *more)
+            yield Command((*train, *stages, *budget(self.left())))
         rows = ("--dataset", cell.dataset, "--base", cell.base) if "--smoke" not in self.scale.common else ()
         yield Command((
             "reproduce", TABLES[cell.bit_error_rate], *rows, "--generator", cell.spec.name,
@@ -278,8 +279,10 @@ def choose(
         if records[job.name]["outcome"] != "waiting" or job.cell.dataset not in plant.data:
             continue
         if job.kind is Kind.RESULT:
-            same = TAKES_OVER.get(job.cell.spec.name)
-            if plant.base(job) is None or (job.cell.dataset, same) in busy:
+            same = {TAKES_OVER.get(job.cell.spec.name)}
+            if job.cell.spec.in_stages:
+                same.add(job.cell.spec.name)  # its look-up
+            if plant.base(job) is None or any((job.cell.dataset, name) in busy for name in same):
                 continue
         ready.append(job)
     fitting = (job for job in ready if records[job.name]["estimated_s"] * correction <= plant.left())

@@ -6,11 +6,11 @@
 
 Needs what `make gpu-check` needs, and no network. Builds the CUDA kernels in place, unpacks containers of images
 (tools/packed.py), and runs one job after the other by `faultsim train-base`, `train-generator` and `reproduce`,
-two side by side: a base model, a generator by staged training with its evaluation, or, for comparison, one by plain
-EOPM until it has converged or a share of the time is used. RUN/kept is small, and whole at any instant: results, logs,
-int8 weights of generators, class patterns and summary.json; `reproduce table1 --show --out RUN/kept` shows it. Started
-again, it goes on: what RUN/kept holds is not done again, and trainings that were cut off go on from RUN/work. Exit
-status: 0 unless a job failed (1) or nothing could be run (2).
+two side by side: a base model, a look-up or a generator by staged training with its evaluation, or, for comparison, one
+by plain EOPM until it has converged or a share of the time is used. RUN/kept is small, and whole at any instant:
+results, logs, int8 weights of generators, class patterns and summary.json; `reproduce table1 --show --out RUN/kept`
+shows it. Started again, it goes on: what RUN/kept holds is not done again, and trainings that were cut off go on from
+RUN/work. Exit status: 0 unless a job failed (1) or nothing could be run (2).
 """
 
 import argparse

@@ -27,6 +27,7 @@ spec.loader.exec_module(gpu_training)
 gpu_jobs, gpu_runs = sys.modules["gpu_jobs"], sys.modules["gpu_runs"]  # which it imports
 
 BASE = "base-DigitsNet-digits-modern"
+LOOKUP = "result-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01-lookup"
 STAGED = "result-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01-staged"
 EOPM = "result-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01"
 SMALL = [
@@ -108,8 +109,8 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path, monkeyp
     log = (
         out
         / "work"
-        / STAGED
-        / "generator-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01-staged.log.jsonl"
+        / LOOKUP
+        / "generator-UNetS-DigitsNet-digits-modern-neuralfuse_2022-0.01-lookup.log.jsonl"
     )
     first = started("--out", out, "--archive", archive)
     until(lambda: log.exists() or first.poll() is not None)
@@ -118,7 +119,7 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path, monkeyp
     until(lambda: not processes_in(out), 10)  # none goes on by itself
     summary = json.loads((kept / "summary.json").read_text())
     assert summary["jobs"][BASE]["outcome"] == "done"
-    assert summary["jobs"][STAGED]["outcome"] == "running"
+    assert summary["jobs"][LOOKUP]["outcome"] == "running"
     assert not read_results(kept)
     base = out / "bases" / f"{BASE}.safetensors"
     trained = base.stat().st_mtime_ns
@@ -126,12 +127,10 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path, monkeyp
     second = started("--out", out, "--archive", archive)
     said, err = second.communicate()
     assert (second.returncode, err) == (0, "")
-    assert "3 done" in said
+    assert "4 done" in said
     assert base.stat().st_mtime_ns == trained
     results = read_results(kept)
-    assert [result.trainer for result in results] == ["staged", "eopm"] or [r.trainer for r in results] == [
-        "eopm", "staged",
-    ]  # fmt: skip
+    assert sorted(result.trainer for result in results) == ["eopm", "lookup", "staged"]
     for result in results:
         assert result.images == IMAGES[1]
         assert len(result.correct["perturbed_fused"]) == 10
@@ -142,7 +141,7 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path, monkeyp
     assert plain.base_passes == 2 * IMAGES[0] * plain.configuration["generator"]["epochs"]
     summary = json.loads((kept / "summary.json").read_text())
     records = {name: record["outcome"] for name, record in summary["jobs"].items()}
-    assert records == {BASE: "done", STAGED: "done", EOPM: "done"}
+    assert records == {BASE: "done", LOOKUP: "done", STAGED: "done", EOPM: "done"}
     assert summary["jobs"][STAGED]["accuracy"]["P.A.+N.F."] > 0
     assert [session["device"] for session in summary["sessions"]] == ["cpu", "cpu"]
     # small, and without what only a training that goes on needs
@@ -152,7 +151,8 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path, monkeyp
         for name in names
         if ".state." in name or name.startswith((".", "base-DigitsNet-digits-modern.s"))
     ]
-    for end in (".patterns.safetensors", ".classifier.safetensors", "-staged.log.jsonl", "-0.01.log.jsonl"):
+    endings = ("-lookup.log.jsonl", "-staged.log.jsonl", "-0.01.log.jsonl")
+    for end in (".patterns.safetensors", ".classifier.safetensors", *endings):
         assert [name for name in names if name.endswith(end)], end
     assert len([name for name in names if name.startswith("unprotected-")]) == 1
     assert sum(path.stat().st_size for path in kept.iterdir()) < 20 << 20
@@ -164,7 +164,7 @@ def test_a_run_that_is_killed_goes_on_to_every_result(started, tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", [*SMALL, "--out", str(again), "--plan"])
     monkeypatch.setattr(gpu_training.gpu_check, "signal_handlers", lambda: None)
     assert gpu_training.main() == 0
-    assert capsys.readouterr().out.count(": there") == 2
+    assert capsys.readouterr().out.count(": there") == 3
 
 
 def test_the_most_valuable_comes_first():
@@ -173,8 +173,9 @@ def test_the_most_valuable_comes_first():
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names)
     first = "-VGG11-cifar10-paper-neuralfuse_2022-0.01"
-    assert {name for name in names[1:7]} == {f"result-{g}{first}-staged" for g in gpu_jobs.GENERATORS}
-    assert names[7:9] == [f"result-UNetL{first}", f"result-ConvS{first}"]
+    assert set(names[1:5]) == {f"result-{g}{first}-lookup" for g in gpu_jobs.LOOKED_UP}
+    assert set(names[5:11]) == {f"result-{g}{first}-staged" for g in gpu_jobs.GENERATORS}
+    assert names[11:13] == [f"result-UNetL{first}", f"result-ConvS{first}"]
     order = [
         "ResNet18-cifar10-modern-neuralfuse_2022-0.01",
         "VGG16-cifar10",
@@ -198,7 +199,7 @@ def test_the_most_valuable_comes_first():
 
 
 def test_the_next_job_is_the_first_that_fits(tmp_path):
-    jobs = [job for job in gpu_jobs.full_jobs("modern") if job.kind is Kind.RESULT][:6]
+    jobs = [job for job in gpu_jobs.full_jobs("modern") if job.kind is Kind.RESULT][4:10]
     plant = gpu_runs.Plant(tmp_path, gpu_jobs.SCALES["full"], "cpu", 10, time.monotonic() + 100)
     records = {
         job.name: {"outcome": "waiting", "estimated_s": 1000 if i == 0 else 20} for i, job in enumerate(jobs)
