@@ -71,8 +71,18 @@ class Staged:
             common = {
                 name: last[name] for name in ("bit_error_rate", "faults", "weight", "seed", "precision")
             }
-            return {**common, "trainer": "lookup", "n_models": self.pattern_models, "stages": self.stages()}
-        return {**last, "trainer": "staged", "stages": self.stages()}
+            return {
+                **common,
+                "trainer": self.trainer,
+                "n_models": self.pattern_models,
+                "stages": self.stages(),
+            }
+        return {**last, "trainer": self.trainer, "stages": self.stages()}
+
+    @property
+    def trainer(self) -> str:
+        """Name of the trainer: "staged" or "lookup"."""
+        return "lookup" if self.looked_up else "staged"
 
     @property
     def names(self) -> tuple[str, ...]:

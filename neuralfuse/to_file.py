@@ -110,7 +110,7 @@ def train(
     path = Path(path)
     check_weight_path(path)
     if ranks.count > 1 and isinstance(training, Staged):
-        raise FaultsimError("--trainer staged runs in one process: start it without torchrun")
+        raise FaultsimError(f"--trainer {training.trainer} runs in one process: start it without torchrun")
     last = training.eopm if isinstance(training, Staged) else training
     if isinstance(training, Staged) and training.looked_up and start is not None:
         raise FaultsimError("--start cannot be combined with --trainer lookup: it trains no generator")
@@ -149,9 +149,7 @@ def train(
             "training": training.describe(),
         }
         described = json.loads(json.dumps(described))
-        reusable: dict[str, Any] = {}
-        if reuse is not None:
-            reusable = find_reusable(Path(reuse), path, described)
+        reusable: dict[str, Any] = {} if reuse is None else find_reusable(Path(reuse), path, described)
         outcome = train_staged(
             network,
             frozen,
@@ -162,10 +160,17 @@ def train(
             **common,
         )
         found = measure_baselines(outcome, frozen[0], subject.dataset, training)
+        if resumable:
+            names = {"dataset": data.name, "class_names": data.class_names}
+            save_stages(path, outcome, described | names | record_provenance(str(device)), found)
         if training.looked_up:
             network = PatternLookup.join(name, outcome.classifier.cpu(), outcome.patterns)
-            found |= {LOOKUP: network.describe(), "accesses": network.count_accesses()}
-            found |= {"generator": LOOKUP, "epochs": training.count_epochs(len(data))["patterns"]}
+            found |= {
+                "generator": LOOKUP,
+                LOOKUP: network.describe(),
+                "accesses": network.count_accesses(),
+                "epochs": training.count_epochs(len(data))["patterns"],
+            }
         else:
             found |= _describe_curve([Epoch(**entry) for entry in outcome.curves["eopm"]])
     else:
@@ -192,9 +197,6 @@ def train(
         **record_provenance(str(device)),
     }
     if ranks.first:
-        if isinstance(training, Staged) and resumable:
-            names = {"dataset": data.name, "class_names": data.class_names}
-            save_stages(path, outcome, described | names | record_provenance(str(device)), found)
         save_weights(path, network, metadata)
     return metadata
 
