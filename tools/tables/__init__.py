@@ -14,7 +14,7 @@ from pathlib import Path
 
 from faultsim.errors import FaultsimError
 from faultsim.io.files import write_text
-from tools.tables.accuracy import accuracies, accuracies_in_full, base_models
+from tools.tables.accuracy import accuracies, accuracies_in_full, base_models, half_percent, transfers
 from tools.tables.bundled import recipes, saving, shipped
 from tools.tables.comparison import mitigations
 from tools.tables.lookup import lookup
@@ -28,6 +28,8 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
     "README.md": {"shipped": shipped},
     "docs/results.md": {
         "accuracies": accuracies,
+        "half_percent": half_percent,
+        "transfers": transfers,
         "lookup": lookup,
         "precision": precision,
         **{
