@@ -45,6 +45,11 @@ def passes(result: Result) -> str:
     return f"{result.base_passes / 1e6:.2f}"
 
 
+def kept_share(clean: float | None, fused: float | None) -> str:
+    """P.A.+N.F. in percent of C.A.: base models are not equally good without errors."""
+    return f"{100 * fused / clean:.1f}" if clean and fused is not None else ""
+
+
 def energy(result: Result) -> str:
     """Of the weight memory's reads, base model at the voltage of its bit error rate and generator at Vmin, in percent
     of the base model at Vmin."""
@@ -154,7 +159,9 @@ def _show(lines: Sequence[Line]) -> str:
             rate = format_rate(cell.bit_error_rate)
             name = f"{cell.base} at {rate}, {cell.spec.name} of {cell.spec.source.replace(JOINED, ' and ')}"
         if any(line.results for line in of_pair):
-            known = format_published(of_pair[0].published) or [""] * len(HEADINGS)
+            theirs = of_pair[0].published
+            known = format_published(theirs) or [""] * len(HEADINGS)
+            known.append(kept_share(theirs.clean, theirs.perturbed_fused) if theirs else "")
             # how long the paper trains with two models is not said
             known_passes = any(known) and len(cell.spec.sources) == 1
             rows.append([name, "the paper", *known, "", PAPER_PASSES[cell.dataset] if known_passes else ""])
@@ -163,8 +170,9 @@ def _show(lines: Sequence[Line]) -> str:
                 with reading(f"a result of {name}"):
                     how = [of_base(result), of_generator(result), notes.number(origin(result))]
                     how = [energy(result), passes(result), classifier(result), *how]
+                    how.insert(0, kept_share(result.mean("clean"), result.mean("perturbed_fused")))
                 rows.append(["", f"`{line.cell.faults}`", *format_result(result), *how])
-    head = ["", "", *HEADINGS, "energy, %", "passes, M", "classifier alone"]
+    head = ["", "", *HEADINGS, "of C.A., %", "energy, %", "passes, M", "classifier alone"]
     head += ["base model: recipe, batch, epochs", "generator: trainer, N, batch, epochs", ""]
     return notes.below(markdown(head, rows, 2))
 
