@@ -9,6 +9,8 @@ from .training import Training
 STAGES = ("classifier", "patterns", "drawing", "eopm")
 LOOKUP_STAGES = STAGES[:2]
 """Of a look-up, which adds the patterns as they were found."""
+# what all stages have of EOPM
+_COMMON = ("bit_error_rate", "voltage", "faults", "weight", "seed", "precision")
 PATTERN_CHIPS = 1 << 30
 """Added to the seed of the search for patterns, so that the last stage uses other chips."""
 
@@ -68,11 +70,8 @@ class Staged:
         """Return JSON values for metadata and results."""
         last = self.eopm.describe()
         if self.looked_up:
-            common = {
-                name: last[name] for name in ("bit_error_rate", "faults", "weight", "seed", "precision")
-            }
             return {
-                **common,
+                **{name: last[name] for name in _COMMON},
                 "trainer": self.trainer,
                 "n_models": self.pattern_models,
                 "stages": self.stages(),
