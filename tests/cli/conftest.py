@@ -4,13 +4,15 @@ of the user's."""
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from faultsim.cli import main
+from faultsim.data import load
 from tests.cli.small_files import CURVE, PICOJOULES
 from tests.forked import FAULTSIM, Done, Forked
 
@@ -174,3 +176,16 @@ def rejected(call) -> Callable[..., str]:
         return err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def few_images() -> Iterator[None]:
+    """Training on 60 digits; the test images are all there."""
+
+    def some(name: str, split: str, data_dir: Path | None):
+        data = load(name, split, data_dir)
+        return data.subset(torch.arange(60)) if split == "train" else data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faultsim.data.load", some)
+        yield

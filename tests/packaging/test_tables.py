@@ -126,30 +126,6 @@ def test_a_peer_that_does_not_end_says_so(tree):
     assert found[-1] == ["Slow", "1.0", "over 400,000", "", ""]
 
 
-def test_transfers_have_a_table_with_and_without_published_rows(tree):
-    """One surrogate, of which the paper's Table 11 has a row; and two at once, of which no paper has one."""
-    for path in (tree / "results").glob("result-*.json"):
-        if path != tree / RESULT:
-            path.unlink()
-    places = [tree / RESULT.replace("UNetL-VGG11", f"UNetL-VGG11-from-{source}") for source in ("one", "two")]
-    for path, source in zip(places, ("ResNet18", "ResNet18+VGG7"), strict=True):
-        shutil.copy(tree / RESULT, path)
-
-        def edit(result, source=source):
-            result["cell"]["generator"] |= {"source": source, "bit_error_rate": 0.01}
-            result["correct"] |= {"clean": [8000], "perturbed_fused": [6000] * 10}
-
-        change(path, edit)
-    assert tables.main(tree) == 0
-    found = rows((tree / SUMMARY).read_text(encoding="utf-8"), "transfers")[1:]
-    assert [(row[0], row[1], row[5], row[7], row[9]) for row in found] == [
-        ("VGG11 at 1 %, UNetL of ResNet18", "the paper", "61.06 ± 8.49", "69.1", "82.5"),
-        ("", "`neuralfuse_2022`", "60.00 ± 0.00", "75.0", "0.60"),
-        ("VGG11 at 1 %, UNetL of ResNet18 and VGG7", "the paper", "", "", ""),
-        ("", "`neuralfuse_2022`", "60.00 ± 0.00", "75.0", "0.60"),
-    ]
-
-
 def test_base_models_alone(tree):
     """A base model that was measured without a generator has a row, and one that was measured with some has one too."""
     for path in (tree / "results").glob("*.json"):
