@@ -21,6 +21,7 @@ from tools.tables.lookup import lookup
 from tools.tables.precision import precision
 from tools.tables.speed import activations, codecs, eopm, evaluation, formats, inference, kernel, peers, scale
 from tools.tables.text import reading
+from tools.tables.transfer import other_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,6 +31,7 @@ TABLES: dict[str, dict[str, Callable[[Path], str]]] = {
         "accuracies": accuracies,
         "half_percent": half_percent,
         "transfers": transfers,
+        "other_recipe": other_recipe,
         "lookup": lookup,
         "precision": precision,
         **{

@@ -164,7 +164,15 @@ def _show(lines: Sequence[Line]) -> str:
             known.append(kept_share(theirs.clean, theirs.perturbed_fused) if theirs else "")
             # how long the paper trains with two models is not said
             known_passes = any(known) and len(cell.spec.sources) == 1
-            rows.append([name, "the paper", *known, "", PAPER_PASSES[cell.dataset] if known_passes else ""])
+            rows.append(
+                [
+                    name,
+                    "the paper" if theirs else "not in the paper",
+                    *known,
+                    "",
+                    PAPER_PASSES[cell.dataset] if known_passes else "",
+                ]
+            )
         for line in of_pair:
             for result in line.results:
                 with reading(f"a result of {name}"):
