@@ -18,6 +18,7 @@ from ..formats import IntegerFormat
 from ..kernel import ops
 from ..network.inventory import find_channel_axis
 from ..stored import StoredLayer, StoredWeights
+from .tracing import Tracer
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -88,7 +89,7 @@ def pass_on(inputs: Tensor) -> Tensor:
     return inputs
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return isinstance(module, _CONVOLUTIONS + _NORMALIZATIONS) or super().is_leaf_module(module, name)
 

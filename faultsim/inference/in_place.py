@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from .fold import pass_on
+from .tracing import Tracer
 
 _RELUS = (nn.ReLU, nn.ReLU6)
 _OWN = (
@@ -60,7 +61,7 @@ def _pool_first(pool: nn.MaxPool2d, relu: nn.Module, maps: Tensor) -> Tensor:
     return type(relu).forward(relu, nn.MaxPool2d.forward(pool, maps))
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(Tracer):
     """Notes which modules have hooks when they are called: a forward method may set them for its own time."""
 
     def __init__(self) -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from ..errors import FaultsimError
 from ..network.batch import Inputs, call_model, find_answer
 from ..stored import StoredLayer
+from .tracing import Tracer
 
 COMPUTE = ("float32", "bfloat16")
 """What a model can compute in."""
@@ -148,7 +149,7 @@ def trace_images(model: nn.Module) -> fx.Graph | None:
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
         return None
     try:
-        graph = fx.Tracer().trace(model)
+        graph = Tracer().trace(model)
     except Exception:  # whatever a forward method does that has no static graph
         return None
     modules = dict(model.named_modules())

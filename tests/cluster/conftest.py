@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def in_process() -> Iterator["Client"]:
-    """Three workers in this process, for tests in which the coordinator does not compute with a model meanwhile:
-    torch's way to look into a model concerns all threads of a process."""
+    """Three workers in this process."""
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(
         n_workers=3, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", silence_logs=50
