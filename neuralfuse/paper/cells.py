@@ -12,7 +12,7 @@ from faultsim import models
 from faultsim.errors import FaultsimError
 
 from .. import published
-from .full_cells import BITS, FULL
+from .full_cells import BITS, FULL, read_transfer
 from .result import JOINED, Cell, GeneratorSpec
 
 FAULTS = ("neuralfuse_2022", "iid_flips")
@@ -120,15 +120,7 @@ def _relaxed_table(name: str) -> list[Cell]:
 
 def _transfer_table(name: str) -> list[Cell]:
     return [
-        Cell(
-            row["dataset"],
-            row["target_model"],
-            GeneratorSpec(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
-            "",
-            float(row["test_bit_error_rate"]),
-        )
-        for row in published.read_table("transfer")
-        if row["table"] == name
+        read_transfer(row["dataset"], row) for row in published.read_table("transfer") if row["table"] == name
     ]
 
 

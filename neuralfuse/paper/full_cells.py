@@ -6,7 +6,7 @@ about the workshop paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from faultsim.errors import FaultsimError
 
@@ -17,6 +17,17 @@ LAMBDA = 5.0
 """Of EOPM in all other tables."""
 BITS = 8
 """Of a weight in all other tables, and in training."""
+
+
+def read_transfer(dataset: str, row: Mapping[str, str]) -> Cell:
+    """Return the cell of a published row about a generator in front of another model than its own."""
+    return Cell(
+        dataset,
+        row["target_model"],
+        GeneratorSpec(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
+        "",
+        float(row["test_bit_error_rate"]),
+    )
 
 
 def _reduced_precision(dataset: str) -> list[Cell]:
@@ -57,16 +68,7 @@ def _table11() -> list[Cell]:
 
 def _table21() -> list[Cell]:
     """Return the cells of generators that are trained for two base models at once, in front of these and others."""
-    return [
-        Cell(
-            "cifar10",
-            row["target_model"],
-            GeneratorSpec(row["generator"], row["source_model"], float(row["train_bit_error_rate"])),
-            "",
-            float(row["test_bit_error_rate"]),
-        )
-        for row in published.read_table("full_ensemble_transfer")
-    ]
+    return [read_transfer("cifar10", row) for row in published.read_table("full_ensemble_transfer")]
 
 
 def _table24() -> list[Cell]:

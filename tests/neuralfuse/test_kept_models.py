@@ -19,7 +19,7 @@ RESULTS = read_results()
 
 def test_they_are_few_and_small():
     assert KEPT
-    assert sum(file.stat().st_size for file in KEPT) < 18e6
+    assert sum(file.stat().st_size for file in KEPT) < 15e6
 
 
 @pytest.mark.parametrize("file", KEPT, ids=lambda file: file.stem)
